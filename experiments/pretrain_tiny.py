@@ -1,0 +1,111 @@
+"""Makes the small Gemma 2 that ships with jaxsae, from tokenizer to weights.
+
+  python experiments/pretrain_tiny.py --out=runs/gemma2-tiny
+
+Reads the Python standard library's sources, trains a SentencePiece tokenizer
+on the training documents and then the model, all from fixed seeds.
+"""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from jaxsae import data, overrides
+from jaxsae.data import DataConfig
+from jaxsae.errors import UserError, exit_on_user_error
+from jaxsae.lm import gemma2_tiny, save_lm, train_tokenizer
+from jaxsae.train.pretrain import PretrainConfig, held_out_loss, pretrain
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Settings of the whole recipe."""
+
+  out: str = "runs/gemma2-tiny"  # new directory for weights and tokenizer
+  data: DataConfig = DataConfig()
+  pretrain: PretrainConfig = PretrainConfig()
+
+
+def main(config: Config) -> None:
+  if pathlib.Path(config.out).exists():
+    raise UserError(f"{config.out} exists; give --out=DIR another name.")
+  gemma = gemma2_tiny()
+  print("training the tokenizer …", flush=True)
+  tokenizer = train_tokenizer(training_texts(config.data), gemma.vocab_size)
+  corpus = data.open_corpus(config.data, tokenizer)
+  for name in corpus.unreadable:
+    print(f"left out {name}")
+  print(
+    f"{corpus.train.tokens:,} tokens to train on, {corpus.held_out.tokens:,}"
+    f" held out; a step reads {config.pretrain.batch * config.data.context:,}",
+    flush=True,
+  )
+  batches = data.batches(corpus.train, config.pretrain.batch)
+  lm = pretrain(gemma, config.pretrain, batches, report(config.pretrain.steps))
+  save_lm(lm.replace(tokenizer=tokenizer), config.out)
+  print(f"saved {config.out}; held-out loss, nats a token:")
+  loss = held_out_loss(lm, data.held_out_batches(corpus, 16))
+  for name, value in (baselines(corpus) | {"this model": loss}).items():
+    print(f"  {name:12s} {value:.3f}")
+
+
+def training_texts(config: DataConfig):
+  """The texts the tokenizer may see: none that is held out."""
+  listing = data.list_source(config.source)
+  for document in data.read_documents(
+    listing, config.text_column, config.documents, config.seed
+  ):
+    if isinstance(document, data.Document) and not data.is_held_out(
+      document.text, config.held_out
+    ):
+      yield document.text
+
+
+def report(steps: int):
+  """A line of progress."""
+
+  def line(step, loss, speed):
+    rest = (steps - step) * 4096 / speed / 60
+    print(
+      f"step {step:5d}/{steps}  loss {loss:.3f}  {speed:,.0f} tokens/s"
+      f"  {rest:.0f} min left",
+      flush=True,
+    )
+
+  return line
+
+
+def baselines(corpus: data.Corpus) -> dict[str, float]:
+  """Held-out loss of n-gram models counted on the training rows."""
+  vocab = corpus.train.store_tokens.max() + 1
+  unigram = np.zeros(vocab)
+  bigram = np.zeros((vocab, vocab), np.float32)
+  for previous, token in pairs(corpus.train):
+    np.add.at(unigram, token, 1)
+    np.add.at(bigram, (previous, token), 1)
+  unigram = (unigram + 0.5) / (unigram + 0.5).sum()
+  seen, kinds = bigram.sum(1), (bigram > 0).sum(1)
+  sums, count = np.zeros(2), 0
+  for previous, token in pairs(corpus.held_out):
+    # Witten-Bell: the more followers a token has, the less its counts weigh.
+    unseen = kinds[previous] + 1e-9
+    mixed = bigram[previous, token] + unseen * unigram[token]
+    mixed /= seen[previous] + unseen
+    sums -= np.log(unigram[token]).sum(), np.log(mixed).sum()
+    count += len(token)
+  return dict(zip(("unigram", "bigram"), sums / count, strict=True))
+
+
+def pairs(rows: data.Rows):
+  """(previous tokens, tokens) within segments, some rows at a time."""
+  for start in range(0, len(rows), 1024):
+    batch = rows.read(range(start, min(start + 1024, len(rows))))
+    same = batch["segments"][:, 1:] == batch["segments"][:, :-1]
+    same &= batch["segments"][:, 1:] > 0
+    yield batch["tokens"][:, :-1][same], batch["tokens"][:, 1:][same]
+
+
+if __name__ == "__main__":
+  with exit_on_user_error():
+    main(overrides.parse(Config(), doc=__doc__))

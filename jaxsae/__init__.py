@@ -1,0 +1,1 @@
+"""Sparse autoencoders on Gemma 2, trained under one JAX mesh."""

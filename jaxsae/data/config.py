@@ -1,0 +1,35 @@
+"""What to read and how to cut it up."""
+
+from dataclasses import dataclass
+
+from jaxsae.errors import UserError
+
+
+@dataclass(frozen=True)
+class DataConfig:
+  """Settings of a corpus; see `open_corpus`."""
+
+  # File or folder of text, .parquet, .arrow or .array_record, or the word
+  # `python-stdlib`: the source files of this Python's own library.
+  source: str = "python-stdlib"
+  text_column: str = "text"  # column of .parquet and .arrow files
+  context: int = 256  # tokens in a row, BOS included
+  held_out: float = 0.05  # share of documents kept for evaluation
+  documents: int | None = None  # read at most so many, chosen by seed
+  seed: int = 0  # chooses documents and the order they are packed in
+  cache: str = "~/.cache/jaxsae"  # folder of tokenised corpora
+
+  def __post_init__(self):
+    if self.context < 2:
+      raise UserError(f"context={self.context} holds no text; use 2 or more")
+    if not 0 <= self.held_out < 1:
+      raise UserError(
+        f"held_out={self.held_out} is no share of the documents; use a "
+        "number from 0 up to, but not including, 1"
+      )
+    if self.documents is not None and self.documents < 1:
+      raise UserError(
+        f"documents={self.documents} reads nothing; use 1 or more"
+      )
+    if not 0 <= self.seed < 2**32:
+      raise UserError(f"seed={self.seed} is not in 0 … 2**32 - 1")

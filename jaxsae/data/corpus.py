@@ -1,0 +1,147 @@
+"""A corpus: training rows and held-out rows that share no document."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from jaxsae.data.config import DataConfig
+from jaxsae.data.packing import RowTable, empty_batch, fill_row, pack
+from jaxsae.data.tokens import (
+  Store,
+  Tokenizer,
+  TokenPolicy,
+  open_store,
+  text_hash,
+  token_policy,
+)
+from jaxsae.errors import UserError
+
+
+@dataclass(frozen=True)
+class Rows:
+  """Rows of T tokens from one side of a corpus."""
+
+  table: RowTable
+  store_tokens: np.ndarray  # the flat tokens of the whole corpus
+  bos: int
+  fingerprint: str  # equal when every row is equal
+
+  def __len__(self) -> int:
+    return len(self.table)
+
+  @property
+  def context(self) -> int:
+    return self.table.context
+
+  @property
+  def tokens(self) -> int:
+    """Tokens in all rows, BOS included, padding not."""
+    return self.table.tokens
+
+  @property
+  def padding(self) -> float:
+    """Share of all places that holds no token."""
+    return self.table.padding
+
+  @property
+  def documents(self) -> np.ndarray:
+    """Indices of the documents on this side, sorted."""
+    return np.unique(self.table.documents)
+
+  def read(self, rows, batch: int | None = None) -> dict[str, np.ndarray]:
+    """Reads rows by index as a batch of int32 arrays, each [B, T].
+
+    Args:
+      rows: row indices.
+      batch: B; places after the last row are padding. Default: len(rows).
+
+    Returns:
+      `tokens`; `segments`, 1, 2, … in a row and 0 for padding; `positions`,
+      from 0 in every segment; `document`, the index of each token's document
+      in `Corpus.documents`, -1 for padding.
+    """
+    filled = empty_batch(len(rows) if batch is None else batch, self.context)
+    for place, row in enumerate(rows):
+      fill_row(filled, place, self.table, int(row), self.store_tokens, self.bos)
+    return filled
+
+
+@dataclass(frozen=True)
+class Corpus:
+  """Tokenised text, split by document. See `open_corpus`."""
+
+  train: Rows
+  held_out: Rows  # in an order that no seed changes
+  documents: list[str]  # names, on both sides, indexed by `document`
+  policy: TokenPolicy  # to be saved with a run
+  fingerprint: str  # of everything that decides the rows
+  duplicates: int  # documents left out because the same text came before
+  empty: int  # documents left out because they are blank
+  ignored: int  # files left out because of their suffix
+  unreadable: list[str]  # "name: reason" of each text left out
+
+
+def open_corpus(config: DataConfig, tokenizer: Tokenizer) -> Corpus:
+  """Opens the text that `config` names, tokenising it if that is not cached.
+
+  The side a document falls on depends on its text alone: the same text is held
+  out in every corpus with the same `held_out`, whatever its name or the seed.
+
+  Raises:
+    UserError: nothing to read, a damaged file, or a side without a document.
+  """
+  store = open_store(config, tokenizer)
+  policy = token_policy(tokenizer, config.context)
+  held, train = _split(store.hashes, config.held_out)
+  order = np.random.default_rng(config.seed).permutation(train)
+  fingerprint = _digest(
+    store.fingerprint, asdict(policy), config.held_out, config.seed
+  )
+  return Corpus(
+    train=_rows(store, order, policy, _digest(fingerprint, "train")),
+    held_out=_rows(store, held, policy, _digest(fingerprint, "held_out")),
+    documents=store.names,
+    policy=policy,
+    fingerprint=fingerprint,
+    duplicates=store.duplicates,
+    empty=store.empty,
+    ignored=store.ignored,
+    unreadable=store.unreadable,
+  )
+
+
+def is_held_out(text: str, share: float) -> bool:
+  """Whether `held_out=share` keeps this text from training."""
+  return int.from_bytes(text_hash(text)[:8], "big") / 2.0**64 < share
+
+
+def _split(hashes: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+  """Held-out and training documents; both sorted by hash, so by no seed."""
+  keys = np.ascontiguousarray(hashes[:, :8]).view(">u8")[:, 0]
+  order = np.argsort(keys, kind="stable")
+  fractions = keys[order].astype(np.float64) / 2.0**64
+  held = int(np.searchsorted(fractions, share))
+  if share > 0 and held == 0:
+    enough = np.ceil(fractions[0] * 1000 + 1) / 1000
+    raise UserError(
+      f"held_out={share} holds out none of the {len(order)} documents; use "
+      f"held_out={enough:.3f}, more documents, or held_out=0 to keep none"
+    )
+  if held == len(order):
+    raise UserError(
+      f"held_out={share} leaves none of the {len(order)} documents for "
+      "training; use a smaller held_out or more documents"
+    )
+  return order[:held], order[held:]
+
+
+def _rows(store: Store, order, policy: TokenPolicy, fingerprint: str) -> Rows:
+  table = pack(order, store.offsets, policy.context)
+  return Rows(table, store.tokens, policy.bos, fingerprint)
+
+
+def _digest(*parts) -> str:
+  data = json.dumps(parts, sort_keys=True).encode()
+  return hashlib.blake2b(data, digest_size=16).hexdigest()

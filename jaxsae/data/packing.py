@@ -1,0 +1,100 @@
+"""Rows of exactly T tokens out of documents of any length.
+
+Documents follow one another; where a row ends inside one, the next row goes on
+with it, as a new segment with its own BOS. A single free place at the end of a
+row is padding, because a BOS with nothing behind it teaches nothing.
+
+Shapes: G segments, R rows, T tokens in a row.
+"""
+
+from array import array
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class RowTable:
+  """Which tokens make which row."""
+
+  documents: np.ndarray  # [G] int64, the document of each segment
+  starts: np.ndarray  # [G] int64, its first token in the flat store
+  lengths: np.ndarray  # [G] int64, its tokens, without BOS
+  rows: np.ndarray  # [R + 1] int64, the first segment of each row
+  context: int  # T
+
+  def __len__(self) -> int:
+    return len(self.rows) - 1
+
+  @property
+  def tokens(self) -> int:
+    """Tokens in all rows, BOS included, padding not."""
+    return int(self.lengths.sum()) + len(self.lengths)
+
+  @property
+  def padding(self) -> float:
+    """Share of all places that holds no token."""
+    return 1 - self.tokens / max(1, len(self) * self.context)
+
+
+def pack(order: np.ndarray, offsets: np.ndarray, context: int) -> RowTable:
+  """Packs documents, in the given order, into rows of `context` tokens.
+
+  Args:
+    order: document indices, each at most once.
+    offsets: [n + 1] where document i has tokens offsets[i] to offsets[i + 1].
+    context: places in a row, at least 2.
+  """
+  # Compact arrays: a corpus may have many millions of segments.
+  documents, starts, lengths = array("q"), array("q"), array("q")
+  rows, free = array("q", [0]), context
+  begins, ends = offsets[order].tolist(), offsets[order + 1].tolist()
+  for document, start, end in zip(order.tolist(), begins, ends, strict=True):
+    while start < end:
+      if free < 2:
+        rows.append(len(starts))
+        free = context
+      length = min(end - start, free - 1)
+      documents.append(document)
+      starts.append(start)
+      lengths.append(length)
+      start += length
+      free -= length + 1
+  if len(starts) > rows[-1]:
+    rows.append(len(starts))
+  columns = (np.array(a, np.int64) for a in (documents, starts, lengths, rows))
+  return RowTable(*columns, context)
+
+
+def empty_batch(rows: int, context: int) -> dict[str, np.ndarray]:
+  """A batch of nothing but padding."""
+  shape = (rows, context)
+  batch = {
+    name: np.zeros(shape, np.int32)
+    for name in ("tokens", "segments", "positions")
+  }
+  return batch | {"document": np.full(shape, -1, np.int32)}
+
+
+def fill_row(
+  batch: dict[str, np.ndarray],
+  place: int,
+  table: RowTable,
+  row: int,
+  store_tokens: np.ndarray,
+  bos: int,
+) -> None:
+  """Writes row `row` of the table into row `place` of the batch."""
+  at = 0
+  first, last = table.rows[row : row + 2]
+  for segment in range(first, last):
+    start, length = table.starts[segment], table.lengths[segment]
+    here = slice(at, at + length + 1)
+    batch["tokens"][place, at] = bos
+    batch["tokens"][place, at + 1 : here.stop] = store_tokens[
+      start : start + length
+    ]
+    batch["segments"][place, here] = segment - first + 1
+    batch["positions"][place, here] = np.arange(length + 1)
+    batch["document"][place, here] = table.documents[segment]
+    at = here.stop

@@ -1,0 +1,129 @@
+"""Batches for a step: shuffled with Grain, shared by hosts, resumable."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from absl import logging
+
+from jaxsae.data.corpus import Corpus, Rows
+from jaxsae.errors import UserError
+
+# On import Grain warns about a profiler of worker processes; we start none.
+logging.get_absl_logger().addFilter(
+  lambda record: "worker profiling" not in str(record.msg)
+)
+import grain  # noqa: E402
+
+_READ_AHEAD = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
+
+
+def batches(
+  rows: Rows,
+  batch: int,
+  seed: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> "Batches":
+  """Endless shuffled batches of `rows`.
+
+  Every pass reads each row once, in an order of its own. A batch may hold the
+  end of one pass and the start of the next.
+
+  Args:
+    batch: B, rows in the batch of all processes together.
+    process_index: which contiguous slice of every batch this process reads.
+
+  Raises:
+    UserError: fewer rows than one batch, or a batch that can not be shared.
+  """
+  if batch < 1:
+    raise UserError(f"batch={batch} reads nothing; use 1 or more")
+  if batch % process_count:
+    raise UserError(
+      f"batch={batch} does not divide over {process_count} processes"
+    )
+  if len(rows) < batch:
+    raise UserError(
+      f"the text makes {len(rows)} rows of {rows.context} tokens and one batch "
+      f"needs {batch}; use more text, a smaller batch or a shorter context"
+    )
+  return Batches(rows, batch, seed, process_index, process_count)
+
+
+class Batches(Iterator):
+  """An iterator over batches whose whole state is the next batch's index.
+
+  The state is the same on every process and for every number of processes.
+  """
+
+  def __init__(self, rows, batch, seed, process_index, process_count):
+    self._identity = {"corpus": rows.fingerprint, "batch": batch, "seed": seed}
+    share = batch // process_count
+    mine = slice(process_index * share, (process_index + 1) * share)
+    # Grain's shuffle takes another order for each pass of the repeat. Only
+    # indices are batched here, so the rows of other processes cost nothing.
+    order = grain.MapDataset.range(len(rows)).seed(seed).shuffle().repeat()
+    self._dataset = order.batch(batch).map(lambda ids: rows.read(ids[mine]))
+    self._next = 0
+    self._reader = None
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    """The next batch of int32 arrays [B / processes, T]; see `Rows.read`."""
+    if self._reader is None:
+      rest = self._dataset.slice(slice(self._next, None))
+      self._reader = iter(rest.to_iter_dataset(_READ_AHEAD))
+    batch = next(self._reader)
+    self._next += 1
+    return batch
+
+  def get_state(self) -> dict:
+    """The position, for JSON."""
+    return {"next_batch": self._next, **self._identity}
+
+  def set_state(self, state: dict) -> None:
+    """Goes to a saved position.
+
+    Raises:
+      UserError: the state was made with other text, batch size or seed.
+    """
+    differing = [
+      f"{name} was {state.get(name)!r} and is now {value!r}"
+      for name, value in self._identity.items()
+      if state.get(name) != value
+    ]
+    if differing:
+      raise UserError(
+        "the saved data position belongs to other batches: "
+        + "; ".join(differing)
+        + "; use the saved values or start a new run"
+      )
+    position = state.get("next_batch")
+    if type(position) is not int or position < 0:
+      raise UserError(
+        f"the saved data position has next_batch={position!r}, not a count"
+      )
+    self._next = position
+    self._reader = None
+
+
+def held_out_batches(
+  corpus: Corpus, batch: int, process_index: int = 0, process_count: int = 1
+) -> Iterator[dict[str, np.ndarray]]:
+  """Every held-out row once, in order; the last batch is padded to size.
+
+  Raises:
+    UserError: nothing is held out, or a batch that can not be shared.
+  """
+  if batch < 1 or batch % process_count:
+    raise UserError(
+      f"batch={batch} does not divide over {process_count} processes"
+    )
+  rows = corpus.held_out
+  if not len(rows):
+    raise UserError("nothing is held out; use held_out=0.05 or another share")
+  share = batch // process_count
+  first = process_index * share
+  return (
+    rows.read(range(len(rows))[at + first : at + first + share], share)
+    for at in range(0, len(rows), batch)
+  )

@@ -1,0 +1,40 @@
+"""The one exception for mistakes that a person can mend, and its exit."""
+
+import contextlib
+import errno
+import sys
+
+# What a full or read-only disk raises, in whichever library it strikes.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+
+
+class UserError(ValueError):
+  """A mistake in what was asked for; its text is one sentence for a person.
+
+  The sentence names the value, the place and what to type instead. Entry
+  points print it without a traceback and exit with status 2.
+  """
+
+
+@contextlib.contextmanager
+def exit_on_user_error():
+  """Around an entry point: a `UserError` is one line on stderr, and exit 2.
+
+  Works as `with exit_on_user_error():` and as `@exit_on_user_error()`. A disk
+  that is full or may not be written ends the same way; every other exception
+  is a bug and keeps its traceback.
+  """
+  try:
+    yield
+  except UserError as error:
+    _exit(str(error))
+  except OSError as error:
+    if error.errno not in _DISK:
+      raise
+    place = f"{error.filename}: " if error.filename else ""
+    _exit(f"{place}{error.strerror}; free it or choose another directory")
+
+
+def _exit(sentence: str) -> None:
+  print(f"error: {sentence}", file=sys.stderr)
+  sys.exit(2)

@@ -1,0 +1,239 @@
+"""Gemma Scope's `params.npz`: five float32 arrays, nothing else.
+
+  latents = relu(pre) · (pre > threshold), pre = x W_enc + b_enc
+  x̂ = latents W_dec + b_dec
+
+on raw activations x. The site and the width are known from the folder alone.
+(Lieberum et al., arXiv 2408.05147; files at huggingface.co/google/gemma-scope.)
+"""
+
+import math
+import os
+import pathlib
+import zipfile
+import zlib
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsae.errors import UserError
+from jaxsae.lm.sites import GEMMA_SCOPE, Site
+from jaxsae.sae.model import Sae
+
+FILE = "params.npz"
+
+# Our field → the array's name in the file.
+_ARRAYS = {
+  "w_enc": "W_enc",  # [D, F]
+  "b_enc": "b_enc",  # [F]
+  "w_dec": "W_dec",  # [F, D]
+  "b_dec": "b_dec",  # [D]
+  "threshold": "threshold",  # [F]
+}
+
+# Deflate makes nothing smaller than this; a size beyond it is a lie.
+_MAX_RATIO = 1032
+
+
+def folder(site: Site, width: int, l0: float) -> str:
+  """Where Gemma Scope keeps this autoencoder's file.
+
+  `folder(Site("resid", 20), 16_384, 71.2)` is
+  `"res/layer_20/width_16k/average_l0_71"`. The first part is published as a
+  repository of its own for each model.
+  """
+  return (
+    f"{GEMMA_SCOPE[site.where]}/layer_{site.layer}"
+    f"/width_{_width_label(width)}/average_l0_{round(l0)}"
+  )
+
+
+def _width_label(width: int) -> str:
+  """16,384 → 16k, 65,536 → 65k, 1,048,576 → 1m; 3,000 → 3000."""
+  if width < 1024 or width & (width - 1):  # too small, or not a power of two
+    return str(width)
+  return f"{width // 1000}k" if width < 1_000_000 else f"{width // 10**6}m"
+
+
+def write(sae: Sae, path) -> None:
+  """Writes one autoencoder to a new `.npz` file; all of it or nothing.
+
+  Args:
+    sae: an autoencoder of raw activations, as `sae.fold` returns.
+    path: of the file, `params.npz` by convention; its folders are made.
+
+  Raises:
+    UserError: the file exists or cannot be written, or the autoencoder is a
+      stack or not finite.
+  """
+  path = pathlib.Path(path)
+  arrays = {
+    name: np.asarray(getattr(sae, field), np.float32)
+    for field, name in _ARRAYS.items()
+  }
+  _check_shapes({name: x.shape for name, x in arrays.items()}, path)
+  _check_values(arrays, path)
+  if path.exists():
+    raise UserError(f"{path} exists; remove it or choose another path.")
+  try:
+    _write(arrays, path)
+  except OSError as error:
+    raise UserError(
+      f"{path} cannot be written ({error.strerror}); choose a place that has"
+      " room and that you may write to."
+    ) from error
+
+
+def _write(arrays, path):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+  try:
+    with open(partial, "wb") as file:
+      np.savez(file, **arrays)
+    os.replace(partial, path)
+  finally:
+    partial.unlink(missing_ok=True)
+
+
+def read(path) -> Sae:
+  """Reads a `params.npz`; lower-case `w_enc` and `w_dec` are accepted too.
+
+  Nothing in the file is trusted: no pickle is opened, and no array is made
+  before its size, type and shape are known to be possible.
+
+  Raises:
+    UserError: names the file and the array that is missing or wrong.
+  """
+  path = pathlib.Path(path)
+  try:
+    with _open(path) as archive:
+      arrays = _read(archive, path)
+  except OSError as error:
+    raise UserError(
+      f"{path} cannot be read ({error.strerror}); give a {FILE}."
+    ) from error
+  _check_values(arrays, path)
+  return Sae(**{k: jnp.asarray(arrays[v]) for k, v in _ARRAYS.items()})
+
+
+def _open(path) -> zipfile.ZipFile:
+  try:
+    return zipfile.ZipFile(path)
+  except OSError:
+    raise
+  # Bytes chosen to confuse make the parsers raise almost anything.
+  except Exception as error:
+    raise UserError(
+      f"{path} is not an .npz file, or only part of one ({error}); get it"
+      " again."
+    ) from error
+
+
+def _read(archive, path) -> dict[str, np.ndarray]:
+  members = _members(archive, path)
+  shapes = {
+    name: _shape(archive, member, f"{name} in {path}")
+    for name, member in members.items()
+  }
+  _check_shapes(shapes, path)
+  return {
+    name: _array(archive, member, f"{name} in {path}")
+    for name, member in members.items()
+  }
+
+
+def _members(archive, path) -> dict[str, zipfile.ZipInfo]:
+  """Array name → its place in the zip; exactly the five, each once."""
+  members = {}
+  for member in archive.infolist():
+    name = member.filename.removesuffix(".npy")
+    name = "W_" + name[2:] if name.startswith("w_") else name
+    if name not in _ARRAYS.values() or name in members:
+      raise UserError(
+        f"{path} holds {member.filename!r} beside the arrays of Gemma Scope"
+        f" ({', '.join(_ARRAYS.values())}); it is another format."
+      )
+    members[name] = member
+  missing = [name for name in _ARRAYS.values() if name not in members]
+  if missing:
+    raise UserError(
+      f"{path} lacks {', '.join(missing)}; Gemma Scope's files hold"
+      f" {', '.join(_ARRAYS.values())}."
+    )
+  return members
+
+
+def _shape(archive, member, what) -> tuple[int, ...]:
+  """The shape from an array's header, once the header is believable."""
+  shape, dtype, start = _header(archive, member, what)
+  if dtype.kind != "f":
+    raise UserError(
+      f"{what} is of type {dtype}; Gemma Scope's arrays are float32."
+    )
+  promised = start + math.prod(shape) * dtype.itemsize
+  if promised != member.file_size or not _can_hold(archive, member):
+    raise UserError(
+      f"{what} is damaged (its header promises a size that it does not have);"
+      " get it again."
+    )
+  return shape
+
+
+def _header(archive, member, what):
+  """Shape, type and first byte of the values."""
+  try:
+    with archive.open(member) as file:
+      version = np.lib.format.read_magic(file)
+      if version != (1, 0):  # later ones are for records, and may be huge
+        raise ValueError(f"version {version} of the .npy format")
+      shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+      return shape, dtype, file.tell()
+  except Exception as error:  # as in _open
+    raise UserError(f"{what} is damaged ({error}); get it again.") from error
+
+
+def _can_hold(archive, member) -> bool:
+  """Whether so few bytes in the file can become so many."""
+  packed = min(member.compress_size, os.path.getsize(archive.filename))
+  ratio = 1 if member.compress_type == zipfile.ZIP_STORED else _MAX_RATIO
+  return member.file_size <= packed * ratio
+
+
+def _array(archive, member, what) -> np.ndarray:
+  try:
+    with archive.open(member) as file:
+      array = np.lib.format.read_array(file, allow_pickle=False)
+  except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+    raise UserError(f"{what} is damaged ({error}); get it again.") from error
+  with np.errstate(over="ignore"):  # what overflows is found to be infinite
+    return array.astype(np.float32)
+
+
+def _check_shapes(shapes, path):
+  """W_enc [D, F] fixes what the others must be."""
+  if len(shapes["W_enc"]) != 2 or min(shapes["W_enc"]) < 1:
+    raise UserError(
+      f"W_enc in {path} has shape {shapes['W_enc']}; one autoencoder's is"
+      " (site width, number of latents)."
+    )
+  d, f = shapes["W_enc"]
+  wanted = {"b_enc": (f,), "W_dec": (f, d), "b_dec": (d,), "threshold": (f,)}
+  for name, shape in wanted.items():
+    if shapes[name] != shape:
+      raise UserError(
+        f"{name} in {path} has shape {shapes[name]}; W_enc of shape {(d, f)}"
+        f" needs {shape}."
+      )
+
+
+def _check_values(arrays, path):
+  for name, array in arrays.items():
+    if not np.isfinite(array).all():
+      raise UserError(
+        f"{name} in {path} has values that are not finite; the autoencoder"
+        " is broken, use another."
+      )
+  if (arrays["threshold"] < 0).any():
+    raise UserError(
+      f"threshold in {path} has negative values; JumpReLU's are 0 or more."
+    )

@@ -1,0 +1,72 @@
+"""Running the language model while reading or editing its sites."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+
+from jaxsae.lm.lm import Lm
+from jaxsae.lm.sites import Site
+
+Edit = Callable[[jax.Array], jax.Array]  # [B, T, D] → [B, T, D]
+
+
+def run(
+  lm: Lm,
+  tokens: jax.Array,
+  edits: Mapping[Site, Edit],
+  *,
+  segments: jax.Array | None = None,
+  positions: jax.Array | None = None,
+  num_blocks: int | None = None,
+) -> jax.Array:
+  """One forward pass in which each site's activation goes through its edit.
+
+  Args:
+    lm: the language model.
+    tokens: int [B, T].
+    edits: site → function of the activation [B, T, D].
+    segments: int [B, T] for packed rows; by default each row is one document.
+    positions: int [B, T], counted from 0 in each segment.
+    num_blocks: stop after so many blocks, without logits.
+
+  Returns:
+    Logits [B, T, V], or the residual stream [B, T, D] if `num_blocks` is given.
+  """
+  for site in edits:
+    site.check(lm.config)
+
+  def tap(where, layer, x):
+    edit = edits.get(Site(where, layer))
+    return x if edit is None else edit(x)
+
+  return lm.apply(tokens, segments, positions, tap, num_blocks)
+
+
+def edit(
+  lm: Lm, tokens: jax.Array, edits: Mapping[Site, Edit], **packing
+) -> jax.Array:
+  """Logits [B, T, V] with the edits in place.
+
+  `edit(lm, tokens, {site: sae})` splices an autoencoder in;
+  `edit(lm, tokens, {site: lambda x: x + 8 * direction})` steers.
+  """
+  return run(lm, tokens, edits, **packing)
+
+
+def capture(
+  lm: Lm, tokens: jax.Array, *sites: Site, **packing
+) -> dict[Site, jax.Array]:
+  """Activations {site: [B, T, D]}; blocks above the last site do not run."""
+  seen = {}
+
+  def reader(site):
+    def read(x):
+      seen[site] = x
+      return x
+
+    return read
+
+  depth = 1 + max((site.layer for site in sites), default=-1)
+  readers = {site: reader(site) for site in sites}
+  run(lm, tokens, readers, num_blocks=depth, **packing)
+  return seen

@@ -1,0 +1,65 @@
+"""The one mesh that language model and autoencoders share."""
+
+import dataclasses
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxsae.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+  """How the devices are laid out; both axes always exist."""
+
+  data: int | None = None  # devices that share the batch; None: all that are left
+  model: int = 1  # devices that share the weights
+
+
+def make(config: MeshConfig) -> Mesh:
+  """The ('data', 'model') mesh over the devices of all hosts.
+
+  Raises:
+    UserError: there are not so many devices, or they do not divide.
+  """
+  count = jax.device_count()
+  if config.model < 1 or (config.data is not None and config.data < 1):
+    raise UserError(
+      f"mesh {config.data}x{config.model} is empty; use 1 or more each way."
+    )
+  if config.data is None and count % config.model:
+    raise UserError(
+      f"--mesh.model={config.model} does not divide the {count} devices; use"
+      f" {' or '.join(str(n) for n in _divisors(count))}."
+    )
+  data = config.data or count // config.model
+  if data * config.model > count:
+    raise UserError(
+      f"--mesh.data={data} by --mesh.model={config.model} needs"
+      f" {data * config.model} devices; there are {count}."
+    )
+  devices = np.array(jax.devices()[: data * config.model])
+  axes = (AxisType.Auto, AxisType.Auto)
+  return Mesh(
+    devices.reshape(data, config.model), ("data", "model"), axis_types=axes
+  )
+
+
+def shard(mesh: Mesh, *spec: str | None) -> NamedSharding:
+  """`shard(mesh, "data", None)`: the sharding of one array."""
+  return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+def check_divides(what: str, size: int, mesh: Mesh, axis: str) -> None:
+  """Raises UserError unless the mesh axis divides the size."""
+  if size % mesh.shape[axis]:
+    works = " or ".join(str(n) for n in _divisors(size)[:8])
+    raise UserError(
+      f"--mesh.{axis}={mesh.shape[axis]} does not divide {what}={size}; make"
+      f" --mesh.{axis} one of {works}, or change {what}."
+    )
+
+
+def _divisors(n: int) -> list[int]:
+  return [d for d in range(1, n + 1) if n % d == 0]

@@ -1,0 +1,13 @@
+"""`--a.b=value` onto nested frozen dataclasses, and configs as JSON.
+
+A setting is an `int`, `float`, `bool`, `str`, `Literal` of strings or a class
+with `parse(str)` and `__str__`; or a tuple of these; or any of it `| None`.
+Settings stand in dataclasses, in each other or in tuples. What a setting
+means, which `--help` shows, is the comment behind its field or above it.
+"""
+
+from jaxsae.overrides.command_line import help_text as help_text
+from jaxsae.overrides.command_line import parse as parse
+from jaxsae.overrides.record import from_json as from_json
+from jaxsae.overrides.record import to_json as to_json
+from jaxsae.overrides.settings import differences as differences

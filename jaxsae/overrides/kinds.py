@@ -1,0 +1,138 @@
+"""The types that settings have: reading, naming and showing their values."""
+
+import contextlib
+import math
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+
+class Words(NamedTuple):
+  """What a type is called."""
+
+  metavar: str  # in the help
+  noun: str  # "x is not …"
+  wanted: str  # "give …"
+
+
+_SCALARS = {
+  int: Words("INT", "an int", "a whole number"),
+  float: Words("FLOAT", "a float", "a number"),
+  bool: Words("true|false", "a bool", "true or false"),
+  str: Words("TEXT", "a str", "text"),
+  types.NoneType: Words("None", "None", "None"),
+}
+
+
+def cast(kind: Any, data: Any, typed: bool) -> Any:
+  """`data`, from JSON or `typed` by a person, as a `kind`.
+
+  Only what a person typed is interpreted: "8" is an int there, not in JSON.
+
+  Raises:
+    ValueError: `data` is no such thing.
+    TypeError: settings cannot have this type, a mistake in a config class.
+  """
+  if len(_options(kind)) > 1:
+    return _cast_first(_options(kind), data, typed)
+  if typing.get_origin(kind) is tuple:
+    return _cast_tuple(typing.get_args(kind), data, typed)
+  if typing.get_origin(kind) is typing.Literal:
+    return _check(data, data in typing.get_args(kind))
+  if hasattr(kind, "parse"):
+    return kind.parse(cast(str, data, typed))
+  if kind not in _SCALARS:
+    raise TypeError(f"a setting cannot be a {kind}")
+  if typed and kind is not str:
+    data = _spelled(data)
+  if kind is float and type(data) is int and abs(data) < 2**1000:
+    data = float(data)
+  is_finite = type(data) is not float or math.isfinite(data)
+  return _check(data, type(data) is kind and is_finite)
+
+
+def _check(data: Any, fits: bool) -> Any:
+  if not fits:
+    raise ValueError(data)
+  return data
+
+
+def _cast_first(options: Sequence[Any], data: Any, typed: bool) -> Any:
+  """The first option that fits; None is tried first, for "None" is text too."""
+  *firsts, last = sorted(options, key=lambda kind: kind is not types.NoneType)
+  for kind in firsts:
+    with contextlib.suppress(ValueError):
+      return cast(kind, data, typed)
+  return cast(last, data, typed)
+
+
+def _cast_tuple(items: tuple[Any, ...], data: Any, typed: bool) -> Any:
+  if typed:
+    data = data.split(",") if data else []
+  _check(data, isinstance(data, list))
+  kinds = [items[0]] * len(data) if items[-1] is ... else items
+  pairs = zip(kinds, data, strict=True)
+  return tuple(cast(kind, part, typed) for kind, part in pairs)
+
+
+_SPELLED = {"true": True, "false": False, "none": None}
+
+
+def _spelled(text: str) -> Any:
+  """The None, boolean or number that `text` spells; 1e6 is a whole number."""
+  if text.lower() in _SPELLED:
+    return _SPELLED[text.lower()]
+  with contextlib.suppress(ValueError):
+    return int(text)
+  number = float(text)
+  is_whole = abs(number) <= 2**53 and number.is_integer()
+  return int(number) if is_whole else number
+
+
+def is_list(kind: Any) -> bool:
+  """Whether values are tuples of any length."""
+  return any(... in typing.get_args(option) for option in _options(kind))
+
+
+def _options(kind: Any) -> tuple[Any, ...]:
+  """The members of a union, or `kind` alone."""
+  is_union = typing.get_origin(kind) in (typing.Union, types.UnionType)
+  return typing.get_args(kind) if is_union else (kind,)
+
+
+def words_for(kind: Any) -> Words:
+  """What the help and the error sentences call `kind`."""
+  items = typing.get_args(kind)
+  if kind in _SCALARS:
+    return _SCALARS[kind]
+  if typing.get_origin(kind) is typing.Literal:
+    return Words("|".join(items), "a choice", " or ".join(items))
+  if typing.get_origin(kind) is tuple:
+    return _words_for_tuple(items)
+  if items:
+    metavars, nouns, wanted = zip(*map(words_for, items), strict=True)
+    return Words("|".join(metavars), " or ".join(nouns), " or ".join(wanted))
+  name = f"a {kind.__name__}"
+  return Words(kind.__name__.upper(), name, name)
+
+
+def _words_for_tuple(items: tuple[Any, ...]) -> Words:
+  item = words_for(items[0])
+  noun = f"a tuple of {item.noun.split()[-1]}s"
+  wanted = f"{item.wanted.removeprefix('a ')}s with commas between"
+  if items[-1] is ...:
+    return Words(f"{item.metavar},...", noun, wanted)
+  metavars = [words_for(kind).metavar for kind in items]
+  return Words(",".join(metavars), noun, f"{len(items)} {wanted}")
+
+
+def show(value: Any) -> str:
+  """`value` as a person types it."""
+  if isinstance(value, tuple):
+    return ",".join(map(show, value))
+  if isinstance(value, bool):
+    return str(value).lower()
+  if isinstance(value, float):
+    return repr(value).removesuffix(".0")
+  return str(value)

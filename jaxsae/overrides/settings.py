@@ -1,0 +1,115 @@
+"""The tree of settings that a nested dataclass is."""
+
+import ast
+import dataclasses
+import difflib
+import inspect
+import io
+import textwrap
+import tokenize
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+
+class Setting(NamedTuple):
+  name: str  # dotted
+  kind: Any  # its type
+  value: Any
+  meaning: str
+  title: str  # of the group it stands in
+
+
+def settings(
+  config: Any,
+  comments: Callable[[type], dict[str, str]] = lambda cls: {},
+  prefix: str = "",
+  title: str = "settings:",
+) -> Iterator[Setting]:
+  """The settings of `config`: its own, then those of what stands in it.
+
+  Their meanings come from `comments`: reading source takes a while, and only
+  the help needs it.
+  """
+  kinds, said = typing.get_type_hints(type(config)), comments(type(config))
+  groups = []
+  for key, value in children(config):
+    name, comment = prefix + key, said.get(key, "")
+    if is_group(type(value)):
+      groups.append((name, value, comment))
+    elif below := children(value):
+      groups += [(f"{name}.{i}", item, comment) for i, item in below]
+    else:
+      yield Setting(name, kinds[key], value, comment, title)
+  for name, group, comment in groups:
+    heading = f"{name}: {comment}" if comment else f"{name}:"
+    yield from settings(group, comments, f"{name}.", heading)
+
+
+def differences(a: Any, b: Any) -> list[tuple[str, Any, Any]]:
+  """`(dotted name, value in a, value in b)` of each setting that differs.
+
+  A setting that only one of them has is None in the other.
+  """
+  ours = {setting.name: setting.value for setting in settings(a)}
+  theirs = {setting.name: setting.value for setting in settings(b)}
+  return [
+    (name, ours.get(name), theirs.get(name))
+    for name in ours | theirs
+    if name not in ours or name not in theirs or ours[name] != theirs[name]
+  ]
+
+
+def children(value: Any) -> list[tuple[str, Any]]:
+  """The fields of a dataclass, or the dataclasses of a tuple, by key."""
+  if is_group(type(value)):
+    fields = dataclasses.fields(value)
+    return [(field.name, getattr(value, field.name)) for field in fields]
+  if isinstance(value, tuple) and all(is_group(type(item)) for item in value):
+    return [(str(index), item) for index, item in enumerate(value)]
+  return []
+
+
+def is_group(kind: Any) -> bool:
+  return dataclasses.is_dataclass(kind) and not hasattr(kind, "parse")
+
+
+def nearest(name: str, names: Sequence[str]) -> str | None:
+  """Which of `names` was meant by `name`: alike, or with its last part."""
+  leaf = name.rpartition(".")[2]
+  alike = difflib.get_close_matches(name, names, 1)
+  alike += [other for other in names if other.rpartition(".")[2] == leaf]
+  return alike[0] if alike else None
+
+
+def field_comments(cls: type) -> dict[str, str]:
+  """What the sources of `cls` and its bases say about each field."""
+  comments: dict[str, str] = {}
+  for base in filter(is_group, reversed(cls.__mro__)):
+    try:
+      source = textwrap.dedent(inspect.getsource(base))
+    except (OSError, TypeError):  # typed in a notebook: no source to read
+      continue
+    comments |= _comments_in(source)
+  return comments
+
+
+def _comments_in(source: str) -> dict[str, str]:
+  """Field to the comment behind it, else to the lines of comment above it."""
+  lines = source.splitlines()
+  said = {
+    token.start[0]: token.string.lstrip("# ")
+    for token in tokenize.generate_tokens(io.StringIO(source).readline)
+    if token.type == tokenize.COMMENT
+  }
+  alone = {row for row in said if lines[row - 1].lstrip().startswith("#")}
+  comments = {}
+  for node in ast.parse(source).body[0].body:
+    if isinstance(node, ast.AnnAssign):
+      behind = range(node.lineno, node.end_lineno + 1)
+      first = node.lineno
+      while first - 1 in alone:
+        first -= 1
+      rows = [n for n in behind if n in said] or range(first, node.lineno)
+      comments[node.target.id] = " ".join(said[row] for row in rows)
+  return comments

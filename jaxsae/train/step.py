@@ -1,0 +1,196 @@
+"""The step: one bucket of tokens through the LM and into every autoencoder.
+
+  1. scan: the frozen language model reads the bucket, some rows at a time, and
+     the activations of every tapped site are kept;
+  2. every row of the batch permutes its own tokens;
+  3. scan: each update takes the same number of tokens from every row and
+     trains all autoencoders of all stacks on them.
+
+A bucket never outlives its step, so there is no shuffle buffer to save, and a
+permutation never crosses a row, so shuffling costs no communication and does
+not depend on how rows are spread over devices.
+
+Shapes: M microbatches, B rows in each, T time, L = M·T tokens of one row of
+the batch (a lane), U updates, K tokens a lane gives to an update, N = B·K;
+S autoencoders in a stack, D site width, F latents.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax.sharding import Mesh
+
+from jaxsae import mesh as meshes
+from jaxsae import sae as saes
+from jaxsae.lm import Lm, capture
+from jaxsae.sae.scale import estimate
+from jaxsae.train import optim
+from jaxsae.train import state as states
+from jaxsae.train.config import TrainConfig
+from jaxsae.train.state import StackState, TrainState
+
+Batch = dict[str, jax.Array]  # tokens, segments, positions: int [M, B, T]
+MOST_IDLE = 2**30  # where the count of idle tokens stops growing
+
+
+@struct.dataclass
+class Metrics:
+  """How one stack did in one bucket.
+
+  Attributes:
+    loss: [S], mean over tokens.
+    l0: [S], mean active latents.
+    fvu: [S], squared error over that of predicting the bucket's mean.
+    in_window: [S], share of pre-activations inside the kernel.
+    idle: int32 [S, F], tokens since each latent was last active.
+    threshold: [S], mean θ.
+  """
+
+  loss: jax.Array
+  l0: jax.Array
+  fvu: jax.Array
+  in_window: jax.Array
+  idle: jax.Array
+  threshold: jax.Array
+
+
+def make_step(
+  config: TrainConfig, lm: Lm, state: TrainState, mesh: Mesh
+) -> Callable[..., tuple[TrainState, tuple[Metrics, ...]]]:
+  """Compiles `(state, lm, batch) -> (state, metrics of each stack)`.
+
+  `lm` and `state` may be abstract; only their shapes and shardings matter.
+  """
+  layout = states.sharding(state, mesh)
+  rows = meshes.shard(mesh, None, "data", None)
+  return jax.jit(
+    functools.partial(step, config, mesh),
+    in_shardings=(layout, jax.tree.map(lambda x: x.sharding, lm), rows),
+    out_shardings=(layout, None),
+    donate_argnums=0,
+  )
+
+
+def step(
+  config: TrainConfig, mesh: Mesh, state: TrainState, lm: Lm, batch: Batch
+) -> tuple[TrainState, tuple[Metrics, ...]]:
+  """Trains on one bucket."""
+  activations, mask = harvest(config, mesh, lm, batch)
+  order = shuffle(config, state, mask)
+  update = functools.partial(_update, config, activations, mask)
+  first = state.step * config.updates_per_bucket
+  numbers = first + jnp.arange(config.updates_per_bucket)
+  stacks, sums = jax.lax.scan(update, state.stacks, (numbers, order))
+  metrics = tuple(
+    _metrics(stack, total, spread(activations[s.site], mask, stack.scale))
+    for s, stack, total in zip(config.sae.stacks, stacks, sums, strict=True)
+  )
+  return state.replace(step=state.step + 1, stacks=stacks), metrics
+
+
+def harvest(config: TrainConfig, mesh: Mesh, lm: Lm, batch: Batch):
+  """The LM's activations: {site: [B, L, D]}, and the mask [B, L].
+
+  Special tokens and padding are masked: they are never trained on.
+  """
+
+  def read(_, rows):
+    packing = {k: rows[k] for k in ("segments", "positions")}
+    return None, capture(lm, rows["tokens"], *config.sae.sites, **packing)
+
+  def lanes(x):  # [M, B, T, …] → [B, L, …]
+    x = jnp.swapaxes(x, 0, 1)
+    x = x.reshape(x.shape[0], -1, *x.shape[3:])
+    return jax.lax.with_sharding_constraint(x, meshes.shard(mesh, "data"))
+
+  _, seen = jax.lax.scan(read, None, batch)
+  mask = lanes(lm.text_mask(batch["tokens"], batch["segments"]))
+  return {site: lanes(x) for site, x in seen.items()}, mask
+
+
+def shuffle(config: TrainConfig, state: TrainState, mask: jax.Array):
+  """Which tokens of its lane each row gives to each update: int [U, B, K]."""
+  rows, lane = mask.shape
+  key = jax.random.fold_in(state.key, state.step)
+  keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(rows))
+  order = jax.vmap(lambda k: jax.random.permutation(k, lane))(keys)
+  order = order.reshape(rows, config.updates_per_bucket, -1)
+  return jnp.swapaxes(order, 0, 1)
+
+
+def _update(config, activations, mask, stacks, numbered):
+  """One update of every stack on the same tokens."""
+  number, order = numbered
+  take = lambda x: _take(x, order)
+  mask = take(mask)
+  inputs = {site: take(x) for site, x in activations.items()}
+  results = [
+    _update_stack(config, stack, inputs[s.site], mask, number)
+    for s, stack in zip(config.sae.stacks, stacks, strict=True)
+  ]
+  stacks, sums = zip(*results, strict=True)
+  return stacks, sums
+
+
+def _take(x, order):
+  """Tokens [N, …] of x [B, L, …] by order [B, K]."""
+  index = order.reshape(*order.shape, *(1,) * (x.ndim - 2))
+  chosen = jnp.take_along_axis(x, index, axis=1)
+  return chosen.reshape(-1, *x.shape[2:])
+
+
+def _update_stack(config, stack: StackState, x, mask, number):
+  """One update of S autoencoders on the raw activations x [N, D]."""
+  x = x.astype(jnp.float32) / stack.scale
+  warm = optim.sparsity_warmup(config.optim, number)
+  coefficients = warm * jnp.array(config.sae.coefficients)
+  targets = jnp.array(config.sae.target_l0 or coefficients)
+
+  def loss(sae, coefficient, target):
+    return saes.loss(
+      sae, x, mask, config.sae.penalty, coefficient, target
+    )
+
+  grad = jax.vmap(jax.grad(loss, has_aux=True))
+  grads, sums = grad(stack.sae, coefficients, targets)
+  rate = optim.learning_rate(config.optim, config.updates, number)
+  sae, moments = optim.apply(
+    config.optim, stack.sae, grads, stack.moments, rate
+  )
+  tokens = sums.tokens[0].astype(jnp.int32)
+  idle = jnp.where(sums.fired > 0, 0, stack.idle + tokens)
+  idle = jnp.minimum(idle, MOST_IDLE)
+  return stack.replace(sae=sae, moments=moments, idle=idle), sums
+
+
+def spread(x: jax.Array, mask: jax.Array, scale: jax.Array):
+  """Σ‖x - mean‖² over the masked tokens of scaled x [B, L, D]."""
+  x = x.astype(jnp.float32) / scale
+  mask = mask[..., None]
+  mean = jnp.sum(x * mask, axis=(0, 1)) / jnp.sum(mask)
+  return jnp.sum(jnp.square(x - mean[None, None, :]) * mask)
+
+
+def _metrics(stack: StackState, sums: saes.Sums, variance) -> Metrics:
+  """Ratios of sums over the whole bucket; `sums` is stacked over updates."""
+  total = jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
+  return Metrics(
+    loss=total.loss / total.tokens,
+    l0=total.l0 / total.tokens,
+    fvu=total.squared_error / variance,
+    in_window=total.in_window / total.tokens,
+    idle=stack.idle,
+    threshold=jnp.mean(stack.sae.threshold, axis=-1),
+  )
+
+
+def estimate_scales(
+  config: TrainConfig, mesh: Mesh, lm: Lm, batch: Batch
+) -> tuple[jax.Array, ...]:
+  """The scale of each stack's site, from one bucket."""
+  activations, mask = harvest(config, mesh, lm, batch)
+  scales = {site: estimate(x, mask) for site, x in activations.items()}
+  return tuple(scales[stack.site] for stack in config.sae.stacks)

@@ -1,0 +1,59 @@
+"""What jaxsae needs, loosely; requirements*.txt hold what it is tested with."""
+
+from setuptools import find_packages, setup
+
+CORE = [
+  "jax>=0.10",
+  "flax>=0.12",
+  "optax>=0.2.8",
+  "orbax-checkpoint>=0.12",
+  "grain>=0.2.18",
+  "tensorstore>=0.1.86",
+  "numpy>=2",
+  "sentencepiece>=0.2",
+  "safetensors>=0.5",
+  "etils[epath]>=1.13",
+  "rich>=14",
+  "jinja2>=3.1",
+  "tensorboardX>=2.6",
+  "pyarrow>=20",
+]
+
+EXTRAS = {
+  "tpu": ["jax[tpu]", "gcsfs", "requests"],
+  "cuda": ["jax[cuda13]"],
+  # gemma 3.3 imports neither with a later kauldron nor with JAX 0.10.2, and
+  # kauldron reaches into what typeguard changed after 4.4.
+  "gemma": [
+    "gemma==3.3.*",
+    "jax<0.10.2",
+    "kauldron==1.3.*",
+    "typeguard==4.4.*",
+  ],
+  "test": [
+    "hypothesis",
+    "pytest",
+    "pytest-xdist",
+    "ruff",
+    "sae-lens>=6.54",
+    "selenium>=4.51",
+    "torch>=2.13",
+    "transformers>=5",
+  ],
+}
+
+setup(
+  name="jaxsae",
+  version="0.1.0",
+  description="Sparse autoencoders on Gemma 2, trained under one JAX mesh",
+  license="Apache-2.0",
+  python_requires=">=3.11",
+  packages=find_packages(include=["jaxsae", "jaxsae.*"]),
+  package_data={
+    "jaxsae.lm": ["tiny/*"],
+    "jaxsae.explore": ["*.html", "*.css", "*.js"],
+  },
+  install_requires=CORE,
+  extras_require=EXTRAS,
+  entry_points={"console_scripts": ["jaxsae = jaxsae.cli:main"]},
+)

@@ -1,0 +1,114 @@
+"""A corpus holds all its text once, on the side the text decides."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jaxsae import data
+from jaxsae.errors import UserError
+
+
+def texts_of(rows, corpus, tokenizer):
+  """{name: text} put together again from the rows."""
+  batch = rows.read(range(len(rows)))
+  tokens, document = batch["tokens"].ravel(), batch["document"].ravel()
+  return {
+    corpus.documents[i]: tokenizer.decode(tokens[document == i])
+    for i in rows.documents
+  }
+
+
+def test_both_sides_together_are_the_files(folder, corpus, tokenizer):
+  train = texts_of(corpus.train, corpus, tokenizer)
+  held_out = texts_of(corpus.held_out, corpus, tokenizer)
+  files = {p.name: p.read_text() for p in folder.iterdir()}
+  assert not set(train) & set(held_out)
+  assert train | held_out == files
+  assert train and held_out
+
+
+def test_every_document_ends_with_eos(corpus, tokenizer):
+  tokens = corpus.train.read(range(len(corpus.train)))["tokens"]
+  assert (tokens == tokenizer.eos).sum() == len(corpus.train.documents)
+
+
+def test_a_tokenizer_without_eos_adds_none(config, tokenizer):
+  corpus = data.open_corpus(config, dataclasses.replace(tokenizer, eos=None))
+  tokens = corpus.train.read(range(len(corpus.train)))["tokens"]
+  assert not (tokens == 2).any()
+
+
+def test_duplicates_are_dropped_and_counted(folder, config, tokenizer):
+  once = data.open_corpus(config, tokenizer)
+  for path in list(folder.iterdir()):
+    (folder / f"zz-{path.name}").write_bytes(path.read_bytes())
+  twice = data.open_corpus(config, tokenizer)
+  assert twice.duplicates == 40
+  assert twice.documents == once.documents
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_side_depends_on_the_text_alone(folder, config, tokenizer, seed):
+  before = data.open_corpus(config, tokenizer)
+  held = texts_of(before.held_out, before, tokenizer).values()
+  for path in list(folder.iterdir()):
+    path.rename(folder / f"{path.stem[::-1]}-{seed}.rst")
+  (folder / "more.md").write_text("one more document")
+  moved = dataclasses.replace(config, seed=seed, context=48)
+  after = data.open_corpus(moved, tokenizer)
+  now = texts_of(after.held_out, after, tokenizer).values()
+  assert set(held) <= set(now) <= set(held) | {"one more document"}
+
+
+def test_held_out_rows_do_not_depend_on_the_seed(config, tokenizer, corpus):
+  other = data.open_corpus(dataclasses.replace(config, seed=9), tokenizer)
+  rows = range(len(corpus.held_out))
+  np.testing.assert_equal(other.held_out.read(rows), corpus.held_out.read(rows))
+  assert other.train.fingerprint != corpus.train.fingerprint
+
+
+def test_a_limit_takes_that_many_documents(config, tokenizer):
+  def names(seed):
+    few = dataclasses.replace(config, documents=9, held_out=0, seed=seed)
+    return data.open_corpus(few, tokenizer).documents
+
+  assert len(names(0)) == 9
+  assert names(0) == names(0) == sorted(names(0))
+  assert names(0) != names(1)
+
+
+def test_the_limited_corpus_keeps_the_sides(config, corpus, tokenizer):
+  few = dataclasses.replace(config, documents=25, seed=3, held_out=0.2)
+  small = data.open_corpus(few, tokenizer)
+  held = set(texts_of(small.held_out, small, tokenizer))
+  assert held <= set(texts_of(corpus.held_out, corpus, tokenizer))
+
+
+def test_an_empty_held_out_side_says_what_would_do(config, tokenizer):
+  with pytest.raises(UserError, match=r"use held_out=0\.") as error:
+    data.open_corpus(dataclasses.replace(config, held_out=1e-6), tokenizer)
+  enough = float(str(error.value).split("use held_out=")[1].split(",")[0])
+  mended = dataclasses.replace(config, held_out=enough)
+  assert len(data.open_corpus(mended, tokenizer).held_out) > 0
+
+
+def test_an_empty_training_side_is_an_error(config, tokenizer):
+  with pytest.raises(UserError, match="leaves none of the 40 documents"):
+    data.open_corpus(dataclasses.replace(config, held_out=0.99999), tokenizer)
+
+
+def test_nothing_is_held_out_at_zero(config, tokenizer):
+  corpus = data.open_corpus(dataclasses.replace(config, held_out=0), tokenizer)
+  assert len(corpus.held_out) == 0
+  with pytest.raises(UserError, match="nothing is held out"):
+    data.held_out_batches(corpus, 4)
+
+
+@pytest.mark.parametrize(
+  "change",
+  [{"context": 1}, {"held_out": 1.0}, {"documents": 0}, {"seed": -1}],
+)
+def test_settings_out_of_range_are_named(change):
+  with pytest.raises(UserError, match=next(iter(change))):
+    data.DataConfig(**change)

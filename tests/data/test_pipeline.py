@@ -1,0 +1,124 @@
+"""Batches come in one global order, whoever reads them and wherever from."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from jaxsae import data
+from jaxsae.errors import UserError
+
+BATCH = 4
+
+
+def take(batches, count):
+  return [next(batches) for _ in range(count)]
+
+
+def row_keys(batches):
+  """One bytes object per row."""
+  return [row.tobytes() for batch in batches for row in batch["tokens"]]
+
+
+def test_an_epoch_reads_every_row_once(corpus):
+  rows = corpus.train
+  read = row_keys(take(data.batches(rows, BATCH), len(rows)))  # four epochs
+  every = sorted(row_keys([rows.read(range(len(rows)))]))
+  epochs = [read[i : i + len(rows)] for i in range(0, len(read), len(rows))]
+  assert len(epochs) == BATCH and epochs[0] != epochs[1]
+  assert all(sorted(epoch) == every for epoch in epochs)
+
+
+def test_the_seed_decides_the_order(corpus):
+  first, again, other = (
+    row_keys(take(data.batches(corpus.train, BATCH, seed=s), 5))
+    for s in (0, 0, 1)
+  )
+  assert first == again != other
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_share_one_order(corpus, processes):
+  whole = take(data.batches(corpus.train, BATCH), 30)
+  shares = [
+    take(data.batches(corpus.train, BATCH, 0, p, processes), 30)
+    for p in range(processes)
+  ]
+  for batch, *parts in zip(whole, *shares, strict=True):
+    for name, array in batch.items():
+      joined = np.concatenate([part[name] for part in parts])
+      np.testing.assert_array_equal(joined, array)
+
+
+@pytest.mark.parametrize("at", [0, 1, 7, 29])  # an epoch is about nine batches
+def test_a_saved_position_continues_the_stream(corpus, at):
+  straight = data.batches(corpus.train, BATCH)
+  take(straight, at)
+  state = json.loads(json.dumps(straight.get_state()))
+  expected = row_keys(take(straight, 12))
+  resumed = data.batches(corpus.train, BATCH)
+  take(resumed, 3)  # set_state must also move a running iterator
+  resumed.set_state(state)
+  assert row_keys(take(resumed, 12)) == expected
+  assert resumed.get_state() == straight.get_state()
+
+
+def test_the_position_is_the_same_on_every_process(corpus):
+  one = data.batches(corpus.train, BATCH)
+  take(one, 5)
+  other = data.batches(corpus.train, BATCH, 0, 1, 2)
+  other.set_state(one.get_state())
+  np.testing.assert_equal(
+    next(other)["tokens"], next(one)["tokens"][BATCH // 2 :]
+  )
+
+
+def test_a_state_of_other_batches_is_refused(corpus, config, tokenizer):
+  longer = data.open_corpus(dataclasses.replace(config, context=48), tokenizer)
+  here = data.batches(corpus.train, BATCH)
+  for name, other in {
+    "corpus": data.batches(longer.train, BATCH),
+    "batch": data.batches(corpus.train, 2 * BATCH),
+    "seed": data.batches(corpus.train, BATCH, seed=5),
+  }.items():
+    with pytest.raises(UserError, match=f"{name} was .* and is now"):
+      here.set_state(other.get_state())
+
+
+def test_a_position_that_is_no_count_is_refused(corpus):
+  batches = data.batches(corpus.train, BATCH)
+  for wrong in (-1, "3", None, True):
+    with pytest.raises(UserError, match="next_batch"):
+      batches.set_state(batches.get_state() | {"next_batch": wrong})
+
+
+def test_too_few_rows_are_counted(corpus):
+  rows = len(corpus.train)
+  with pytest.raises(UserError, match=f"makes {rows} rows .* needs 1000"):
+    data.batches(corpus.train, 1000)
+
+
+def test_a_batch_must_divide_over_the_processes(corpus):
+  with pytest.raises(UserError, match="batch=4 does not divide over 3"):
+    data.batches(corpus.train, 4, 0, 0, 3)
+  with pytest.raises(UserError, match="batch=4 does not divide over 3"):
+    data.held_out_batches(corpus, 4, 0, 3)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_held_out_rows_come_once_in_order(corpus, processes):
+  rows = corpus.held_out
+  shares = [
+    list(data.held_out_batches(corpus, BATCH, p, processes))
+    for p in range(processes)
+  ]
+  batches = [
+    np.concatenate([part["tokens"] for part in parts])
+    for parts in zip(*shares, strict=True)
+  ]
+  assert all(batch.shape == (BATCH, rows.context) for batch in batches)
+  tokens = np.concatenate(batches)
+  expected = rows.read(range(len(rows)))["tokens"]
+  np.testing.assert_array_equal(tokens[: len(rows)], expected)
+  assert not tokens[len(rows) :].any()

@@ -1,0 +1,41 @@
+"""An entry point ends with one line for a person, or with a traceback."""
+
+import errno
+
+import pytest
+
+from jaxsae.errors import UserError, exit_on_user_error
+
+
+def raises(error):
+  raise error
+
+
+def test_a_user_error_is_one_line_and_status_2(capsys):
+  with pytest.raises(SystemExit) as stop, exit_on_user_error():
+    raises(UserError("width=7 is odd; give 8"))
+  assert stop.value.code == 2
+  captured = capsys.readouterr()
+  assert captured.err == "error: width=7 is odd; give 8\n"
+  assert captured.out == ""
+
+
+def test_it_decorates_a_main_and_keeps_its_value():
+  assert exit_on_user_error()(lambda value: value)(3) == 3
+
+
+def test_a_full_disk_names_the_file(capsys):
+  full = OSError(errno.ENOSPC, "No space left on device", "runs/x/a.npz")
+  with pytest.raises(SystemExit) as stop, exit_on_user_error():
+    raises(full)
+  assert stop.value.code == 2
+  sentence = "error: runs/x/a.npz: No space left on device; "
+  assert capsys.readouterr().err.startswith(sentence)
+
+
+@pytest.mark.parametrize(
+  "bug", [ValueError("x"), OSError(errno.EBADF, "x"), KeyboardInterrupt()]
+)
+def test_everything_else_passes_through(bug):
+  with pytest.raises(type(bug)), exit_on_user_error():
+    raises(bug)
