@@ -13,7 +13,7 @@ from jaxsae.errors import UserError
 class MeshConfig:
   """How the devices are laid out; both axes always exist."""
 
-  data: int | None = None  # devices that share the batch; None: all that are left
+  data: int | None = None  # devices that share the batch; None: all the rest
   model: int = 1  # devices that share the weights
 
 

@@ -1,15 +1,107 @@
-"""Strict everywhere: 8 CPU devices, no silent rank promotion."""
+"""Strict everywhere: 8 CPU devices, no silent rank promotion; and toys."""
 
+import dataclasses
 import os
+import random
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 
 import hypothesis
 import jax
+import pytest
+
+from jaxsae import lm as lms
+from jaxsae.data import DataConfig
+from jaxsae.lm import GemmaConfig, Lm, Site, init_params, save_lm
+from jaxsae.train.config import (
+  BucketConfig,
+  EvalConfig,
+  OptimConfig,
+  SweepConfig,
+  TrainConfig,
+)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # The same examples each time, however busy the machine is.
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("tests")
+
+WORDS = "the cat sat on a mat and then it ran to tell every other cat".split()
+
+
+def story(seed: int) -> str:
+  chosen = random.Random(seed).choices(WORDS, k=80)
+  return f"story {seed}: " + " ".join(chosen) + "\n"
+
+
+@pytest.fixture(scope="session")
+def texts(tmp_path_factory):
+  """A folder of 200 short documents."""
+  folder = tmp_path_factory.mktemp("texts")
+  for seed in range(200):
+    (folder / f"{seed:03d}.txt").write_text(story(seed))
+  return folder
+
+
+@pytest.fixture(scope="session")
+def lm_path(tmp_path_factory):
+  """A random Gemma 2 of two layers, small, but divisible by 8 devices."""
+  path = tmp_path_factory.mktemp("lm") / "toy"
+  tokenizer = lms.train_tokenizer(map(story, range(50)), 320)
+  gemma = GemmaConfig(
+    vocab_size=320,
+    num_layers=2,
+    embed_dim=32,
+    hidden_dim=64,
+    num_heads=16,
+    num_kv_heads=8,
+    head_dim=4,
+    query_pre_attn_scalar=4,
+    window=8,
+    context=32,
+  )
+  params = init_params(gemma, jax.random.key(0))
+  save_lm(Lm(params, gemma, tokenizer), path)
+  return path
+
+
+@pytest.fixture
+def config(tmp_path, texts, lm_path) -> TrainConfig:
+  """Two stacks of two autoencoders, six buckets of eight updates."""
+  return TrainConfig(
+    workdir=str(tmp_path / "run"),
+    lm=str(lm_path),
+    tokens=6 * 512,
+    data=DataConfig(
+      source=str(texts), context=16, cache=str(tmp_path / "cache")
+    ),
+    sae=SweepConfig(
+      sites=(Site("resid", 1), Site("attn", 0)),
+      widths=(64,),
+      target_l0=(4.0, 8.0),
+      sparsity_coefficient=(1e-2,),
+      bandwidth=0.05,
+      initial_threshold=0.05,
+    ),
+    optim=OptimConfig(lr=3e-3, lr_warmup=4, sparsity_warmup=8),
+    bucket=BucketConfig(microbatches=4, rows=8, update_tokens=64),
+    eval=EvalConfig(batch=8, batches=2, loss_batches=1),
+    checkpoint_every=2,
+  )
+
+
+@pytest.fixture
+def replace():
+  """`replace(config, mesh__model=2)`: a copy with nested fields changed."""
+
+  def change(config, **fields):
+    for name, value in fields.items():
+      head, *rest = name.split("__", 1)
+      if rest:
+        value = change(getattr(config, head), **{rest[0]: value})
+      config = dataclasses.replace(config, **{head: value})
+    return config
+
+  return change

@@ -7,8 +7,9 @@ const NONE = INDEX.vocabulary.length; // the token that is not there
 const ROW = 36; // pixels, the height of .row in report.css
 const PER_DECADE = 5; // bars of the density histogram
 
-// What is in view: an autoencoder, its decoded arrays, a latent, the list.
-const view = {sae: undefined, data: undefined, latent: undefined, order: []};
+// What is in view: sae, its decoded data, a latent, the order of the list.
+// The turn counts navigations, so that a slow one overtakes no later one.
+const view = {order: [], turn: 0};
 
 // ---- Nodes ----
 
@@ -348,13 +349,11 @@ function find(hash) {
   return {sae: named(path) ?? first, latent: named(path) ? +latent : NaN};
 }
 
-let turn = 0; // counts navigations, so that a slow one overtakes no later one
-
 async function follow() {
-  const mine = ++turn;
+  const turn = ++view.turn;
   const {sae, latent} = find(location.hash);
   const data = await load(sae);
-  if (mine !== turn) return;
+  if (turn !== view.turn) return;
   const isOther = data !== view.data;
   Object.assign(view, {sae, data, latent});
   if (isOther) markSae();

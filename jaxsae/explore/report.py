@@ -20,6 +20,8 @@ import numpy as np
 from jaxsae.errors import UserError
 
 _HERE = pathlib.Path(__file__).parent
+# The axes of a plot of 340 by 220 pixels.
+_FRAME = {"left": 44, "right": 326, "top": 10, "bottom": 178}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,9 +208,6 @@ def _plot(report: Report, metric: str) -> dict:
     "x_ticks": [(round(x(tick)), f"{tick:g}") for tick in x_ticks],
     "y_ticks": [(round(y(tick)), _number(tick, ".3g")) for tick in y_ticks],
   }
-
-
-_FRAME = {"left": 44, "right": 326, "top": 10, "bottom": 178}
 
 
 def _log_axis(values: list[float]):

@@ -172,10 +172,7 @@ def _shape(archive, member, what) -> tuple[int, ...]:
     )
   promised = start + math.prod(shape) * dtype.itemsize
   if promised != member.file_size or not _can_hold(archive, member):
-    raise UserError(
-      f"{what} is damaged (its header promises a size that it does not have);"
-      " get it again."
-    )
+    raise _damaged(what, "its header promises a size that it does not have")
   return shape
 
 
@@ -189,7 +186,7 @@ def _header(archive, member, what):
       shape, _, dtype = np.lib.format.read_array_header_1_0(file)
       return shape, dtype, file.tell()
   except Exception as error:  # as in _open
-    raise UserError(f"{what} is damaged ({error}); get it again.") from error
+    raise _damaged(what, error) from error
 
 
 def _can_hold(archive, member) -> bool:
@@ -204,9 +201,14 @@ def _array(archive, member, what) -> np.ndarray:
     with archive.open(member) as file:
       array = np.lib.format.read_array(file, allow_pickle=False)
   except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-    raise UserError(f"{what} is damaged ({error}); get it again.") from error
+    raise _damaged(what, error) from error
   with np.errstate(over="ignore"):  # what overflows is found to be infinite
     return array.astype(np.float32)
+
+
+def _damaged(what, error):
+  reason = str(error) or type(error).__name__
+  return UserError(f"{what} is damaged ({reason}); get it again.")
 
 
 def _check_shapes(shapes, path):

@@ -4,8 +4,8 @@ Because the names and shapes are the official ones, official checkpoints
 restore without conversion. The blocks are a plain Python loop: taps are calls
 in the model's own code, and a forward pass can stop after any block.
 
-Shapes: B batch, T time, D embed_dim, N query heads, K key/value heads,
-G = N / K query heads that share one key, H head_dim, F hidden_dim, V vocabulary.
+Shapes: B batch, T time, D embed_dim, N query heads, K key/value heads, G = N/K
+query heads that share one key, H head_dim, F hidden_dim, V vocabulary.
 """
 
 from collections.abc import Callable

@@ -6,6 +6,7 @@ table. Shapes: N heads, K key/value heads, D embed_dim, H head_dim, F hidden.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -137,23 +138,46 @@ _FIELDS = {
 }
 
 
-def config_from_json(data: dict, where: str) -> GemmaConfig:
+# What every Gemma 2 has in common; the code knows nothing else.
+_FIXED = {
+  "hidden_activation": "gelu_pytorch_tanh",
+  "attention_bias": False,
+  "tie_word_embeddings": True,
+}
+
+
+def config_from_json(data: object, where: str) -> GemmaConfig:
   """`config.json` → GemmaConfig; UserError names what is wrong with it."""
-  if data.get("model_type") != "gemma2":
-    raise UserError(
-      f"{where} is a {data.get('model_type')!r} model; only 'gemma2' loads."
-    )
+  kind = data.get("model_type") if isinstance(data, dict) else None
+  if kind != "gemma2":
+    raise UserError(f"{where} is a {kind!r} model; only 'gemma2' loads.")
   missing = [x for x in _FIELDS.values() if x not in data]
   if missing:
     raise UserError(f"{where} lacks {', '.join(missing)}.")
+  for name, value in _FIXED.items():
+    if data.get(name, value) != value:
+      raise UserError(f"{name} in {where} is {data[name]!r}, not {value!r}.")
   fields = {ours: data[theirs] for ours, theirs in _FIELDS.items()}
-  return GemmaConfig(rope_base=_rope_base(data), **fields)
+  fields["rope_base"] = _rope_base(data)
+  for field in dataclasses.fields(GemmaConfig):
+    if field.name in fields:
+      _check_number(field, fields[field.name], where)
+  return GemmaConfig(**fields)
 
 
-def _rope_base(data: dict) -> float:
+def _rope_base(data: dict):
   """Newer files nest it; 10,000 is the format's own default."""
-  nested = data.get("rope_parameters") or {}
-  return float(data.get("rope_theta", nested.get("rope_theta", 10_000.0)))
+  nested = data.get("rope_parameters")
+  nested = nested if isinstance(nested, dict) else {}
+  return data.get("rope_theta", nested.get("rope_theta", 10_000.0))
+
+
+def _check_number(field: dataclasses.Field, value, where: str) -> None:
+  kinds = (int, float) if field.type is float else (int,)
+  if type(value) not in kinds or not 0 < value < math.inf:
+    name = _FIELDS.get(field.name, "rope_theta")
+    what = "number" if field.type is float else "whole number"
+    raise UserError(f"{name} in {where} is {value!r}, not a positive {what}.")
 
 
 def config_to_json(config: GemmaConfig, bos: int, eos: int, pad: int) -> dict:
@@ -164,9 +188,7 @@ def config_to_json(config: GemmaConfig, bos: int, eos: int, pad: int) -> dict:
     "model_type": "gemma2",
     **fields,
     "rope_theta": config.rope_base,
-    "hidden_activation": "gelu_pytorch_tanh",
-    "attention_bias": False,
-    "tie_word_embeddings": True,
+    **_FIXED,
     "layer_types": [
       "sliding_attention" if config.is_local(layer) else "full_attention"
       for layer in range(config.num_layers)

@@ -21,14 +21,16 @@ def spec(path: tuple[str, ...], config: GemmaConfig) -> PartitionSpec:
 
 
 def _specs(config):
-  split_f = P(None, "model", None)
+  gating = (None, "model", None)  # [2, F, D]
+  if not config.transpose_gating:
+    gating = (None, None, "model")  # [2, D, F]
   return {
     "input_embedding": P("model", None),  # [V, D]
     "q_einsum": P("model", None, None),  # [N, D, H]
     "kv_einsum": P(None, "model", None, None),  # [2, K, D, H]
     "qkv_einsum": P(None, "model", None, None),  # [3, N, D, H]
     "attn_vec_einsum": P("model", None, None),  # [N, H, D]
-    "gating_einsum": split_f if config.transpose_gating else P(None, None, "model"),
+    "gating_einsum": P(*gating),
     "linear": P("model", None),  # [F, D]
   }
 

@@ -18,7 +18,9 @@ class Tokenizer:
     self.model = model
     self.fingerprint = hashlib.sha256(model).hexdigest()
     try:
-      self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
+      # The constructor takes an empty file for none, and crashes when used.
+      self._pieces = sentencepiece.SentencePieceProcessor()
+      self._pieces.LoadFromSerializedProto(model)
     except RuntimeError as error:
       raise UserError(f"{name} is not a SentencePiece model.") from error
 
@@ -32,8 +34,9 @@ class Tokenizer:
     return self._pieces.bos_id()
 
   @property
-  def eos(self) -> int:
-    return self._pieces.eos_id()
+  def eos(self) -> int | None:
+    found = self._pieces.eos_id()
+    return None if found < 0 else found
 
   @property
   def pad(self) -> int:
@@ -62,7 +65,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
   """A byte-pair tokenizer that gives back every text exactly.
 
   As in Gemma: digits stand alone, runs of spaces are pieces, bytes stand in
-  for rare characters, and ids 0 to 3 are pad, EOS, BOS and unknown.
+  for rare characters, and ids 0 to 3 are pad, EOS, BOS and unknown. Only "▁"
+  (U+2581), SentencePiece's own sign for a space, comes back as a space.
   """
   import sentencepiece
 

@@ -77,7 +77,10 @@ def loss(
     coefficient: λ, a scalar.
     target: L0*, a scalar; not looked at without `penalty.to_target`.
   """
-  pre = (x - sae.b_dec[None, :]) @ sae.w_enc + sae.b_enc[None, :]
+  # (x - b_dec) W_enc + b_enc, with b_dec taken to the bias: the gradient of
+  # b_dec then needs no product over tokens.
+  bias = sae.b_enc - sae.b_dec @ sae.w_enc
+  pre = x @ sae.w_enc + bias[None, :]
   latents = jumprelu(pre, sae.threshold, penalty.bandwidth)
   error = latents @ sae.w_dec + sae.b_dec[None, :] - x
   squared = jnp.sum(jnp.square(error), axis=-1)

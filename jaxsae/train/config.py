@@ -135,13 +135,14 @@ class BucketConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-  """How the autoencoders are judged, on held-out text."""
+  """How much held-out text the autoencoders are judged and shown on."""
 
-  rows: int = 256  # held-out sequences to read, at most
   batch: int = 32  # sequences at a time
+  batches: int = 64  # for L0, FVU, density and the report's contexts
+  loss_batches: int = 16  # of these, for losses with autoencoders spliced in
 
   def __post_init__(self):
-    _positive(self, "rows", "batch")
+    _positive(self, "batch", "batches", "loss_batches")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +158,7 @@ class TrainConfig:
   bucket: BucketConfig = BucketConfig()
   mesh: MeshConfig = MeshConfig()
   eval: EvalConfig = EvalConfig()
+  dead_after: int = 10_000_000  # tokens without firing that make a latent dead
   log_every: int = 1  # buckets between two lines of metrics
   checkpoint_every: int = 100  # buckets between two checkpoints
   keep_checkpoints: int = 2  # so many of the newest
@@ -190,4 +192,3 @@ class TrainConfig:
   @property
   def updates(self) -> int:
     return self.steps * self.updates_per_bucket
-

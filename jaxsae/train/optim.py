@@ -47,9 +47,7 @@ def apply(
   Project the gradient off the directions, then Adam, then bring directions
   back to unit norm. Thresholds stay positive by clipping at zero.
   """
-  grads = grads.replace(
-    w_dec=stacks.drop_parallel(grads.w_dec, stack.w_dec)
-  )
+  grads = grads.replace(w_dec=stacks.drop_parallel(grads.w_dec, stack.w_dec))
   updates, moments = transformation(config).update(grads, moments)
   stack = jax.tree.map(lambda p, u: p - rate * u, stack, updates)
   stack = stack.replace(

@@ -55,9 +55,7 @@ def pretrain(
   optimiser = make_optimiser(config)
   params = init_params(gemma, jax.random.key(config.seed))
   state = (params, optimiser.init(params))
-  step = jax.jit(
-    functools.partial(_step, gemma, optimiser), donate_argnums=0
-  )
+  step = jax.jit(functools.partial(_step, gemma, optimiser), donate_argnums=0)
   losses, started = [], time.perf_counter()
   for i, batch in zip(range(1, config.steps + 1), batches, strict=False):
     state, loss = step(state, _arrays(batch))

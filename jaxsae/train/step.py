@@ -16,7 +16,6 @@ S autoencoders in a stack, D site width, F latents.
 """
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -57,21 +56,21 @@ class Metrics:
   threshold: jax.Array
 
 
-def make_step(
-  config: TrainConfig, lm: Lm, state: TrainState, mesh: Mesh
-) -> Callable[..., tuple[TrainState, tuple[Metrics, ...]]]:
+def compile_step(
+  config: TrainConfig, mesh: Mesh, state: TrainState, lm: Lm, batch: Batch
+) -> jax.stages.Compiled:
   """Compiles `(state, lm, batch) -> (state, metrics of each stack)`.
 
-  `lm` and `state` may be abstract; only their shapes and shardings matter.
+  Arguments may be abstract: only shapes and shardings matter. The result runs
+  for these alone, so nothing can ever be compiled a second time.
   """
   layout = states.sharding(state, mesh)
-  rows = meshes.shard(mesh, None, "data", None)
-  return jax.jit(
+  jitted = jax.jit(
     functools.partial(step, config, mesh),
-    in_shardings=(layout, jax.tree.map(lambda x: x.sharding, lm), rows),
-    out_shardings=(layout, None),
+    out_shardings=(layout, meshes.shard(mesh)),
     donate_argnums=0,
   )
+  return jitted.lower(state, lm, batch).compile()
 
 
 def step(
@@ -150,9 +149,7 @@ def _update_stack(config, stack: StackState, x, mask, number):
   targets = jnp.array(config.sae.target_l0 or coefficients)
 
   def loss(sae, coefficient, target):
-    return saes.loss(
-      sae, x, mask, config.sae.penalty, coefficient, target
-    )
+    return saes.loss(sae, x, mask, config.sae.penalty, coefficient, target)
 
   grad = jax.vmap(jax.grad(loss, has_aux=True))
   grads, sums = grad(stack.sae, coefficients, targets)

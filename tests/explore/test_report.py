@@ -34,9 +34,10 @@ HOSTILE = [
   "{{ 7 * 7 }}",
   " \n\t ",
   "",
+  "endless" * 60,
 ]
 PLAIN = ["<0xE2>", "\n", " the", "def", " return", "import", "("]
-VOCABULARY = HOSTILE + PLAIN + [f" word{i}" for i in range(482)]
+VOCABULARY = HOSTILE + PLAIN + [f" word{i}" for i in range(481)]
 DEAD = 3
 FLAGS = [
   "--headless=new",
@@ -108,7 +109,7 @@ def make_report(**sizes):
     title="Quickstart </title><script>alert(1)</script>",
     run={
       "Language model": "tiny <b>Gemma</b>",
-      "Trained on": "noise",
+      "Trained on": "noise" * 60,
       "Tokens": "10,000",
       "Time": "1 s",
       "Command": "python experiments/quickstart.py --workdir='a & b'",
@@ -324,6 +325,7 @@ def test_hostile_tokens_are_text(visit):
     "{{ 7 * 7 }}",
     " ⏎⇥ ",
     "∅",
+    HOSTILE[-1],
   ]
   assert browser.find_elements(By.CSS_SELECTOR, "img, header b, h1 *") == []
   assert browser.get_log("browser") == []
@@ -470,7 +472,7 @@ def emulate(browser, width=1280, height=800, scheme="light"):
 @pytest.mark.parametrize("width", [320, 390, 800, 1280])
 def test_no_width_scrolls_sideways(visit, browser, width):
   emulate(browser, width=width)
-  visit("#/resid.3/l0_8/11")
+  visit("#/resid.3/l0_8/1")
   root = "return document.documentElement.scrollWidth"
   assert browser.execute_script(root) <= width
   emulate(browser)

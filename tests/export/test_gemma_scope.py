@@ -21,17 +21,13 @@ D, F = 4, 16
 
 @pytest.fixture
 def sae():
-  return make_sae(D, F)
-
-
-def make_sae(d, f):
   keys = jax.random.split(jax.random.key(0), 5)
   return Sae(
-    w_enc=jax.random.normal(keys[0], (d, f)),
-    b_enc=jax.random.normal(keys[1], (f,)),
-    w_dec=jax.random.normal(keys[2], (f, d)),
-    b_dec=jax.random.normal(keys[3], (d,)),
-    threshold=jax.random.uniform(keys[4], (f,)),
+    w_enc=jax.random.normal(keys[0], (D, F)),
+    b_enc=jax.random.normal(keys[1], (F,)),
+    w_dec=jax.random.normal(keys[2], (F, D)),
+    b_dec=jax.random.normal(keys[3], (D,)),
+    threshold=jax.random.uniform(keys[4], (F,)),
   )
 
 
@@ -91,33 +87,33 @@ def test_a_latent_at_its_threshold_is_not_active(file):
   np.testing.assert_array_equal(latents, [[0, 0, 0], [0.75, 0, 0]])
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_sae_lens_computes_the_same(tmp_path, monkeypatch):
+@pytest.mark.filterwarnings("ignore")  # SAELens's imports
+def test_sae_lens_computes_the_same(sae, tmp_path, monkeypatch):
   import torch
   from sae_lens import SAE
   from sae_lens.loading import pretrained_sae_loaders as loaders
 
-  sae = make_sae(2304, 4096)  # its sizes come from the names alone
-  inside = gemma_scope.folder(Site("resid", 12), 4096, 30)
-  repository, _, inside = inside.partition("/")
-  gemma_scope.write(sae, tmp_path / inside / "params.npz")
+  folder = gemma_scope.folder(Site("resid", 12), F, 30)
+  gemma_scope.write(sae, tmp_path / folder / "params.npz")
 
   def local(repo_id, filename, subfolder, force_download):
-    return tmp_path / subfolder / filename
+    return tmp_path / repo_id.rpartition("-")[2] / subfolder / filename
 
   monkeypatch.setattr(loaders, "hf_hub_download", local)
   config, state, _ = loaders.gemma_2_sae_huggingface_loader(
-    f"google/gemma-scope-2b-pt-{repository}", inside
+    "google/gemma-scope-2b-pt-res",
+    folder.removeprefix("res/"),
+    cfg_overrides={"d_in": D, "d_sae": F},
   )
   assert config["hook_name"] == "blocks.12.hook_resid_post"
-  theirs = SAE.from_dict(config | {"architecture": "jumprelu"})
+  theirs = SAE.from_dict(loaders.handle_config_defaulting(config))
   theirs.load_state_dict(state)
-  x = np.random.default_rng(0).normal(size=(8, 2304)).astype(np.float32)
+  x = np.random.default_rng(0).normal(size=(32, D)).astype(np.float32)
   with torch.no_grad():
     latents = theirs.encode(torch.tensor(x))
     reconstruction = theirs(torch.tensor(x))
-  np.testing.assert_allclose(sae.encode(x), latents, atol=1e-3)
-  np.testing.assert_allclose(sae(x), reconstruction, rtol=1e-3, atol=0.1)
+  np.testing.assert_allclose(sae.encode(x), latents, atol=1e-5)
+  np.testing.assert_allclose(sae(x), reconstruction, atol=1e-5)
 
 
 def test_lower_case_weights_are_read(arrays, sae, file):
@@ -177,7 +173,7 @@ def test_a_stack_is_not_an_autoencoder(file):
 
 def test_a_broken_autoencoder_is_not_written(sae, file):
   broken = sae.replace(b_dec=sae.b_dec.at[1].set(jnp.nan))
-  with pytest.raises(UserError, match="b_dec .* not finite"):
+  with pytest.raises(UserError, match=r"b_dec .* not finite"):
     gemma_scope.write(broken, file)
   assert not file.exists()
 
@@ -213,7 +209,7 @@ def test_a_failed_rename_leaves_nothing_behind(sae, file, monkeypatch):
   assert os.listdir(file.parent) == []
 
 
-def test_a_killed_writing_does_not_look_like_a_file(sae, file, monkeypatch):
+def test_an_interrupted_writing_leaves_nothing_behind(sae, file, monkeypatch):
   def die(source, target):
     raise KeyboardInterrupt
 

@@ -1,0 +1,47 @@
+"""Six autoencoders on two sites of a small Gemma 2, from text to a web page.
+
+  make quickstart
+  python experiments/quickstart.py --workdir=runs/quickstart
+
+Trains on the Python standard library's sources, judges the autoencoders on
+held-out files, writes them in Gemma Scope's format and makes a page on which
+their latents can be looked at.
+"""
+
+from jaxsae import train
+from jaxsae.data import DataConfig
+from jaxsae.lm import Site
+
+config = train.TrainConfig(
+  workdir="runs/quickstart",
+  lm="gemma2-tiny",
+  tokens=1_600_000,
+  data=DataConfig(context=256),
+  sae=train.SweepConfig(
+    sites=(Site("resid", 3), Site("mlp", 3)),
+    widths=(2048,),
+    target_l0=(16, 32, 64),
+    sparsity_coefficient=(1e-3,),
+    bandwidth=5e-3,
+    initial_threshold=1e-2,
+  ),
+  optim=train.OptimConfig(lr=1e-3, lr_warmup=50, sparsity_warmup=200),
+  bucket=train.BucketConfig(microbatches=4, rows=32, update_tokens=1024),
+  eval=train.EvalConfig(batches=12, loss_batches=4),
+  dead_after=300_000,
+  checkpoint_every=10,
+)
+
+
+def finish(run: train.Run) -> None:
+  """Exports, makes the page, and says where everything is."""
+  out = run.path / "export" / "gemma_scope"
+  if not out.exists():  # made by an earlier call of the same command
+    train.export(run, "gemma_scope", out)
+  page = train.explore(run)
+  print(f"autoencoders  {out}\nfigures       {run.path / 'eval'}")
+  print(f"look at the latents: {page}")
+
+
+if __name__ == "__main__":
+  train.main(config, __doc__, then=finish)

@@ -1,0 +1,51 @@
+"""The `jaxsae` command: what can be done with a finished run."""
+
+import argparse
+
+from rich import print
+
+from jaxsae import evals, export, train
+from jaxsae.errors import exit_on_user_error
+
+
+@exit_on_user_error()
+def main() -> None:
+  """Runs `jaxsae eval|export|explore RUN`."""
+  args = _parser().parse_args()
+  args.action(args)
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser("jaxsae", description=__doc__)
+  actions = parser.add_subparsers(required=True, metavar="ACTION")
+  for action, about in (
+    (_eval, "judge the autoencoders on held-out text; writes eval/STEP.json"),
+    (_export, "write the autoencoders in a published format"),
+    (_explore, "write report/index.html, a page to look at the latents"),
+  ):
+    name = action.__name__.strip("_")
+    sub = actions.add_parser(name, help=about, description=about)
+    sub.add_argument("run", metavar="RUN", help="the run's folder")
+    sub.set_defaults(action=action)
+    if action is _export:
+      _export_arguments(sub)
+  return parser
+
+
+def _export_arguments(sub: argparse.ArgumentParser) -> None:
+  formats = " or ".join(export.FORMATS)
+  sub.add_argument("--format", default="gemma_scope", help=formats)
+  sub.add_argument("--out", required=True, help="the new folder")
+
+
+def _eval(args) -> None:
+  print(evals.table(train.evaluate(train.open_run(args.run))))
+
+
+def _export(args) -> None:
+  for file in train.export(train.open_run(args.run), args.format, args.out):
+    print(f"{args.out}/{file}")
+
+
+def _explore(args) -> None:
+  print(train.explore(train.open_run(args.run)))

@@ -1,0 +1,11 @@
+"""How good autoencoders are, measured on text that was held out."""
+
+from jaxsae.evals.fidelity import Fidelity as Fidelity
+from jaxsae.evals.fidelity import measure_fidelity as measure_fidelity
+from jaxsae.evals.sparsity import Moments as Moments
+from jaxsae.evals.sparsity import Sparsity as Sparsity
+from jaxsae.evals.sparsity import measure_sparsity as measure_sparsity
+from jaxsae.evals.suite import Result as Result
+from jaxsae.evals.suite import evaluate as evaluate
+from jaxsae.evals.suite import table as table
+from jaxsae.evals.suite import write as write

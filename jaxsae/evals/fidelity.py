@@ -1,0 +1,160 @@
+"""What the language model loses when it reads a reconstruction instead.
+
+Shapes: B batch, T time, D site width.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from jaxsae.errors import UserError
+from jaxsae.lm import Lm, Site, edit, next_token_loss
+from jaxsae.sae import Sae
+
+
+@dataclasses.dataclass(frozen=True)
+class Fidelity:
+  """Mean cross-entropies in nats of the same next tokens.
+
+  Attributes:
+    tokens: how many next tokens were predicted.
+    clean_loss: by the language model as it is.
+    spliced_loss: with the reconstruction in the place of the activation.
+    zero_loss: with zeros in its place.
+    mean_loss: with the site's mean activation in its place.
+  """
+
+  tokens: int
+  clean_loss: float
+  spliced_loss: float
+  zero_loss: float
+  mean_loss: float
+
+  @property
+  def delta_loss(self) -> float:
+    """What the splice adds, in nats."""
+    return self.spliced_loss - self.clean_loss
+
+  @property
+  def loss_recovered_zero(self) -> float:
+    """(CE_zero - CE_spliced) / (CE_zero - CE_clean): 1 is lossless."""
+    return self._recovered(self.zero_loss)
+
+  @property
+  def loss_recovered_mean(self) -> float:
+    """(CE_mean - CE_spliced) / (CE_mean - CE_clean): 1 is lossless."""
+    return self._recovered(self.mean_loss)
+
+  def _recovered(self, ablated: float) -> float:
+    """NaN where the ablation changes nothing."""
+    lost = ablated - self.clean_loss
+    return (ablated - self.spliced_loss) / lost if lost else math.nan
+
+
+@struct.dataclass
+class Constant:
+  """Stands in for an autoencoder, and says the same whatever it reads.
+
+  Attributes:
+    value: [D].
+  """
+
+  value: jax.Array
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    return jnp.broadcast_to(self.value, x.shape)
+
+
+Edits = dict[Site, Sae | Constant]
+
+
+def measure_fidelity(
+  lm: Lm,
+  saes: Mapping[str, tuple[Site, Sae]],
+  means: Mapping[Site, np.ndarray],
+  batches: Iterable[Mapping],
+) -> dict[str, Fidelity]:
+  """Runs the model on each batch: clean, ablated at each site, and spliced.
+
+  Only text is edited; the activations of special tokens stay as they are.
+
+  Args:
+    lm: the language model.
+    saes: name → site and autoencoder of raw activations. Those of one shape
+      at one site share one compiled function.
+    means: the mean activation [D] of each site, for mean ablation.
+    batches: `tokens`, `segments` and `positions`, int32 [B, T].
+
+  Raises:
+    UserError: the batches hold no token to predict.
+  """
+  variants = _variants(saes, means)
+  totals, tokens = dict.fromkeys(variants, 0.0), 0
+  for batch in batches:
+    sums = {key: _loss(lm, batch, edits) for key, edits in variants.items()}
+    sums = jax.device_get(sums)
+    tokens += int(sums["clean"][1])
+    totals = {key: totals[key] + float(sums[key][0]) for key in variants}
+  if not tokens:
+    raise UserError(
+      "The held-out batches hold no token to predict; hold out a larger share"
+      " of the documents, or measure the loss on more batches."
+    )
+  losses = {key: total / tokens for key, total in totals.items()}
+  return {
+    name: _fidelity(losses, tokens, name, site)
+    for name, (site, _) in saes.items()
+  }
+
+
+def _variants(saes, means) -> dict[str, Edits]:
+  """Every way in which the model runs: clean once, ablated once a site."""
+  variants = {"clean": {}}
+  for site in sorted({site for site, _ in saes.values()}):
+    mean = jnp.asarray(means[site], jnp.float32)
+    variants[f"mean {site}"] = {site: Constant(mean)}
+    variants[f"zero {site}"] = {site: Constant(jnp.zeros_like(mean))}
+  for name, (site, sae) in saes.items():
+    variants[f"spliced {name}"] = {site: sae}
+  return variants
+
+
+@jax.jit
+def _loss(lm: Lm, batch: Mapping, edits: Edits):
+  """Σ cross-entropy in nats with the edits on text, and of how many tokens."""
+  tokens, segments = batch["tokens"], batch["segments"]
+  text = lm.text_mask(tokens, segments)[..., None] > 0
+  logits = edit(
+    lm,
+    tokens,
+    {site: _on_text(text, replace) for site, replace in edits.items()},
+    segments=segments,
+    positions=batch["positions"],
+  )
+  losses, mask = next_token_loss(logits, tokens, segments)
+  return jnp.sum(losses), jnp.sum(mask, dtype=jnp.int32)
+
+
+def _on_text(text, replace):
+  """The edit that leaves special tokens and the activation's dtype alone."""
+
+  def apply(x):
+    new = replace(x.astype(jnp.float32)).astype(x.dtype)
+    return jnp.where(text, new, x)
+
+  return apply
+
+
+def _fidelity(losses, tokens: int, name: str, site: Site) -> Fidelity:
+  return Fidelity(
+    tokens=tokens,
+    clean_loss=losses["clean"],
+    spliced_loss=losses[f"spliced {name}"],
+    zero_loss=losses[f"zero {site}"],
+    mean_loss=losses[f"mean {site}"],
+  )

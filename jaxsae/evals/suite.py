@@ -1,0 +1,263 @@
+"""The whole evaluation: measured, as JSON and as a table."""
+
+import dataclasses
+import itertools
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import numpy as np
+from etils import epath
+from rich import box
+from rich.table import Table
+
+from jaxsae.errors import UserError
+from jaxsae.evals.fidelity import Fidelity, measure_fidelity
+from jaxsae.evals.sparsity import Sparsity, measure_sparsity
+from jaxsae.lm import Lm, Site
+from jaxsae.sae import Sae
+
+# What the names in the file mean; written into it.
+DEFINITIONS = {
+  "tokens": "held-out text tokens read; BOS, EOS and padding never count",
+  "l0": "mean active latents of a token",
+  "fvu": "Σ‖x - x̂‖² / Σ‖x - mean x‖², both over all tokens",
+  "dead": "share of latents active on none of the tokens",
+  "density": "counts of latents by log10 of the share of tokens they are"
+  " active on; dead latents are counted apart",
+  "loss_tokens": "next tokens predicted for the losses",
+  "clean_loss": "mean cross-entropy of the language model, in nats",
+  "spliced_loss": "the same with the reconstruction in place on all text",
+  "zero_loss": "the same with the activation set to zero on all text",
+  "mean_loss": "the same with the activation set to its mean on all text",
+  "delta_loss": "spliced_loss - clean_loss",
+  "loss_recovered_zero": "(zero_loss - spliced_loss)"
+  " / (zero_loss - clean_loss)",
+  "loss_recovered_mean": "(mean_loss - spliced_loss)"
+  " / (mean_loss - clean_loss)",
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Result:
+  """How good one autoencoder is; `DEFINITIONS` says what each figure means.
+
+  Losses are in nats. `density` is the share of tokens that each of the F
+  latents is active on, [F]. A ratio is NaN where it has no meaning.
+  """
+
+  name: str
+  site: Site
+  width: int
+  tokens: int
+  l0: float
+  fvu: float
+  dead: float
+  loss_tokens: int
+  clean_loss: float
+  spliced_loss: float
+  zero_loss: float
+  mean_loss: float
+  delta_loss: float
+  loss_recovered_zero: float
+  loss_recovered_mean: float
+  density: np.ndarray
+
+  def to_json(self) -> dict:
+    """For a file: density as a histogram, and null for what is not finite."""
+    fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+    fields |= {"site": str(self.site), "density": self._histogram()}
+    return {"version": 1} | {k: _finite(v) for k, v in fields.items()}
+
+  def _histogram(self) -> dict:
+    """Four bins a decade, from below the least share that n tokens can show.
+
+    Edges lie on whole quarters, so that histograms of different n line up.
+    """
+    lowest = min(-1, math.floor(-math.log10(self.tokens)))
+    edges = np.linspace(lowest, 0, 1 - 4 * lowest)
+    alive = self.density[self.density > 0]
+    logs = np.log10(alive)  # rounding may leave the range
+    counts, _ = np.histogram(logs, edges)
+    return {
+      "log10_edges": edges.tolist(),
+      "counts": counts.tolist(),
+      "dead": len(self.density) - len(alive),
+    }
+
+
+def evaluate(
+  lm: Lm,
+  saes: Mapping[str, tuple[Site, Sae]],
+  batches: Callable[[], Iterable[Mapping]],
+  loss_batches: int,
+  progress: Callable[[str, int], None] | None = None,
+) -> dict[str, Result]:
+  """Measures autoencoders on held-out text.
+
+  Sums are pooled over all tokens and ratios formed once, so how the text is
+  cut into batches does not matter.
+
+  Args:
+    lm: the language model.
+    saes: name → site and autoencoder of raw activations (`sae.fold`).
+    batches: called twice; gives the same held-out batches from the start, all
+      of one shape: `tokens`, `segments` and `positions`, int32 [B, T], in
+      numpy, or in JAX where they are to be spread over a mesh.
+    loss_batches: on so many of them, from the start, losses are measured: each
+      costs a run of the model per autoencoder, and more.
+    progress: called with "sparsity" or "fidelity" and how many batches of that
+      pass are done.
+
+  Raises:
+    UserError: a site that the model does not have, an autoencoder of another
+      width than its site, or no text.
+  """
+  _check(lm, saes, loss_batches)
+  report = progress or (lambda phase, done: None)
+  every = _counted(batches(), "sparsity", report)
+  sparsity, moments = measure_sparsity(lm, saes, every)
+
+  means = {site: seen.mean for site, seen in moments.items()}
+  first = itertools.islice(batches(), loss_batches)
+  first = _counted(first, "fidelity", report)
+  fidelity = measure_fidelity(lm, saes, means, first)
+  return {
+    name: _result(name, site, sae, sparsity[name], fidelity[name])
+    for name, (site, sae) in saes.items()
+  }
+
+
+def write(results: Mapping[str, Result], path, **about) -> None:
+  """Writes results and what they are about as JSON, whole or not at all.
+
+  Args:
+    results: as `evaluate` gives them.
+    path: of the file, such as `RUN/eval/STEP.json`; folders are made.
+    **about: anything that JSON can hold, such as the step and the corpus.
+
+  Raises:
+    UserError: the file can not be written there.
+  """
+  data = {
+    "version": 1,
+    "about": about,
+    "definitions": DEFINITIONS,
+    "results": [result.to_json() for result in results.values()],
+  }
+  text = json.dumps(data, indent=2, allow_nan=False) + "\n"
+  try:
+    _replace(epath.Path(path), text)
+  except OSError as error:
+    raise UserError(
+      f"{path} cannot be written ({error.strerror}); choose a place that has"
+      " room and that you may write to."
+    ) from error
+
+
+def table(results: Mapping[str, Result]) -> Table:
+  """One row an autoencoder, within 80 columns."""
+  tokens = {f"{result.tokens:,}" for result in results.values()}
+  made = Table(
+    box=box.SIMPLE_HEAD,
+    show_edge=False,
+    pad_edge=False,
+    padding=(0, 1, 0, 0),
+    caption=f"On {' or '.join(sorted(tokens))} tokens of held-out text."
+    " Recovered: how much of the loss that ablation adds the autoencoder"
+    " avoids.",
+    caption_justify="left",
+  )
+  made.add_column("autoencoder", overflow="fold")
+  for head in _HEADS:
+    made.add_column(head, justify="right", no_wrap=True)
+  for result in results.values():
+    made.add_row(result.name, *_cells(result))
+  return made
+
+
+_HEADS = (
+  "width",
+  "L0",
+  "FVU",
+  "delta\nloss",
+  "recovered\n(zero)",
+  "recovered\n(mean)",
+  "dead",
+)
+
+
+def _cells(r: Result) -> Iterator[str]:
+  yield str(r.width)
+  yield _number(r.l0, ".1f")
+  yield _number(r.fvu, ".3f")
+  yield _number(r.delta_loss, ".4f")
+  yield _number(r.loss_recovered_zero, ".3f")
+  yield _number(r.loss_recovered_mean, ".3f")
+  yield _number(r.dead, ".1%")
+
+
+def _number(value: float, form: str) -> str:
+  return format(value, form) if math.isfinite(value) else "-"
+
+
+def _check(lm: Lm, saes, loss_batches: int) -> None:
+  if loss_batches < 1:
+    raise UserError(
+      f"loss_batches={loss_batches} measures no loss; use 1 or more."
+    )
+  for name, (site, sae) in saes.items():
+    site.check(lm.config)
+    d = site.width(lm.config)
+    if sae.b_dec.shape != (d,):
+      raise UserError(
+        f"Autoencoder {name} has b_dec of shape {sae.b_dec.shape}, and {site}"
+        f" needs ({d},); give one autoencoder that was made for this site."
+      )
+
+
+def _counted(batches, phase: str, report) -> Iterator[Mapping]:
+  """The batches; each is reported when the next one is asked for."""
+  for done, batch in enumerate(batches, start=1):
+    yield batch
+    report(phase, done)
+
+
+def _result(
+  name: str, site: Site, sae: Sae, sparsity: Sparsity, fidelity: Fidelity
+) -> Result:
+  return Result(
+    name=name,
+    site=site,
+    width=sae.width,
+    tokens=sparsity.tokens,
+    l0=sparsity.l0,
+    fvu=sparsity.fvu,
+    dead=sparsity.dead,
+    loss_tokens=fidelity.tokens,
+    clean_loss=fidelity.clean_loss,
+    spliced_loss=fidelity.spliced_loss,
+    zero_loss=fidelity.zero_loss,
+    mean_loss=fidelity.mean_loss,
+    delta_loss=fidelity.delta_loss,
+    loss_recovered_zero=fidelity.loss_recovered_zero,
+    loss_recovered_mean=fidelity.loss_recovered_mean,
+    density=sparsity.density,
+  )
+
+
+def _finite(value):
+  """JSON has no NaN."""
+  broken = isinstance(value, float) and not math.isfinite(value)
+  return None if broken else value
+
+
+def _replace(path: epath.Path, text: str) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+  try:
+    partial.write_text(text)
+    partial.replace(path)
+  finally:
+    partial.unlink(missing_ok=True)

@@ -1,0 +1,69 @@
+"""Checkpoints with Orbax: state and data position, together or not at all."""
+
+import shutil
+
+import jax
+from etils import epath
+from orbax.checkpoint import v1 as ocp
+
+from jaxsae.errors import UserError
+from jaxsae.train.state import TrainState
+
+_policies = ocp.training.preservation_policies
+
+
+class Checkpoints:
+  """The checkpoints of one run, numbered by step; the newest few are kept."""
+
+  def __init__(self, directory, keep: int):
+    self.directory = epath.Path(directory)
+    self._orbax = ocp.training.Checkpointer(
+      self.directory,
+      preservation_policy=_policies.LatestN(keep),
+      cleanup_tmp_directories=True,
+    )
+
+  @property
+  def latest(self) -> int | None:
+    """The step of the newest one."""
+    return None if self._orbax.latest is None else self._orbax.latest.step
+
+  def save(self, state: TrainState, data: dict) -> None:
+    """Starts to save; the copy off the device is made before this returns.
+
+    Args:
+      state: what to save, under its own step.
+      data: the data position, as JSON.
+
+    Raises:
+      UserError: the disk has no room for it; older checkpoints stay.
+    """
+    self._check_room(state)
+    step = int(state.step)
+    if step != self.latest:
+      self._orbax.save_async(step, state, custom_metadata={"data": data})
+
+  def restore(self, like: TrainState) -> tuple[TrainState, dict]:
+    """The newest state, with the shapes and shardings of `like`."""
+    step = self.latest
+    metadata = self._orbax.metadata(step).custom_metadata
+    return self._orbax.load(step, like), metadata["data"]
+
+  def wait(self) -> None:
+    """Returns when everything is on disk."""
+    self._orbax.wait()
+
+  def close(self) -> None:
+    self._orbax.close()
+
+  def _check_room(self, state: TrainState) -> None:
+    needed = int(1.2 * sum(x.nbytes for x in jax.tree.leaves(state)))
+    if not self.directory.as_posix().startswith("/"):
+      return  # object stores have no disk to fill
+    free = shutil.disk_usage(self.directory).free
+    if free < needed:
+      raise UserError(
+        f"{self.directory} has {free / 1e6:,.0f} MB free and a checkpoint"
+        f" needs {needed / 1e6:,.0f} MB; free some and run the same command"
+        " again. Older checkpoints are intact."
+      )

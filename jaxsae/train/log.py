@@ -1,0 +1,169 @@
+"""What a run says: metrics.jsonl, TensorBoard, and a table on the screen."""
+
+import json
+import sys
+import time
+
+import numpy as np
+from etils import epath
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+from tensorboardX import SummaryWriter
+
+from jaxsae.train.config import TrainConfig
+from jaxsae.train.step import Metrics
+
+Values = dict[str, dict[str, float]]  # autoencoder → figure → value
+
+
+class Log:
+  """Writes one line of metrics at a time, and shows the newest."""
+
+  def __init__(self, config: TrainConfig, path: epath.Path, step: int):
+    """Goes on after `step`; lines of later steps, never finished, are cut."""
+    self._config = config
+    self._first, self._started = step, time.perf_counter()
+    self._jsonl = _cut(path / "metrics.jsonl", step).open("a")
+    self._board = SummaryWriter(
+      str(path / "tensorboard"), purge_step=step + 1, write_to_disk=True
+    )
+    self._screen = _Screen(config)
+
+  def __enter__(self):
+    self._screen.start()
+    return self
+
+  def __exit__(self, *_):
+    self._screen.stop()
+    self._board.close()
+    self._jsonl.close()
+
+  def write(self, step: int, metrics: tuple[Metrics, ...]) -> None:
+    """Fetches the metrics of a step from the devices and tells everyone."""
+    values = figures(self._config, metrics)
+    tokens = step * self._config.bucket_tokens
+    speed = self._speed(step)
+    line = {"step": step, "tokens": tokens, "tokens_per_second": round(speed)}
+    flat = {
+      f"{name}/{figure}": value
+      for name, of_one in values.items()
+      for figure, value in of_one.items()
+    }
+    self._jsonl.write(json.dumps(line | flat) + "\n")
+    self._jsonl.flush()
+    for name, value in flat.items():
+      self._board.add_scalar(name, value, step)
+    self._board.add_scalar("tokens_per_second", speed, step)
+    self._screen.show(step, speed, values)
+
+  def _speed(self, step: int) -> float:
+    """Tokens a second since this process began to train."""
+    seconds = time.perf_counter() - self._started
+    return (step - self._first) * self._config.bucket_tokens / seconds
+
+
+def figures(config: TrainConfig, metrics: tuple[Metrics, ...]) -> Values:
+  """The metrics of every autoencoder as plain numbers, under its name."""
+  values = {}
+  for stack, of_stack in zip(config.sae.stacks, metrics, strict=True):
+    arrays = {
+      "l0": of_stack.l0,
+      "fvu": of_stack.fvu,
+      "loss": of_stack.loss,
+      "in_window": of_stack.in_window,
+      "threshold": of_stack.threshold,
+      "dead": (of_stack.idle >= config.dead_after).mean(axis=-1),
+    }
+    arrays = {name: np.asarray(x) for name, x in arrays.items()}
+    for i, member in enumerate(config.sae.members):
+      values[f"{stack}/{member}"] = {
+        name: float(f"{x[i]:.6g}") for name, x in arrays.items()
+      }
+  return values
+
+
+def _cut(file: epath.Path, step: int) -> epath.Path:
+  if file.exists():
+    lines = file.read_text().splitlines()
+    kept = [x for x in lines if _finished(x, step)]
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text("".join(x + "\n" for x in kept))
+    partial.replace(file)
+  return file
+
+
+def _finished(line: str, step: int) -> bool:
+  """A crash can leave half a line, and lines that will be written again."""
+  try:
+    return json.loads(line)["step"] <= step
+  except (ValueError, KeyError):
+    return False
+
+
+class _Screen:
+  """A live table on a terminal; elsewhere a line every ten seconds."""
+
+  def __init__(self, config: TrainConfig):
+    self._config = config
+    self._console = Console(stderr=False)
+    self._progress = Progress(
+      TextColumn("training"),
+      BarColumn(None),
+      TextColumn("{task.percentage:3.0f}%  {task.fields[speed]}"),
+      console=self._console,
+    )
+    self._task = self._progress.add_task("", total=config.steps, speed="")
+    self._live = Live(self._progress, console=self._console)
+    self._printed = -float("inf")
+
+  def start(self):
+    if self._console.is_terminal:
+      self._live.start()
+
+  def stop(self):
+    if self._console.is_terminal:
+      self._live.stop()
+
+  def show(self, step: int, speed: float, values: Values) -> None:
+    left = (self._config.steps - step) * self._config.bucket_tokens / speed
+    pace = f"{speed:,.0f} tokens/s  {_clock(left)} left"
+    if self._console.is_terminal:
+      self._progress.update(self._task, completed=step, speed=pace)
+      self._live.update(Group(self._progress, _table(values)))
+    elif step == self._config.steps or time.monotonic() - self._printed > 10:
+      self._printed = time.monotonic()
+      print(_line(step, self._config.steps, pace, values), flush=True)
+      sys.stdout.flush()
+
+
+def _table(values: Values) -> Table:
+  table = Table("autoencoder", box=None, pad_edge=False)
+  for head in ("L0", "FVU", "dead", "in window", "mean θ"):
+    table.add_column(head, justify="right")
+  for name, v in values.items():
+    table.add_row(
+      name,
+      f"{v['l0']:.1f}",
+      f"{v['fvu']:.3f}",
+      f"{v['dead']:.1%}",
+      f"{v['in_window']:.2%}",
+      f"{v['threshold']:.4f}",
+    )
+  return table
+
+
+def _line(step: int, steps: int, pace: str, values: Values) -> str:
+  each = "  ".join(
+    f"{name} L0 {v['l0']:.1f} FVU {v['fvu']:.3f}" for name, v in values.items()
+  )
+  return f"{step}/{steps}  {pace}  {each}"
+
+
+def _clock(seconds: float) -> str:
+  minutes, seconds = divmod(int(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f"{hours} h {minutes:02d} min"
+  return f"{minutes}:{seconds:02d} min"

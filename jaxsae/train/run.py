@@ -1,0 +1,162 @@
+"""A run after training: its autoencoders, and what is made of them."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Mapping
+
+from etils import epath
+
+from jaxsae import data, evals
+from jaxsae import explore as explorer
+from jaxsae import export as exports
+from jaxsae import mesh as meshes
+from jaxsae.errors import UserError
+from jaxsae.lm import Lm, Site, load_lm
+from jaxsae.mesh import MeshConfig
+from jaxsae.sae import Sae, fold
+from jaxsae.sae.stack import member
+from jaxsae.train import workdir
+from jaxsae.train.checkpoint import Checkpoints
+from jaxsae.train.config import TrainConfig
+from jaxsae.train.loop import abstract_state, open_corpus
+from jaxsae.train.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """What a run's folder holds.
+
+  Attributes:
+    path: the folder.
+    config: what it was started with.
+    lm: the language model.
+    step: of the newest checkpoint.
+    saes: name → its site, and the autoencoder of raw activations.
+    targets: name → the L0 it was trained for, or None.
+  """
+
+  path: epath.Path
+  config: TrainConfig
+  lm: Lm
+  step: int
+  saes: Mapping[str, tuple[Site, Sae]]
+  targets: Mapping[str, float | None]
+
+
+def open_run(path) -> Run:
+  """Opens the newest checkpoint of a run, on all devices of this machine."""
+  path = epath.Path(path)
+  config = workdir.read_config(path)
+  checkpoints = Checkpoints(path / "checkpoints", config.keep_checkpoints)
+  if checkpoints.latest is None:
+    raise UserError(f"{path} has no checkpoint yet; train it first.")
+  mesh = meshes.make(MeshConfig())
+  lm = load_lm(config.lm, mesh=mesh)
+  state, _ = checkpoints.restore(abstract_state(config, mesh, lm))
+  checkpoints.close()
+  saes = dict(_folded(config, state))
+  targets = config.sae.target_l0 or (None,) * config.sae.size
+  return Run(
+    path=path,
+    config=config,
+    lm=lm,
+    step=int(state.step),
+    saes=saes,
+    targets=dict(zip(saes, targets * len(config.sae.stacks), strict=True)),
+  )
+
+
+def _folded(config: TrainConfig, state: TrainState):
+  for stack, trained in zip(config.sae.stacks, state.stacks, strict=True):
+    for i, name in enumerate(config.sae.members):
+      sae = fold(member(trained.sae, i), trained.scale)
+      yield f"{stack}/{name}", (stack.site, sae)
+
+
+def evaluate(run: Run) -> dict[str, evals.Result]:
+  """Judges every autoencoder on held-out text; writes `eval/STEP.json`."""
+  results = evals.evaluate(
+    run.lm, run.saes, _held_out(run), run.config.eval.loss_batches
+  )
+  evals.write(results, _record(run), step=run.step)
+  return results
+
+
+def figures(run: Run) -> dict[str, dict]:
+  """What `eval/STEP.json` says of each autoencoder; judged now if it must."""
+  if not _record(run).exists():
+    evaluate(run)
+  return json.loads(_record(run).read_text())["autoencoders"]
+
+
+def export(run: Run, format: str, out) -> list[str]:
+  """Writes every autoencoder in a published format, below a new folder.
+
+  Args:
+    run: whose.
+    format: one of `jaxsae.export.FORMATS`.
+    out: the folder; it must not exist.
+
+  Returns:
+    The files' paths within the folder.
+  """
+  measured = figures(run)
+  return exports.write_all(
+    format,
+    [(s, sae, measured[name]["l0"]) for name, (s, sae) in run.saes.items()],
+    out,
+  )
+
+
+def explore(run: Run) -> epath.Path:
+  """Writes the report, `report/index.html`, and returns its path."""
+  measured = figures(run)
+  for name, target in run.targets.items():
+    measured[name]["target_l0"] = target
+  corpus = open_corpus(run.config, run.lm)
+  report = explorer.survey(
+    run.lm,
+    run.saes,
+    _held_out(run),
+    corpus.documents,
+    measured,
+    title=run.path.name,
+    run=_about(run),
+  )
+  path = run.path / "report" / "index.html"
+  explorer.write(report, path)
+  return path
+
+
+def _record(run: Run) -> epath.Path:
+  return run.path / "eval" / f"{run.step}.json"
+
+
+def _held_out(run: Run):
+  """Starts anew at each call: the same held-out batches, in the same order."""
+  corpus = open_corpus(run.config, run.lm)
+  settings = run.config.eval
+  return lambda: itertools.islice(
+    data.held_out_batches(corpus, settings.batch), settings.batches
+  )
+
+
+def _about(run: Run) -> dict[str, str]:
+  config = run.config
+  return {
+    "Language model": config.lm,
+    "Text": config.data.source,
+    "Trained on": f"{run.step * config.bucket_tokens:,} tokens",
+    "Autoencoders": f"{len(run.saes)}, width {_comma(config.sae.widths)}",
+    "Sites": _comma(config.sae.sites),
+    "Target L0": _comma(config.sae.target_l0) or "none",
+    "Bandwidth ε": f"{config.sae.bandwidth:g}",
+    "Learning rate": f"{config.optim.lr:g}",
+    "Update": f"{config.bucket.update_tokens:,} tokens",
+    "Run": str(run.path),
+  }
+
+
+def _comma(values) -> str:
+  return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)

@@ -1,0 +1,93 @@
+"""The folder of a run: what it holds, and whose it is.
+
+config.json  the resolved configuration     policy.json  how text was cut up
+checkpoints/  metrics.jsonl  tensorboard/  eval/STEP.json  export/  report/
+"""
+
+import dataclasses
+import json
+
+from etils import epath
+
+from jaxsae import overrides
+from jaxsae.data import TokenPolicy, check_policy
+from jaxsae.errors import UserError
+from jaxsae.train.config import TrainConfig
+
+# What may differ between a run and its continuation: none changes the result.
+FREE = (
+  "workdir",
+  "mesh.",
+  "eval.",
+  "data.cache",
+  "dead_after",
+  "log_every",
+  "checkpoint_every",
+  "keep_checkpoints",
+)
+
+
+def claim(config: TrainConfig, policy: TokenPolicy) -> epath.Path:
+  """Makes the folder, or makes sure that it belongs to this configuration.
+
+  Raises:
+    UserError: names the settings that differ, or says why it can not be made.
+  """
+  path = epath.Path(config.workdir)
+  record = path / "config.json"
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    if record.exists():
+      _check_same(read_config(path), config, record)
+      check_policy(json.loads((path / "policy.json").read_text()), policy)
+    elif any(path.iterdir()):
+      raise UserError(
+        f"{path} is not empty and holds no run; give --workdir=DIR a new one."
+      )
+    else:
+      write_json(path / "policy.json", dataclasses.asdict(policy))
+      write_json(record, overrides.to_json(config))
+  except OSError as error:
+    raise UserError(
+      f"{path} can not be written ({error.strerror}); give --workdir=DIR"
+      " another."
+    ) from error
+  return path
+
+
+def read_config(path: epath.Path) -> TrainConfig:
+  """The configuration that the run in this folder was started with."""
+  record = path / "config.json"
+  if not record.exists():
+    raise UserError(f"{path} is not a run: it has no config.json.")
+  try:
+    data = json.loads(record.read_text())
+  except ValueError as error:
+    raise UserError(f"{record} is not JSON: {error}.") from error
+  return overrides.from_json(TrainConfig, data, str(record))
+
+
+def write_json(path: epath.Path, data) -> None:
+  """Writes the file whole, or leaves what was there."""
+  partial = path.with_name(path.name + ".partial")
+  partial.write_text(json.dumps(data, indent=2) + "\n")
+  partial.replace(path)
+
+
+def _check_same(saved: TrainConfig, now: TrainConfig, record) -> None:
+  different = [
+    f"{name} was {_text(was)} and is {_text(given)}"
+    for name, was, given in overrides.differences(saved, now)
+    if not name.startswith(FREE)
+  ]
+  if different:
+    raise UserError(
+      f"{record} belongs to another configuration: {'; '.join(different)}."
+      " Give --workdir=DIR a new one, or the settings it was started with."
+    )
+
+
+def _text(value) -> str:
+  if isinstance(value, tuple):
+    return ",".join(map(str, value)) or "empty"
+  return str(value)

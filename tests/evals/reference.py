@@ -1,0 +1,92 @@
+"""Every figure again, in plain numpy and float64, from its definition."""
+
+import functools
+
+import jax
+import numpy as np
+
+from jaxsae.lm import capture
+from tests.evals.samples import BOS, EOS
+
+
+def is_text(batch):
+  special = np.isin(batch["tokens"], [BOS, EOS])
+  return (batch["segments"] > 0) & ~special
+
+
+def activations(lm, batches, site):
+  """Of all text tokens of all batches, [N, D]."""
+  found = [_capture(lm, b, site)[is_text(b)] for b in batches]
+  return np.concatenate(found)
+
+
+def latents(sae, x):
+  a = as_numpy(sae)
+  pre = x @ a["w_enc"] + a["b_enc"]
+  return np.where(pre > a["threshold"], np.maximum(pre, 0), 0)
+
+
+def reconstruct(sae, x):
+  a = as_numpy(sae)
+  return latents(sae, x) @ a["w_dec"] + a["b_dec"]
+
+
+def as_numpy(sae):
+  return {k: np.asarray(v, np.float64) for k, v in vars(sae).items()}
+
+
+def fvu(x, reconstruction):
+  error = np.square(x - reconstruction).sum()
+  return error / np.square(x - x.mean(axis=0)).sum()
+
+
+def loss(lm, batches, site=None, replace=None):
+  """Mean cross-entropy of next tokens, and how many there are.
+
+  `replace` maps activations [N, D] of text to what the model reads instead.
+  """
+  found = []
+  for batch in batches:
+    x = None
+    if site is not None:
+      x = _capture(lm, batch, site)
+      text = is_text(batch)
+      x[text] = replace(x[text])
+      x = x.astype(np.float32)
+    logits = np.asarray(_logits(lm, batch, x, site), np.float64)
+    found += _losses(logits, batch)
+  return np.mean(found), len(found)
+
+
+def _capture(lm, batch, site):
+  return np.array(_captured(lm, batch, site), np.float64)
+
+
+@functools.partial(jax.jit, static_argnames="site")
+def _captured(lm, batch, site):
+  packing = {k: batch[k] for k in ("segments", "positions")}
+  return capture(lm, batch["tokens"], site, **packing)[site]
+
+
+@functools.partial(jax.jit, static_argnames="site")
+def _logits(lm, batch, value, site):
+  """With `value` [B, T, D] at the site, if there is one."""
+
+  def tap(where, layer, x):
+    here = site is not None and (where, layer) == (site.where, site.layer)
+    return value if here else x
+
+  arrays = [batch[k] for k in ("tokens", "segments", "positions")]
+  return lm.apply(*arrays, tap)
+
+
+def _losses(logits, batch):
+  found = []
+  rows, length = batch["tokens"].shape
+  for row in range(rows):
+    for t in range(length - 1):
+      here, there = batch["segments"][row, t : t + 2]
+      if here == there > 0:
+        log_sum = np.log(np.exp(logits[row, t]).sum())
+        found.append(log_sum - logits[row, t, batch["tokens"][row, t + 1]])
+  return found

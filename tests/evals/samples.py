@@ -1,0 +1,49 @@
+"""Autoencoders whose figures are known, and how rows become batches."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsae.sae import Sae
+
+BOS, EOS = 2, 1
+
+
+def split(rows, size, padding=0):
+  """Rows cut into batches of `size`, in order, each with rows of padding."""
+  starts = range(0, len(rows["tokens"]), size)
+  more = ((0, padding), (0, 0))
+  return [
+    {k: np.pad(v[i : i + size], more) for k, v in rows.items()} for i in starts
+  ]
+
+
+def random_sae(d, f, seed, shift=0.0):
+  """Active on about a third; the last latent never."""
+  rng = np.random.default_rng(seed)
+  threshold = np.full(f, 0.5)
+  threshold[-1] = 1e9
+  return make_sae(
+    w_enc=rng.normal(size=(d, f)) / np.sqrt(d),
+    b_enc=rng.normal(size=f),
+    w_dec=rng.normal(size=(f, d)) / f,
+    b_dec=rng.normal(size=d) + shift,
+    threshold=threshold,
+  )
+
+
+def identity_sae(d):
+  """Gives back what it reads: x = relu(x) - relu(-x)."""
+  both = np.concatenate([np.eye(d), -np.eye(d)])
+  return make_sae(both.T, np.zeros(2 * d), both, np.zeros(d), np.zeros(2 * d))
+
+
+def silent_sae(d, says):
+  """Never active, so always `says` [D]."""
+  never = np.full(2 * d, 1e9)
+  ones = np.ones((d, 2 * d))
+  return make_sae(ones, np.zeros(2 * d), ones.T, says, never)
+
+
+def make_sae(w_enc, b_enc, w_dec, b_dec, threshold):
+  arrays = (w_enc, b_enc, w_dec, b_dec, threshold)
+  return Sae(*(jnp.asarray(a, jnp.float32) for a in arrays))

@@ -1,0 +1,151 @@
+"""Losses with a site spliced and ablated; `reference` has them in numpy."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsae.errors import UserError
+from jaxsae.evals import Fidelity, measure_fidelity
+from jaxsae.lm import Site
+from jaxsae.sae import Sae
+from tests.evals import reference
+from tests.evals.samples import identity_sae, random_sae, silent_sae, split
+
+RESID, ATTN = Site("resid", 0), Site("attn", 1)
+
+
+@pytest.fixture(scope="module")
+def means(lm, batches):
+  return {
+    site: reference.activations(lm, batches, site).mean(axis=0)
+    for site in (RESID, ATTN)
+  }
+
+
+@pytest.fixture(scope="module")
+def saes(means):
+  return {
+    "a": (RESID, random_sae(16, 32, 0)),
+    "b": (RESID, random_sae(16, 32, 1)),
+    "attn": (ATTN, random_sae(24, 32, 2)),
+    "identity": (RESID, identity_sae(16)),
+    "zero": (RESID, silent_sae(16, np.zeros(16))),
+    "mean": (RESID, silent_sae(16, means[RESID])),
+  }
+
+
+@pytest.fixture(scope="module")
+def measured(lm, saes, means, batches):
+  return measure_fidelity(lm, saes, means, batches)
+
+
+@pytest.mark.parametrize("name", ["a", "b", "attn"])
+def test_losses_are_those_of_numpy(lm, saes, means, batches, measured, name):
+  site, sae = saes[name]
+  found = measured[name]
+  clean, tokens = reference.loss(lm, batches)
+  assert found.tokens == tokens
+  assert found.clean_loss == pytest.approx(clean, rel=1e-5)
+  for loss, replace in (
+    (found.spliced_loss, lambda x: reference.reconstruct(sae, x)),
+    (found.zero_loss, np.zeros_like),
+    (found.mean_loss, lambda x: np.broadcast_to(means[site], x.shape)),
+  ):
+    expected, _ = reference.loss(lm, batches, site, replace)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    assert abs(loss - clean) > 1e-3  # it does change something
+
+
+def test_ratios_follow_their_definitions():
+  found = Fidelity(
+    tokens=1, clean_loss=2.0, spliced_loss=2.5, zero_loss=10.0, mean_loss=4.0
+  )
+  assert found.delta_loss == 0.5
+  assert found.loss_recovered_zero == 7.5 / 8
+  assert found.loss_recovered_mean == 1.5 / 2
+
+
+def test_where_ablation_costs_nothing_there_is_nothing_to_recover():
+  found = Fidelity(
+    tokens=1, clean_loss=2.0, spliced_loss=2.5, zero_loss=2.0, mean_loss=2.0
+  )
+  assert np.isnan(found.loss_recovered_zero)
+  assert np.isnan(found.loss_recovered_mean)
+
+
+def test_the_identity_loses_nothing(measured):
+  assert measured["identity"].delta_loss == pytest.approx(0, abs=1e-6)
+  assert measured["identity"].loss_recovered_zero == pytest.approx(1, abs=1e-4)
+  assert measured["identity"].loss_recovered_mean == pytest.approx(1, abs=1e-4)
+
+
+def test_saying_zero_recovers_nothing_of_zero_ablation(measured):
+  assert measured["zero"].loss_recovered_zero == pytest.approx(0, abs=1e-5)
+
+
+def test_saying_the_mean_recovers_nothing_of_mean_ablation(measured):
+  assert measured["mean"].loss_recovered_mean == pytest.approx(0, abs=1e-5)
+
+
+def test_how_rows_are_cut_into_batches_does_not_matter(
+  lm, saes, means, rows, measured
+):
+  saes = {"a": saes["a"]}
+  same(measure_fidelity(lm, saes, means, split(rows, 3, padding=1)), measured)
+
+
+def test_padding_does_not_matter(lm, saes, means, batches, measured):
+  padding = {k: np.zeros_like(v) for k, v in batches[0].items()}
+  other = [
+    b | {"tokens": np.where(b["segments"] > 0, b["tokens"], 7)} for b in batches
+  ]
+  assert (other[0]["tokens"] != batches[0]["tokens"]).any()
+  found = measure_fidelity(lm, saes, means, [padding, *other])
+  same(found, measured)
+
+
+def test_special_tokens_are_left_as_they_are(lm, saes, means, batches):
+  """Where nothing is text, every edit leaves the model alone."""
+  special = {k: v.copy() for k, v in batches[0].items()}
+  special["tokens"][:] = lm.tokenizer.bos
+  found = measure_fidelity(lm, saes, means, [special])["a"]
+  clean = {found.spliced_loss, found.zero_loss, found.mean_loss}
+  assert clean == {found.clean_loss}
+
+
+def test_the_splice_keeps_the_model_in_its_own_precision(lm, means, batches):
+  config = dataclasses.replace(lm.config, num_layers=1)  # compiles sooner
+  half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), lm)
+  half = half.replace(config=config)
+  saes = {"identity": (RESID, identity_sae(16))}
+  found = measure_fidelity(half, saes, means, batches)["identity"]
+  assert found.delta_loss == 0
+
+
+def test_autoencoders_of_one_shape_compile_once(
+  lm, means, batches, monkeypatch
+):
+  traced, encode = [], Sae.encode
+
+  def counting(self, x):
+    traced.append(self)
+    return encode(self, x)
+
+  monkeypatch.setattr(Sae, "encode", counting)
+  saes = {str(seed): (RESID, random_sae(16, 8, seed)) for seed in range(3)}
+  measure_fidelity(lm, saes, means, batches)
+  assert len(traced) == 1
+
+
+def test_nothing_to_predict_is_an_error(lm, saes, means):
+  with pytest.raises(UserError, match="no token to predict"):
+    measure_fidelity(lm, saes, means, [])
+
+
+def same(found, expected):
+  for name, figures in found.items():
+    for field, value in vars(figures).items():
+      assert value == pytest.approx(getattr(expected[name], field), rel=1e-6)

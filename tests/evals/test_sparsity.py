@@ -1,0 +1,163 @@
+"""L0, FVU and density; `reference` has them in plain numpy."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxsae.errors import UserError
+from jaxsae.evals import Moments, measure_sparsity
+from jaxsae.lm import Site
+from jaxsae.sae import Sae
+from tests.evals import reference
+from tests.evals.samples import (
+  BOS,
+  identity_sae,
+  random_sae,
+  silent_sae,
+  split,
+)
+
+SITES = [Site("resid", 0), Site("mlp", 0), Site("attn", 1)]
+
+
+@pytest.fixture(scope="module")
+def saes(lm):
+  """Two autoencoders of one shape at the first site, one at each other."""
+  made = {
+    f"{site}/a": (site, random_sae(site.width(lm.config), 32, seed))
+    for seed, site in enumerate(SITES)
+  }
+  return made | {"b": (SITES[0], random_sae(16, 32, 9, shift=0.5))}
+
+
+@pytest.fixture(scope="module")
+def measured(lm, saes, batches):
+  return measure_sparsity(lm, saes, batches)
+
+
+def test_figures_are_those_of_numpy(lm, saes, batches, measured):
+  for name, (site, sae) in saes.items():
+    x = reference.activations(lm, batches, site)
+    active = reference.latents(sae, x) > 0
+    found = measured[0][name]
+    assert found.tokens == len(x)
+    assert found.l0 == pytest.approx(active.sum(axis=1).mean())
+    assert 1 < found.l0 < 31
+    np.testing.assert_allclose(found.density, active.mean(axis=0))
+    assert found.dead == (~active.any(axis=0)).mean() > 0
+    expected = reference.fvu(x, reference.reconstruct(sae, x))
+    assert found.fvu == pytest.approx(expected, rel=1e-5)
+
+
+def test_moments_are_those_of_numpy(lm, batches, measured):
+  assert set(measured[1]) == set(SITES)
+  for site, found in measured[1].items():
+    x = reference.activations(lm, batches, site)
+    np.testing.assert_allclose(found.mean, x.mean(axis=0), atol=1e-6)
+    spread = np.square(x - x.mean(axis=0)).sum()
+    assert found.spread == pytest.approx(spread, rel=1e-6)
+
+
+def test_how_rows_are_cut_into_batches_does_not_matter(
+  lm, saes, rows, measured
+):
+  found, moments = measure_sparsity(lm, saes, split(rows, 3, padding=1))
+  same(found, measured[0])
+  for site in SITES:
+    expected = pytest.approx(measured[1][site].spread, rel=1e-6)
+    assert moments[site].spread == expected
+
+
+def test_only_text_counts(lm, saes, batches, measured):
+  padding = {k: np.zeros_like(v) for k, v in batches[0].items()}
+  other_padding = padding | {"tokens": np.full_like(padding["tokens"], 7)}
+  special = {
+    "tokens": np.full_like(padding["tokens"], BOS),
+    "segments": np.ones_like(padding["tokens"]),
+    "positions": padding["positions"],
+  }
+  more = [special, padding, *batches, other_padding]
+  found, _ = measure_sparsity(lm, saes, more)
+  same(found, measured[0])
+
+
+def test_the_identity_explains_everything(lm, batches):
+  found, _ = measure_sparsity(lm, {"i": (SITES[0], identity_sae(16))}, batches)
+  assert found["i"].fvu == pytest.approx(0, abs=1e-12)
+  assert found["i"].l0 == 16
+
+
+def test_the_mean_explains_nothing_and_never_fires(lm, batches, measured):
+  mean = measured[1][SITES[0]].mean
+  saes = {"mean": (SITES[0], silent_sae(16, mean))}
+  found = measure_sparsity(lm, saes, batches)[0]["mean"]
+  assert found.fvu == pytest.approx(1, abs=1e-6)
+  assert (found.l0, found.dead) == (0, 1)
+
+
+def test_fvu_is_right_where_the_mean_outweighs_the_spread(lm, batches):
+  table = lm.params["embedder"]["input_embedding"]
+  far = lm.replace(
+    params=lm.params | {"embedder": {"input_embedding": table + 2000}}
+  )
+  site = Site("resid", 1)
+  x = reference.activations(far, batches, site)
+  spread = np.square(x - x.mean(axis=0)).sum() / np.square(x).sum()
+  assert spread < 1e-6  # below what float32 can tell from nothing
+
+  near = silent_sae(16, x.mean(axis=0) + 1)
+  found = measure_sparsity(far, {"near": (site, near)}, batches)[0]["near"]
+  expected = reference.fvu(x, reference.reconstruct(near, x))
+  assert found.fvu == pytest.approx(expected, rel=1e-5)
+
+
+def test_moments_join_in_any_order_and_with_nothing():
+  x = np.random.default_rng(0).normal(5, 1, (50, 3))
+  a, b, all_of_it = moments(x[:11]), moments(x[11:]), moments(x)
+  nothing = Moments(0, np.zeros(3), 0.0)
+  for joined in (a + b, b + a, nothing + a + b, a + nothing + b):
+    assert joined.tokens == 50
+    assert joined.spread == pytest.approx(all_of_it.spread)
+    np.testing.assert_allclose(joined.mean, all_of_it.mean)
+  assert (nothing + nothing).spread == 0
+
+
+def moments(x):
+  mean = x.mean(axis=0)
+  return Moments(len(x), mean, np.square(x - mean).sum())
+
+
+def test_what_always_says_the_same_has_no_fvu(lm, batches):
+  still = jax.tree.map(np.zeros_like, lm.params)
+  saes = {"i": (SITES[0], identity_sae(16))}
+  found, _ = measure_sparsity(lm.replace(params=still), saes, batches)
+  assert np.isnan(found["i"].fvu)
+
+
+def test_autoencoders_of_one_shape_compile_once(lm, batches, monkeypatch):
+  traced, encode = [], Sae.encode
+
+  def counting(self, x):
+    traced.append(self)
+    return encode(self, x)
+
+  monkeypatch.setattr(Sae, "encode", counting)
+  where = [SITES[0], SITES[1], SITES[0]]
+  saes = {str(i): (site, random_sae(16, 7, i)) for i, site in enumerate(where)}
+  measure_sparsity(lm, saes, batches)
+  assert len(traced) == 1
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_no_text_is_an_error(lm, saes, batches, kept):
+  padding = {k: np.zeros_like(v) for k, v in batches[0].items()}
+  with pytest.raises(UserError, match="hold no text"):
+    measure_sparsity(lm, saes, [padding] * kept)
+
+
+def same(found, expected):
+  assert found.keys() == expected.keys()
+  for name, figures in found.items():
+    assert figures.tokens == expected[name].tokens
+    assert figures.fvu == pytest.approx(expected[name].fvu, rel=1e-6)
+    np.testing.assert_array_equal(figures.density, expected[name].density)

@@ -1,0 +1,279 @@
+"""The evaluation as a whole, its file and its table."""
+
+import dataclasses
+import io
+import json
+import os
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from jaxsae import mesh as meshes
+from jaxsae.errors import UserError
+from jaxsae.evals import Result, evaluate, table, write
+from jaxsae.lm import Site, sharding
+from tests.evals import reference
+from tests.evals.samples import random_sae
+
+RESID, ATTN = Site("resid", 0), Site("attn", 1)
+
+
+@pytest.fixture(scope="module")
+def saes():
+  return {
+    "resid.0/a": (RESID, random_sae(16, 32, 0)),
+    "attn.1/a": (ATTN, random_sae(24, 32, 1)),
+  }
+
+
+@pytest.fixture(scope="module")
+def results(lm, saes, batches):
+  return evaluate(lm, saes, lambda: iter(batches), loss_batches=2)
+
+
+def result(**given):
+  """A made-up result."""
+  usual = Result(
+    name="resid.3/l0_32",
+    site=Site("resid", 3),
+    width=4,
+    tokens=1000,
+    l0=1.25,
+    fvu=0.25,
+    dead=0.25,
+    loss_tokens=500,
+    clean_loss=2.0,
+    spliced_loss=2.5,
+    zero_loss=10.0,
+    mean_loss=4.0,
+    delta_loss=0.5,
+    loss_recovered_zero=0.9375,
+    loss_recovered_mean=0.75,
+    density=np.array([0, 0.001, 0.5, 1]),
+  )
+  return dataclasses.replace(usual, **given)
+
+
+def test_each_autoencoder_has_its_own_figures(lm, saes, batches, results):
+  assert list(results) == list(saes)
+  for name, (site, sae) in saes.items():
+    found = results[name]
+    x = reference.activations(lm, batches, site)
+    y = reference.reconstruct(sae, x)
+    assert (found.name, found.site, found.width) == (name, site, 32)
+    assert found.tokens == len(x)
+    assert found.fvu == pytest.approx(reference.fvu(x, y), rel=1e-5)
+    density = (reference.latents(sae, x) > 0).mean(axis=0)
+    np.testing.assert_allclose(found.density, density)
+    assert found.l0 == pytest.approx(density.sum())
+    assert found.dead == pytest.approx((density == 0).mean())
+
+
+def test_losses_are_of_the_first_batches_and_the_mean_of_all(
+  lm, saes, batches, results
+):
+  site, sae = saes["attn.1/a"]
+  found = results["attn.1/a"]
+  mean = reference.activations(lm, batches, site).mean(axis=0)
+  first = batches[:2]
+  clean, tokens = reference.loss(lm, first)
+  losses = {
+    name: reference.loss(lm, first, site, replace)[0]
+    for name, replace in {
+      "spliced": lambda x: reference.reconstruct(sae, x),
+      "zero": np.zeros_like,
+      "mean": lambda x: np.broadcast_to(mean, x.shape),
+    }.items()
+  }
+  assert found.loss_tokens == tokens
+  assert found.clean_loss == pytest.approx(clean, rel=1e-5)
+  assert found.spliced_loss == pytest.approx(losses["spliced"], rel=1e-5)
+  assert found.delta_loss == pytest.approx(losses["spliced"] - clean, abs=1e-5)
+  for ablation in ("zero", "mean"):
+    worst = losses[ablation]
+    expected = (worst - losses["spliced"]) / (worst - clean)
+    assert getattr(found, f"{ablation}_loss") == pytest.approx(worst, rel=1e-5)
+    recovered = getattr(found, f"loss_recovered_{ablation}")
+    assert recovered == pytest.approx(expected, rel=1e-3)
+
+
+def test_fewer_batches_than_asked_for_are_enough(lm, saes, batches):
+  found = evaluate(lm, saes, lambda: batches, loss_batches=100)
+  _, tokens = reference.loss(lm, batches)
+  assert found["resid.0/a"].loss_tokens == tokens
+
+
+def test_progress_tells_every_batch(lm, saes, batches):
+  told = []
+
+  def note(phase, done):
+    told.append((phase, done))
+
+  evaluate(lm, saes, lambda: batches, loss_batches=2, progress=note)
+  assert told == [
+    ("sparsity", 1),
+    ("sparsity", 2),
+    ("sparsity", 3),
+    ("fidelity", 1),
+    ("fidelity", 2),
+  ]
+
+
+def test_a_mesh_changes_nothing(lm, saes, batches, results):
+  mesh = meshes.make(meshes.MeshConfig(data=2, model=2))
+  rows = meshes.shard(mesh, "data")
+  batches = [jax.device_put(batch, rows) for batch in batches]
+  spread = {
+    name: (site, jax.device_put(sae, layout(sae, mesh)))
+    for name, (site, sae) in list(saes.items())[:1]
+  }
+  found = evaluate(spread_lm(lm, mesh), spread, lambda: batches, 2)
+  for name, figures in found.items():
+    expected = results[name].to_json()
+    for key, value in figures.to_json().items():
+      if isinstance(value, float):
+        assert value == pytest.approx(expected[key], rel=1e-4, abs=1e-5)
+      else:
+        assert value == expected[key]
+
+
+def layout(sae, mesh):
+  """Latents over `model`."""
+  return sae.replace(
+    w_enc=meshes.shard(mesh, None, "model"),
+    b_enc=meshes.shard(mesh, "model"),
+    w_dec=meshes.shard(mesh, "model", None),
+    b_dec=meshes.shard(mesh),
+    threshold=meshes.shard(mesh, "model"),
+  )
+
+
+def spread_lm(lm, mesh):
+  def place(path, leaf):
+    names = tuple(key.key for key in path)
+    return jax.device_put(leaf, sharding.sharding(mesh, names, lm.config))
+
+  return lm.replace(params=jax.tree.map_with_path(place, lm.params))
+
+
+@pytest.mark.parametrize(
+  "bad, sentence",
+  [
+    ({"loss_batches": 0}, "loss_batches=0"),
+    ({"saes": {"x": (Site("mlp", 2), random_sae(16, 4, 0))}}, "mlp.2 is out"),
+    ({"saes": {"x": (ATTN, random_sae(16, 4, 0))}}, r"\(16,\).*attn.1 needs"),
+    ({"batches": list}, "hold no text"),
+  ],
+)
+def test_what_can_not_be_evaluated_is_an_error(
+  lm, saes, batches, bad, sentence
+):
+  good = {"saes": saes, "batches": lambda: batches, "loss_batches": 1}
+  with pytest.raises(UserError, match=sentence):
+    evaluate(lm, **good | bad)
+
+
+def test_a_file_reads_back_as_what_was_written(tmp_path, results):
+  path = tmp_path / "eval" / "100.json"
+  write(results, path, step=100, lm="gemma2-tiny")
+  data = json.loads(path.read_text())
+  assert data["version"] == 1
+  assert data["about"] == {"step": 100, "lm": "gemma2-tiny"}
+  assert data["results"] == [r.to_json() for r in results.values()]
+  for figures in data["results"]:
+    told = figures.keys() - {"version", "name", "site", "width"}
+    assert told == data["definitions"].keys()
+
+
+def test_json_has_the_figures_and_their_version(results):
+  found = results["resid.0/a"].to_json()
+  assert found["version"] == 1
+  assert found["site"] == "resid.0"
+  assert found["l0"] == results["resid.0/a"].l0
+
+
+def test_what_is_not_finite_is_null():
+  found = result(fvu=float("nan"), delta_loss=float("inf")).to_json()
+  assert (found["fvu"], found["delta_loss"]) == (None, None)
+  json.dumps(found, allow_nan=False)
+
+
+def test_the_histogram_counts_every_latent_once():
+  found = result().to_json()["density"]
+  edges, counts = found["log10_edges"], found["counts"]
+  assert (edges[0], edges[-1]) == (-3, 0)
+  assert found["dead"] == 1
+  assert len(counts) == len(edges) - 1 == 12
+  assert counts[0] == 1  # 0.001
+  assert counts[-2] == 1  # 0.5, whose log is -0.3
+  assert counts[-1] == 1  # 1
+  assert sum(counts) == 3
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 1000, 10**6 + 1, 3 * 10**9])
+def test_the_rarest_latent_is_in_the_histogram(tokens):
+  density = np.array([0, 1 / tokens, 1])
+  found = result(tokens=tokens, density=density).to_json()["density"]
+  assert found["counts"][-1] >= 1
+  assert sum(found["counts"]) == 2
+  assert all((4 * edge).is_integer() for edge in found["log10_edges"])
+
+
+def test_a_file_is_whole_or_not_there(tmp_path, results, monkeypatch):
+  path = tmp_path / "1.json"
+  path.write_text("old")
+
+  def full(*_):
+    raise OSError(28, "No space left on device")
+
+  with monkeypatch.context() as broken:
+    broken.setattr(os, "replace", full)
+    with pytest.raises(UserError, match=r"1\.json .*No space left"):
+      write(results, path)
+  assert path.read_text() == "old"
+  assert os.listdir(tmp_path) == ["1.json"]
+
+  with pytest.raises(TypeError):
+    write(results, path, about=object())
+  assert path.read_text() == "old"
+
+
+def test_a_place_that_can_not_be_written_is_an_error(tmp_path, results):
+  (tmp_path / "file").touch()
+  with pytest.raises(UserError, match="cannot be written"):
+    write(results, tmp_path / "file" / "1.json")
+
+
+def test_the_table_shows_each_figure_within_80_columns():
+  shown = {
+    "a": result(),
+    "b": result(
+      name="resid.41/width_1m/average_l0_1234/a long name",
+      width=1_048_576,
+      l0=1234.5,
+      fvu=12.345,
+      delta_loss=-12.3456,
+      loss_recovered_zero=-123.456,
+      loss_recovered_mean=float("nan"),
+      dead=1.0,
+      tokens=10**9,
+    ),
+  }
+  lines = render(table(shown))
+  assert max(map(len, lines)) <= 80
+  row = next(line for line in lines if "resid.3" in line)
+  cells = ["resid.3/l0_32", "4", "1.2", "0.250", "0.5000", "0.938", "0.750"]
+  assert row.split() == [*cells, "25.0%"]
+  text = "\n".join(lines)
+  for cell in ("1048576", "1234.5", "12.345", "-12.3456", "-123.456", "100.0%"):
+    assert cell in text
+  assert "…" not in text
+  assert "1,000 or 1,000,000,000 tokens" in text
+
+
+def render(shown):
+  out = io.StringIO()
+  Console(file=out, width=80).print(shown)
+  return out.getvalue().splitlines()

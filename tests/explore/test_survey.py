@@ -1,0 +1,263 @@
+"""The survey of a tiny random language model against plain numpy."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsae.errors import UserError
+from jaxsae.explore import survey as survey_of
+from jaxsae.explore import write
+from jaxsae.lm import GemmaConfig, Lm, Site, capture, init_params
+from jaxsae.sae import Sae
+
+CONFIG = GemmaConfig(
+  vocab_size=64,
+  num_layers=2,
+  embed_dim=16,
+  hidden_dim=32,
+  num_heads=2,
+  num_kv_heads=1,
+  head_dim=8,
+  query_pre_attn_scalar=8,
+  window=5,
+)
+PAD, EOS, BOS = 0, 1, 2
+ROWS, TIME, LATENTS = 12, 24, 22
+DEAD = 5
+SITES = {"resid.1/a": Site("resid", 1), "attn.0/b": Site("attn", 0)}
+METRICS = {
+  "l0": 4.0,
+  "fvu": 0.1,
+  "delta_loss": 0.1,
+  "loss_recovered_zero": 0.9,
+  "loss_recovered_mean": 0.9,
+  "dead": 0.0,
+  "target_l0": None,
+  "tokens": 1,
+}
+
+
+class Pieces:
+  """What the survey asks of a tokenizer, which knows fewer ids than the LM."""
+
+  bos, eos = BOS, EOS
+  pieces = [f"<{i}>" for i in range(60)]  # noqa: RUF012
+
+
+INIT = jax.jit(init_params, static_argnums=0)
+LM = Lm(INIT(CONFIG, jax.random.key(0)), CONFIG, Pieces())
+
+
+def make_sae(site, seed):
+  """About a fifth of its latents fires on a token; DEAD never does."""
+  rng = np.random.default_rng(seed)
+  width = site.width(CONFIG)
+  directions = rng.normal(size=(LATENTS, width))
+  pre = ACTIVATIONS[site].reshape(-1, width) @ directions.T
+  threshold = np.maximum(np.quantile(pre, 0.8, axis=0), 1e-3)
+  threshold[DEAD] = 1e9
+  return Sae(
+    w_enc=jnp.float32(directions.T),
+    b_enc=jnp.zeros(LATENTS),
+    w_dec=jnp.float32(directions),
+    b_dec=jnp.zeros(width),
+    threshold=jnp.float32(threshold),
+  )
+
+
+def make_text():
+  """Rows of several documents, ended by padding; the last row is empty.
+
+  No two documents begin alike, so that no two activations are the same.
+  """
+  first = iter(range(3, 60))
+  rng = np.random.default_rng(0)
+  shape = (ROWS, TIME)
+  text = {
+    "tokens": rng.integers(3, 60, shape, dtype="i4"),
+    "segments": np.zeros(shape, "i4"),
+    "positions": np.zeros(shape, "i4"),
+    "document": np.full(shape, -1, "i4"),
+  }
+  for row in range(ROWS - 1):
+    ends = np.sort(2 * rng.choice(np.arange(2, TIME // 2), 3, replace=False))
+    for segment, (at, end) in enumerate(zip([0, *ends], ends, strict=False), 1):
+      here = (row, slice(at, end))
+      text["tokens"][row, at : at + 2] = BOS, next(first)
+      text["tokens"][row, end - 1] = EOS
+      text["segments"][here] = segment
+      text["positions"][here] = np.arange(end - at)
+      text["document"][here] = rng.integers(5)
+  text["tokens"][text["segments"] == 0] = PAD
+  return text
+
+
+@jax.jit
+def activations(lm, text):
+  packing = {k: text[k] for k in ("segments", "positions")}
+  return capture(lm, text["tokens"], *SITES.values(), **packing)
+
+
+TEXT = make_text()
+ACTIVATIONS = jax.tree.map(np.asarray, activations(LM, TEXT))
+SAES = {
+  name: (site, make_sae(site, seed))
+  for seed, (name, site) in enumerate(SITES.items())
+}
+
+
+def batches(rows):
+  return (
+    {name: x[at : at + rows] for name, x in TEXT.items()}
+    for at in range(0, ROWS, rows)
+  )
+
+
+def look(rows=4, lm=LM, saes=SAES, **options):
+  return survey_of(
+    lm,
+    saes,
+    batches(rows),
+    [f"document {i}" for i in range(5)],
+    dict.fromkeys(saes, METRICS),
+    title="A survey",
+    run={"Language model": "tiny"},
+    **{"contexts": 3, "window": 6, "effects": 4, "neighbours": 3, **options},
+  )
+
+
+REPORT = look()
+
+
+def latents_of(name):
+  """[B, T, F] by numpy, with the mask of text applied, and that mask."""
+  site, sae = SAES[name]
+  pre = ACTIVATIONS[site] @ np.asarray(sae.w_enc)
+  mask = (TEXT["segments"] > 0) & ~np.isin(TEXT["tokens"], (BOS, EOS))
+  fires = (pre > np.asarray(sae.threshold)) & mask[..., None]
+  return np.where(fires, pre, 0), mask
+
+
+@pytest.mark.parametrize("sae", REPORT.saes, ids=lambda sae: sae.name)
+def test_activity_is_that_of_plain_numpy(sae):
+  latents, mask = latents_of(sae.name)
+  fires = (latents > 0).sum((0, 1))
+  np.testing.assert_allclose(sae.density, fires / mask.sum())
+  np.testing.assert_allclose(sae.max_activation, latents.max((0, 1)), rtol=1e-5)
+  np.testing.assert_array_equal(sae.histogram.sum(axis=1), fires)
+  np.testing.assert_array_equal(
+    sae.contexts.count, np.minimum((latents.max(1) > 0).sum(0), 3)
+  )
+
+
+@pytest.mark.parametrize("sae", REPORT.saes, ids=lambda sae: sae.name)
+def test_contexts_are_those_of_plain_numpy(sae):
+  latents, _ = latents_of(sae.name)
+  contexts = sae.contexts
+  rows = np.argsort(-latents.max(axis=1), axis=0, kind="stable")
+  for latent in range(LATENTS):
+    for k in range(contexts.count[latent]):
+      row, at = rows[k, latent], (latent, k)
+      time = latents[row, :, latent].argmax()
+      peak = contexts.peak[at]
+      np.testing.assert_allclose(
+        contexts.activations[at][peak], latents[row, time, latent], rtol=1e-5
+      )
+      assert contexts.tokens[at][peak] == TEXT["tokens"][row, time]
+      assert contexts.position[at] == TEXT["positions"][row, time]
+      assert contexts.document[at] == TEXT["document"][row, time]
+
+
+def test_no_peak_is_a_special_token():
+  for sae in REPORT.saes:
+    contexts = sae.contexts
+    real = np.arange(3)[None] < contexts.count[:, None]
+    at_peak = np.take_along_axis(
+      contexts.tokens, contexts.peak[..., None], axis=-1
+    )[..., 0]
+    assert real.sum() > LATENTS
+    assert not np.isin(at_peak[real], (PAD, BOS, EOS, -1)).any()
+    special = np.isin(contexts.tokens, (PAD, BOS, EOS, -1))
+    assert (contexts.activations[special] == 0).all()
+
+
+def test_a_latent_that_never_fires_is_empty():
+  for sae in REPORT.saes:
+    assert sae.density[DEAD] == sae.max_activation[DEAD] == 0
+    assert sae.contexts.count[DEAD] == 0
+    assert not sae.histogram[DEAD].any()
+
+
+def test_batches_do_not_matter():
+  for sae, other in zip(REPORT.saes, look(12).saes, strict=True):
+    check_same(sae, other)
+
+
+def test_cutting_an_autoencoder_into_parts_does_not_matter(monkeypatch):
+  monkeypatch.setitem(survey_of.__globals__, "_AT_ONCE", 16)
+  for sae, other in zip(REPORT.saes, look().saes, strict=True):
+    check_same(sae, other)
+
+
+def check_same(sae, other):
+  left, right = (dataclasses.asdict(x) for x in (sae, other))
+  assert left.pop("name") == right.pop("name")
+  assert left.pop("site") == right.pop("site")
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+    left,
+    right,
+  )
+
+
+def test_each_autoencoder_keeps_its_name_site_and_order():
+  assert [sae.name for sae in REPORT.saes] == list(SITES)
+  assert [sae.site for sae in REPORT.saes] == ["resid.1", "attn.0"]
+  assert [sae.width for sae in REPORT.saes] == [LATENTS, LATENTS]
+
+
+def test_ids_that_the_tokenizer_does_not_know_have_a_name():
+  assert len(REPORT.vocabulary) == CONFIG.vocab_size
+  assert REPORT.vocabulary[59:61] == ["<59>", "<id 60>"]
+
+
+def test_a_language_model_without_a_tokenizer_can_be_surveyed():
+  bare = look(lm=LM.replace(tokenizer=None))
+  assert bare.vocabulary[3] == "<id 3>"
+
+
+def test_the_report_can_be_written(tmp_path):
+  write(REPORT, tmp_path / "index.html")
+  assert json.dumps("document 3") in (tmp_path / "index.html").read_text()
+
+
+def test_an_autoencoder_of_another_site_is_named():
+  sae = SAES["attn.0/b"][1]
+  narrow = sae.replace(w_dec=sae.w_dec[:, :8])
+  with pytest.raises(UserError, match=r"a takes vectors of 8 .* has 16"):
+    look(saes={"a": (Site("attn", 0), narrow)})
+
+
+def test_a_layer_that_is_not_there_is_named():
+  with pytest.raises(UserError, match=r"resid\.7"):
+    look(saes={"a": (Site("resid", 7), SAES["resid.1/a"][1])})
+
+
+PADDING = {name: x[[-1] * 4] for name, x in TEXT.items()}
+
+
+@pytest.mark.parametrize("text", [[], [PADDING]], ids=["none", "padding"])
+def test_no_text_is_an_error(text):
+  options = {"title": "", "run": {}}
+  metrics = dict.fromkeys(SAES, METRICS)
+  with pytest.raises(UserError, match="no text"):
+    survey_of(LM, SAES, text, [], metrics, **options)
+
+
+def test_metrics_of_other_autoencoders_are_refused_before_any_work():
+  with pytest.raises(ValueError, match="other"):
+    survey_of(LM, SAES, None, [], {"other": METRICS}, title="", run={})

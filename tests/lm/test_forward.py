@@ -1,0 +1,159 @@
+"""Reading a site changes nothing; writing to it changes what follows."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsae.errors import UserError
+from jaxsae.lm import Site, capture, edit, run
+from jaxsae.lm.sites import WHERE
+
+
+@pytest.fixture(scope="module")
+def sites(grouped):
+  layers = range(grouped.config.num_layers)
+  return [Site(where, layer) for layer in layers for where in WHERE]
+
+
+@pytest.fixture(scope="module")
+def logits(grouped, tokens):
+  return grouped.logits(tokens)
+
+
+def test_edits_that_change_nothing_leave_every_bit(
+  grouped, tokens, sites, logits
+):
+  edited = edit(grouped, tokens, dict.fromkeys(sites, lambda x: x))
+  np.testing.assert_array_equal(edited, logits)
+  np.testing.assert_array_equal(run(grouped, tokens, {}), logits)
+
+
+def test_capture_sees_what_an_edit_sees(grouped, tokens, sites):
+  seen = {}
+
+  def reader(site):
+    return lambda x: seen.setdefault(site, x)
+
+  edit(grouped, tokens, {site: reader(site) for site in sites})
+  captured = capture(grouped, tokens, *sites)
+  assert list(captured) == sorted(captured, key=list(seen).index)
+  assert set(captured) == set(sites)
+  for site, x in captured.items():
+    assert x.shape == (*tokens.shape, site.width(grouped.config))
+    np.testing.assert_array_equal(x, seen[site])
+
+
+def test_writing_back_what_was_read_changes_nothing(
+  grouped, tokens, sites, logits
+):
+  captured = capture(grouped, tokens, *sites)
+  put_back = {site: lambda _, x=x: x for site, x in captured.items()}
+  np.testing.assert_array_equal(edit(grouped, tokens, put_back), logits)
+
+
+@pytest.fixture(scope="module")
+def doubled(grouped, tokens, sites):
+  """{str(site): logits with every third token of the site times two}."""
+  factor = (1.0 + (jnp.arange(16) % 3 == 0))[None, :, None]
+
+  @jax.jit
+  def double(lm, tokens):
+    return {
+      str(site): edit(lm, tokens, {site: lambda x: factor * x})
+      for site in sites
+    }
+
+  return double(grouped, tokens)
+
+
+def test_an_edit_changes_the_logits_of_its_tokens(doubled, sites, logits):
+  for site in sites:
+    changed = np.abs(doubled[str(site)] - logits).max(-1) > 1e-4  # [B, T]
+    assert changed[:, ::3].all(), site
+    # Other tokens learn of it through the attention of a layer above.
+    assert changed[:, 1::3].any() == (site.layer < 3), site
+
+
+def test_no_two_sites_are_the_same_place(doubled):
+  for one, other in itertools.combinations(doubled.values(), 2):
+    assert np.abs(one - other).max() > 1e-3
+
+
+def test_an_edit_leaves_earlier_sites_alone(grouped, tokens, sites):
+  middle = Site("mlp", 1)
+  plain = capture(grouped, tokens, *sites)
+  seen = {}
+
+  def reader(site):
+    return lambda x: seen.setdefault(site, x)
+
+  readers = {site: reader(site) for site in sites}
+  edit(grouped, tokens, readers | {middle: lambda x: x + 1})
+  for site in set(sites) - {middle}:
+    same = bool((seen[site] == plain[site]).all())
+    before = site.layer < 1 or site == Site("attn", 1)
+    assert same == before, site
+
+
+def test_a_site_can_be_read_under_jit(grouped, tokens, sites):
+  under_jit = jax.jit(lambda lm, tokens: capture(lm, tokens, *sites))
+  inside = under_jit(grouped, tokens)
+  for site, x in capture(grouped, tokens, *sites).items():
+    np.testing.assert_allclose(inside[site], x, atol=1e-5)
+
+
+def test_reading_other_sites_next_gives_those(grouped, tokens):
+  """No trace is kept of what was read before."""
+  one, other = Site("resid", 0), Site("mlp", 0)
+  first = capture(grouped, tokens, one)
+  second = capture(grouped, tokens, other)
+  assert (list(first), list(second)) == ([one], [other])
+  assert np.abs(first[one] - second[other]).max() > 1e-4
+
+
+def test_blocks_above_the_last_site_do_not_run(grouped, tokens):
+  by_layer = [
+    flops(lambda lm, t, i=i: capture(lm, t, Site("resid", i)), grouped, tokens)
+    for i in range(4)
+  ]
+  whole = flops(lambda lm, t: lm.logits(t), grouped, tokens)
+  for layer, count in enumerate(by_layer):
+    assert count == pytest.approx((layer + 1) * by_layer[0], rel=0.05)
+  assert whole > by_layer[3]
+
+
+def flops(function, *args):
+  compiled = jax.jit(function).lower(*args).compile()
+  return compiled.cost_analysis()["flops"]
+
+
+def test_no_site_asks_for_no_block(grouped, tokens):
+  assert capture(grouped, tokens) == {}
+
+
+def test_stopping_early_gives_the_residual_stream(grouped, tokens):
+  stopped = run(grouped, tokens, {}, num_blocks=2)
+  site = Site("resid", 1)
+  captured = capture(grouped, tokens, site)[site]
+  np.testing.assert_array_equal(stopped, captured)
+
+
+@pytest.mark.parametrize("call", [capture, edit], ids=["capture", "edit"])
+def test_a_layer_that_is_not_there_is_named(grouped, tokens, call):
+  site = Site("resid", 4)
+  given = site if call is capture else {site: lambda x: x}
+  with pytest.raises(UserError, match=r"resid\.4 is out .*layers 0 to 3"):
+    call(grouped, tokens, given)
+
+
+def test_gradients_flow_through_an_edit(grouped, tokens):
+  @jax.jit
+  def steered(strength):
+    steer = {Site("resid", 1): lambda x: x + strength}
+    return edit(grouped, tokens[:1], steer)[0, -1, 7]
+
+  slope = (steered(1e-2) - steered(-1e-2)) / 2e-2
+  np.testing.assert_allclose(jax.grad(steered)(0.0), slope, rtol=1e-2)

@@ -1,0 +1,65 @@
+"""Sites are written one way, and known by the names that others use."""
+
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+
+from jaxsae.errors import UserError
+from jaxsae.lm import Site, gemma2_2b, gemma2_9b, gemma2_27b
+from jaxsae.lm.sites import GEMMA_SCOPE, HUGGING_FACE, TRANSFORMER_LENS, WHERE
+
+
+@hypothesis.given(st.sampled_from(list(WHERE)), st.integers(0, 1000))
+def test_a_site_reads_back_as_written(where, layer):
+  site = Site(where, layer)
+  assert Site.parse(str(site)) == site
+  assert str(site) == f"{where}.{layer}"
+
+
+@pytest.mark.parametrize(
+  "text",
+  ["", "resid", "resid.", ".3", "resid.-1", "resid.3.4", "resid.x", "resid 3"],
+)
+def test_what_is_not_a_site_is_named(text):
+  with pytest.raises(UserError, match=r"is not a site; write .*resid\.12") as e:
+    Site.parse(text)
+  assert repr(text) in str(e.value)
+
+
+@pytest.mark.parametrize("make", [Site.parse, lambda x: Site("mpl", 3)])
+def test_an_unknown_place_lists_those_there_are(make):
+  with pytest.raises(UserError, match="'mpl'; use one of resid, mlp, attn"):
+    make("mpl.3")
+
+
+@pytest.mark.parametrize("layer", [-1, 26, 100])
+def test_a_layer_that_is_not_there_is_named(layer):
+  with pytest.raises(UserError, match=rf"mlp\.{layer} .*layers 0 to 25"):
+    Site("mlp", layer).check(gemma2_2b())
+
+
+def test_every_layer_there_is_passes():
+  for layer in range(26):
+    Site("mlp", layer).check(gemma2_2b())
+
+
+@pytest.mark.parametrize(
+  "config, resid, attn",
+  [(gemma2_2b, 2304, 2048), (gemma2_9b, 3584, 4096), (gemma2_27b, 4608, 4096)],
+)
+def test_widths_are_those_of_gemma_scope(config, resid, attn):
+  """arXiv 2408.05147 §3.1: attention sites are heads · head_dim wide."""
+  widths = {where: Site(where, 0).width(config()) for where in WHERE}
+  assert widths == {"resid": resid, "mlp": resid, "attn": attn}
+
+
+@pytest.mark.parametrize("table", [TRANSFORMER_LENS, HUGGING_FACE, GEMMA_SCOPE])
+def test_every_site_has_a_name_of_its_own_elsewhere(table):
+  assert table.keys() == WHERE.keys()
+  assert len(set(table.values())) == len(WHERE)
+
+
+def test_sites_sort_and_can_be_keys():
+  sites = [Site("resid", 10), Site("resid", 9), Site("attn", 11)]
+  assert [str(s) for s in sorted(sites)] == ["attn.11", "resid.9", "resid.10"]
+  assert {Site("resid", 9): 1}[Site.parse("resid.9")] == 1

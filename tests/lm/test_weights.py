@@ -1,0 +1,271 @@
+"""Weights come back as they were saved, and what is wrong is named."""
+
+import json
+import os
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors import numpy as safetensors
+
+from jaxsae.errors import UserError
+from jaxsae.lm import load_lm, save_lm
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+  """A directory of weights to spoil."""
+  return shutil.copytree(saved, tmp_path / "copy")
+
+
+def assert_same(one, other):
+  assert jax.tree.structure(one) == jax.tree.structure(other)
+  for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+    assert x.dtype == y.dtype
+    np.testing.assert_array_equal(x, y)
+
+
+# There and back.
+
+
+def test_float32_keeps_every_bit(lm, tmp_path):
+  save_lm(lm, tmp_path / "lm", dtype=jnp.float32)
+  back = load_lm(tmp_path / "lm")
+  assert_same(back.params, lm.params)
+  assert (back.config, back.tokenizer) == (lm.config, None)
+  assert back.name == str(tmp_path / "lm")
+
+
+def test_bfloat16_is_what_is_saved_by_default(lm, tmp_path):
+  save_lm(lm, tmp_path / "lm")
+  half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), lm.params)
+  assert_same(load_lm(tmp_path / "lm", dtype=jnp.bfloat16).params, half)
+  back = jax.tree.map(lambda x: x.astype(jnp.float32), half)
+  assert_same(load_lm(tmp_path / "lm").params, back)
+
+
+def test_the_dtype_of_loading_is_a_choice(saved):
+  half = load_lm(str(saved), dtype=jnp.bfloat16).params
+  assert {x.dtype for x in jax.tree.leaves(half)} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_weights_may_be_in_several_files(copy, grouped):
+  tensors = sorted(safetensors.load_file(copy / "model.safetensors").items())
+  os.remove(copy / "model.safetensors")
+  for part in range(2):
+    file = copy / f"model-{part + 1:05}-of-00002.safetensors"
+    safetensors.save_file(dict(tensors[part::2]), file)
+  assert_same(load_lm(copy).params, grouped.params)
+
+
+def test_a_copy_of_the_tied_embedding_is_not_surplus(copy, grouped):
+  change_tensors(
+    copy, lambda t: {**t, "lm_head.weight": t["model.embed_tokens.weight"]}
+  )
+  assert_same(load_lm(copy).params, grouped.params)
+
+
+def test_the_tokenizer_travels_along(grouped, tokenizer, tmp_path):
+  lm = larger(grouped, tokenizer)
+  save_lm(lm, tmp_path / "lm")
+  back = load_lm(tmp_path / "lm")
+  assert back.tokenizer.fingerprint == tokenizer.fingerprint
+  config = json.loads((tmp_path / "lm" / "config.json").read_text())
+  special = [config[f"{name}_token_id"] for name in ("pad", "eos", "bos")]
+  assert special == [0, 1, 2]
+
+
+def larger(lm, tokenizer):
+  """The model with a row for each piece."""
+  table = jnp.ones((tokenizer.vocab_size, lm.config.embed_dim))
+  return lm.replace(
+    params=lm.params | {"embedder": {"input_embedding": table}},
+    config=replaced(lm.config, vocab_size=tokenizer.vocab_size),
+    tokenizer=tokenizer,
+  )
+
+
+def replaced(config, **changes):
+  return type(config)(**{**vars(config), **changes})
+
+
+# What does not load.
+
+
+def refuses(path, match):
+  with pytest.raises(UserError, match=match) as error:
+    load_lm(path)
+  assert "\n" not in str(error.value)
+  return str(error.value)
+
+
+def test_a_directory_that_is_not_there(tmp_path):
+  text = refuses(tmp_path / "nowhere", r"nowhere is not a language model: no")
+  assert "gemma2-tiny" in text
+
+
+def test_a_file_is_not_a_directory(saved):
+  refuses(saved / "config.json", r"config\.json is not a language model")
+
+
+def test_no_config(copy):
+  os.remove(copy / "config.json")
+  refuses(copy, r"copy is not a language model: no .*config\.json")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"model", b"\xff\xfe{}"])
+def test_a_config_that_is_not_json(copy, content):
+  (copy / "config.json").write_bytes(content)
+  refuses(copy, r"config\.json is not JSON")
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", "{}", '"gemma2"'])
+def test_a_config_of_nothing(copy, content):
+  (copy / "config.json").write_text(content)
+  refuses(copy, r"config\.json is a None model; only 'gemma2' loads")
+
+
+def change_config(path, **changes):
+  config = json.loads((path / "config.json").read_text()) | changes
+  kept = {k: v for k, v in config.items() if v is not ...}
+  (path / "config.json").write_text(json.dumps(kept))
+
+
+@pytest.mark.parametrize("kind", ["gemma", "gemma3", "llama", None])
+def test_another_kind_of_model(copy, kind):
+  change_config(copy, model_type=kind)
+  refuses(copy, rf"config\.json is a {kind!r} model; only 'gemma2' loads")
+
+
+@pytest.mark.parametrize("name", ["head_dim", "attn_logit_softcapping"])
+def test_a_size_that_is_missing(copy, name):
+  change_config(copy, **{name: ...})
+  refuses(copy, rf"config\.json lacks {name}")
+
+
+@pytest.mark.parametrize(
+  "name, value",
+  [
+    ("num_hidden_layers", "4"),
+    ("num_key_value_heads", 0),
+    ("head_dim", -8),
+    ("hidden_size", 32.0),
+    ("vocab_size", None),
+    ("sliding_window", True),
+    ("attn_logit_softcapping", None),
+    ("final_logit_softcapping", float("nan")),
+    ("rope_theta", [1]),
+    ("rope_theta", float("inf")),
+  ],
+)
+def test_a_size_that_is_not_a_size(copy, name, value):
+  change_config(copy, **{name: value})
+  refuses(copy, rf"{name} in .*config\.json is .*, not a positive")
+
+
+@pytest.mark.parametrize(
+  "name, value",
+  [
+    ("tie_word_embeddings", False),
+    ("hidden_activation", "silu"),
+    ("attention_bias", True),
+  ],
+)
+def test_a_feature_that_gemma_2_does_not_have(copy, name, value):
+  change_config(copy, **{name: value})
+  refuses(copy, rf"{name} in .*config\.json is {value!r}, not")
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_both_places_of_the_rope_base_are_read(copy, nested):
+  changes = {"rope_parameters": {"rope_theta": 500, "rope_type": "default"}}
+  change_config(copy, **(changes if nested else {"rope_theta": 500}))
+  if nested:
+    change_config(copy, rope_theta=...)
+  assert load_lm(copy).config.rope_base == 500
+
+
+def change_tensors(path, change):
+  file = path / "model.safetensors"
+  safetensors.save_file(change(safetensors.load_file(file)), file)
+
+
+def test_a_missing_tensor(copy):
+  gone = "model.layers.2.mlp.up_proj.weight"
+  change_tensors(copy, lambda t: {k: v for k, v in t.items() if k != gone})
+  refuses(copy, rf"copy does not match its config\.json: it lacks {gone}")
+
+
+def test_a_layer_too_few(copy):
+  change_config(copy, num_hidden_layers=3)
+  refuses(copy, r"unexpected model\.layers\.3\.input_layernorm\.weight, .* …")
+
+
+def test_an_extra_tensor(copy):
+  change_tensors(copy, lambda t: {**t, "model.bias": np.zeros(3, np.float32)})
+  refuses(copy, r"it has the unexpected model\.bias")
+
+
+@pytest.mark.parametrize("shape", [(32, 64), (64,), (64, 32, 1), (65, 32)])
+def test_a_wrong_shape(copy, shape):
+  name = "model.embed_tokens.weight"
+  change_tensors(copy, lambda t: {**t, name: np.zeros(shape, np.float32)})
+  refuses(copy, r"embed_tokens.* has shape .*config\.json implies \(64, 32\)")
+
+
+def test_a_type_that_is_not_float(copy):
+  name = "model.norm.weight"
+  change_tensors(copy, lambda t: {**t, name: np.zeros(32, np.int8)})
+  refuses(copy, r"model\.norm\.weight in .*model\.safetensors is of type int8")
+
+
+@pytest.mark.parametrize("keep", [0, 4, 8, 100, 0.5, -1])
+def test_a_truncated_file(copy, keep):
+  file = copy / "model.safetensors"
+  size = file.stat().st_size
+  cut = {0.5: size // 2, -1: size - 1}.get(keep, keep)
+  os.truncate(file, cut)
+  refuses(copy, r"model\.safetensors is damaged")
+
+
+def test_a_header_larger_than_the_file(copy):
+  with open(copy / "model.safetensors", "r+b") as file:
+    file.write((2**40).to_bytes(8, "little"))
+  refuses(copy, r"model\.safetensors is damaged")
+
+
+def test_no_weights_at_all(copy):
+  os.remove(copy / "model.safetensors")
+  refuses(copy, r"copy holds no \*\.safetensors")
+
+
+def test_a_tokenizer_of_a_larger_model(copy, tokenizer):
+  (copy / "tokenizer.model").write_bytes(tokenizer.model)
+  refuses(copy, r"tokenizer\.model has 400 pieces, .*vocab_size=64")
+
+
+def test_a_tokenizer_that_is_not_one(copy):
+  (copy / "tokenizer.model").write_bytes(b"hello")
+  refuses(copy, r"tokenizer\.model is not a SentencePiece model")
+
+
+# What is not written over, or half written.
+
+
+def test_an_existing_path_stays(grouped, tmp_path):
+  (tmp_path / "lm").mkdir()
+  with pytest.raises(UserError, match=r"lm exists; remove it or choose"):
+    save_lm(grouped, tmp_path / "lm")
+  assert os.listdir(tmp_path / "lm") == []
+
+
+def test_a_failure_leaves_nothing_behind(grouped, tmp_path, monkeypatch):
+  def full(*args):
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr("jaxsae.lm.weights.huggingface.config_to_json", full)
+  with pytest.raises(OSError, match="No space left"):
+    save_lm(grouped, tmp_path / "lm")
+  assert os.listdir(tmp_path) == []

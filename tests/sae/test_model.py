@@ -1,0 +1,132 @@
+"""The autoencoder as a value, and folding."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsae.sae import Penalty, Sae, fold, loss
+from jaxsae.sae import stack as stacks
+from jaxsae.sae.scale import estimate
+
+
+def random_sae(d=8, width=32, seed=0) -> Sae:
+  keys = jax.random.split(jax.random.key(seed), 5)
+  normal = jax.random.normal
+  return Sae(
+    w_enc=normal(keys[0], (d, width)),
+    b_enc=0.1 * normal(keys[1], (width,)),
+    w_dec=normal(keys[2], (width, d)),
+    b_dec=normal(keys[3], (d,)),
+    threshold=jax.random.uniform(keys[4], (width,)),
+  )
+
+
+def test_forward_is_the_published_one():
+  sae, x = random_sae(), jax.random.normal(jax.random.key(1), (5, 8))
+  w = {
+    f.name: np.asarray(getattr(sae, f.name)) for f in dataclasses.fields(sae)
+  }
+  pre = np.asarray(x) @ w["w_enc"] + w["b_enc"]
+  latents = np.maximum(pre, 0) * (pre > w["threshold"])
+  np.testing.assert_allclose(sae.encode(x), latents, rtol=1e-4, atol=1e-5)
+  rebuilt = latents @ w["w_dec"] + w["b_dec"]
+  np.testing.assert_allclose(sae(x), rebuilt, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(8,), (3, 8), (2, 3, 8)])
+def test_any_leading_axes(shape):
+  sae = random_sae()
+  x = jax.random.normal(jax.random.key(1), shape)
+  assert sae(x).shape == shape
+  assert sae.encode(x).shape == (*shape[:-1], sae.width)
+
+
+def test_folding_leaves_the_same_latents_active_and_scales_the_rest():
+  sae, scale = random_sae(), 7.3
+  raw = scale * jax.random.normal(jax.random.key(2), (64, 8))
+  pre = (raw / scale - sae.b_dec[None]) @ sae.w_enc + sae.b_enc[None]
+  latents = jnp.where(pre > sae.threshold[None], jax.nn.relu(pre), 0)
+  rebuilt = latents @ sae.w_dec + sae.b_dec[None]
+
+  folded = fold(sae, scale)
+  np.testing.assert_array_equal(folded.encode(raw) > 0, latents > 0)
+  np.testing.assert_allclose(
+    folded.encode(raw), scale * latents, rtol=1e-3, atol=1e-3
+  )
+  np.testing.assert_allclose(folded(raw), scale * rebuilt, rtol=1e-3, atol=1e-3)
+  np.testing.assert_array_equal(folded.w_dec, sae.w_dec)
+
+
+def test_loss_sees_what_the_folded_autoencoder_does():
+  sae, x = random_sae(), jax.random.normal(jax.random.key(3), (64, 8))
+  mask = (jnp.arange(64) % 3 > 0).astype(jnp.float32)
+  _, sums = loss(sae, x, mask, Penalty(0.1, to_target=False), 0.5, 1.0)
+  folded = fold(sae, 1.0)
+  error = jnp.square(folded(x) - x).sum(-1)
+  active = (folded.encode(x) > 0).sum(-1)
+  np.testing.assert_allclose(
+    sums.squared_error, (error * mask).sum(), rtol=1e-4
+  )
+  np.testing.assert_allclose(sums.l0, (active * mask).sum())
+  np.testing.assert_allclose(
+    sums.loss, ((error + 0.5 * active) * mask).sum(), rtol=1e-4
+  )
+  np.testing.assert_allclose(sums.fired.sum(), sums.l0)
+
+
+def test_masked_tokens_change_nothing():
+  sae, x = random_sae(), jax.random.normal(jax.random.key(3), (10, 8))
+  mask = jnp.ones(10).at[4:].set(0)
+  value = lambda x: jax.value_and_grad(loss, has_aux=True)(
+    sae, x, mask, Penalty(0.3, to_target=True), 0.5, 4.0
+  )
+  one, other = value(x), value(x.at[4:].set(1e3))
+  for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+  ("to_target", "expected"), [(False, 3 * 0.1), (True, 0.1 * (2 / 4) * 1)]
+)
+def test_penalties(to_target, expected):
+  """λ L0, and λ (2/L0*) (L0 - L0*)², by hand for L0 = 3 and L0* = 4."""
+  found = Penalty(0.1, to_target)(jnp.array([3.0]), 0.1, 4.0)
+  np.testing.assert_allclose(found, [expected], rtol=1e-6)
+
+
+def test_a_stack_starts_as_published():
+  stack = stacks.init(jax.random.key(0), 3, 8, 32, threshold=0.01)
+  np.testing.assert_allclose(
+    jnp.linalg.norm(stack.w_dec, axis=-1), 1, rtol=1e-5
+  )
+  np.testing.assert_array_equal(stack.w_enc, stack.w_dec.mT)
+  np.testing.assert_array_equal(stack.threshold, np.float32(0.01))
+  assert not stack.b_enc.any() and not stack.b_dec.any()
+  assert not np.allclose(stack.w_dec[0], stack.w_dec[1])
+
+
+def test_a_member_does_not_depend_on_the_size_of_its_stack():
+  small = stacks.init(jax.random.key(0), 1, 8, 32, threshold=0.01)
+  large = stacks.init(jax.random.key(0), 4, 8, 32, threshold=0.01)
+  np.testing.assert_array_equal(small.w_dec[0], large.w_dec[0])
+
+
+def test_projected_gradients_only_turn_directions():
+  w = stacks.unit_rows(jax.random.normal(jax.random.key(0), (32, 8)))
+  grad = jax.random.normal(jax.random.key(1), (32, 8))
+  left = stacks.drop_parallel(grad, w)
+  np.testing.assert_allclose(jnp.sum(left * w, -1), 0, atol=1e-5)
+  dropped = grad - left
+  parallel = jnp.sum(dropped * w, -1, keepdims=True) * w
+  np.testing.assert_allclose(dropped, parallel, atol=1e-5)
+
+
+def test_scale_brings_activations_to_unit_mean_squared_norm():
+  x = 5 * jax.random.normal(jax.random.key(0), (4, 50, 8))
+  mask = (jax.random.uniform(jax.random.key(1), (4, 50)) > 0.3).astype(x.dtype)
+  scaled = x / estimate(x, mask)
+  squared = jnp.sum(jnp.square(scaled), -1)
+  np.testing.assert_allclose((squared * mask).sum() / mask.sum(), 1, rtol=1e-5)

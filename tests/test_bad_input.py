@@ -1,0 +1,136 @@
+"""Mistakes at the command line: one sentence, exit status 2, nothing harmed."""
+
+import pathlib
+import runpy
+import shutil
+import sys
+
+import pytest
+
+QUICKSTART = pathlib.Path(__file__).parents[1] / "experiments/quickstart.py"
+
+
+@pytest.fixture
+def quickstart(monkeypatch, capsys, tmp_path, lm_path, texts):
+  """Runs the quickstart at toy size; returns its status and its stderr."""
+
+  def run(*overrides):
+    monkeypatch.setattr(
+      sys,
+      "argv",
+      [
+        str(QUICKSTART),
+        f"--workdir={tmp_path / 'run'}",
+        f"--lm={lm_path}",
+        f"--data.source={texts}",
+        f"--data.cache={tmp_path / 'cache'}",
+        "--data.context=16",
+        "--sae.sites=resid.0",
+        "--sae.widths=64",
+        "--bucket.rows=8",
+        "--bucket.update_tokens=64",
+        "--tokens=512",
+        "--eval.batch=8",
+        "--eval.batches=2",
+        "--eval.loss_batches=1",
+        *overrides,
+      ],
+    )
+    try:
+      runpy.run_path(str(QUICKSTART), run_name="__main__")
+      status = 0
+    except SystemExit as stop:
+      status = stop.code
+    return status, capsys.readouterr().err
+
+  return run
+
+
+@pytest.mark.parametrize(
+  ("override", "says"),
+  [
+    ("--sae.wdiths=64", ["--sae.wdiths", "--sae.widths"]),
+    ("--tokens=many", ["--tokens=many"]),
+    ("--sae.sites=resid.7", ["resid.7", "layers 0 to 1"]),
+    ("--sae.sites=residual.1", ["residual.1"]),
+    ("--sae.widths=60", ["60", "--mesh.model"]),
+    ("--mesh.model=3", ["--mesh.model=3", "8 devices"]),
+    ("--bucket.update_tokens=60", ["update_tokens=60"]),
+    ("--lm=nowhere", ["nowhere", "config.json"]),
+    ("--data.source=nowhere", ["nowhere"]),
+    ("--bucket.microbatches=400", ["rows", "batch"]),
+  ],
+)
+def test_one_sentence_and_status_2(quickstart, tmp_path, override, says):
+  extra = ["--mesh.model=8"] if "widths=60" in override else []
+  status, err = quickstart(override, *extra)
+  assert status == 2
+  assert err.startswith("error: ") and err.count("\n") == 1
+  for word in says:
+    assert word in err
+  assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+  ("content", "says"),
+  [
+    (b"", "no text"),
+    (b"\x00\x01\x02 binary", "NUL"),
+    (b"caf\xe9 " * 9, "UTF-8"),
+  ],
+)
+def test_text_that_is_none(quickstart, tmp_path, content, says):
+  bad = tmp_path / "bad.txt"
+  bad.write_bytes(content)
+  status, err = quickstart(f"--data.source={bad}")
+  assert status == 2
+  assert "bad.txt" in err and says in err
+  assert not (tmp_path / "run").exists()
+
+
+def test_another_configuration_names_what_differs(quickstart, tmp_path):
+  assert quickstart()[0] == 0
+  before = snapshot(tmp_path / "run")
+  status, err = quickstart("--optim.lr=0.5", "--sae.target_l0=5")
+  assert status == 2
+  assert "optim.lr was 0.001 and is 0.5" in err
+  assert "sae.target_l0 was 16.0,32.0,64.0 and is 5.0" in err
+  assert snapshot(tmp_path / "run") == before
+
+
+def test_a_folder_that_is_no_run_is_left_alone(quickstart, tmp_path):
+  (tmp_path / "run").mkdir()
+  (tmp_path / "run" / "thesis.tex").write_text("years of work")
+  status, err = quickstart()
+  assert status == 2 and "is not empty" in err
+  assert snapshot(tmp_path / "run") == {"thesis.tex": b"years of work"}
+
+
+def test_a_place_where_no_folder_can_be_made(quickstart, tmp_path):
+  (tmp_path / "run").write_text("a file")
+  status, err = quickstart()
+  assert status == 2 and "run can not be written" in err
+  assert (tmp_path / "run").read_text() == "a file"
+
+
+def test_a_full_disk_keeps_what_was_there(quickstart, tmp_path, monkeypatch):
+  assert quickstart("--tokens=512")[0] == 0
+  before = snapshot(tmp_path / "run" / "checkpoints")
+  (tmp_path / "run" / "config.json").write_text(
+    (tmp_path / "run" / "config.json")
+    .read_text()
+    .replace('"tokens": 512', '"tokens": 1024')
+  )
+  full = shutil.disk_usage("/")._replace(free=1000)
+  monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+  status, err = quickstart("--tokens=1024")
+  assert status == 2 and "0 MB free" in err
+  assert snapshot(tmp_path / "run" / "checkpoints") == before
+
+
+def snapshot(folder: pathlib.Path) -> dict[str, bytes]:
+  return {
+    str(path.relative_to(folder)): path.read_bytes()
+    for path in sorted(folder.rglob("*"))
+    if path.is_file()
+  }

@@ -1,0 +1,147 @@
+"""The bucket step: the same on every mesh, compiled once."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsae import mesh as meshes
+from jaxsae.errors import UserError
+from jaxsae.lm import Site, capture, load_lm
+from jaxsae.mesh import MeshConfig
+from jaxsae.sae import fold
+from jaxsae.sae.stack import member
+from jaxsae.train import loop
+from jaxsae.train import state as states
+from jaxsae.train import step as steps
+
+
+def start(config):
+  """Everything a step needs, at the beginning of a run."""
+  mesh = meshes.make(config.mesh)
+  lm = load_lm(config.lm, mesh=mesh)
+  batches = loop._batches(config, loop.open_corpus(config, lm))
+  abstract = loop.abstract_state(config, mesh, lm)
+  first = loop.next_bucket(config, mesh, batches)
+  state = loop._begin(config, mesh, lm, abstract, first)
+  return mesh, lm, batches, state
+
+
+def curve(config, buckets=3):
+  """Losses, L0s and FVUs of the first buckets, and the last state."""
+  mesh, lm, batches, state = start(config)
+  seen, step = [], None
+  for _ in range(buckets):
+    bucket = loop.next_bucket(config, mesh, batches)
+    step = step or steps.compile_step(config, mesh, state, lm, bucket)
+    state, metrics = step(state, lm, bucket)
+    seen.append([[m.loss, m.l0, m.fvu] for m in metrics])
+  return np.array(jax.device_get(seen)), state
+
+
+SHAPES = [(8, 1), (4, 2), (2, 4), (1, 8)]
+
+
+@pytest.fixture
+def alone(config, replace):
+  return curve(replace(config, mesh=MeshConfig(1, 1)))
+
+
+@pytest.mark.parametrize(("data", "model"), SHAPES)
+def test_every_mesh_gives_the_same_run(config, replace, alone, data, model):
+  """Up to the order of sums: a token at its threshold may tip over."""
+  found, state = curve(replace(config, mesh=MeshConfig(data, model)))
+  expected, _ = alone
+  np.testing.assert_allclose(found, expected, rtol=2e-3)
+  w_enc = state.stacks[0].sae.w_enc
+  assert w_enc.addressable_shards[0].data.shape == (2, 32, 64 // model)
+
+
+def test_the_run_learns(config, replace):
+  losses, _ = curve(config, buckets=6)
+  assert (losses[-1, :, 0] < 0.6 * losses[0, :, 0]).all()
+
+
+def test_a_stack_of_one_equals_its_member_of_a_stack(config, replace):
+  together, _ = curve(config)
+  first = replace(config, sae__target_l0=(4.0,))
+  alone, _ = curve(first)
+  # The loss is another penalty's mean; what is trained is the same.
+  np.testing.assert_allclose(together[..., :1], alone, rtol=2e-3)
+
+
+def test_sites_do_not_disturb_one_another(config, replace):
+  together, _ = curve(config)
+  alone, _ = curve(replace(config, sae__sites=(Site("resid", 1),)))
+  np.testing.assert_allclose(together[:, :1], alone, rtol=2e-3)
+
+
+def test_every_token_of_a_bucket_is_taken_once(config):
+  mask = jnp.ones((8, 64))
+  state = states.TrainState(jnp.array(3), jax.random.key(0), ())
+  order = steps.shuffle(config, state, mask)
+  assert order.shape == (8, 8, 8)  # updates, rows, tokens
+  for row in range(8):
+    assert sorted(order[:, row].ravel().tolist()) == list(range(64))
+  again = steps.shuffle(config, state, mask)
+  np.testing.assert_array_equal(order, again)
+  other = steps.shuffle(config, state.replace(step=jnp.array(4)), mask)
+  assert (order != other).any()
+  assert (order[:, 0] != order[:, 1]).any()
+
+
+def test_harvest_sees_what_capture_sees(config):
+  mesh, lm, batches, _ = start(config)
+  bucket = loop.next_bucket(config, mesh, batches)
+  seen, mask = steps.harvest(config, mesh, lm, bucket)
+  site = Site("attn", 0)
+  rows = {k: v[1] for k, v in bucket.items()}
+  direct = capture(lm, rows.pop("tokens"), site, **rows)[site]
+  np.testing.assert_allclose(seen[site][:, 16:32], direct, atol=1e-5)
+  text = lm.text_mask(bucket["tokens"][1], bucket["segments"][1])
+  np.testing.assert_array_equal(mask[:, 16:32], text)
+  assert 0 < text.sum() < text.size
+
+
+def test_metrics_agree_with_the_folded_autoencoder(config, replace):
+  """With a rate of nothing, a bucket's figures are those of its start."""
+  frozen = replace(config, optim__lr=1e-30)
+  mesh, lm, batches, state = start(frozen)
+  first = state.stacks[0]
+  sae, scale = fold(member(first.sae, 1), first.scale), first.scale
+  bucket = loop.next_bucket(frozen, mesh, batches)
+  seen, mask = steps.harvest(frozen, mesh, lm, bucket)
+  x = np.asarray(seen[Site("resid", 1)])[np.asarray(mask) > 0]
+  np.testing.assert_allclose(np.square(x / scale).sum(-1).mean(), 1, rtol=0.05)
+  step = steps.compile_step(frozen, mesh, state, lm, bucket)
+  _, (metrics, _) = step(state, lm, bucket)
+  error = np.square(np.asarray(sae(x)) - x).sum()
+  spread = np.square(x - x.mean(0)).sum()
+  np.testing.assert_allclose(metrics.fvu[1], error / spread, rtol=1e-3)
+  active = (np.asarray(sae.encode(x)) > 0).sum(-1).mean()
+  np.testing.assert_allclose(metrics.l0[1], active, rtol=1e-2)
+
+
+def test_idle_counts_tokens_since_a_latent_fired(config, replace):
+  high = replace(config, sae__initial_threshold=1e3)
+  mesh, lm, batches, state = start(high)
+  bucket = loop.next_bucket(high, mesh, batches)
+  step = steps.compile_step(high, mesh, state, lm, bucket)
+  text = int(lm.text_mask(bucket["tokens"], bucket["segments"]).sum())
+  state, (metrics, _) = step(state, lm, bucket)
+  np.testing.assert_array_equal(metrics.idle, text)
+
+
+def test_no_transfer_hides_in_the_step(config):
+  mesh, lm, batches, state = start(config)
+  bucket = loop.next_bucket(config, mesh, batches)
+  step = steps.compile_step(config, mesh, state, lm, bucket)
+  with jax.transfer_guard("disallow"):
+    state, metrics = step(state, lm, bucket)
+  assert np.isfinite(metrics[0].loss).all()
+
+
+def test_a_width_the_mesh_does_not_divide_is_refused(config, replace):
+  odd = replace(config, sae__widths=(60,), mesh=MeshConfig(1, 8))
+  with pytest.raises(UserError, match=r"mesh\.model=8 does not divide.*60"):
+    states.check_widths(odd, meshes.make(odd.mesh))
