@@ -1,1 +1,9 @@
 """Sparse autoencoders on Gemma 2, trained under one JAX mesh."""
+
+from jaxsae.export import load_sae as load_sae
+from jaxsae.lm import Lm as Lm
+from jaxsae.lm import Site as Site
+from jaxsae.lm import capture as capture
+from jaxsae.lm import edit as edit
+from jaxsae.lm import load_lm as load_lm
+from jaxsae.sae import Sae as Sae

@@ -94,7 +94,7 @@ def test_another_configuration_names_what_differs(quickstart, tmp_path):
   status, err = quickstart("--optim.lr=0.5", "--sae.target_l0=5")
   assert status == 2
   assert "optim.lr was 0.001 and is 0.5" in err
-  assert "sae.target_l0 was 16.0,32.0,64.0 and is 5.0" in err
+  assert "sae.target_l0 was 16,32,64 and is 5" in err
   assert snapshot(tmp_path / "run") == before
 
 

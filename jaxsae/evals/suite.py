@@ -78,8 +78,7 @@ class Result:
     lowest = min(-1, math.floor(-math.log10(self.tokens)))
     edges = np.linspace(lowest, 0, 1 - 4 * lowest)
     alive = self.density[self.density > 0]
-    logs = np.log10(alive)  # rounding may leave the range
-    counts, _ = np.histogram(logs, edges)
+    counts, _ = np.histogram(np.log10(alive), edges)
     return {
       "log10_edges": edges.tolist(),
       "counts": counts.tolist(),

@@ -147,7 +147,11 @@ _FIXED = {
 
 
 def config_from_json(data: object, where: str) -> GemmaConfig:
-  """`config.json` → GemmaConfig; UserError names what is wrong with it."""
+  """`config.json` → GemmaConfig; UserError names what is wrong with it.
+
+  The files have one layout of the gating weights for all sizes, so the config
+  has `transpose_gating` even for the 2B, whose official weights do not.
+  """
   kind = data.get("model_type") if isinstance(data, dict) else None
   if kind != "gemma2":
     raise UserError(f"{where} is a {kind!r} model; only 'gemma2' loads.")

@@ -52,9 +52,12 @@ def save_lm(lm: Lm, path, dtype=jnp.bfloat16) -> None:
     raise UserError(f"{path} exists; remove it or choose another path.")
   partial = path.with_name(path.name + ".partial")
   shutil.rmtree(partial, ignore_errors=True)
-  partial.mkdir(parents=True)
-  _write(lm, partial, dtype)
-  os.replace(partial, path)
+  try:
+    partial.mkdir(parents=True)
+    _write(lm, partial, dtype)
+    os.replace(partial, path)
+  finally:
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 def _read_config(path: pathlib.Path, name: str) -> GemmaConfig:
@@ -125,7 +128,10 @@ def _read(file: pathlib.Path, name: str, shape: tuple[int, ...]) -> np.ndarray:
       raise UserError(
         f"{name} in {file} has shape {found}; config.json implies {shape}."
       )
-    return np.asarray(tensors.get_tensor(name))
+    value = np.asarray(tensors.get_tensor(name))
+  if not jnp.issubdtype(value.dtype, jnp.floating):
+    raise UserError(f"{name} in {file} is of type {value.dtype}, not float.")
+  return value
 
 
 def _insert(tree: dict, path: tuple[str, ...], value) -> None:

@@ -1,7 +1,6 @@
 """What a run says: metrics.jsonl, TensorBoard, and a table on the screen."""
 
 import json
-import sys
 import time
 
 import numpy as np
@@ -134,8 +133,7 @@ class _Screen:
       self._live.update(Group(self._progress, _table(values)))
     elif step == self._config.steps or time.monotonic() - self._printed > 10:
       self._printed = time.monotonic()
-      print(_line(step, self._config.steps, pace, values), flush=True)
-      sys.stdout.flush()
+      print(_lines(self._config, step, pace, values), flush=True)
 
 
 def _table(values: Values) -> Table:
@@ -154,11 +152,15 @@ def _table(values: Values) -> Table:
   return table
 
 
-def _line(step: int, steps: int, pace: str, values: Values) -> str:
-  each = "  ".join(
-    f"{name} L0 {v['l0']:.1f} FVU {v['fvu']:.3f}" for name, v in values.items()
-  )
-  return f"{step}/{steps}  {pace}  {each}"
+def _lines(config: TrainConfig, step: int, pace: str, values: Values) -> str:
+  """For a log: the pace, then each stack's members side by side."""
+  lines = [f"{step}/{config.steps}  {pace}"]
+  for stack in config.sae.stacks:
+    of_stack = [values[f"{stack}/{member}"] for member in config.sae.members]
+    l0 = "  ".join(f"{v['l0']:6.1f}" for v in of_stack)
+    fvu = "  ".join(f"{v['fvu']:.3f}" for v in of_stack)
+    lines.append(f"  {stack!s:16s} L0 {l0}   FVU {fvu}")
+  return "\n".join(lines)
 
 
 def _clock(seconds: float) -> str:

@@ -87,7 +87,8 @@ def figures(run: Run) -> dict[str, dict]:
   """What `eval/STEP.json` says of each autoencoder; judged now if it must."""
   if not _record(run).exists():
     evaluate(run)
-  return json.loads(_record(run).read_text())["autoencoders"]
+  results = json.loads(_record(run).read_text())["results"]
+  return {result["name"]: result for result in results}
 
 
 def export(run: Run, format: str, out) -> list[str]:
@@ -118,7 +119,7 @@ def explore(run: Run) -> epath.Path:
   report = explorer.survey(
     run.lm,
     run.saes,
-    _held_out(run),
+    _held_out(run)(),
     corpus.documents,
     measured,
     title=run.path.name,

@@ -89,5 +89,5 @@ def _check_same(saved: TrainConfig, now: TrainConfig, record) -> None:
 
 def _text(value) -> str:
   if isinstance(value, tuple):
-    return ",".join(map(str, value)) or "empty"
-  return str(value)
+    return ",".join(map(_text, value)) or "empty"
+  return f"{value:g}" if isinstance(value, float) else str(value)

@@ -212,7 +212,7 @@ def test_the_histogram_counts_every_latent_once():
   assert sum(counts) == 3
 
 
-@pytest.mark.parametrize("tokens", [1, 7, 1000, 10**6 + 1, 3 * 10**9])
+@pytest.mark.parametrize("tokens", [1, 7, 1000, 10**6 + 1, 10**9])
 def test_the_rarest_latent_is_in_the_histogram(tokens):
   density = np.array([0, 1 / tokens, 1])
   found = result(tokens=tokens, density=density).to_json()["density"]

@@ -55,30 +55,32 @@ def test_writing_back_what_was_read_changes_nothing(
 
 
 @pytest.fixture(scope="module")
-def doubled(grouped, tokens, sites):
-  """{str(site): logits with every third token of the site times two}."""
-  factor = (1.0 + (jnp.arange(16) % 3 == 0))[None, :, None]
+def changed_at(grouped, tokens, sites):
+  """{str(site): logits after a change to every third token of the site}."""
+  third = (jnp.arange(16) % 3 == 0)[None, :, None]
 
   @jax.jit
-  def double(lm, tokens):
+  def change(lm, tokens):
     return {
-      str(site): edit(lm, tokens, {site: lambda x: factor * x})
+      str(site): edit(
+        lm, tokens, {site: lambda x: jnp.where(third, 2 * x + 1, x)}
+      )
       for site in sites
     }
 
-  return double(grouped, tokens)
+  return change(grouped, tokens)
 
 
-def test_an_edit_changes_the_logits_of_its_tokens(doubled, sites, logits):
+def test_an_edit_changes_the_logits_of_its_tokens(changed_at, sites, logits):
   for site in sites:
-    changed = np.abs(doubled[str(site)] - logits).max(-1) > 1e-4  # [B, T]
+    changed = np.abs(changed_at[str(site)] - logits).max(-1) > 1e-4  # [B, T]
     assert changed[:, ::3].all(), site
     # Other tokens learn of it through the attention of a layer above.
     assert changed[:, 1::3].any() == (site.layer < 3), site
 
 
-def test_no_two_sites_are_the_same_place(doubled):
-  for one, other in itertools.combinations(doubled.values(), 2):
+def test_no_two_sites_are_the_same_place(changed_at):
+  for one, other in itertools.combinations(changed_at.values(), 2):
     assert np.abs(one - other).max() > 1e-3
 
 

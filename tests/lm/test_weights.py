@@ -1,5 +1,6 @@
 """Weights come back as they were saved, and what is wrong is named."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -27,12 +28,30 @@ def assert_same(one, other):
     np.testing.assert_array_equal(x, y)
 
 
+def as_files_have_it(lm):
+  """The model with its gating weights in the layout of the files."""
+  if lm.config.transpose_gating:
+    return lm
+
+  def turn(path, x):
+    return x.mT if path[-1].key == "gating_einsum" else x
+
+  return lm.replace(
+    params=jax.tree_util.tree_map_with_path(turn, lm.params),
+    config=dataclasses.replace(lm.config, transpose_gating=True),
+  )
+
+
+def cast(lm, dtype):
+  return jax.tree.map(lambda x: x.astype(dtype), lm)
+
+
 # There and back.
 
 
 def test_float32_keeps_every_bit(lm, tmp_path):
   save_lm(lm, tmp_path / "lm", dtype=jnp.float32)
-  back = load_lm(tmp_path / "lm")
+  back, lm = load_lm(tmp_path / "lm"), as_files_have_it(lm)
   assert_same(back.params, lm.params)
   assert (back.config, back.tokenizer) == (lm.config, None)
   assert back.name == str(tmp_path / "lm")
@@ -40,10 +59,16 @@ def test_float32_keeps_every_bit(lm, tmp_path):
 
 def test_bfloat16_is_what_is_saved_by_default(lm, tmp_path):
   save_lm(lm, tmp_path / "lm")
-  half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), lm.params)
-  assert_same(load_lm(tmp_path / "lm", dtype=jnp.bfloat16).params, half)
-  back = jax.tree.map(lambda x: x.astype(jnp.float32), half)
-  assert_same(load_lm(tmp_path / "lm").params, back)
+  half = cast(as_files_have_it(lm), jnp.bfloat16)
+  back = load_lm(tmp_path / "lm", dtype=jnp.bfloat16)
+  assert_same(back.params, half.params)
+  back = load_lm(tmp_path / "lm")
+  assert_same(back.params, cast(half, jnp.float32).params)
+
+
+def test_both_layouts_of_the_gating_compute_the_same(grouped, tokens):
+  turned = as_files_have_it(grouped).logits(tokens)
+  np.testing.assert_allclose(turned, grouped.logits(tokens), atol=1e-5)
 
 
 def test_the_dtype_of_loading_is_a_choice(saved):
@@ -57,14 +82,14 @@ def test_weights_may_be_in_several_files(copy, grouped):
   for part in range(2):
     file = copy / f"model-{part + 1:05}-of-00002.safetensors"
     safetensors.save_file(dict(tensors[part::2]), file)
-  assert_same(load_lm(copy).params, grouped.params)
+  assert_same(load_lm(copy).params, as_files_have_it(grouped).params)
 
 
 def test_a_copy_of_the_tied_embedding_is_not_surplus(copy, grouped):
   change_tensors(
     copy, lambda t: {**t, "lm_head.weight": t["model.embed_tokens.weight"]}
   )
-  assert_same(load_lm(copy).params, grouped.params)
+  assert_same(load_lm(copy).params, as_files_have_it(grouped).params)
 
 
 def test_the_tokenizer_travels_along(grouped, tokenizer, tmp_path):
@@ -82,13 +107,9 @@ def larger(lm, tokenizer):
   table = jnp.ones((tokenizer.vocab_size, lm.config.embed_dim))
   return lm.replace(
     params=lm.params | {"embedder": {"input_embedding": table}},
-    config=replaced(lm.config, vocab_size=tokenizer.vocab_size),
+    config=dataclasses.replace(lm.config, vocab_size=tokenizer.vocab_size),
     tokenizer=tokenizer,
   )
-
-
-def replaced(config, **changes):
-  return type(config)(**{**vars(config), **changes})
 
 
 # What does not load.

@@ -1,0 +1,164 @@
+"""A run from beginning to end: stopped and continued, it is the same run."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from jaxsae import overrides
+from jaxsae.errors import UserError
+from jaxsae.lm import capture
+from jaxsae.train import loop, open_run
+from jaxsae.train.loop import INTERRUPTED, train
+
+SCRIPT = """
+import json, sys
+from jaxsae import overrides, train
+from jaxsae.train.config import TrainConfig
+config = overrides.from_json(TrainConfig, json.load(open(sys.argv[1])))
+train.train(config)
+"""
+
+
+def lines(config):
+  """What metrics.jsonl says, but for the speed."""
+  text = (pathlib.Path(config.workdir) / "metrics.jsonl").read_text()
+  found = [json.loads(line) for line in text.splitlines()]
+  return [{k: v for k, v in x.items() if "second" not in k} for x in found]
+
+
+def assert_same(a, b):
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+      x, y = jax.random.key_data(x), jax.random.key_data(y)
+    np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+def stop_at(monkeypatch, bucket):
+  """Presses Ctrl-C while that bucket is read."""
+  read, count = loop.next_bucket, iter(range(1, 1000))
+
+  def reading(*args):
+    if next(count) == bucket:
+      signal.raise_signal(signal.SIGINT)
+    return read(*args)
+
+  monkeypatch.setattr(loop, "next_bucket", reading)
+
+
+@pytest.mark.parametrize("bucket", [2, 4, 6])
+def test_a_stopped_run_ends_as_if_it_had_not_been(
+  config, replace, tmp_path, monkeypatch, capsys, bucket
+):
+  whole = train(config)
+  parts = replace(config, workdir=str(tmp_path / "parts"))
+  with monkeypatch.context() as patch:
+    stop_at(patch, bucket)
+    with pytest.raises(SystemExit) as stop:
+      train(parts)
+  assert stop.value.code == INTERRUPTED
+  assert "to go on:" in capsys.readouterr().err
+  assert len(lines(parts)) == bucket - 1  # the first is read twice
+  assert_same(train(parts), whole)
+  assert lines(parts) == lines(config)
+
+
+def test_a_finished_run_does_nothing_more(config):
+  state = train(config)
+  before = lines(config)
+  assert_same(train(config), state)
+  assert lines(config) == before
+
+
+def test_the_step_is_compiled_once(config, monkeypatch):
+  compiled = []
+  compile_step = loop.compile_step
+
+  def counting(*args):
+    compiled.append(1)
+    return compile_step(*args)
+
+  monkeypatch.setattr(loop, "compile_step", counting)
+  train(config)
+  assert len(compiled) == 1
+
+
+def test_metrics_are_one_object_a_line_with_every_autoencoder(config):
+  train(config)
+  found = lines(config)
+  assert [x["step"] for x in found] == [1, 2, 3, 4, 5, 6]
+  for name in ("resid.1/64/l0_4", "attn.0/64/l0_8"):
+    for figure in ("l0", "fvu", "loss", "dead", "in_window", "threshold"):
+      assert np.isfinite(found[-1][f"{name}/{figure}"])
+  board = pathlib.Path(config.workdir) / "tensorboard"
+  assert any(board.iterdir())
+
+
+def test_lines_that_a_crash_left_are_written_again(config, replace):
+  train(config)
+  file = pathlib.Path(config.workdir) / "metrics.jsonl"
+  expected = lines(config)
+  file.write_text(file.read_text() + '{"step": 7, "tokens": 9}\n{"ste')
+  train(config)
+  assert lines(config) == expected
+
+
+def test_an_opened_run_holds_folded_autoencoders(config):
+  state = train(config)
+  run = open_run(config.workdir)
+  assert list(run.saes) == [
+    "resid.1/64/l0_4",
+    "resid.1/64/l0_8",
+    "attn.0/64/l0_4",
+    "attn.0/64/l0_8",
+  ]
+  site, sae = run.saes["resid.1/64/l0_8"]
+  assert run.targets["resid.1/64/l0_8"] == 8
+  tokens = np.arange(32).reshape(2, 16) + 10
+  x = capture(run.lm, tokens, site)[site]
+  trained = jax.tree.map(lambda a: a[1], state.stacks[0].sae)
+  scale = state.stacks[0].scale
+  pre = (x / scale - trained.b_dec[None, None]) @ trained.w_enc
+  pre += trained.b_enc[None, None]
+  active = pre > trained.threshold[None, None]
+  assert (active == (sae.encode(x) > 0)).mean() > 0.999
+
+
+def test_a_run_without_a_checkpoint_is_not_opened(config, tmp_path):
+  folder = tmp_path / "empty"
+  folder.mkdir()
+  with pytest.raises(UserError, match="is not a run"):
+    open_run(folder)
+
+
+def test_ctrl_c_in_a_real_process(config, replace, tmp_path):
+  """Stopped by a signal from outside and gone on with, bit for bit."""
+  long = replace(config, tokens=60 * 512, checkpoint_every=1000)
+  whole = train(long)
+  parts = replace(long, workdir=str(tmp_path / "parts"))
+  (tmp_path / "config.json").write_text(json.dumps(overrides.to_json(parts)))
+  command = [sys.executable, "-c", SCRIPT, str(tmp_path / "config.json")]
+  process = subprocess.Popen(
+    command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+  )
+  try:
+    metrics = pathlib.Path(parts.workdir) / "metrics.jsonl"
+    deadline = time.monotonic() + 240
+    while not metrics.exists() or not metrics.read_text():
+      assert process.poll() is None and time.monotonic() < deadline
+      time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=240)
+  finally:
+    process.kill()
+  assert process.returncode == INTERRUPTED
+  assert "to go on:" in err and "Traceback" not in err
+  assert 0 < len(lines(parts)) < 60
+  assert_same(train(parts), whole)
+  assert lines(parts) == lines(long)
