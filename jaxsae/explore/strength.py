@@ -60,8 +60,7 @@ def histogram(strength: Strength, bins: int) -> np.ndarray:
   """
   maximum = np.asarray(strength.maximum)[:, None]
   reach = np.ldexp(1.0, np.frexp(maximum)[1])
-  # Nothing is above the maximum: there the count falls to 0.
-  known = np.minimum(reach * np.arange(_EDGES + 1) / _EDGES, maximum)
+  known = reach * np.arange(_EDGES + 1) / _EDGES
   above = np.pad(np.asarray(strength.above), ((0, 0), (0, 1)))
   wanted = maximum * np.arange(bins) / bins
   rows = zip(wanted, known, above, strict=True)

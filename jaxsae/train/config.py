@@ -105,7 +105,7 @@ class OptimConfig:
   lr_decay: float = 0.0  # last share of the run, in which lr falls to zero
   sparsity_warmup: int = 10_000  # updates; λ grows linearly from zero
   b2: float = 0.999  # decay of the second moment; there is no first
-  eps: float = 1e-8
+  eps: float = 1e-8  # keeps the step finite where gradients vanish
 
   def __post_init__(self):
     _positive(self, "lr")

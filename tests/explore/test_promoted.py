@@ -32,7 +32,7 @@ def make_lm(**changes):
   init = functools.partial(init_params, config)
   shapes = jax.eval_shape(init, jax.random.key(0))
   rng = np.random.default_rng(0)
-  noise = lambda x: jnp.float32(0.3 * rng.normal(size=x.shape))  # noqa: E731
+  noise = lambda x: jnp.float32(0.3 * rng.normal(size=x.shape))
   return Lm(jax.tree.map(noise, shapes), config)
 
 

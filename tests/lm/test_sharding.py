@@ -44,17 +44,18 @@ def directory(lm, tmp_path_factory):
 @pytest.mark.parametrize("data, model", [(8, 1), (4, 2), (2, 4)])
 def test_every_mesh_gives_the_same(directory, lm, tokens, data, model):
   sharded = load_lm(directory, mesh=mesh(data, model))
-  site = Site("attn", 1)
-
-  @jax.jit
-  def both(lm, tokens):
-    return lm.logits(tokens), capture(lm, tokens, site)[site]
-
-  rows = jnp.tile(tokens, (4, 1))
   where = meshes.shard(mesh(data, model), "data", None)
+  rows = jnp.tile(tokens, (4, 1))
   found = both(sharded, jax.device_put(rows, where))
   for ours, alone in zip(found, both(lm, rows), strict=True):
     np.testing.assert_allclose(ours, alone, atol=1e-5)
+
+
+@jax.jit
+def both(lm, tokens):
+  """The logits, and the heads of the second layer."""
+  site = Site("attn", 1)
+  return lm.logits(tokens), capture(lm, tokens, site)[site]
 
 
 @pytest.mark.parametrize("data, model", [(8, 1), (4, 2), (2, 4)])
@@ -111,4 +112,4 @@ def test_the_divisors_that_are_named_are_those_that_work(config, works):
 
 def test_the_official_layout_of_the_2b_is_divided_too():
   path = ("layer_0", "mlp", "gating_einsum")  # [2, D, F]
-  assert spec(path, gemma2_2b()) == (None, None, "model")
+  assert tuple(spec(path, gemma2_2b())) == (None, None, "model")

@@ -1,0 +1,34 @@
+"""The language model that ships."""
+
+import pathlib
+
+import numpy as np
+
+from jaxsae import data
+from jaxsae.lm import gemma2_tiny, load_lm
+from jaxsae.lm.weights import SHIPPED
+from jaxsae.train.pretrain import held_out_loss
+
+
+def test_it_is_small_and_complete():
+  folder = SHIPPED["gemma2-tiny"]
+  assert sum(f.stat().st_size for f in folder.iterdir()) <= 8_000_000
+  lm = load_lm("gemma2-tiny")
+  assert lm.config == gemma2_tiny()
+  assert lm.tokenizer.vocab_size == lm.config.vocab_size
+
+
+def test_it_has_learned_something(tmp_path):
+  """Far below a bigram model's loss, on files that it has never read."""
+  lm = load_lm("gemma2-tiny")
+  corpus = data.open_corpus(
+    data.DataConfig(documents=300, cache=str(tmp_path)), lm.tokenizer
+  )
+  batches = list(data.held_out_batches(corpus, 16))[:4]
+  assert held_out_loss(lm, batches) < 2.6
+
+
+def test_it_gives_back_any_text():
+  tokenizer = load_lm("gemma2-tiny").tokenizer
+  text = pathlib.Path(np.__file__).read_text() + "\tπ ≠ 3\r\n  漢字 \x00"
+  assert tokenizer.decode(tokenizer.encode([text])[0]) == text

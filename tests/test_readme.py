@@ -1,0 +1,48 @@
+"""What the README shows works as it stands."""
+
+import pathlib
+import re
+
+import jax
+import pytest
+
+from jaxsae.export import gemma_scope
+from jaxsae.sae import stack as stacks
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_it_is_short():
+  assert README.count("\n") < 150
+
+
+def test_every_file_it_names_exists():
+  for path in re.findall(
+    r"`((?:jaxsae|experiments|tests|docs)/[\w/.]*)`", README
+  ):
+    assert (ROOT / path).exists(), path
+  for path in re.findall(r"\]\(([\w/.]+)\)", README):
+    assert (ROOT / path).exists(), path
+
+
+def test_the_notebook_runs(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  section = README.split("## In a notebook")[1].split("\n## ")[0]
+  blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+  folder = re.search(r'load_sae\("(.*?)"\)', section)[1]
+  sae = stacks.member(stacks.init(jax.random.key(0), 1, 128, 256, 0.2), 0)
+  gemma_scope.write(sae, tmp_path / folder / "params.npz")
+  names = {}
+  assert len(blocks) == 2
+  for block in blocks:
+    exec(block, names)
+  assert names["logits"].shape == (*names["tokens"].shape, 4096)
+  assert names["latents"].shape[-1] == 256
+  assert (names["steered"] != names["logits"]).any()
+  assert (names["spliced"] != names["logits"]).any()
+
+
+@pytest.mark.parametrize("target", re.findall(r"make (\w+)", README))
+def test_its_make_targets_exist(target):
+  assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M)
