@@ -75,7 +75,7 @@ def test_one_sentence_and_status_2(quickstart, tmp_path, override, says):
   ("content", "says"),
   [
     (b"", "no text"),
-    (b"\x00\x01\x02 binary", "NUL"),
+    (b"\x00\x01\x02 binary", "zero byte"),
     (b"caf\xe9 " * 9, "UTF-8"),
   ],
 )

@@ -41,7 +41,10 @@ class Checkpoints:
     self._check_room(state)
     step = int(state.step)
     if step != self.latest:
-      self._orbax.save_async(step, state, custom_metadata={"data": data})
+      # Without force, Orbax skips a save, silently, while another is written.
+      self._orbax.save_async(
+        step, state, force=True, custom_metadata={"data": data}
+      )
 
   def restore(self, like: TrainState) -> tuple[TrainState, dict]:
     """The newest state, with the shapes and shardings of `like`."""

@@ -36,11 +36,13 @@ def train(config: TrainConfig) -> TrainState:
   lm = load_lm(config.lm, mesh=mesh)
   for site in config.sae.sites:
     site.check(lm.config)
+  print(f"reading {config.data.source} …", flush=True)
   corpus = open_corpus(config, lm)
-  path = workdir.claim(config, corpus.policy)
   batches = _batches(config, corpus)
+  path = workdir.claim(config, corpus.policy)
   checkpoints = Checkpoints(path / "checkpoints", config.keep_checkpoints)
   state = _start(config, mesh, lm, checkpoints, batches)
+  _announce(config, mesh, corpus, int(state.step))
   with Log(config, path, int(state.step)) as log, _Interrupt() as interrupt:
     state = _run(config, mesh, lm, state, batches, checkpoints, log, interrupt)
   checkpoints.close()
@@ -57,9 +59,27 @@ def open_corpus(config: TrainConfig, lm: Lm) -> Corpus:
       " tokenizer beside its weights."
     )
   corpus = data.open_corpus(config.data, lm.tokenizer)
-  for text in corpus.unreadable:
-    print(f"left out {text}", file=sys.stderr)
+  if corpus.unreadable:
+    some = "; ".join(corpus.unreadable[:3])
+    rest = "; …" if len(corpus.unreadable) > 3 else ""
+    print(
+      f"left out {len(corpus.unreadable)} texts: {some}{rest}", file=sys.stderr
+    )
   return corpus
+
+
+def _announce(config, mesh, corpus, step) -> None:
+  sweep = config.sae
+  shape = "x".join(str(size) for size in mesh.devices.shape)
+  print(
+    f"{len(sweep.stacks) * sweep.size} autoencoders at"
+    f" {', '.join(map(str, sweep.sites))}, from one forward pass of"
+    f" {config.lm}, on {mesh.devices.size} device(s) as {shape}\n"
+    f"{config.tokens:,} of {corpus.train.tokens:,} tokens, in {config.steps}"
+    f" buckets of {config.bucket_tokens:,}; starts after bucket {step}\n"
+    "compiling the step …",
+    flush=True,
+  )
 
 
 def _batches(config, corpus):
