@@ -2,7 +2,7 @@
 
 import argparse
 
-from rich import print
+import rich
 
 from jaxsae import evals, export, train
 from jaxsae.errors import exit_on_user_error
@@ -39,7 +39,7 @@ def _export_arguments(sub: argparse.ArgumentParser) -> None:
 
 
 def _eval(args) -> None:
-  print(evals.table(train.evaluate(train.open_run(args.run))))
+  rich.print(evals.table(train.evaluate(train.open_run(args.run))))
 
 
 def _export(args) -> None:

@@ -49,7 +49,7 @@ def test_eval_export_and_explore(config, command, tmp_path):
   assert sae(x).shape == x.shape and 0 < (sae.encode(x) > 0).mean() < 1
 
   status, out, _ = command("explore", run)
-  page = pathlib.Path(out.replace("\n", ""))
+  page = pathlib.Path(out.splitlines()[-1])
   assert status == 0 and page == run / "report" / "index.html"
   assert "resid.1/64/l0_4" in page.read_text()
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from rich import print
+import rich
 
 from jaxsae import evals, overrides
 from jaxsae.errors import exit_on_user_error
@@ -27,6 +27,6 @@ def main(
     config = overrides.parse(config, doc=doc)
     train(config)
     run = open_run(config.workdir)
-    print(evals.table(evaluate(run)))
+    rich.print(evals.table(evaluate(run)))
     if then is not None:
       then(run)
