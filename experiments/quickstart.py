@@ -20,15 +20,16 @@ config = train.TrainConfig(
   sae=train.SweepConfig(
     sites=(Site("resid", 3), Site("mlp", 3)),
     widths=(2048,),
-    target_l0=(16, 32, 64),
+    target_l0=(12, 24, 48),
     sparsity_coefficient=(0.05,),
     bandwidth=0.01,
     initial_threshold=0.1,
+    wake_after=32_768,
   ),
   # A thousandth of Gemma Scope's tokens: faster rates, shorter warm-ups, and
   # a second moment that forgets the first updates sooner.
   optim=train.OptimConfig(
-    lr=3e-3, lr_warmup=50, lr_decay=0.3, sparsity_warmup=200, b2=0.99
+    lr=2e-3, lr_warmup=50, lr_decay=0.2, sparsity_warmup=200, b2=0.99
   ),
   bucket=train.BucketConfig(microbatches=4, rows=32, update_tokens=1024),
   eval=train.EvalConfig(batches=12, loss_batches=4),

@@ -12,6 +12,9 @@ from flax import struct
 from jaxsae.sae.jumprelu import in_window, jumprelu, l0
 from jaxsae.sae.model import Sae
 
+# Any small number: Adam brings a gradient that is alone to the usual size.
+WAKE = 1e-3
+
 
 @dataclasses.dataclass(frozen=True)
 class Penalty:
@@ -61,18 +64,24 @@ def loss(
   sae: Sae,
   x: jax.Array,
   mask: jax.Array,
+  dead: jax.Array,
   penalty: Penalty,
   coefficient: jax.Array,
   target: jax.Array,
 ) -> tuple[jax.Array, Sums]:
-  """Mean over tokens of ‖x - x̂‖² + penalty.
+  """Mean over tokens of ‖x - x̂‖² + penalty, and what wakes the dead.
 
   The encoder sees x - b_dec, as in Gemma Scope; `fold` takes that out again.
+  A dead latent has no token near its threshold and so no gradient; WAKE · θ
+  lets its threshold sink until it fires. (Anthropic's pre-activation loss,
+  Σ relu(θ - z) over dead latents, does the same, but also turns all of their
+  encoders towards the mean activation.)
 
   Args:
     sae: one autoencoder, in training form.
     x: activations [N, D] of unit mean squared norm.
     mask: [N], 1 for tokens that count and 0 for special ones.
+    dead: bool [F], the latents to wake.
     penalty: its form.
     coefficient: λ, a scalar.
     target: L0*, a scalar; not looked at without `penalty.to_target`.
@@ -96,4 +105,6 @@ def loss(
     in_window=jnp.sum(mask * jnp.mean(inside, axis=-1)),
     fired=jnp.sum((latents > 0) * mask[:, None], axis=0),
   )
-  return sums.loss / jnp.maximum(sums.tokens, 1), jax.lax.stop_gradient(sums)
+  wake = WAKE * jnp.sum(jnp.where(dead, sae.threshold, 0.0))
+  mean = sums.loss / jnp.maximum(sums.tokens, 1)
+  return mean + wake, jax.lax.stop_gradient(sums)

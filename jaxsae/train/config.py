@@ -34,6 +34,9 @@ class SweepConfig:
   sparsity_coefficient: tuple[float, ...] = (6e-4,)
   bandwidth: float = 1e-3  # ε of the straight-through kernel
   initial_threshold: float = 1e-3  # θ at the start
+  # Tokens without firing after which a latent's threshold sinks until it fires
+  # again. None: never, as in Gemma Scope.
+  wake_after: int | None = None
   seed: int = 0  # of the initial weights and the shuffle
 
   def __post_init__(self):

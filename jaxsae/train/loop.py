@@ -1,5 +1,6 @@
 """The loop: reads buckets, calls the step, saves and tells."""
 
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from jax.sharding import Mesh
 from jaxsae import data
 from jaxsae import mesh as meshes
 from jaxsae.data import Corpus
+from jaxsae.errors import UserError
 from jaxsae.lm import Lm, load_lm
 from jaxsae.train import state as states
 from jaxsae.train import workdir
@@ -38,6 +40,7 @@ def train(config: TrainConfig) -> TrainState:
     site.check(lm.config)
   print(f"reading {config.data.source} …", flush=True)
   corpus = open_corpus(config, lm)
+  _say_what_is_left_out(corpus)
   batches = _batches(config, corpus)
   path = workdir.claim(config, corpus.policy)
   checkpoints = Checkpoints(path / "checkpoints", config.keep_checkpoints)
@@ -52,20 +55,22 @@ def train(config: TrainConfig) -> TrainState:
 
 
 def open_corpus(config: TrainConfig, lm: Lm) -> Corpus:
-  """The run's text; says on stderr what could not be read."""
+  """The run's text."""
   if lm.tokenizer is None:
-    raise data.UserError(
+    raise UserError(
       f"{config.lm} has no tokenizer.model, so it can not read text; put its"
       " tokenizer beside its weights."
     )
-  corpus = data.open_corpus(config.data, lm.tokenizer)
+  return data.open_corpus(config.data, lm.tokenizer)
+
+
+def _say_what_is_left_out(corpus: Corpus) -> None:
   if corpus.unreadable:
     some = "; ".join(corpus.unreadable[:3])
     rest = "; …" if len(corpus.unreadable) > 3 else ""
     print(
       f"left out {len(corpus.unreadable)} texts: {some}{rest}", file=sys.stderr
     )
-  return corpus
 
 
 def _announce(config, mesh, corpus, step) -> None:
@@ -180,8 +185,6 @@ class _Interrupt:
 
 
 def _say_how_to_go_on(step: int) -> None:
-  import shlex
-
   command = shlex.join([sys.executable, *sys.argv])
   print(f"stopped at step {step}; to go on:\n  {command}", file=sys.stderr)
   sys.exit(INTERRUPTED)

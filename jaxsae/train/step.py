@@ -33,6 +33,7 @@ from jaxsae.train.state import StackState, TrainState
 
 Batch = dict[str, jax.Array]  # tokens, segments, positions: int [M, B, T]
 MOST_IDLE = 2**30  # where the count of idle tokens stops growing
+NEVER = 2**31 - 1  # a count that is never reached
 
 
 @struct.dataclass
@@ -148,11 +149,13 @@ def _update_stack(config, stack: StackState, x, mask, number):
   coefficients = warm * jnp.array(config.sae.coefficients)
   targets = jnp.array(config.sae.target_l0 or coefficients)
 
-  def loss(sae, coefficient, target):
-    return saes.loss(sae, x, mask, config.sae.penalty, coefficient, target)
+  def loss(sae, dead, coefficient, target):
+    penalty = config.sae.penalty
+    return saes.loss(sae, x, mask, dead, penalty, coefficient, target)
 
   grad = jax.vmap(jax.grad(loss, has_aux=True))
-  grads, sums = grad(stack.sae, coefficients, targets)
+  dead = stack.idle >= (config.sae.wake_after or NEVER)
+  grads, sums = grad(stack.sae, dead, coefficients, targets)
   rate = optim.learning_rate(config.optim, config.updates, number)
   sae, moments = optim.apply(
     config.optim, stack.sae, grads, stack.moments, rate

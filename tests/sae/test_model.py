@@ -11,6 +11,8 @@ from jaxsae.sae import Penalty, Sae, fold, loss
 from jaxsae.sae import stack as stacks
 from jaxsae.sae.scale import estimate
 
+ALIVE = jnp.zeros(32, bool)
+
 
 def random_sae(d=8, width=32, seed=0) -> Sae:
   keys = jax.random.split(jax.random.key(seed), 5)
@@ -63,7 +65,7 @@ def test_folding_leaves_the_same_latents_active_and_scales_the_rest():
 def test_loss_sees_what_the_folded_autoencoder_does():
   sae, x = random_sae(), jax.random.normal(jax.random.key(3), (64, 8))
   mask = (jnp.arange(64) % 3 > 0).astype(jnp.float32)
-  _, sums = loss(sae, x, mask, Penalty(0.1, to_target=False), 0.5, 1.0)
+  _, sums = loss(sae, x, mask, ALIVE, Penalty(0.1, to_target=False), 0.5, 1.0)
   folded = fold(sae, 1.0)
   error = jnp.square(folded(x) - x).sum(-1)
   active = (folded.encode(x) > 0).sum(-1)
@@ -81,7 +83,7 @@ def test_masked_tokens_change_nothing():
   sae, x = random_sae(), jax.random.normal(jax.random.key(3), (10, 8))
   mask = jnp.ones(10).at[4:].set(0)
   value = lambda x: jax.value_and_grad(loss, has_aux=True)(
-    sae, x, mask, Penalty(0.3, to_target=True), 0.5, 4.0
+    sae, x, mask, ALIVE, Penalty(0.3, to_target=True), 0.5, 4.0
   )
   one, other = value(x), value(x.at[4:].set(1e3))
   for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
@@ -130,3 +132,19 @@ def test_scale_brings_activations_to_unit_mean_squared_norm():
   scaled = x / estimate(x, mask)
   squared = jnp.sum(jnp.square(scaled), -1)
   np.testing.assert_allclose((squared * mask).sum() / mask.sum(), 1, rtol=1e-5)
+
+
+def test_waking_moves_the_thresholds_of_the_dead_alone():
+  sae, x = random_sae(), jax.random.normal(jax.random.key(3), (10, 8))
+  dead = jnp.arange(32) < 5
+
+  def grad(dead):
+    penalty = Penalty(0.3, to_target=False)
+    return jax.grad(loss, has_aux=True)(
+      sae, x, jnp.ones(10), dead, penalty, 0.5, 4.0
+    )[0]
+
+  difference = jax.tree.map(jnp.subtract, grad(dead), grad(ALIVE))
+  np.testing.assert_allclose(difference.threshold[:5], 1e-3, rtol=1e-2)
+  assert not difference.threshold[5:].any()
+  assert not jnp.any(difference.w_enc) and not jnp.any(difference.b_enc)
