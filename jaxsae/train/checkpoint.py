@@ -1,5 +1,6 @@
 """Checkpoints with Orbax: state and data position, together or not at all."""
 
+import os
 import shutil
 
 import jax
@@ -16,7 +17,12 @@ class Checkpoints:
   """The checkpoints of one run, numbered by step; the newest few are kept."""
 
   def __init__(self, directory, keep: int):
-    self.directory = epath.Path(directory)
+    # Orbax wants absolute paths; gs:// and its like are that already.
+    local = "://" not in str(directory)
+    self.directory = epath.Path(
+      os.path.abspath(directory) if local else directory
+    )
+    self._local = local
     self._orbax = ocp.training.Checkpointer(
       self.directory,
       preservation_policy=_policies.LatestN(keep),
@@ -60,9 +66,9 @@ class Checkpoints:
     self._orbax.close()
 
   def _check_room(self, state: TrainState) -> None:
-    needed = int(1.2 * sum(x.nbytes for x in jax.tree.leaves(state)))
-    if not self.directory.as_posix().startswith("/"):
+    if not self._local:
       return  # object stores have no disk to fill
+    needed = int(1.2 * sum(x.nbytes for x in jax.tree.leaves(state)))
     free = shutil.disk_usage(self.directory).free
     if free < needed:
       raise UserError(

@@ -76,6 +76,12 @@ def test_a_finished_run_does_nothing_more(config):
   assert lines(config) == before
 
 
+def test_a_relative_folder(config, replace, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  train(replace(config, workdir="runs/here"))
+  assert open_run("runs/here").step == 6
+
+
 def test_the_step_is_compiled_once(config, monkeypatch):
   compiled = []
   compile_step = loop.compile_step
