@@ -30,7 +30,7 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   section = README.split("## In a notebook")[1].split("\n## ")[0]
   blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-  folder = re.search(r'load_sae\("(.*?)"\)', section)[1]
+  folder = re.search(r'load_sae\(\s*"(.*?)"', section)[1]
   sae = stacks.member(stacks.init(jax.random.key(0), 1, 128, 256, 0.2), 0)
   gemma_scope.write(sae, tmp_path / folder / "params.npz")
   names = {}
