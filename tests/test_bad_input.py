@@ -93,8 +93,8 @@ def test_another_configuration_names_what_differs(quickstart, tmp_path):
   before = snapshot(tmp_path / "run")
   status, err = quickstart("--optim.lr=0.5", "--sae.target_l0=5")
   assert status == 2
-  assert "optim.lr was 0.001 and is 0.5" in err
-  assert "sae.target_l0 was 16,32,64 and is 5" in err
+  assert "optim.lr was 0.002 and is 0.5" in err
+  assert "sae.target_l0 was 12,24,48 and is 5" in err
   assert snapshot(tmp_path / "run") == before
 
 

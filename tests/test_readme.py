@@ -35,8 +35,9 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
   gemma_scope.write(sae, tmp_path / folder / "params.npz")
   names = {}
   assert len(blocks) == 2
-  for block in blocks:
-    exec(block, names)
+  with jax.numpy_rank_promotion("allow"):  # as in anybody's notebook
+    for block in blocks:
+      exec(block, names)
   assert names["logits"].shape == (*names["tokens"].shape, 4096)
   assert names["latents"].shape[-1] == 256
   assert (names["steered"] != names["logits"]).any()
