@@ -41,13 +41,15 @@ def main(config: Config) -> None:
   corpus = data.open_corpus(config.data, tokenizer)
   for name in corpus.unreadable:
     print(f"left out {name}")
+  step_tokens = config.pretrain.batch * config.data.context
   print(
     f"{corpus.train.tokens:,} tokens to train on, {corpus.held_out.tokens:,}"
-    f" held out; a step reads {config.pretrain.batch * config.data.context:,}",
+    f" held out; a step reads {step_tokens:,}",
     flush=True,
   )
   batches = data.batches(corpus.train, config.pretrain.batch)
-  lm = pretrain(gemma, config.pretrain, batches, report(config.pretrain.steps))
+  progress = report(config.pretrain.steps, step_tokens)
+  lm = pretrain(gemma, config.pretrain, batches, progress)
   save_lm(lm.replace(tokenizer=tokenizer), config.out)
   print(f"saved {config.out}; held-out loss, nats a token:")
   loss = held_out_loss(lm, data.held_out_batches(corpus, 16))
@@ -67,11 +69,11 @@ def training_texts(config: DataConfig):
       yield document.text
 
 
-def report(steps: int):
+def report(steps: int, step_tokens: int):
   """A line of progress."""
 
   def line(step, loss, speed):
-    rest = (steps - step) * 4096 / speed / 60
+    rest = (steps - step) * step_tokens / speed / 60
     print(
       f"step {step:5d}/{steps}  loss {loss:.3f}  {speed:,.0f} tokens/s"
       f"  {rest:.0f} min left",

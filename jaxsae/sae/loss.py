@@ -49,7 +49,6 @@ class Sums:
     squared_error: Σ ‖x - x̂‖².
     l0: Σ active latents.
     in_window: Σ share of pre-activations inside the kernel.
-    fired: [F], how often each latent was active.
   """
 
   tokens: jax.Array
@@ -57,7 +56,6 @@ class Sums:
   squared_error: jax.Array
   l0: jax.Array
   in_window: jax.Array
-  fired: jax.Array
 
 
 def loss(
@@ -68,7 +66,7 @@ def loss(
   penalty: Penalty,
   coefficient: jax.Array,
   target: jax.Array,
-) -> tuple[jax.Array, Sums]:
+) -> tuple[jax.Array, tuple[Sums, jax.Array]]:
   """Mean over tokens of ‖x - x̂‖² + penalty, and what wakes the dead.
 
   The encoder sees x - b_dec, as in Gemma Scope; `fold` takes that out again.
@@ -85,6 +83,9 @@ def loss(
     penalty: its form.
     coefficient: λ, a scalar.
     target: L0*, a scalar; not looked at without `penalty.to_target`.
+
+  Returns:
+    The loss, and beside it the sums and how often each latent fired, [F].
   """
   # (x - b_dec) W_enc + b_enc, with b_dec taken to the bias: the gradient of
   # b_dec then needs no product over tokens.
@@ -103,8 +104,8 @@ def loss(
     squared_error=jnp.sum(mask * squared),
     l0=jnp.sum(mask * active),
     in_window=jnp.sum(mask * jnp.mean(inside, axis=-1)),
-    fired=jnp.sum((latents > 0) * mask[:, None], axis=0),
   )
+  fired = jnp.sum((latents > 0) * mask[:, None], axis=0)
   wake = WAKE * jnp.sum(jnp.where(dead, sae.threshold, 0.0))
   mean = sums.loss / jnp.maximum(sums.tokens, 1)
-  return mean + wake, jax.lax.stop_gradient(sums)
+  return mean + wake, jax.lax.stop_gradient((sums, fired))

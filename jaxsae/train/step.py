@@ -155,13 +155,13 @@ def _update_stack(config, stack: StackState, x, mask, number):
 
   grad = jax.vmap(jax.grad(loss, has_aux=True))
   dead = stack.idle >= (config.sae.wake_after or NEVER)
-  grads, sums = grad(stack.sae, dead, coefficients, targets)
+  grads, (sums, fired) = grad(stack.sae, dead, coefficients, targets)
   rate = optim.learning_rate(config.optim, config.updates, number)
   sae, moments = optim.apply(
     config.optim, stack.sae, grads, stack.moments, rate
   )
   tokens = sums.tokens[0].astype(jnp.int32)
-  idle = jnp.where(sums.fired > 0, 0, stack.idle + tokens)
+  idle = jnp.where(fired > 0, 0, stack.idle + tokens)
   idle = jnp.minimum(idle, MOST_IDLE)
   return stack.replace(sae=sae, moments=moments, idle=idle), sums
 

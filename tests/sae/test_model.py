@@ -65,7 +65,9 @@ def test_folding_leaves_the_same_latents_active_and_scales_the_rest():
 def test_loss_sees_what_the_folded_autoencoder_does():
   sae, x = random_sae(), jax.random.normal(jax.random.key(3), (64, 8))
   mask = (jnp.arange(64) % 3 > 0).astype(jnp.float32)
-  _, sums = loss(sae, x, mask, ALIVE, Penalty(0.1, to_target=False), 0.5, 1.0)
+  _, (sums, fired) = loss(
+    sae, x, mask, ALIVE, Penalty(0.1, to_target=False), 0.5, 1.0
+  )
   folded = fold(sae, 1.0)
   error = jnp.square(folded(x) - x).sum(-1)
   active = (folded.encode(x) > 0).sum(-1)
@@ -76,7 +78,7 @@ def test_loss_sees_what_the_folded_autoencoder_does():
   np.testing.assert_allclose(
     sums.loss, ((error + 0.5 * active) * mask).sum(), rtol=1e-4
   )
-  np.testing.assert_allclose(sums.fired.sum(), sums.l0)
+  np.testing.assert_allclose(fired.sum(), sums.l0)
 
 
 def test_masked_tokens_change_nothing():

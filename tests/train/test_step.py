@@ -145,3 +145,14 @@ def test_a_width_the_mesh_does_not_divide_is_refused(config, replace):
   odd = replace(config, sae__widths=(60,), mesh=MeshConfig(1, 8))
   with pytest.raises(UserError, match=r"mesh\.model=8 does not divide.*60"):
     states.check_widths(odd, meshes.make(odd.mesh))
+
+
+def test_shuffling_costs_no_communication(config, replace):
+  """Over `data`, only sums cross devices: never rows, weights or latents."""
+  wide = replace(config, mesh=MeshConfig(8, 1))
+  mesh, lm, batches, state = start(wide)
+  bucket = loop.next_bucket(wide, mesh, batches)
+  program = steps.compile_step(wide, mesh, state, lm, bucket).as_text()
+  assert "all-reduce" in program
+  for other in ("all-gather", "all-to-all", "collective-permute"):
+    assert other not in program, other
