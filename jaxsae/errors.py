@@ -21,13 +21,16 @@ def exit_on_user_error():
   """Around an entry point: a `UserError` is one line on stderr, and exit 2.
 
   Works as `with exit_on_user_error():` and as `@exit_on_user_error()`. A disk
-  that is full or may not be written ends the same way; every other exception
-  is a bug and keeps its traceback.
+  that is full or may not be written ends the same way, and Ctrl-C with status
+  130, as in a shell; every other exception is a bug and keeps its traceback.
   """
   try:
     yield
   except UserError as error:
     _exit(str(error))
+  except KeyboardInterrupt:
+    print("\ninterrupted; the same command goes on", file=sys.stderr)
+    sys.exit(130)
   except OSError as error:
     if error.errno not in _DISK:
       raise

@@ -34,8 +34,15 @@ def test_a_full_disk_names_the_file(capsys):
 
 
 @pytest.mark.parametrize(
-  "bug", [ValueError("x"), OSError(errno.EBADF, "x"), KeyboardInterrupt()]
+  "bug", [ValueError("x"), OSError(errno.EBADF, "x"), RuntimeError("x")]
 )
 def test_everything_else_passes_through(bug):
   with pytest.raises(type(bug)), exit_on_user_error():
     raises(bug)
+
+
+def test_ctrl_c_has_no_traceback(capsys):
+  with pytest.raises(SystemExit) as stop, exit_on_user_error():
+    raise KeyboardInterrupt
+  assert stop.value.code == 130
+  assert "interrupted" in capsys.readouterr().err

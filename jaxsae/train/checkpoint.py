@@ -14,9 +14,15 @@ _policies = ocp.training.preservation_policies
 
 
 class Checkpoints:
-  """The checkpoints of one run, numbered by step; the newest few are kept."""
+  """The checkpoints of one run, numbered by step.
 
-  def __init__(self, directory, keep: int):
+  Args:
+    directory: where they are.
+    keep: so many of the newest stay. None to read alone: then nothing is ever
+      removed, so a run that is still training can be looked at.
+  """
+
+  def __init__(self, directory, keep: int | None):
     # Orbax wants absolute paths; gs:// and its like are that already.
     local = "://" not in str(directory)
     self.directory = epath.Path(
@@ -26,7 +32,7 @@ class Checkpoints:
     self._orbax = ocp.training.Checkpointer(
       self.directory,
       preservation_policy=_policies.LatestN(keep),
-      cleanup_tmp_directories=True,
+      cleanup_tmp_directories=keep is not None,
     )
 
   @property

@@ -48,7 +48,7 @@ def open_run(path) -> Run:
   """Opens the newest checkpoint of a run, on all devices of this machine."""
   path = epath.Path(path)
   config = workdir.read_config(path)
-  checkpoints = Checkpoints(path / "checkpoints", config.keep_checkpoints)
+  checkpoints = Checkpoints(path / "checkpoints", keep=None)
   if checkpoints.latest is None:
     raise UserError(f"{path} has no checkpoint yet; train it first.")
   mesh = meshes.make(MeshConfig())

@@ -136,6 +136,17 @@ def test_an_opened_run_holds_folded_autoencoders(config):
   assert (active == (sae.encode(x) > 0)).mean() > 0.999
 
 
+def test_looking_at_a_run_removes_nothing(config):
+  """Not even what looks like the rest of a save: it may be under way."""
+  train(config)
+  checkpoints = pathlib.Path(config.workdir) / "checkpoints"
+  rest = checkpoints / "7.orbax-checkpoint-tmp"
+  rest.mkdir()
+  before = sorted(p.name for p in checkpoints.iterdir())
+  assert open_run(config.workdir).step == 6
+  assert sorted(p.name for p in checkpoints.iterdir()) == before
+
+
 def test_a_run_without_a_checkpoint_is_not_opened(config, tmp_path):
   folder = tmp_path / "empty"
   folder.mkdir()
