@@ -54,6 +54,14 @@ def test_eval_export_and_explore(config, command, tmp_path):
   assert "resid.1/64/l0_4" in page.read_text()
 
 
+def test_text_that_is_cut_up_otherwise_is_refused(config, command):
+  train(config)
+  record = pathlib.Path(config.workdir) / "policy.json"
+  record.write_text(record.read_text().replace('"bos": 2', '"bos": 7'))
+  status, _, err = command("eval", config.workdir)
+  assert status == 2 and "bos was 7 and is now 2" in err
+
+
 @pytest.mark.parametrize("action", ["eval", "explore"])
 def test_a_folder_that_is_no_run(command, tmp_path, action):
   status, _, err = command(action, tmp_path / "nothing")

@@ -50,9 +50,9 @@ class Checkpoints:
     Raises:
       UserError: the disk has no room for it; older checkpoints stay.
     """
-    self._check_room(state)
     step = int(state.step)
     if step != self.latest:
+      self._check_room(state)
       # Without force, Orbax skips a save, silently, while another is written.
       self._orbax.save_async(
         step, state, force=True, custom_metadata={"data": data}

@@ -1,6 +1,7 @@
 """A run after training: its autoencoders, and what is made of them."""
 
 import dataclasses
+import functools
 import itertools
 import json
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from jaxsae import data, evals
 from jaxsae import explore as explorer
 from jaxsae import export as exports
 from jaxsae import mesh as meshes
+from jaxsae.data import Corpus
 from jaxsae.errors import UserError
 from jaxsae.lm import Lm, Site, load_lm
 from jaxsae.mesh import MeshConfig
@@ -76,8 +78,9 @@ def _folded(config: TrainConfig, state: TrainState):
 
 def evaluate(run: Run) -> dict[str, evals.Result]:
   """Judges every autoencoder on held-out text; writes `eval/STEP.json`."""
+  batches = functools.partial(_held_out, run, _corpus(run))
   results = evals.evaluate(
-    run.lm, run.saes, _held_out(run), run.config.eval.loss_batches
+    run.lm, run.saes, batches, run.config.eval.loss_batches
   )
   evals.write(results, _record(run), step=run.step)
   return results
@@ -115,11 +118,11 @@ def explore(run: Run) -> epath.Path:
   measured = figures(run)
   for name, target in run.targets.items():
     measured[name]["target_l0"] = target
-  corpus = open_corpus(run.config, run.lm)
+  corpus = _corpus(run)
   report = explorer.survey(
     run.lm,
     run.saes,
-    _held_out(run)(),
+    _held_out(run, corpus),
     corpus.documents,
     measured,
     title=run.path.name,
@@ -134,13 +137,18 @@ def _record(run: Run) -> epath.Path:
   return run.path / "eval" / f"{run.step}.json"
 
 
-def _held_out(run: Run):
-  """Starts anew at each call: the same held-out batches, in the same order."""
+def _corpus(run: Run) -> Corpus:
+  """The run's text, if it is still cut up as it was in training."""
   corpus = open_corpus(run.config, run.lm)
+  workdir.check_policy_of(run.path, corpus.policy)
+  return corpus
+
+
+def _held_out(run: Run, corpus: Corpus):
+  """The held-out batches from the start, in the same order at each call."""
   settings = run.config.eval
-  return lambda: itertools.islice(
-    data.held_out_batches(corpus, settings.batch), settings.batches
-  )
+  batches = data.held_out_batches(corpus, settings.batch)
+  return itertools.islice(batches, settings.batches)
 
 
 def _about(run: Run) -> dict[str, str]:

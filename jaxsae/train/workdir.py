@@ -39,7 +39,7 @@ def claim(config: TrainConfig, policy: TokenPolicy) -> epath.Path:
     path.mkdir(parents=True, exist_ok=True)
     if record.exists():
       _check_same(read_config(path), config, record)
-      check_policy(json.loads((path / "policy.json").read_text()), policy)
+      check_policy_of(path, policy)
     elif any(path.iterdir()):
       raise UserError(
         f"{path} is not empty and holds no run; give --workdir=DIR a new one."
@@ -65,6 +65,16 @@ def read_config(path: epath.Path) -> TrainConfig:
   except ValueError as error:
     raise UserError(f"{record} is not JSON: {error}.") from error
   return overrides.from_json(TrainConfig, data, str(record))
+
+
+def check_policy_of(path: epath.Path, policy: TokenPolicy) -> None:
+  """Raises UserError unless the run's text was cut up in the same way."""
+  record = path / "policy.json"
+  try:
+    saved = dict(json.loads(record.read_text()))
+  except (OSError, ValueError, TypeError) as error:
+    raise UserError(f"{record} can not be read: {error}.") from error
+  check_policy(saved, policy)
 
 
 def write_json(path: epath.Path, data) -> None:
