@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
@@ -15,6 +14,7 @@ from rich.table import Table
 from jaxsae.errors import UserError
 from jaxsae.evals.fidelity import Fidelity, measure_fidelity
 from jaxsae.evals.sparsity import Sparsity, measure_sparsity
+from jaxsae.files import whole_file
 from jaxsae.lm import Lm, Site
 from jaxsae.sae import Sae
 
@@ -147,7 +147,8 @@ def write(results: Mapping[str, Result], path, **about) -> None:
   }
   text = json.dumps(data, indent=2, allow_nan=False) + "\n"
   try:
-    _replace(epath.Path(path), text)
+    with whole_file(epath.Path(path)) as partial:
+      partial.write_text(text)
   except OSError as error:
     raise UserError(
       f"{path} cannot be written ({error.strerror}); choose a place that has"
@@ -250,13 +251,3 @@ def _finite(value):
   """JSON has no NaN."""
   broken = isinstance(value, float) and not math.isfinite(value)
   return None if broken else value
-
-
-def _replace(path: epath.Path, text: str) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-  try:
-    partial.write_text(text)
-    partial.replace(path)
-  finally:
-    partial.unlink(missing_ok=True)

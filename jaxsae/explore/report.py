@@ -18,6 +18,7 @@ import markupsafe
 import numpy as np
 
 from jaxsae.errors import UserError
+from jaxsae.files import whole_file
 
 _HERE = pathlib.Path(__file__).parent
 # The axes of a plot of 340 by 220 pixels.
@@ -113,14 +114,9 @@ def write(report: Report, path: str | os.PathLike) -> None:
   path = pathlib.Path(path)
   # A title may hold half a surrogate pair, which UTF-8 cannot express.
   page = render(report).encode("utf-8", "xmlcharrefreplace")
-  partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with whole_file(path) as partial:
       partial.write_bytes(page)
-      os.replace(partial, path)
-    finally:
-      partial.unlink(missing_ok=True)
   except OSError as error:
     raise UserError(
       f"the report cannot be written to {path} ({error.strerror}); "

@@ -1,12 +1,11 @@
 """A whole sweep in one new folder, in a format that others read."""
 
-import os
 import pathlib
-import shutil
 from collections.abc import Iterable
 
 from jaxsae.errors import UserError
 from jaxsae.export import gemma_scope
+from jaxsae.files import whole_folder
 from jaxsae.lm import Site
 from jaxsae.sae import Sae
 
@@ -37,17 +36,12 @@ def write_all(
   out, layout = pathlib.Path(out), FORMATS[format]
   if out.exists():
     raise UserError(f"{out} exists; remove it or give --out=DIR another name.")
-  partial = out.with_name(out.name + ".partial")
-  shutil.rmtree(partial, ignore_errors=True)
   files = []
-  try:
+  with whole_folder(out) as partial:
     for site, sae, l0 in saes:
       place = _unused(layout.folder(site, sae.width, l0), files)
       layout.write(sae, partial / place / layout.FILE)
       files.append(f"{place}/{layout.FILE}")
-    os.replace(partial, out)
-  finally:
-    shutil.rmtree(partial, ignore_errors=True)
   return files
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsae.errors import UserError
+from jaxsae.files import whole_file
 from jaxsae.lm.sites import GEMMA_SCOPE, Site
 from jaxsae.sae.model import Sae
 
@@ -76,23 +77,13 @@ def write(sae: Sae, path) -> None:
   if path.exists():
     raise UserError(f"{path} exists; remove it or choose another path.")
   try:
-    _write(arrays, path)
+    with whole_file(path) as partial, open(partial, "wb") as file:
+      np.savez(file, **arrays)
   except OSError as error:
     raise UserError(
       f"{path} cannot be written ({error.strerror}); choose a place that has"
       " room and that you may write to."
     ) from error
-
-
-def _write(arrays, path):
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-  try:
-    with open(partial, "wb") as file:
-      np.savez(file, **arrays)
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)
 
 
 def read(path) -> Sae:

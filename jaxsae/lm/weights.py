@@ -1,9 +1,7 @@
 """Language models from disk, straight onto the mesh, and back."""
 
 import json
-import os
 import pathlib
-import shutil
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxsae.errors import UserError
+from jaxsae.files import whole_folder
 from jaxsae.lm import huggingface, sharding
 from jaxsae.lm.config import GemmaConfig
 from jaxsae.lm.lm import Lm
@@ -50,14 +49,8 @@ def save_lm(lm: Lm, path, dtype=jnp.bfloat16) -> None:
   path = pathlib.Path(path)
   if path.exists():
     raise UserError(f"{path} exists; remove it or choose another path.")
-  partial = path.with_name(path.name + ".partial")
-  shutil.rmtree(partial, ignore_errors=True)
-  try:
-    partial.mkdir(parents=True)
+  with whole_folder(path) as partial:
     _write(lm, partial, dtype)
-    os.replace(partial, path)
-  finally:
-    shutil.rmtree(partial, ignore_errors=True)
 
 
 def _read_config(path: pathlib.Path, name: str) -> GemmaConfig:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from tensorboardX import SummaryWriter
 
+from jaxsae.files import whole_file
 from jaxsae.train.config import TrainConfig
 from jaxsae.train.step import Metrics
 
@@ -87,9 +88,8 @@ def _cut(file: epath.Path, step: int) -> epath.Path:
   if file.exists():
     lines = file.read_text().splitlines()
     kept = [x for x in lines if _finished(x, step)]
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text("".join(x + "\n" for x in kept))
-    partial.replace(file)
+    with whole_file(file) as partial:
+      partial.write_text("".join(x + "\n" for x in kept))
   return file
 
 

@@ -12,6 +12,7 @@ from etils import epath
 from jaxsae import overrides
 from jaxsae.data import TokenPolicy, check_policy
 from jaxsae.errors import UserError
+from jaxsae.files import whole_file
 from jaxsae.train.config import TrainConfig
 
 # What may differ between a run and its continuation: none changes the result.
@@ -79,9 +80,8 @@ def check_policy_of(path: epath.Path, policy: TokenPolicy) -> None:
 
 def write_json(path: epath.Path, data) -> None:
   """Writes the file whole, or leaves what was there."""
-  partial = path.with_name(path.name + ".partial")
-  partial.write_text(json.dumps(data, indent=2) + "\n")
-  partial.replace(path)
+  with whole_file(path) as partial:
+    partial.write_text(json.dumps(data, indent=2) + "\n")
 
 
 def _check_same(saved: TrainConfig, now: TrainConfig, record) -> None:
