@@ -1,4 +1,7 @@
-"""The sizes of Gemma 2, one frozen dataclass each."""
+"""The sizes of Gemma 2 and Gemma 3, one frozen dataclass each.
+
+The numbers are those of the official library (google-deepmind/gemma).
+"""
 
 import dataclasses
 
@@ -7,7 +10,10 @@ from jaxsae.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class GemmaConfig:
-  """Everything that fixes the shape and arithmetic of one Gemma 2."""
+  """Everything that fixes the shape and arithmetic of one Gemma.
+
+  The defaults are those of Gemma 2; what only Gemma 3 has comes last.
+  """
 
   vocab_size: int
   num_layers: int
@@ -19,11 +25,15 @@ class GemmaConfig:
   query_pre_attn_scalar: int  # queries are divided by its square root
   window: int = 4096  # of the local layers, in tokens
   context: int = 8192  # longest sequence the model was trained on
-  attn_softcap: float = 50.0
-  final_softcap: float = 30.0
+  attn_softcap: float | None = 50.0
+  final_softcap: float | None = 30.0
   rope_base: float = 10_000.0
   norm_eps: float = 1e-6
   transpose_gating: bool = True  # layout of the gating weights: [2, F, D]
+  locals_per_global: int = 1  # so many local layers, then a global one
+  qk_norm: bool = False  # queries and keys pass a norm before RoPE
+  global_rope_base: float = 10_000.0  # of the global layers
+  global_rope_scale: float = 1.0  # positions are divided by it in those
 
   def __post_init__(self):
     if self.num_heads % self.num_kv_heads:
@@ -42,8 +52,8 @@ class GemmaConfig:
     return self.query_pre_attn_scalar**-0.5
 
   def is_local(self, layer: int) -> bool:
-    """Local and global attention alternate; the first layer is local."""
-    return layer % 2 == 0
+    """Whether attention in this layer sees only the window before a token."""
+    return (layer + 1) % (self.locals_per_global + 1) != 0
 
 
 def gemma2_2b() -> GemmaConfig:
@@ -103,3 +113,97 @@ def gemma2_tiny() -> GemmaConfig:
     window=64,
     context=256,
   )
+
+
+def gemma3_270m() -> GemmaConfig:
+  """Gemma 3 270M: 18 layers, text only."""
+  return _gemma3(
+    num_layers=18,
+    embed_dim=640,
+    hidden_dim=2048,
+    num_heads=4,
+    num_kv_heads=1,
+    window=512,
+    context=32_768,
+  )
+
+
+def gemma3_1b() -> GemmaConfig:
+  """Gemma 3 1B: 26 layers, text only."""
+  return _gemma3(
+    num_layers=26,
+    embed_dim=1152,
+    hidden_dim=6912,
+    num_heads=4,
+    num_kv_heads=1,
+    window=512,
+    context=32_768,
+  )
+
+
+def gemma3_4b() -> GemmaConfig:
+  """The text tower of Gemma 3 4B: 34 layers."""
+  return _gemma3(
+    num_layers=34,
+    embed_dim=2560,
+    hidden_dim=10_240,
+    num_heads=8,
+    num_kv_heads=4,
+    global_rope_scale=8.0,
+  )
+
+
+def gemma3_12b() -> GemmaConfig:
+  """The text tower of Gemma 3 12B: 48 layers."""
+  return _gemma3(
+    num_layers=48,
+    embed_dim=3840,
+    hidden_dim=15_360,
+    num_heads=16,
+    num_kv_heads=8,
+    global_rope_scale=8.0,
+  )
+
+
+def gemma3_27b() -> GemmaConfig:
+  """The text tower of Gemma 3 27B; queries scale by embed_dim / num_heads."""
+  return _gemma3(
+    num_layers=62,
+    embed_dim=5376,
+    hidden_dim=21_504,
+    num_heads=32,
+    num_kv_heads=16,
+    head_dim=128,
+    query_pre_attn_scalar=5376 // 32,
+    global_rope_scale=8.0,
+  )
+
+
+def _gemma3(**sizes) -> GemmaConfig:
+  """What all sizes of Gemma 3 share, with those that differ filled in."""
+  shared = {
+    "vocab_size": 262_144,
+    "head_dim": 256,
+    "query_pre_attn_scalar": 256,
+    "window": 1024,
+    "context": 131_072,
+    "attn_softcap": None,
+    "final_softcap": None,
+    "locals_per_global": 5,
+    "qk_norm": True,
+    "global_rope_base": 1_000_000.0,
+  }
+  return GemmaConfig(**shared | sizes)
+
+
+# Every published size by its name, as in `gemma2-9b`.
+PUBLISHED = {
+  "gemma2-2b": gemma2_2b,
+  "gemma2-9b": gemma2_9b,
+  "gemma2-27b": gemma2_27b,
+  "gemma3-270m": gemma3_270m,
+  "gemma3-1b": gemma3_1b,
+  "gemma3-4b": gemma3_4b,
+  "gemma3-12b": gemma3_12b,
+  "gemma3-27b": gemma3_27b,
+}

@@ -1,11 +1,12 @@
-"""Gemma 2 in Flax, with the official library's module and parameter names.
+"""Gemma 2 and 3 in Flax, with the official library's names.
 
-Because the names and shapes are the official ones, official checkpoints
-restore without conversion. The blocks are a plain Python loop: taps are calls
-in the model's own code, and a forward pass can stop after any block.
+Because modules and parameters have the official names and shapes, official
+checkpoints restore without conversion. The blocks are a plain Python loop:
+taps are calls in the model's own code, and a forward pass can stop after any
+block.
 
-Shapes: B batch, T time, D embed_dim, N query heads, K key/value heads, G = N/K
-query heads that share one key, H head_dim, F hidden_dim, V vocabulary.
+Shapes: B batch, T time, D embed_dim, N query heads, K key/value heads,
+H head_dim, F hidden_dim, V vocabulary, S columns of the cache.
 """
 
 from collections.abc import Callable
@@ -13,13 +14,28 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import struct
+from jax.sharding import Mesh
 
+from jaxsae.lm.attention import Row, apply_rope, attend, soft_cap
 from jaxsae.lm.config import GemmaConfig
+from jaxsae.lm.sharding import keep_rows_over_data
 
 # `tap(where, layer, x) -> x` sees every site and may replace what flows on.
 Tap = Callable[[str, int, jax.Array], jax.Array]
 
-MASKED = -2.3819763e38  # the official value; softmax turns it into exactly 0
+
+@struct.dataclass
+class Columns:
+  """The columns of a cache of keys and values, when there is one.
+
+  Attributes:
+    row: of all S columns, those being written included.
+    start: int [], where this call's T tokens go.
+  """
+
+  row: Row
+  start: jax.Array
 
 
 def pass_through(where: str, layer: int, x: jax.Array) -> jax.Array:
@@ -32,42 +48,45 @@ class Gemma(nn.Module):
   """The whole transformer."""
 
   config: GemmaConfig
+  mesh: Mesh | None = None  # over which rows, heads and weights are split
 
-  @nn.compact
-  def __call__(
+  def setup(self):
+    layers = range(self.config.num_layers)
+    self.embedder = Embedder(self.config)
+    self.layer = [Block(self.config, i, self.mesh) for i in layers]
+    self.final_norm = RMSNorm(self.config)
+
+  def __call__(self, tokens: jax.Array, row: Row, **options) -> jax.Array:
+    """Logits [B, T, V] in float32; arguments as of `stream`."""
+    return self.unembed(self.stream(tokens, row, **options))
+
+  def stream(
     self,
     tokens: jax.Array,
-    segments: jax.Array,
-    positions: jax.Array,
+    row: Row,
     tap: Tap = pass_through,
     num_blocks: int | None = None,
+    columns: Columns | None = None,
   ) -> jax.Array:
-    """Runs the model.
+    """The residual stream [B, T, D] after the last block that runs.
 
     Args:
       tokens: int [B, T].
-      segments: int [B, T]; a token attends only within its own segment.
-      positions: int [B, T], counted from 0 in each segment.
+      row: the tokens' segments and positions.
       tap: called at each site.
-      num_blocks: stop after so many blocks, without logits; None runs it all.
-
-    Returns:
-      Logits [B, T, V] in float32, or the residual stream [B, T, D] when
-      `num_blocks` is given.
+      num_blocks: stop after so many blocks; None runs them all.
+      columns: attend to the Flax collection "cache" as well, and write to it;
+        None: the tokens attend only to each other.
     """
-    embedder = Embedder(self.config, name="embedder")
-    x = embedder.encode(tokens)
-    for layer in range(self._depth(num_blocks)):
-      block = Block(self.config, layer, name=f"layer_{layer}")
-      x = block(x, segments, positions, tap)
-    if num_blocks is not None:
-      return x
-    x = RMSNorm(self.config, name="final_norm")(x)
-    logits = embedder.decode(x)
-    return soft_cap(logits, self.config.final_softcap)
+    x = keep_rows_over_data(self.embedder.encode(tokens), self.mesh)
+    for block in self.layer[:num_blocks]:
+      x = keep_rows_over_data(block(x, row, tap, columns), self.mesh)
+    return x
 
-  def _depth(self, num_blocks: int | None) -> int:
-    return self.config.num_layers if num_blocks is None else num_blocks
+  def unembed(self, x: jax.Array) -> jax.Array:
+    """Residual stream [B, T, D] → logits [B, T, V] in float32."""
+    logits = self.embedder.decode(self.final_norm(x))
+    return soft_cap(logits, self.config.final_softcap)
 
 
 class Embedder(nn.Module):
@@ -98,14 +117,15 @@ class Block(nn.Module):
 
   config: GemmaConfig
   layer: int
+  mesh: Mesh | None
 
   @nn.compact
-  def __call__(self, x, segments, positions, tap):
+  def __call__(self, x, row, tap, columns):
     norm = lambda name: RMSNorm(self.config, name=name)
-    attention = Attention(self.config, self.layer, name="attn")
+    attention = Attention(self.config, self.layer, self.mesh, name="attn")
     mlp = FeedForward(self.config, name="mlp")
 
-    y = attention(norm("pre_attention_norm")(x), segments, positions, tap)
+    y = attention(norm("pre_attention_norm")(x), row, tap, columns)
     x = x + norm("post_attention_norm")(y)
     y = norm("post_ffw_norm")(mlp(norm("pre_ffw_norm")(x)))
     x = x + tap("mlp", self.layer, y)
@@ -113,22 +133,23 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-  """Grouped-query attention with RoPE, a soft cap and maybe a window."""
+  """Grouped-query attention with RoPE, and maybe a soft cap or a window."""
 
   config: GemmaConfig
   layer: int
+  mesh: Mesh | None
 
   @nn.compact
-  def __call__(self, x, segments, positions, tap):
+  def __call__(self, x, row, tap, columns):
     c = self.config
     q, k, v = self._project(x)
-    q = apply_rope(q, positions, c.rope_base) * c.query_scale
-    k = apply_rope(k, positions, c.rope_base)
+    if c.qk_norm:
+      q = RMSNorm(c, name="_query_norm")(q)
+      k = RMSNorm(c, name="_key_norm")(k)
+    q = self._rotate(q, row.positions) * c.query_scale
+    k = self._rotate(k, row.positions)
 
-    mask = attention_mask(
-      segments, positions, c.window if c.is_local(self.layer) else None
-    )
-    heads = attend(q, k, v, mask, c.attn_softcap)  # [B, T, N, H]
+    heads = self._attend(q, k, v, row, columns)  # [B, T, N, H]
 
     flat = tap("attn", self.layer, heads.reshape(*heads.shape[:2], -1))
     heads = flat.reshape(heads.shape)
@@ -146,6 +167,50 @@ class Attention(nn.Module):
     q = Einsum(q_shape, name="q_einsum")("BTD,NDH->BTNH", x)
     k, v = Einsum(kv_shape, name="kv_einsum")("BTD,SKDH->SBTKH", x)
     return q, k, v
+
+
+  def _rotate(self, x, positions):
+    c = self.config
+    if c.is_local(self.layer):
+      return apply_rope(x, positions, c.rope_base)
+    return apply_rope(x, positions, c.global_rope_base, c.global_rope_scale)
+
+  def _attend(self, q, k, v, row, columns):
+    c = self.config
+    how = {
+      "window": c.window if c.is_local(self.layer) else None,
+      "softcap": c.attn_softcap,
+    }
+    if columns is not None:
+      k = self._write("key", k, columns.start)
+      v = self._write("value", v, columns.start)
+      return attend(q, k, v, row, columns.row, **how)
+    return self._attend_to_itself(q, k, v, row, how)
+
+  def _write(self, name, new, start):
+    """Puts `new` into the cache; returns all S columns."""
+    kept = self.get_variable("cache", name)
+    kept = jax.lax.dynamic_update_slice_in_dim(kept, new, start, axis=1)
+    self.put_variable("cache", name, kept)
+    return kept
+
+  def _attend_to_itself(self, q, k, v, row, how):
+    plain = lambda q, k, v, row: attend(q, k, v, row, row, **how)
+    time, head_dim = q.shape[1], q.shape[-1]
+    if time % 128 or head_dim % 128:  # not for the kernel, so not imported
+      return plain(q, k, v, row)
+    from jaxsae.lm import splash
+
+    return jax.lax.platform_dependent(
+      q,
+      k,
+      v,
+      row,
+      tpu=lambda q, k, v, row: splash.attend(
+        q, k, v, row.segments, mesh=self.mesh, **how
+      ),
+      default=plain,
+    )
 
 
 class FeedForward(nn.Module):
@@ -198,46 +263,3 @@ class Einsum(nn.Module):
 def fan_in_normal(fan_in: int):
   """Normal initialiser with variance 1 / fan_in."""
   return nn.initializers.normal(fan_in**-0.5)
-
-
-def soft_cap(x: jax.Array, cap: float) -> jax.Array:
-  """Squashes x smoothly into (-cap, cap)."""
-  return jnp.tanh(x / cap) * cap
-
-
-def apply_rope(x: jax.Array, positions: jax.Array, base: float) -> jax.Array:
-  """Rotates halves of each head by its position; x [B, T, N, H]."""
-  half = x.shape[-1] // 2
-  timescale = base ** (jnp.arange(half, dtype=jnp.float32) / half)
-  angle = positions[..., None, None] / timescale[None, None, None, :]
-  sin, cos = jnp.sin(angle), jnp.cos(angle)
-  first, second = jnp.split(x, 2, axis=-1)
-  rotated = [first * cos - second * sin, second * cos + first * sin]
-  return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
-
-
-def attention_mask(
-  segments: jax.Array, positions: jax.Array, window: int | None
-) -> jax.Array:
-  """Who may attend to whom: bool [B, T, S] for queries T and keys S.
-
-  Positions count up within a segment, so `key position ≤ query position` in
-  the same segment is causality.
-  """
-  query, key = positions[:, :, None], positions[:, None, :]
-  mask = (segments[:, :, None] == segments[:, None, :]) & (key <= query)
-  if window is not None:
-    mask &= key > query - window
-  return mask
-
-
-def attend(q, k, v, mask, softcap) -> jax.Array:
-  """Soft-capped grouped attention; q [B,T,N,H], k and v [B,S,K,H]."""
-  batch, time, heads, head_dim = q.shape
-  q = q.reshape(batch, time, k.shape[2], -1, head_dim)
-  logits = jnp.einsum("BTKGH,BSKH->BKGTS", q, k)
-  logits = soft_cap(logits, softcap)
-  logits = jnp.where(mask[:, None, None], logits, MASKED)
-  probs = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-  out = jnp.einsum("BKGTS,BSKH->BTKGH", probs, v)
-  return out.reshape(batch, time, heads, head_dim)

@@ -7,6 +7,7 @@ table. Shapes: N heads, K key/value heads, D embed_dim, H head_dim, F hidden.
 
 import dataclasses
 import math
+import typing
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -177,10 +178,11 @@ def _rope_base(data: dict):
 
 
 def _check_number(field: dataclasses.Field, value, where: str) -> None:
-  kinds = (int, float) if field.type is float else (int,)
+  number = float in (field.type, *typing.get_args(field.type))
+  kinds = (int, float) if number else (int,)
   if type(value) not in kinds or not 0 < value < math.inf:
     name = _FIELDS.get(field.name, "rope_theta")
-    what = "number" if field.type is float else "whole number"
+    what = "number" if number else "whole number"
     raise UserError(f"{name} in {where} is {value!r}, not a positive {what}.")
 
 

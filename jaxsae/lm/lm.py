@@ -4,8 +4,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
+from jax.sharding import Mesh
 
+from jaxsae.errors import UserError
+from jaxsae.lm.attention import Row
 from jaxsae.lm.config import GemmaConfig
 from jaxsae.lm.gemma import Gemma, Tap, pass_through
 from jaxsae.lm.tokenizer import Tokenizer
@@ -20,12 +24,14 @@ class Lm:
     config: sizes.
     tokenizer: text ⇄ token ids, or None if the weights came without one.
     name: what it was loaded as.
+    mesh: over which the parameters lie, or None on one device.
   """
 
   params: Any
   config: GemmaConfig = struct.field(pytree_node=False)
   tokenizer: Tokenizer | None = struct.field(pytree_node=False, default=None)
   name: str = struct.field(pytree_node=False, default="")
+  mesh: Mesh | None = struct.field(pytree_node=False, default=None)
 
   def logits(self, tokens, segments=None, positions=None) -> jax.Array:
     """Next-token logits [B, T, V] in float32 for tokens int [B, T]."""
@@ -39,14 +45,49 @@ class Lm:
     tap: Tap = pass_through,
     num_blocks: int | None = None,
   ) -> jax.Array:
-    """`Gemma.__call__`; by default each row of tokens is one document."""
+    """Logits [B, T, V], or [B, T, D] after `num_blocks` blocks if given.
+
+    By default each row of tokens is one document.
+
+    Raises:
+      UserError: a row is longer than the model's context, or a token is not
+        in its vocabulary (looked up only outside of `jit`).
+    """
+    self.check(tokens)
     if segments is None:
       segments = jnp.ones_like(tokens)
     if positions is None:
       positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    return Gemma(self.config).apply(
-      {"params": self.params}, tokens, segments, positions, tap, num_blocks
+    model = Gemma(self.config, self.mesh)
+    method = model.__call__ if num_blocks is None else model.stream
+    return model.apply(
+      {"params": self.params},
+      tokens,
+      Row(segments, positions),
+      tap=tap,
+      num_blocks=num_blocks,
+      method=method,
     )
+
+  def check(self, tokens: jax.Array) -> None:
+    """Raises UserError unless the model can read tokens [B, T]."""
+    longest, size = self.config.context, self.config.vocab_size
+    if tokens.shape[1] > longest:
+      raise UserError(
+        f"Rows of {tokens.shape[1]} tokens are longer than the context of"
+        f" {self.name or 'the language model'}, {longest}; shorten them."
+      )
+    if not _can_be_looked_at(tokens):
+      return
+    ids = np.asarray(tokens)
+    least, most = ids.min(initial=0), ids.max(initial=0)
+    if least < 0 or most >= size:
+      wrong = least if least < 0 else most
+      raise UserError(
+        f"Token {wrong} is not in the vocabulary of"
+        f" {self.name or 'the language model'}, whose ids are 0 to {size - 1};"
+        " use its own tokenizer."
+      )
 
   def text_mask(self, tokens: jax.Array, segments: jax.Array) -> jax.Array:
     """1.0 where a token is text, 0.0 for padding, BOS and EOS; [B, T]."""
@@ -58,7 +99,14 @@ class Lm:
     return mask.astype(jnp.float32)
 
 
+def _can_be_looked_at(x) -> bool:
+  """Whether this process knows all of x now."""
+  if isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer):
+    return x.is_fully_addressable
+  return not isinstance(x, jax.core.Tracer)
+
+
 def init_params(config: GemmaConfig, key: jax.Array) -> Any:
   """Fresh float32 parameters."""
-  row = jnp.zeros((1, 1), jnp.int32)
-  return Gemma(config).init(key, row, row + 1, row)["params"]
+  one = jnp.zeros((1, 1), jnp.int32)
+  return Gemma(config).init(key, one, Row(one, one))["params"]

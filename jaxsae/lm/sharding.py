@@ -1,59 +1,110 @@
-"""How the language model's weights lie on a ('data', 'model') mesh.
+"""How the language model lies on a ('data', 'model') mesh.
 
-Tensor parallelism: heads, MLP and vocabulary are split over `model`; norms
-are copied everywhere, and so is everything over `data`.
+Tensor parallelism: heads, MLP and vocabulary are split over `model`. With
+`fsdp` the other large axis, the residual stream's, is split over `data` as
+well, and each layer's weights are gathered when it runs. Norms are everywhere.
 """
 
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from collections.abc import Callable
+
+import jax
+from jax.sharding import (
+  Mesh,
+  NamedSharding,
+  PartitionSpec,
+  Sharding,
+  SingleDeviceSharding,
+)
 
 from jaxsae.errors import UserError
 from jaxsae.lm.config import GemmaConfig
 
-P = PartitionSpec
+Path = tuple[str, ...]  # of a leaf in the official parameter tree
+
+# The axes of each parameter: V vocabulary, D embed_dim, N query heads, K
+# key/value heads, H head_dim, F hidden_dim, S a stack of two or three.
+_AXES = {
+  "input_embedding": "VD",
+  "q_einsum": "NDH",
+  "kv_einsum": "SKDH",
+  "qkv_einsum": "SNDH",
+  "attn_vec_einsum": "NHD",
+  "linear": "FD",
+}
+_SIZES = {
+  "N": "num_heads",
+  "K": "num_kv_heads",
+  "F": "hidden_dim",
+  "V": "vocab_size",
+}
 
 
-def spec(path: tuple[str, ...], config: GemmaConfig) -> PartitionSpec:
+def spec(path: Path, config: GemmaConfig, fsdp: bool = False) -> PartitionSpec:
   """The spec of one parameter by its path in the official tree."""
-  for name, partition in _specs(config).items():
+  gating = "SFD" if config.transpose_gating else "SDF"
+  for name, axes in (_AXES | {"gating_einsum": gating}).items():
     if name in path:
-      return partition
-  return P()
+      return PartitionSpec(*(_over(axis, config, fsdp) for axis in axes))
+  return PartitionSpec()
 
 
-def _specs(config):
-  gating = (None, "model", None)  # [2, F, D]
-  if not config.transpose_gating:
-    gating = (None, None, "model")  # [2, D, F]
-  return {
-    "input_embedding": P("model", None),  # [V, D]
-    "q_einsum": P("model", None, None),  # [N, D, H]
-    "kv_einsum": P(None, "model", None, None),  # [2, K, D, H]
-    "qkv_einsum": P(None, "model", None, None),  # [3, N, D, H]
-    "attn_vec_einsum": P("model", None, None),  # [N, H, D]
-    "gating_einsum": P(*gating),
-    "linear": P("model", None),  # [F, D]
-  }
+def _over(axis: str, config: GemmaConfig, fsdp: bool) -> str | None:
+  """The mesh axis over which an axis of a parameter is split."""
+  if axis == "D" and fsdp:
+    return "data"
+  return "model" if axis in _split(config) else None
 
 
-def check_divides(config: GemmaConfig, model: int) -> None:
-  """Raises UserError unless `model` devices can share every split axis."""
-  for what in ("num_kv_heads", "num_heads", "hidden_dim", "vocab_size"):
-    size = getattr(config, what)
-    if size % model:
-      works = [n for n in range(1, size + 1) if _all_divide(config, n)]
-      raise UserError(
-        f"--mesh.model={model} does not divide the language model's"
-        f" {what}={size}; use {' or '.join(map(str, works))}."
-      )
+def _split(config: GemmaConfig) -> str:
+  """The axes split over `model`; a single key head is everybody's."""
+  return "NFV" if config.num_kv_heads == 1 else "NKFV"
 
 
-def _all_divide(config, n):
-  sizes = (config.num_kv_heads, config.hidden_dim, config.vocab_size)
-  return all(size % n == 0 for size in sizes)
+def placement(
+  config: GemmaConfig, mesh: Mesh | None, fsdp: bool = False
+) -> Callable[[Path], Sharding]:
+  """Path of a parameter → where it lies; without a mesh, the first device.
+
+  Raises:
+    UserError: the mesh does not divide the model; it names what would.
+  """
+  if mesh is None:
+    device = SingleDeviceSharding(jax.devices()[0])
+    return lambda path: device
+  check_divides(config, mesh, fsdp)
+  return lambda path: NamedSharding(mesh, spec(path, config, fsdp))
 
 
-def sharding(
-  mesh: Mesh, path: tuple[str, ...], config: GemmaConfig
-) -> NamedSharding:
-  """The sharding of one parameter on the mesh."""
-  return NamedSharding(mesh, spec(path, config))
+def check_divides(config: GemmaConfig, mesh: Mesh, fsdp: bool = False) -> None:
+  """Raises UserError unless the mesh can share every split axis."""
+  for axis in _split(config):
+    what = _SIZES[axis]
+    sizes = [getattr(config, _SIZES[axis]) for axis in _split(config)]
+    if getattr(config, what) % mesh.shape["model"]:
+      _refuse("model", what, getattr(config, what), mesh, sizes)
+  if fsdp and config.embed_dim % mesh.shape["data"]:
+    _refuse("data", "embed_dim", config.embed_dim, mesh, [config.embed_dim])
+
+
+def _refuse(axis, what, size, mesh, sizes):
+  works = [
+    str(n)
+    for n in range(1, min(sizes) + 1)
+    if all(size % n == 0 for size in sizes)
+  ]
+  raise UserError(
+    f"--mesh.{axis}={mesh.shape[axis]} does not divide the language model's"
+    f" {what}={size}; use {' or '.join(works)}."
+  )
+
+
+def keep_rows_over_data(x: jax.Array, mesh: Mesh | None) -> jax.Array:
+  """Tells the compiler that x [B, T, D] stays split by rows alone.
+
+  Otherwise it may split D where the weights are, and move activations where
+  it should move weights.
+  """
+  if mesh is None or x.shape[0] % mesh.shape["data"]:
+    return x
+  where = NamedSharding(mesh, PartitionSpec("data", None, None))
+  return jax.lax.with_sharding_constraint(x, where)

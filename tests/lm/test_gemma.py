@@ -10,7 +10,7 @@ import pytest
 from jaxsae import lm as lms
 from jaxsae.errors import UserError
 from jaxsae.lm import Lm, Site, capture, init_params, save_lm
-from jaxsae.lm.gemma import attention_mask
+from jaxsae.lm.attention import Row, attention_mask
 from jaxsae.lm.sites import HUGGING_FACE, WHERE
 
 logits = jax.jit(Lm.logits)  # an eager pass compiles each operation by itself
@@ -120,7 +120,7 @@ def test_the_official_model_computes_the_same_packed(lm, tokens, official):
     lm,
     tokens,
     positions=positions,
-    attention_mask=attention_mask(segments, positions, None),
+    attention_mask=attention_mask(*[Row(segments, positions)] * 2),
   )
   close(logits(lm, tokens, segments, positions), theirs)
 

@@ -1,0 +1,96 @@
+"""Attention on TPU: JAX's own fused kernel, on each device's share of heads.
+
+The kernel never forms the [T, T] matrix of logits. It masks by column, which
+is the same as masking by position because a segment's tokens are neighbours.
+"""
+
+from collections.abc import Callable
+
+import jax
+from jax.experimental.pallas.ops.tpu import splash_attention as kernels
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+LANES = 128  # of the vector unit; the kernel's blocks are made of them
+BLOCKS = (512, 256, 128)  # the first that divides the row is taken
+
+
+def fits(time: int, head_dim: int) -> bool:
+  """Whether the kernel takes rows and heads of these sizes."""
+  return time % LANES == 0 and head_dim % LANES == 0
+
+
+def attend(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  segments: jax.Array,
+  *,
+  window: int | None,
+  softcap: float | None,
+  mesh: Mesh | None = None,
+  interpret: bool = False,
+) -> jax.Array:
+  """What `attention.attend` computes, for rows that attend to themselves.
+
+  Args:
+    q: [B, T, N, H], scaled; T and H are multiples of 128.
+    k: [B, T, K, H].
+    v: [B, T, K, H].
+    segments: int [B, T].
+    window: how many tokens back a query sees, itself included; None: all.
+    softcap: of the logits; None: none.
+    mesh: over which rows and heads are split; None: one device.
+    interpret: run the kernel's steps one by one, on any device.
+
+  Returns:
+    [B, T, N, H]
+  """
+  block = next(size for size in BLOCKS if q.shape[1] % size == 0)
+
+  def on_one_device(q, k, v, segments):
+    kernel = _kernel(q.shape, block, window, softcap, interpret)
+    turn = lambda x: x.swapaxes(1, 2)  # the kernel wants [N, T, H]
+    ids = kernels.SegmentIds(segments, segments)
+    return turn(jax.vmap(kernel)(turn(q), turn(k), turn(v), ids))
+
+  return _over(mesh, len(q), on_one_device)(q, k, v, segments)
+
+
+def _kernel(shape, block, window, softcap, interpret):
+  _, time, heads, _ = shape
+  if window is None:
+    mask = kernels.CausalMask((time, time))
+  else:
+    mask = kernels.LocalMask((time, time), (window - 1, 0), offset=0)
+  return kernels.make_splash_mha(
+    kernels.MultiHeadMask([mask] * heads),
+    block_sizes=kernels.BlockSizes(
+      block_q=block,
+      block_kv=block,
+      block_q_dkv=block,
+      block_kv_dkv=block,
+      block_q_dq=block,
+      block_kv_dq=block,
+    ),
+    head_shards=1,
+    q_seq_shards=1,
+    attn_logits_soft_cap=softcap,
+    interpret=interpret,
+  )
+
+
+def _over(mesh: Mesh | None, rows: int, function: Callable) -> Callable:
+  """The function on each device's rows and heads; the compiler cannot split
+  a kernel by itself."""
+  if mesh is None:
+    return function
+  batch = "data" if rows % mesh.shape["data"] == 0 else None
+  heads, ids = P(batch, None, "model", None), P(batch, None)
+  return jax.shard_map(
+    function,
+    mesh=mesh,
+    in_specs=(heads, heads, heads, ids),
+    out_specs=heads,
+    check_vma=False,  # pallas does not tell over which axes its output varies
+  )
