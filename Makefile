@@ -17,7 +17,7 @@ help: ## list the targets
 quickstart: $(VENV)/.core ## set up, train, evaluate and make a report
 	@$(BIN)/python experiments/quickstart.py --workdir=runs/quickstart
 
-test: $(VENV)/.full browser lint ## set up, check style, run every test
+test: $(VENV)/.full $(VENV)/.tpu browser lint ## set up, check style, run every test
 	@$(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/.full ## check style
@@ -29,6 +29,8 @@ lock: $(VENV)/.uv ## renew requirements*.txt from requirements.in and setup.py
 	  --output-file requirements.txt > /dev/null
 	@$(COMPILE) setup.py --constraints requirements.txt \
 	  --output-file requirements-core.txt > /dev/null
+	@$(COMPILE) setup.py --extra tpu --constraints requirements.txt \
+	  --output-file requirements-tpu.txt > /dev/null
 
 clean: ## remove .venv and caches; runs/ stays
 	@rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build *.egg-info
@@ -57,6 +59,16 @@ $(VENV)/.full: $(VENV)/.uv requirements.txt setup.py
 	  --constraint requirements.txt torch
 	@$(INSTALL) --requirements requirements.txt
 	@$(INSTALL) --no-deps --editable .
+	@touch $@
+
+# The TPU's compiler, for the tests that compile for a TPU without one. It lies
+# apart: where JAX finds it, JAX looks for a TPU and complains if there is none.
+$(VENV)/.tpu: $(VENV)/.uv requirements-tpu.txt
+	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
+	  echo "Fetching the TPU compiler."; \
+	  $(INSTALL) --target $(VENV)/tpu --no-deps \
+	    "$$(grep -o '^libtpu==[0-9.]*' requirements-tpu.txt)"; \
+	fi
 	@touch $@
 
 # The report is tested in a real browser; without one, those tests fail.

@@ -22,6 +22,8 @@ CORE = [
 EXTRAS = {
   "tpu": ["jax[tpu]", "gcsfs", "requests"],
   "cuda": ["jax[cuda13]"],
+  "gcs": ["gcsfs"],
+  "huggingface": ["tokenizers>=0.20"],
   # gemma 3.3 imports neither with a later kauldron nor with JAX 0.10.2, and
   # kauldron reaches into what typeguard changed after 4.4.
   "gemma": [
@@ -31,12 +33,15 @@ EXTRAS = {
     "typeguard==4.4.*",
   ],
   "test": [
+    "gcp-storage-emulator",
+    "gcsfs",
     "hypothesis",
     "pytest",
     "pytest-xdist",
     "ruff",
     "sae-lens>=6.54",
     "selenium>=4.51",
+    "tokenizers>=0.20",
     "torch>=2.13",
     "transformers>=5",
   ],

@@ -5,5 +5,6 @@ from jaxsae.lm import Lm as Lm
 from jaxsae.lm import Site as Site
 from jaxsae.lm import capture as capture
 from jaxsae.lm import edit as edit
+from jaxsae.lm import generate as generate
 from jaxsae.lm import load_lm as load_lm
 from jaxsae.sae import Sae as Sae

@@ -29,7 +29,7 @@ FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 HOMES = {
   "flax.linen": ["jaxsae.lm"],
   "optax": ["jaxsae.train", "experiments.pretrain_tiny"],
-  "orbax": ["jaxsae.train.checkpoint", "jaxsae.lm.weights"],
+  "orbax": ["jaxsae.train.checkpoint", "jaxsae.lm.formats.orbax_tree"],
   "grain": ["jaxsae.data"],
 }
 

@@ -7,6 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LOCKS = ["requirements.txt", "requirements-core.txt"]
+TPU = "requirements-tpu.txt"
 
 
 def pins(name):
@@ -19,7 +20,7 @@ def names(name):
   return {pin.partition("==")[0] for pin in pins(name)}
 
 
-@pytest.mark.parametrize("lock", [*LOCKS, "requirements.in"])
+@pytest.mark.parametrize("lock", [*LOCKS, TPU, "requirements.in"])
 def test_each_line_is_a_released_version(lock):
   # No address, local path, option or local build such as 2.13.0+cpu.
   released = re.compile(r"[a-z0-9._-]+==[0-9][a-z0-9.]*( ; [^/]+)?")
@@ -31,6 +32,16 @@ def test_the_core_is_part_of_the_full_lock():
   assert names(LOCKS[1]) < names(LOCKS[0])
   versions = {pin.partition(" ;")[0] for pin in pins(LOCKS[0])}
   assert {pin.partition(" ;")[0] for pin in pins(LOCKS[1])} <= versions
+
+
+def test_a_tpu_gets_the_tested_versions():
+  assert names(LOCKS[1]) | {"libtpu", "gcsfs"} <= names(TPU)
+  both = names(TPU) & names(LOCKS[0])
+  versions = {pin.partition(" ;")[0] for pin in pins(LOCKS[0])}
+  for pin in pins(TPU):
+    assert pin.partition("==")[0] not in both or (
+      pin.partition(" ;")[0] in versions
+    )
 
 
 def test_the_full_lock_has_the_chosen_versions():

@@ -1,4 +1,4 @@
-"""The language model: Gemma 2 in Flax, with taps at every site."""
+"""The language model: Gemma 2 and 3 in Flax, with taps at every site."""
 
 from jaxsae.lm.config import GemmaConfig as GemmaConfig
 from jaxsae.lm.config import gemma2_2b as gemma2_2b
@@ -8,6 +8,7 @@ from jaxsae.lm.config import gemma2_tiny as gemma2_tiny
 from jaxsae.lm.forward import capture as capture
 from jaxsae.lm.forward import edit as edit
 from jaxsae.lm.forward import run as run
+from jaxsae.lm.generation import generate as generate
 from jaxsae.lm.lm import Lm as Lm
 from jaxsae.lm.lm import init_params as init_params
 from jaxsae.lm.loss import next_token_loss as next_token_loss

@@ -4,6 +4,9 @@ from collections.abc import Callable, Mapping
 
 import jax
 
+from jaxsae.errors import UserError
+from jaxsae.lm.config import GemmaConfig
+from jaxsae.lm.gemma import Tap
 from jaxsae.lm.lm import Lm
 from jaxsae.lm.sites import Site
 
@@ -32,14 +35,37 @@ def run(
   Returns:
     Logits [B, T, V], or the residual stream [B, T, D] if `num_blocks` is given.
   """
+  tap = make_tap(edits, lm.config)
+  return lm.apply(tokens, segments, positions, tap, num_blocks)
+
+
+def make_tap(edits: Mapping[Site, Edit], config: GemmaConfig) -> Tap:
+  """The tap that puts each site's activation through its edit.
+
+  What flows on has the activation's own dtype, whatever the edit computes in.
+
+  Raises:
+    UserError: the model lacks a site; or, when the tap is called, an edit
+      changes the shape.
+  """
   for site in edits:
-    site.check(lm.config)
+    site.check(config)
 
   def tap(where, layer, x):
-    edit = edits.get(Site(where, layer))
-    return x if edit is None else edit(x)
+    site = Site(where, layer)
+    return _apply(edits[site], site, x) if site in edits else x
 
-  return lm.apply(tokens, segments, positions, tap, num_blocks)
+  return tap
+
+
+def _apply(edit: Edit, site: Site, x: jax.Array) -> jax.Array:
+  new = edit(x)
+  if new.shape != x.shape:
+    raise UserError(
+      f"The edit at {site} made {list(new.shape)} of {list(x.shape)}; return"
+      " an array of the shape that it is given."
+    )
+  return new.astype(x.dtype)
 
 
 def edit(

@@ -17,6 +17,7 @@ from flax import linen as nn
 from flax import struct
 from jax.sharding import Mesh
 
+from jaxsae.lm import splash
 from jaxsae.lm.attention import Row, apply_rope, attend, soft_cap
 from jaxsae.lm.config import GemmaConfig
 from jaxsae.lm.sharding import keep_rows_over_data
@@ -168,7 +169,6 @@ class Attention(nn.Module):
     k, v = Einsum(kv_shape, name="kv_einsum")("BTD,SKDH->SBTKH", x)
     return q, k, v
 
-
   def _rotate(self, x, positions):
     c = self.config
     if c.is_local(self.layer):
@@ -184,6 +184,7 @@ class Attention(nn.Module):
     if columns is not None:
       k = self._write("key", k, columns.start)
       v = self._write("value", v, columns.start)
+    if k.shape[1] > q.shape[1]:  # there are more columns than these tokens
       return attend(q, k, v, row, columns.row, **how)
     return self._attend_to_itself(q, k, v, row, how)
 
@@ -196,21 +197,12 @@ class Attention(nn.Module):
 
   def _attend_to_itself(self, q, k, v, row, how):
     plain = lambda q, k, v, row: attend(q, k, v, row, row, **how)
-    time, head_dim = q.shape[1], q.shape[-1]
-    if time % 128 or head_dim % 128:  # not for the kernel, so not imported
-      return plain(q, k, v, row)
-    from jaxsae.lm import splash
-
-    return jax.lax.platform_dependent(
-      q,
-      k,
-      v,
-      row,
-      tpu=lambda q, k, v, row: splash.attend(
-        q, k, v, row.segments, mesh=self.mesh, **how
-      ),
-      default=plain,
+    fused = lambda q, k, v, row: splash.attend(
+      q, k, v, row.segments, mesh=self.mesh, **how
     )
+    if not splash.fits(q.shape[1], q.shape[-1]):
+      return plain(q, k, v, row)
+    return jax.lax.platform_dependent(q, k, v, row, tpu=fused, default=plain)
 
 
 class FeedForward(nn.Module):

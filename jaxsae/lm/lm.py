@@ -53,7 +53,8 @@ class Lm:
       UserError: a row is longer than the model's context, or a token is not
         in its vocabulary (looked up only outside of `jit`).
     """
-    self.check(tokens)
+    self.check_length(tokens.shape[1])
+    self.check_ids(tokens)
     if segments is None:
       segments = jnp.ones_like(tokens)
     if positions is None:
@@ -69,25 +70,32 @@ class Lm:
       method=method,
     )
 
-  def check(self, tokens: jax.Array) -> None:
-    """Raises UserError unless the model can read tokens [B, T]."""
-    longest, size = self.config.context, self.config.vocab_size
-    if tokens.shape[1] > longest:
+  def check_length(self, length: int) -> None:
+    """Raises UserError if rows of so many tokens are too long."""
+    if length > self.config.context:
       raise UserError(
-        f"Rows of {tokens.shape[1]} tokens are longer than the context of"
-        f" {self.name or 'the language model'}, {longest}; shorten them."
+        f"Rows of {length} tokens are longer than the context of {self._me},"
+        f" {self.config.context}; use at most that many."
       )
+
+  def check_ids(self, tokens: jax.Array) -> None:
+    """Raises UserError if a token is not in the vocabulary.
+
+    Inside `jit`, and for what other hosts hold, nothing can be looked at.
+    """
     if not _can_be_looked_at(tokens):
       return
-    ids = np.asarray(tokens)
+    size, ids = self.config.vocab_size, np.asarray(tokens)
     least, most = ids.min(initial=0), ids.max(initial=0)
     if least < 0 or most >= size:
-      wrong = least if least < 0 else most
       raise UserError(
-        f"Token {wrong} is not in the vocabulary of"
-        f" {self.name or 'the language model'}, whose ids are 0 to {size - 1};"
-        " use its own tokenizer."
+        f"Token {least if least < 0 else most} is not in the vocabulary of"
+        f" {self._me}, 0 to {size - 1}; use its own tokenizer."
       )
+
+  @property
+  def _me(self) -> str:
+    return self.name or "the language model"
 
   def text_mask(self, tokens: jax.Array, segments: jax.Array) -> jax.Array:
     """1.0 where a token is text, 0.0 for padding, BOS and EOS; [B, T]."""

@@ -7,7 +7,6 @@ is the same as masking by position because a segment's tokens are neighbours.
 from collections.abc import Callable
 
 import jax
-from jax.experimental.pallas.ops.tpu import splash_attention as kernels
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
@@ -51,19 +50,24 @@ def attend(
   def on_one_device(q, k, v, segments):
     kernel = _kernel(q.shape, block, window, softcap, interpret)
     turn = lambda x: x.swapaxes(1, 2)  # the kernel wants [N, T, H]
-    ids = kernels.SegmentIds(segments, segments)
-    return turn(jax.vmap(kernel)(turn(q), turn(k), turn(v), ids))
+    return turn(jax.vmap(kernel)(turn(q), turn(k), turn(v), segments))
 
-  return _over(mesh, len(q), on_one_device)(q, k, v, segments)
+  if mesh is not None:  # the compiler cannot split a kernel by itself
+    on_one_device = _on_each(mesh, q.shape[0], k.shape[2], on_one_device)
+  return on_one_device(q, k, v, segments)
 
 
 def _kernel(shape, block, window, softcap, interpret):
+  """q [N, T, H], k and v [K, T, H], segments [T] → [N, T, H]."""
+  # Pallas takes a while to import, and few need it.
+  from jax.experimental.pallas.ops.tpu import splash_attention as kernels
+
   _, time, heads, _ = shape
   if window is None:
     mask = kernels.CausalMask((time, time))
   else:
     mask = kernels.LocalMask((time, time), (window - 1, 0), offset=0)
-  return kernels.make_splash_mha(
+  kernel = kernels.make_splash_mha(
     kernels.MultiHeadMask([mask] * heads),
     block_sizes=kernels.BlockSizes(
       block_q=block,
@@ -78,19 +82,20 @@ def _kernel(shape, block, window, softcap, interpret):
     attn_logits_soft_cap=softcap,
     interpret=interpret,
   )
+  return lambda q, k, v, ids: kernel(q, k, v, kernels.SegmentIds(ids, ids))
 
 
-def _over(mesh: Mesh | None, rows: int, function: Callable) -> Callable:
-  """The function on each device's rows and heads; the compiler cannot split
-  a kernel by itself."""
-  if mesh is None:
-    return function
+def _on_each(
+  mesh: Mesh, rows: int, key_heads: int, function: Callable
+) -> Callable:
+  """The function on each device's rows and heads."""
   batch = "data" if rows % mesh.shape["data"] == 0 else None
-  heads, ids = P(batch, None, "model", None), P(batch, None)
+  heads = P(batch, None, "model", None)
+  keys = heads if key_heads > 1 else P(batch, None, None, None)
   return jax.shard_map(
     function,
     mesh=mesh,
-    in_specs=(heads, heads, heads, ids),
+    in_specs=(heads, keys, keys, P(batch, None)),
     out_specs=heads,
     check_vma=False,  # pallas does not tell over which axes its output varies
   )

@@ -1,64 +1,228 @@
-"""Text ⇄ token ids, by SentencePiece."""
+"""Text ⇄ token ids, by SentencePiece or by Hugging Face's `tokenizers`."""
 
+import abc
 import functools
 import hashlib
 import io
-import pathlib
+import itertools
+import json
 from collections.abc import Iterable
 
 from jaxsae.errors import UserError
+from jaxsae.lm.config import GemmaConfig
+from jaxsae.lm.formats import config_json, folder
 
 
-class Tokenizer:
-  """A SentencePiece model, known by the hash of its file."""
+class Tokenizer(abc.ABC):
+  """Text ⇄ token ids, known by the hash of its file.
 
-  def __init__(self, model: bytes, name: str = "tokenizer.model"):
-    import sentencepiece  # only those who tokenise need it
+  Attributes:
+    model: the content of the file.
+    file_name: what the file is called beside a model's weights.
+    fingerprint: SHA-256 of the content.
+    bos, eos, pad: ids of the special tokens; eos may be None.
+    vocab_size: one more than the highest id.
+    num_ids: how many ids the model has; from vocab_size on, none has a meaning.
+  """
 
+  file_name: str
+
+  def __init__(self, model, name, vocab_size, bos, eos, pad):
+    for id_, token in ((bos, "BOS"), (pad, "PAD")):
+      if id_ is None:
+        raise UserError(f"{name} has no {token} token; it is not Gemma's.")
     self.model = model
     self.fingerprint = hashlib.sha256(model).hexdigest()
+    self.vocab_size = self.num_ids = vocab_size
+    self.bos, self.eos, self.pad = bos, eos, pad
+
+  @staticmethod
+  def load(path) -> "Tokenizer":
+    """Reads `tokenizer.model` or `tokenizer.json`, which may be remote."""
+    from etils import epath
+
+    kind = JsonTokenizer if str(path).endswith(".json") else SentencePiece
     try:
-      # The constructor takes an empty file for none, and crashes when used.
-      self._pieces = sentencepiece.SentencePieceProcessor()
-      self._pieces.LoadFromSerializedProto(model)
-    except RuntimeError as error:
-      raise UserError(f"{name} is not a SentencePiece model.") from error
+      return kind(epath.Path(path).read_bytes(), str(path))
+    except (FileNotFoundError, IsADirectoryError) as error:
+      raise UserError(f"{path} is not a file; give a tokenizer's.") from error
 
-  @classmethod
-  def load(cls, path) -> "Tokenizer":
-    """Reads `tokenizer.model`."""
-    return cls(pathlib.Path(path).read_bytes(), str(path))
-
-  @property
-  def bos(self) -> int:
-    return self._pieces.bos_id()
-
-  @property
-  def eos(self) -> int | None:
-    found = self._pieces.eos_id()
-    return None if found < 0 else found
-
-  @property
-  def pad(self) -> int:
-    return self._pieces.pad_id()
-
-  @property
-  def vocab_size(self) -> int:
-    return self._pieces.vocab_size()
-
+  @abc.abstractmethod
   def encode(self, texts: list[str]) -> list[list[int]]:
     """Token ids of each text, without BOS or EOS."""
-    return self._pieces.encode(texts, num_threads=2)
 
-  def decode(self, ids: list[int]) -> str:
-    """The text of the ids."""
-    return self._pieces.decode([int(i) for i in ids])
+  @abc.abstractmethod
+  def _decode(self, ids: list[int]) -> str:
+    """The text of ids that have a meaning."""
+
+  @abc.abstractmethod
+  def _piece(self, token: int) -> str | None:
+    """What an id means, with "▁" for a space; None for nothing."""
+
+  def decode(self, ids: Iterable[int]) -> str:
+    """The text of the ids; one without a meaning is shown as in `pieces`."""
+    has_meaning = lambda token: self._piece(token) is not None
+    text = ""
+    for readable, run in itertools.groupby(map(int, ids), has_meaning):
+      tokens = list(run)
+      text += (
+        self._decode(tokens) if readable else "".join(map(_unused, tokens))
+      )
+    return text
 
   @functools.cached_property
   def pieces(self) -> list[str]:
-    """What each id looks like on its own, with spaces as spaces."""
-    piece = self._pieces.id_to_piece
-    return [piece(i).replace("▁", " ") for i in range(self.vocab_size)]
+    """What each id of the model looks like alone, with spaces as spaces."""
+    return [
+      _unused(i) if (piece := self._piece(i)) is None else _plain(piece)
+      for i in range(self.num_ids)
+    ]
+
+
+def _plain(piece: str) -> str:
+  return piece.replace("▁", " ")
+
+
+def _unused(token: int) -> str:
+  return f"<unused {token}>"
+
+
+class SentencePiece(Tokenizer):
+  """A SentencePiece model, as the official library has it."""
+
+  file_name = "tokenizer.model"
+
+  def __init__(self, model: bytes, name: str = file_name):
+    import sentencepiece  # only those who tokenise need it
+
+    try:
+      # The constructor takes an empty file for none, and crashes when used.
+      self._pieces = p = sentencepiece.SentencePieceProcessor()
+      p.LoadFromSerializedProto(model)
+    except RuntimeError as error:
+      raise UserError(f"{name} is not a SentencePiece model.") from error
+    ids = (None if i < 0 else i for i in (p.bos_id(), p.eos_id(), p.pad_id()))
+    super().__init__(model, name, p.vocab_size(), *ids)
+
+  def encode(self, texts: list[str]) -> list[list[int]]:
+    return self._pieces.encode(texts, num_threads=2)
+
+  def _decode(self, ids: list[int]) -> str:
+    return self._pieces.decode(ids)
+
+  def _piece(self, token: int) -> str | None:
+    if not 0 <= token < self.vocab_size:
+      return None
+    return self._pieces.id_to_piece(token)
+
+
+class JsonTokenizer(Tokenizer):
+  """A `tokenizer.json`, read so that it does what Gemma's SentencePiece does.
+
+  Of the tokens that have a name, those of `_SPECIAL` never come out of a text
+  and are left out of one; all others, such as `<start_of_turn>`, are text.
+  """
+
+  file_name = "tokenizer.json"
+
+  def __init__(self, model: bytes, name: str = file_name):
+    try:
+      import tokenizers
+    except ImportError as error:
+      raise UserError(
+        f'{name} needs a package: pip install "jaxsae[huggingface]".'
+      ) from error
+    try:
+      text = json.dumps(_as_sentencepiece(json.loads(model.decode())))
+      self._pieces = p = tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # the package raises nothing narrower
+      raise UserError(f"{name} is not a Hugging Face tokenizer.") from error
+    p.encode_special_tokens = True  # as the text that they are
+    size = max(p.get_vocab().values(), default=-1) + 1
+    ids = (p.token_to_id(token) for token in ("<bos>", "<eos>", "<pad>"))
+    super().__init__(model, name, size, *ids)
+
+  def encode(self, texts: list[str]) -> list[list[int]]:
+    found = self._pieces.encode_batch_fast(texts, add_special_tokens=False)
+    return [encoding.ids for encoding in found]
+
+  def _decode(self, ids: list[int]) -> str:
+    return self._pieces.decode(ids)
+
+  def _piece(self, token: int) -> str | None:
+    return self._pieces.id_to_token(token) if 0 <= token < 2**32 else None
+
+
+_SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>")
+# Stands for a picture. It is in the files of all sizes of Gemma 3, but those
+# without eyes have no row for it.
+_PICTURE = "<image_soft_token>"
+
+
+def _as_sentencepiece(data: dict) -> dict:
+  """What `tokenizer.json` holds, without what a model may not be given."""
+  named = [x for x in data["added_tokens"] if x["content"] != _PICTURE]
+  named = [x | {"special": x["content"] in _SPECIAL} for x in named]
+  return data | {"added_tokens": named, "truncation": None, "padding": None}
+
+
+def find_tokenizer(path, config: GemmaConfig) -> Tokenizer | None:
+  """The tokenizer of a model, or None where its directory has none.
+
+  Args:
+    path: a directory with `tokenizer.model` or `tokenizer.json`, or one of
+      these files; it may be remote.
+    config: of the model.
+
+  Raises:
+    UserError: it is no tokenizer, or that of another model.
+  """
+  from etils import epath
+
+  path = epath.Path(path)
+  file = _in_folder(path) if path.is_dir() else path
+  if file is None:
+    return None
+  tokenizer = Tokenizer.load(file)
+  _check_size(tokenizer, config.vocab_size, file)
+  if (path / "config.json").exists():
+    _check_special(tokenizer, path / "config.json", file)
+  tokenizer.num_ids = config.vocab_size
+  return tokenizer
+
+
+def _in_folder(path):
+  files = [path / kind.file_name for kind in (SentencePiece, JsonTokenizer)]
+  return next((file for file in files if file.exists()), None)
+
+
+def _check_size(tokenizer: Tokenizer, rows: int, file) -> None:
+  """Every id has its row, and not many rows are without an id.
+
+  Tables are rounded up, by 128 of 256,128 rows in Gemma 2 and 64 of 262,208 in
+  Gemma 3; the next smaller vocabulary, Gemma 2's for a Gemma 3, lacks 2 %.
+  """
+  size = tokenizer.vocab_size
+  if size > rows:
+    raise UserError(
+      f"{file} has {size} pieces, more than the model's vocab_size={rows}; it"
+      " belongs to another model."
+    )
+  if rows - size > max(128, rows // 100):
+    raise UserError(
+      f"{file} has {size} pieces, far fewer than the model's"
+      f" vocab_size={rows}; it belongs to another model."
+    )
+
+
+def _check_special(tokenizer: Tokenizer, config, file) -> None:
+  """BOS, EOS and PAD are those that config.json, where it does, names."""
+  for name, allowed in config_json.special_ids(folder.read_json(config)):
+    if getattr(tokenizer, name) not in allowed:
+      raise UserError(
+        f"{file} has {name}={getattr(tokenizer, name)}, but {config} says"
+        f" {name}_token_id={allowed}; it belongs to another model."
+      )
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -93,7 +257,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     num_threads=2,  # fixed: the result must not depend on the machine
     minloglevel=1,
   )
-  return Tokenizer(model.getvalue())
+  return SentencePiece(model.getvalue())
 
 
 def _sentences(texts: Iterable[str], size: int = 1000) -> Iterable[str]:

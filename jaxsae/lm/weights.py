@@ -8,8 +8,9 @@ from jax.sharding import Mesh
 
 from jaxsae.errors import UserError
 from jaxsae.files import whole_folder
-from jaxsae.lm import folder, official, sharding
+from jaxsae.lm import sharding
 from jaxsae.lm.config import GemmaConfig
+from jaxsae.lm.formats import folder, official
 from jaxsae.lm.lm import Lm
 from jaxsae.lm.tokenizer import find_tokenizer
 

@@ -160,6 +160,7 @@ class TrainConfig:
   optim: OptimConfig = OptimConfig()
   bucket: BucketConfig = BucketConfig()
   mesh: MeshConfig = MeshConfig()
+  fsdp: bool = False  # split the LM's weights over `data` too, to save memory
   eval: EvalConfig = EvalConfig()
   dead_after: int = 10_000_000  # tokens without firing that make a latent dead
   log_every: int = 1  # buckets between two lines of metrics

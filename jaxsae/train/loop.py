@@ -35,7 +35,8 @@ def train(config: TrainConfig) -> TrainState:
   """
   mesh = meshes.make(config.mesh)
   states.check_widths(config, mesh)
-  lm = load_lm(config.lm, mesh=mesh)
+  lm = load_lm(config.lm, mesh=mesh, fsdp=config.fsdp)
+  lm.check_length(config.data.context)
   for site in config.sae.sites:
     site.check(lm.config)
   print(f"reading {config.data.source} …", flush=True)

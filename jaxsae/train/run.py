@@ -54,7 +54,7 @@ def open_run(path) -> Run:
   if checkpoints.latest is None:
     raise UserError(f"{path} has no checkpoint yet; train it first.")
   mesh = meshes.make(MeshConfig())
-  lm = load_lm(config.lm, mesh=mesh)
+  lm = load_lm(config.lm, mesh=mesh, fsdp=config.fsdp)
   state, _ = checkpoints.restore(abstract_state(config, mesh, lm))
   checkpoints.close()
   saes = dict(_folded(config, state))

@@ -19,6 +19,7 @@ from jaxsae.train.config import TrainConfig
 FREE = (
   "workdir",
   "mesh.",
+  "fsdp",
   "eval.",
   "data.cache",
   "dead_after",

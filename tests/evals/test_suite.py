@@ -151,11 +151,13 @@ def layout(sae, mesh):
 
 
 def spread_lm(lm, mesh):
-  def place(path, leaf):
-    names = tuple(key.key for key in path)
-    return jax.device_put(leaf, sharding.sharding(mesh, names, lm.config))
+  where = sharding.placement(lm.config, mesh)
 
-  return lm.replace(params=jax.tree.map_with_path(place, lm.params))
+  def place(path, leaf):
+    return jax.device_put(leaf, where(tuple(key.key for key in path)))
+
+  params = jax.tree.map_with_path(place, lm.params)
+  return lm.replace(params=params, mesh=mesh)
 
 
 @pytest.mark.parametrize(

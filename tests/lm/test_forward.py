@@ -160,6 +160,17 @@ def test_a_layer_that_is_not_there_is_named(grouped, tokens, call):
     call(grouped, tokens, given)
 
 
+def test_an_edit_keeps_shape_and_dtype(grouped, tokens):
+  site = Site("mlp", 1)
+  with pytest.raises(UserError, match=r"mlp\.1 made \[32\] of \[2, 16, 32\]"):
+    edit(grouped, tokens, {site: lambda x: x[0, 0]})
+
+  half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), grouped)
+  widened = {site: lambda x: x.astype(jnp.float32)}
+  after = run(half, tokens, widened, num_blocks=4)
+  assert after.dtype == jnp.bfloat16
+
+
 def test_gradients_flow_through_an_edit(grouped, tokens):
   @jax.jit
   def steered(strength):

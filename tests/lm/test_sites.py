@@ -5,7 +5,8 @@ import hypothesis.strategies as st
 import pytest
 
 from jaxsae.errors import UserError
-from jaxsae.lm import Site, gemma2_2b, gemma2_9b, gemma2_27b
+from jaxsae.lm import Site, gemma2_2b
+from jaxsae.lm.config import PUBLISHED
 from jaxsae.lm.sites import GEMMA_SCOPE, HUGGING_FACE, TRANSFORMER_LENS, WHERE
 
 
@@ -44,12 +45,22 @@ def test_every_layer_there_is_passes():
 
 
 @pytest.mark.parametrize(
-  "config, resid, attn",
-  [(gemma2_2b, 2304, 2048), (gemma2_9b, 3584, 4096), (gemma2_27b, 4608, 4096)],
+  "name, resid, attn",
+  [
+    ("gemma2-2b", 2304, 2048),
+    ("gemma2-9b", 3584, 4096),
+    ("gemma2-27b", 4608, 4096),
+    ("gemma3-270m", 640, 1024),
+    ("gemma3-1b", 1152, 1024),
+    ("gemma3-4b", 2560, 2048),
+    ("gemma3-12b", 3840, 4096),
+    ("gemma3-27b", 5376, 4096),
+  ],
 )
-def test_widths_are_those_of_gemma_scope(config, resid, attn):
+def test_widths_are_those_of_gemma_scope(name, resid, attn):
   """arXiv 2408.05147 §3.1: attention sites are heads · head_dim wide."""
-  widths = {where: Site(where, 0).width(config()) for where in WHERE}
+  config = PUBLISHED[name]()
+  widths = {where: Site(where, 0).width(config) for where in WHERE}
   assert widths == {"resid": resid, "mlp": resid, "attn": attn}
 
 

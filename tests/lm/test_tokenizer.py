@@ -1,15 +1,26 @@
-"""The tokenizer gives back what it was given."""
+"""The tokenizers give back what they were given, and fit their model."""
+
+import dataclasses
+import json
+import sys
 
 import hypothesis
 import hypothesis.strategies as st
+import jax.numpy as jnp
+import numpy as np
 import pytest
+import tokenizers
 
 from jaxsae.errors import UserError
-from jaxsae.lm import Tokenizer, train_tokenizer
+from jaxsae.lm import Tokenizer, gemma2_tiny, load_lm, save_lm, train_tokenizer
+from jaxsae.lm.tokenizer import SentencePiece, find_tokenizer
 
 CODE = (
   "class A:\n\tdef f(self):\n        return  'x' * 10   # naïve → 数\r\n\n\n"
 )
+
+
+# As a SentencePiece file.
 
 
 # SentencePiece writes a space as ▁ inside, so that one is not its own.
@@ -75,3 +86,283 @@ def test_what_is_not_a_tokenizer_is_named(tmp_path, content):
   (tmp_path / "tokenizer.model").write_bytes(content)
   with pytest.raises(UserError, match=r"tokenizer\.model is not a Sentence"):
     Tokenizer.load(tmp_path / "tokenizer.model")
+
+
+def test_a_file_cut_where_it_still_reads_is_refused(tokenizer, tmp_path):
+  """What says which pieces are special comes after the pieces."""
+  read = 0
+  for keep in range(200):
+    (tmp_path / "tokenizer.model").write_bytes(tokenizer.model[:keep])
+    with pytest.raises(UserError, match=r"not a Sentence|has no BOS") as error:
+      Tokenizer.load(tmp_path / "tokenizer.model")
+    read += "BOS" in str(error.value)
+  assert read
+
+
+def test_a_file_that_is_not_there(tmp_path):
+  with pytest.raises(UserError, match=r"nothing\.json is not a file; give a"):
+    Tokenizer.load(tmp_path / "nothing.json")
+  with pytest.raises(UserError, match="is not a file"):
+    Tokenizer.load(tmp_path)
+
+
+# As a Hugging Face file.
+
+SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>"]
+
+
+@pytest.fixture(scope="module")
+def converted(tokenizer):
+  """The same tokenizer as the package `tokenizers` has it, as JSON.
+
+  Like Gemma's it puts BOS before each text; it also cuts and pads, which
+  others' may.
+  """
+  vocab = {
+    tokenizer._piece(i): i for i in range(tokenizer.vocab_size) if i >= 0
+  }
+  learned = [p for p, i in vocab.items() if i >= 262]  # after the bytes
+  merges = [
+    (piece[:cut], piece[cut:])
+    for piece in learned
+    for cut in range(1, len(piece))
+    if {piece[:cut], piece[cut:]} <= set(learned)
+  ]
+  model = tokenizers.models.BPE(
+    vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True
+  )
+  made = tokenizers.Tokenizer(model)
+  made.normalizer = tokenizers.normalizers.Replace(" ", "▁")
+  made.decoder = tokenizers.decoders.Sequence(
+    [
+      tokenizers.decoders.Replace("▁", " "),
+      tokenizers.decoders.ByteFallback(),
+      tokenizers.decoders.Fuse(),
+    ]
+  )
+  made.post_processor = tokenizers.processors.TemplateProcessing(
+    single="<bos> $A", special_tokens=[("<bos>", 2)]
+  )
+  made.add_special_tokens(SPECIAL)
+  made.add_tokens(["\n", "\t"])
+  made.enable_truncation(5)
+  made.enable_padding(length=5)
+  return json.loads(made.to_str())
+
+
+@pytest.fixture
+def from_json(tmp_path):
+  """JSON → the tokenizer loaded from a file of it."""
+
+  def load(data):
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data))
+    return Tokenizer.load(tmp_path / "tokenizer.json")
+
+  return load
+
+
+@pytest.fixture(scope="module")
+def same(converted, tmp_path_factory):
+  """The converted tokenizer."""
+  file = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+  file.write_text(json.dumps(converted))
+  return Tokenizer.load(file)
+
+
+@hypothesis.given(st.text(max_size=40))
+def test_both_files_give_the_same_ids(tokenizer, same, text):
+  ids = tokenizer.encode([text, text + CODE])
+  assert same.encode([text, text + CODE]) == ids
+  assert same.decode(ids[0]) == tokenizer.decode(ids[0])
+
+
+def test_both_files_say_the_same_of_themselves(tokenizer, same):
+  for name in ("bos", "eos", "pad", "vocab_size", "pieces"):
+    assert getattr(same, name) == getattr(tokenizer, name)
+  assert same.decode([2, *same.encode([CODE])[0], 1]) == CODE
+  assert same.file_name == "tokenizer.json"
+  assert same.fingerprint != tokenizer.fingerprint
+
+
+def test_what_is_special_in_a_text_is_text(same):
+  """Unless SentencePiece takes it for one, too: `<start_of_turn>`."""
+  for ids in same.encode(["<pad><eos><bos><unk>", "<s></s>"]):
+    assert ids and min(ids) > 3
+
+
+def test_other_tokens_with_a_name_are_read_and_written(converted, from_json):
+  turn = named(400, "<start_of_turn>")
+  added = [*converted["added_tokens"], turn]
+  found = from_json(converted | {"added_tokens": added})
+  assert found.vocab_size == 401
+  (ids,) = found.encode(["a<start_of_turn>b"])
+  assert ids[1] == 400 and len(ids) == 3
+  assert found.decode(ids) == "a<start_of_turn>b"
+
+
+def test_the_token_for_a_picture_is_left_out(converted, from_json):
+  picture = named(400, "<image_soft_token>")
+  added = [*converted["added_tokens"], picture]
+  found = from_json(converted | {"added_tokens": added})
+  assert found.vocab_size == 400
+  (ids,) = found.encode(["<image_soft_token>"])
+  assert max(ids) < 400
+
+
+def named(token, content):
+  """A token as published files add it."""
+  flags = dict.fromkeys(
+    ["single_word", "lstrip", "rstrip", "normalized"], False
+  )
+  return {"id": token, "content": content, "special": True, **flags}
+
+
+def test_a_json_tokenizer_is_saved_under_its_own_name(same, grouped, tmp_path):
+  table = jnp.ones((400, grouped.config.embed_dim))
+  lm = grouped.replace(
+    params=grouped.params | {"embedder": {"input_embedding": table}},
+    config=dataclasses.replace(grouped.config, vocab_size=400),
+    tokenizer=same,
+  )
+  save_lm(lm, tmp_path / "lm")
+  assert (tmp_path / "lm" / "tokenizer.json").read_bytes() == same.model
+  assert load_lm(tmp_path / "lm").tokenizer.fingerprint == same.fingerprint
+
+
+@pytest.mark.parametrize("missing", ["<bos>", "<pad>"])
+def test_a_json_tokenizer_without_gemmas_special_tokens(
+  converted, from_json, missing
+):
+  text = json.dumps(converted).replace(missing, "[X]")
+  name = missing.strip("<>").upper()
+  with pytest.raises(UserError, match=rf"tokenizer\.json has no {name} token"):
+    from_json(json.loads(text))
+
+
+@pytest.mark.parametrize(
+  "content",
+  [b"", b"{", b"\xff", b"[]", b"3", b"{}", b'{"added_tokens": 3}', b"[" * 9999],
+)
+def test_a_json_that_is_not_a_tokenizer(tmp_path, content):
+  (tmp_path / "tokenizer.json").write_bytes(content)
+  with pytest.raises(UserError, match=r"tokenizer\.json is not a Hugging Face"):
+    Tokenizer.load(tmp_path / "tokenizer.json")
+
+
+def test_without_the_package_the_error_says_what_to_install(
+  converted, from_json, monkeypatch
+):
+  monkeypatch.setitem(sys.modules, "tokenizers", None)
+  with pytest.raises(UserError, match=r'pip install "jaxsae\[huggingface\]"'):
+    from_json(converted)
+
+
+# Both.
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "same"])
+def test_ids_without_a_meaning_are_shown(kind, request):
+  found = request.getfixturevalue(kind)
+  ids = [400, *found.encode(["the cat"])[0], 2**33, -1]
+  assert (
+    found.decode(ids) == "<unused 400>the cat<unused 8589934592><unused -1>"
+  )
+  assert found.decode(np.array(ids)) == found.decode(ids)
+  assert found.decode([]) == ""
+
+
+# Beside a model.
+
+
+def model_of(rows):
+  return dataclasses.replace(gemma2_tiny(), vocab_size=rows)
+
+
+@pytest.fixture
+def folder(tokenizer, tmp_path):
+  (tmp_path / "tokenizer.model").write_bytes(tokenizer.model)
+  return tmp_path
+
+
+def test_a_folder_or_a_file_names_the_tokenizer(folder, tokenizer):
+  for path in (folder, folder / "tokenizer.model", str(folder)):
+    found = find_tokenizer(path, model_of(400))
+    assert found.fingerprint == tokenizer.fingerprint
+
+
+def test_a_folder_without_a_tokenizer_has_none(tmp_path):
+  assert find_tokenizer(tmp_path, model_of(400)) is None
+
+
+def test_sentencepiece_comes_first(folder, converted):
+  (folder / "tokenizer.json").write_text(json.dumps(converted))
+  assert isinstance(find_tokenizer(folder, model_of(400)), SentencePiece)
+  (folder / "tokenizer.model").unlink()
+  found = find_tokenizer(folder, model_of(400))
+  assert found.file_name == "tokenizer.json"
+
+
+def test_every_id_of_the_model_is_a_piece(folder):
+  found = find_tokenizer(folder, model_of(450))
+  assert found.vocab_size == 400
+  assert len(found.pieces) == 450
+  assert found.pieces[399:401] == ["B", "<unused 400>"]
+
+
+def test_as_many_rows_as_published_models_round_up_to_are_fine(folder):
+  find_tokenizer(folder, model_of(400 + 128))
+  with pytest.raises(UserError, match=r"model has 400 pieces, far fewer than"):
+    find_tokenizer(folder, model_of(400 + 129))
+  with pytest.raises(UserError, match=r"400 pieces, more than .*size=399"):
+    find_tokenizer(folder, model_of(399))
+
+
+@pytest.mark.parametrize(
+  "published, rows, fits",
+  [
+    (256_000, 256_128, True),  # Gemma 2
+    (262_144, 262_208, True),  # Gemma 3
+    (256_000, 262_144, False),
+    (262_144, 256_128, False),
+    (32_000, 256_000, False),
+  ],
+)
+def test_the_tokenizer_of_another_model_is_refused(
+  folder, monkeypatch, published, rows, fits
+):
+  load = Tokenizer.load
+
+  def enlarged(path):
+    found = load(path)
+    found.vocab_size = published
+    return found
+
+  monkeypatch.setattr(Tokenizer, "load", enlarged)
+  if fits:
+    assert find_tokenizer(folder, model_of(rows)).num_ids == rows
+  else:
+    with pytest.raises(UserError, match="belongs to another model"):
+      find_tokenizer(folder, model_of(rows))
+
+
+@pytest.mark.parametrize(
+  "config",
+  [
+    {},
+    {"bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0},
+    {"bos_token_id": None, "eos_token_id": [1, 106]},
+  ],
+)
+def test_config_may_name_the_special_tokens(folder, config):
+  (folder / "config.json").write_text(json.dumps(config))
+  assert find_tokenizer(folder, model_of(400)) is not None
+
+
+@pytest.mark.parametrize(
+  "name, value", [("bos", 1), ("eos", [2, 106]), ("pad", 3), ("pad", "<pad>")]
+)
+def test_other_special_tokens_than_the_models(folder, name, value):
+  config = {"bos_token_id": 2} | {f"{name}_token_id": value}
+  (folder / "config.json").write_text(json.dumps(config))
+  with pytest.raises(UserError, match=rf"tokenizer\.model has {name}=.*config"):
+    find_tokenizer(folder, model_of(400))

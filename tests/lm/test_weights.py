@@ -13,6 +13,7 @@ from safetensors import numpy as safetensors
 
 from jaxsae.errors import UserError
 from jaxsae.lm import load_lm, save_lm
+from jaxsae.mesh import MeshConfig, make
 
 
 @pytest.fixture
@@ -77,19 +78,89 @@ def test_the_dtype_of_loading_is_a_choice(saved):
 
 
 def test_weights_may_be_in_several_files(copy, grouped):
+  split(copy)
+  assert_same(load_lm(copy).params, as_files_have_it(grouped).params)
+
+
+def split(copy, parts=2):
+  """The weights in several files, and the index of them."""
   tensors = sorted(safetensors.load_file(copy / "model.safetensors").items())
   os.remove(copy / "model.safetensors")
-  for part in range(2):
-    file = copy / f"model-{part + 1:05}-of-00002.safetensors"
-    safetensors.save_file(dict(tensors[part::2]), file)
+  index = {}
+  for part in range(parts):
+    name = f"model-{part + 1:05}-of-{parts:05}.safetensors"
+    here = dict(tensors[part::parts])
+    safetensors.save_file(here, copy / name)
+    index |= dict.fromkeys(here, name)
+  text = json.dumps({"metadata": {}, "weight_map": index})
+  (copy / "model.safetensors.index.json").write_text(text)
+
+
+@pytest.mark.parametrize("head", ["", "language_model."])
+def test_a_copy_of_the_tied_embedding_is_not_surplus(copy, grouped, head):
+  head += "lm_head.weight"
+  change_tensors(copy, lambda t: {**t, head: t["model.embed_tokens.weight"]})
   assert_same(load_lm(copy).params, as_files_have_it(grouped).params)
 
 
-def test_a_copy_of_the_tied_embedding_is_not_surplus(copy, grouped):
-  change_tensors(
-    copy, lambda t: {**t, "lm_head.weight": t["model.embed_tokens.weight"]}
-  )
+@pytest.mark.parametrize(
+  "prefix", ["language_model.model.", "model.language_model."]
+)
+@pytest.mark.parametrize("eyes", ["", "model."])
+def test_a_model_that_sees_gives_its_language_model(
+  copy, grouped, prefix, eyes
+):
+  others = {
+    f"{eyes}vision_tower.vision_model.post_layernorm.weight": np.ones(3),
+    f"{eyes}multi_modal_projector.mm_input_projection_weight": np.ones((2, 2)),
+  }
+  renamed = lambda t: {k.replace("model.", prefix, 1): t[k] for k in t}
+  change_tensors(copy, lambda t: renamed(t) | others)
   assert_same(load_lm(copy).params, as_files_have_it(grouped).params)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 4), (8, 1)])
+@pytest.mark.parametrize("fsdp", [False, True])
+def test_the_weights_lie_on_the_mesh_as_they_should(
+  saved, grouped, shape, fsdp
+):
+  mesh = make(MeshConfig(data=shape[0], model=shape[1]))
+  lm = load_lm(saved, mesh=mesh, fsdp=fsdp)
+  assert lm.mesh == mesh
+  assert_same(lm.params, as_files_have_it(grouped).params)
+  table = lm.params["embedder"]["input_embedding"]
+  assert table.sharding.mesh == mesh
+  part = (64 // shape[1], 32 // (shape[0] if fsdp else 1))
+  assert {s.data.shape for s in table.addressable_shards} == {part}
+
+
+def test_a_part_is_cast_once_for_all_devices_that_have_it(saved, monkeypatch):
+  """Or a host with eight devices would need eight copies."""
+  make_array, made = jax.make_array_from_callback, []
+
+  def watched(shape, where, callback, **more):
+    def watched_callback(index):
+      made.append(callback(index))
+      return made[-1]
+
+    return make_array(shape, where, watched_callback, **more)
+
+  monkeypatch.setattr(jax, "make_array_from_callback", watched)
+  load_lm(saved, mesh=make(MeshConfig(data=4, model=2)))
+  halves = [x for x in made if x.shape == (32, 32)]  # of the embedding
+  assert len(halves) == 8 and len({id(x) for x in halves}) == 2
+
+
+def test_half_precision_files_load(copy, grouped):
+  change_tensors(copy, lambda t: {k: t[k].astype(np.float16) for k in t})
+  half = cast(as_files_have_it(grouped), jnp.float16)
+  assert_same(load_lm(copy).params, cast(half, jnp.float32).params)
+
+
+def test_without_soft_caps_there_are_none(copy):
+  change_config(copy, attn_logit_softcapping=None, final_logit_softcapping=None)
+  config = load_lm(copy).config
+  assert (config.attn_softcap, config.final_softcap) == (None, None)
 
 
 def test_the_tokenizer_travels_along(grouped, tokenizer, tmp_path):
@@ -100,6 +171,14 @@ def test_the_tokenizer_travels_along(grouped, tokenizer, tmp_path):
   config = json.loads((tmp_path / "lm" / "config.json").read_text())
   special = [config[f"{name}_token_id"] for name in ("pad", "eos", "bos")]
   assert special == [0, 1, 2]
+
+
+def test_the_tokenizer_may_be_elsewhere(grouped, tokenizer, tmp_path):
+  save_lm(larger(grouped, tokenizer).replace(tokenizer=None), tmp_path / "lm")
+  assert load_lm(tmp_path / "lm").tokenizer is None
+  (tmp_path / "other.model").write_bytes(tokenizer.model)
+  lm = load_lm(tmp_path / "lm", tokenizer=tmp_path / "other.model")
+  assert lm.tokenizer.fingerprint == tokenizer.fingerprint
 
 
 def larger(lm, tokenizer):
@@ -123,7 +202,7 @@ def refuses(path, match):
 
 
 def test_a_directory_that_is_not_there(tmp_path):
-  text = refuses(tmp_path / "nowhere", r"nowhere is not a language model: no")
+  text = refuses(tmp_path / "nowhere", r"nowhere is not a language model; give")
   assert "gemma2-tiny" in text
 
 
@@ -133,7 +212,7 @@ def test_a_file_is_not_a_directory(saved):
 
 def test_no_config(copy):
   os.remove(copy / "config.json")
-  refuses(copy, r"copy is not a language model: no .*config\.json")
+  refuses(copy, r"copy is not a language model; .*no .*copy/config\.json")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"model", b"\xff\xfe{}"])
@@ -145,7 +224,7 @@ def test_a_config_that_is_not_json(copy, content):
 @pytest.mark.parametrize("content", ["[]", "3", "null", "{}", '"gemma2"'])
 def test_a_config_of_nothing(copy, content):
   (copy / "config.json").write_text(content)
-  refuses(copy, r"config\.json is a None model; only 'gemma2' loads")
+  refuses(copy, r"config\.json is a None model; only 'gemma2', 'gemma3' and")
 
 
 def change_config(path, **changes):
@@ -154,10 +233,15 @@ def change_config(path, **changes):
   (path / "config.json").write_text(json.dumps(kept))
 
 
-@pytest.mark.parametrize("kind", ["gemma", "gemma3", "llama", None])
+@pytest.mark.parametrize(
+  "kind", ["gemma", "gemma3n", "gemma3_vision", "llama", ["gemma2"], None]
+)
 def test_another_kind_of_model(copy, kind):
   change_config(copy, model_type=kind)
-  refuses(copy, rf"config\.json is a {kind!r} model; only 'gemma2' loads")
+  text = refuses(
+    copy, r"config\.json is a .* model; only 'gemma2', 'gemma3' and"
+  )
+  assert repr(kind) in text
 
 
 @pytest.mark.parametrize("name", ["head_dim", "attn_logit_softcapping"])
@@ -175,7 +259,8 @@ def test_a_size_that_is_missing(copy, name):
     ("hidden_size", 32.0),
     ("vocab_size", None),
     ("sliding_window", True),
-    ("attn_logit_softcapping", None),
+    ("sliding_window", None),
+    ("attn_logit_softcapping", 0),
     ("final_logit_softcapping", float("nan")),
     ("rope_theta", [1]),
     ("rope_theta", float("inf")),
@@ -220,8 +305,40 @@ def test_a_missing_tensor(copy):
 
 
 def test_a_layer_too_few(copy):
-  change_config(copy, num_hidden_layers=3)
+  change_config(copy, num_hidden_layers=3, layer_types=...)
   refuses(copy, r"unexpected model\.layers\.3\.input_layernorm\.weight, .* …")
+
+
+def test_more_layers_than_there_can_be(copy):
+  change_config(copy, num_hidden_layers=10**15, layer_types=...)
+  refuses(copy, r"it lacks model\.layers\.4\.input_layernorm\.weight, .* …")
+
+
+@pytest.mark.parametrize(
+  "name", ["model.layers.0.mlp.up_proj.weight", "lm_head.weight"]
+)
+def test_an_index_that_names_a_file_which_is_not_there(copy, name):
+  split(copy)
+  index = json.loads((copy / "model.safetensors.index.json").read_text())
+  index["weight_map"][name] = "../model-00003.safetensors"
+  (copy / "model.safetensors.index.json").write_text(json.dumps(index))
+  refuses(copy, r"copy lacks \.\./model-00003\.safetensors, which model\.safe")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"weight_map": []}'])
+def test_an_index_that_is_not_one(copy, content):
+  (copy / "model.safetensors.index.json").write_text(content)
+  refuses(copy, r"index\.json (is not JSON|has no weight_map)")
+
+
+@pytest.mark.parametrize("prefix", ["model.", "language_model.model."])
+def test_the_same_weight_in_two_files(copy, prefix):
+  twice = {f"{prefix}norm.weight": np.zeros(32, np.float32)}
+  safetensors.save_file(twice, copy / "other.safetensors")
+  text = refuses(
+    copy, r"norm\.weight in .*model\.safetensors and .*norm\.weight"
+  )
+  assert "other.safetensors" in text
 
 
 def test_an_extra_tensor(copy):
@@ -239,7 +356,15 @@ def test_a_wrong_shape(copy, shape):
 def test_a_type_that_is_not_float(copy):
   name = "model.norm.weight"
   change_tensors(copy, lambda t: {**t, name: np.zeros(32, np.int8)})
-  refuses(copy, r"model\.norm\.weight in .*model\.safetensors is of type int8")
+  refuses(
+    copy, r"model\.norm\.weight in .*model\.safetensors is of type I8; only"
+  )
+
+
+def test_a_type_wider_than_float32(copy):
+  wide = {"model.norm.weight": np.zeros(32, np.float64)}
+  change_tensors(copy, lambda t: t | wide)
+  refuses(copy, r"norm\.weight in .* is of type F64; only F32, F16, BF16 load")
 
 
 @pytest.mark.parametrize("keep", [0, 4, 8, 100, 0.5, -1])
@@ -283,10 +408,10 @@ def test_an_existing_path_stays(grouped, tmp_path):
 
 
 def test_a_failure_leaves_nothing_behind(grouped, tmp_path, monkeypatch):
-  def full(*args):
+  def full(*args, **more):
     raise OSError(28, "No space left on device")
 
-  monkeypatch.setattr("jaxsae.lm.weights.huggingface.config_to_json", full)
+  monkeypatch.setattr("safetensors.numpy.save_file", full)
   with pytest.raises(OSError, match="No space left"):
     save_lm(grouped, tmp_path / "lm")
   assert os.listdir(tmp_path) == []

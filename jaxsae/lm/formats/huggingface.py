@@ -1,4 +1,4 @@
-"""Gemma 2 as Hugging Face stores it: `config.json` and safetensors.
+"""The tensors of Gemma 2 and 3 as Hugging Face names and shapes them.
 
 Each official parameter is one or several Hugging Face tensors, reshaped. A
 `Leaf` says which, and how to go both ways, so reading and writing share one
@@ -6,16 +6,12 @@ table. Shapes: N heads, K key/value heads, D embed_dim, H head_dim, F hidden.
 """
 
 import dataclasses
-import math
-import typing
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from jaxsae.errors import UserError
 from jaxsae.lm.config import GemmaConfig
-
-Path = tuple[str, ...]  # of a leaf in the official parameter tree
+from jaxsae.lm.sharding import Path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +74,10 @@ def _attention(c, layer):
     lambda o: o.T.reshape(c.num_heads, h, d),
     lambda w: [w.reshape(-1, d).T],
   )
+  if c.qk_norm:
+    norm = f"model.layers.{layer}.self_attn.{{}}_norm.weight".format
+    for ours, theirs in (("_query_norm", "q"), ("_key_norm", "k")):
+      yield _same((f"layer_{layer}", "attn", ours, "scale"), norm(theirs), (h,))
 
 
 def _heads(path, names, head_dim, stacked=True):
@@ -121,85 +121,23 @@ def _same(path: Path, name: str, shape: tuple[int, ...]) -> Leaf:
   return Leaf(path, shape, {name: shape}, lambda x: x, lambda w: [w])
 
 
-# Our field → theirs, for everything that is copied as it is.
-_FIELDS = {
-  "vocab_size": "vocab_size",
-  "num_layers": "num_hidden_layers",
-  "embed_dim": "hidden_size",
-  "hidden_dim": "intermediate_size",
-  "num_heads": "num_attention_heads",
-  "num_kv_heads": "num_key_value_heads",
-  "head_dim": "head_dim",
-  "query_pre_attn_scalar": "query_pre_attn_scalar",
-  "window": "sliding_window",
-  "context": "max_position_embeddings",
-  "attn_softcap": "attn_logit_softcapping",
-  "final_softcap": "final_logit_softcapping",
-  "norm_eps": "rms_norm_eps",
-}
+# Where the weights of the language model are in a model that also sees: as
+# published, and as transformers 5 saves them.
+_PREFIXES = ("language_model.model.", "model.language_model.")
+# What such a model has beside them; the language model alone is read.
+_OTHERS = ("vision_tower.", "multi_modal_projector.")
+_HEADS = ("lm_head.weight", "language_model.lm_head.weight")
 
 
-# What every Gemma 2 has in common; the code knows nothing else.
-_FIXED = {
-  "hidden_activation": "gelu_pytorch_tanh",
-  "attention_bias": False,
-  "tie_word_embeddings": True,
-}
+def plain_name(name: str) -> str | None:
+  """A tensor's name as in `leaves`; None if it is not to be read.
 
-
-def config_from_json(data: object, where: str) -> GemmaConfig:
-  """`config.json` → GemmaConfig; UserError names what is wrong with it.
-
-  The files have one layout of the gating weights for all sizes, so the config
-  has `transpose_gating` even for the 2B, whose official weights do not.
+  Of the latter there are the parts of Gemma 3 that see pictures, and `lm_head`,
+  a copy of the tied embedding.
   """
-  kind = data.get("model_type") if isinstance(data, dict) else None
-  if kind != "gemma2":
-    raise UserError(f"{where} is a {kind!r} model; only 'gemma2' loads.")
-  missing = [x for x in _FIELDS.values() if x not in data]
-  if missing:
-    raise UserError(f"{where} lacks {', '.join(missing)}.")
-  for name, value in _FIXED.items():
-    if data.get(name, value) != value:
-      raise UserError(f"{name} in {where} is {data[name]!r}, not {value!r}.")
-  fields = {ours: data[theirs] for ours, theirs in _FIELDS.items()}
-  fields["rope_base"] = _rope_base(data)
-  for field in dataclasses.fields(GemmaConfig):
-    if field.name in fields:
-      _check_number(field, fields[field.name], where)
-  return GemmaConfig(**fields)
-
-
-def _rope_base(data: dict):
-  """Newer files nest it; 10,000 is the format's own default."""
-  nested = data.get("rope_parameters")
-  nested = nested if isinstance(nested, dict) else {}
-  return data.get("rope_theta", nested.get("rope_theta", 10_000.0))
-
-
-def _check_number(field: dataclasses.Field, value, where: str) -> None:
-  number = float in (field.type, *typing.get_args(field.type))
-  kinds = (int, float) if number else (int,)
-  if type(value) not in kinds or not 0 < value < math.inf:
-    name = _FIELDS.get(field.name, "rope_theta")
-    what = "number" if number else "whole number"
-    raise UserError(f"{name} in {where} is {value!r}, not a positive {what}.")
-
-
-def config_to_json(config: GemmaConfig, bos: int, eos: int, pad: int) -> dict:
-  """GemmaConfig → what Hugging Face's Gemma2Config reads."""
-  fields = {theirs: getattr(config, ours) for ours, theirs in _FIELDS.items()}
-  return {
-    "architectures": ["Gemma2ForCausalLM"],
-    "model_type": "gemma2",
-    **fields,
-    "rope_theta": config.rope_base,
-    **_FIXED,
-    "layer_types": [
-      "sliding_attention" if config.is_local(layer) else "full_attention"
-      for layer in range(config.num_layers)
-    ],
-    "bos_token_id": bos,
-    "eos_token_id": eos,
-    "pad_token_id": pad,
-  }
+  if name in _HEADS or name.removeprefix("model.").startswith(_OTHERS):
+    return None
+  for prefix in _PREFIXES:
+    if name.startswith(prefix):
+      return "model." + name.removeprefix(prefix)
+  return name

@@ -1,0 +1,228 @@
+"""Official Gemma checkpoints, which Orbax wrote, and their names.
+
+`layouts` knows whose array is which parameter, `orbax_tree` how to read them;
+here they are held against the model, and each goes straight to its place.
+"""
+
+import re
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
+
+from jaxsae.errors import UserError
+from jaxsae.lm.config import PUBLISHED, GemmaConfig
+from jaxsae.lm.formats import orbax_tree
+from jaxsae.lm.formats.layouts import Stored, of_text_model
+from jaxsae.lm.formats.orbax_tree import names_of, put
+from jaxsae.lm.lm import init_params
+from jaxsae.lm.sharding import Path
+
+
+def is_name(name: str) -> bool:
+  """Whether it is an official name, such as `gemma2-2b-pt`."""
+  size, _, kind = _plain(name).rpartition("-")
+  return size in PUBLISHED and kind in ("pt", "it")
+
+
+def _plain(name: str) -> str:
+  return name.lower().replace("_", "-")
+
+
+def locate(name: str):
+  """Where the package `gemma` says the weights and the tokenizer are.
+
+  Returns:
+    An `epath.Path` of the checkpoint, and the path of the tokenizer's file.
+
+  Raises:
+    UserError: the package is not installed, or older than the model.
+  """
+  from etils import epath
+
+  try:
+    from gemma import gm
+  except ImportError as error:
+    raise UserError(
+      f"{name} is known to the package gemma only, which is not installed;"
+      ' run `pip install "jaxsae[gemma]"`, or give the path of the weights.'
+    ) from error
+  key = _plain(name).replace("-", "_").upper()
+  if key not in gm.ckpts.CheckpointPath.__members__:
+    raise UserError(f"The installed package gemma is older than {name}.")
+  second = key.startswith("GEMMA2")
+  tokenizer = gm.text.Gemma2Tokenizer if second else gm.text.Gemma3Tokenizer
+  return epath.Path(gm.ckpts.CheckpointPath[key].value), tokenizer().path
+
+
+def is_checkpoint(path) -> bool:
+  """Whether Orbax wrote what lies at the `epath.Path`."""
+  return bool(orbax_tree.names(path))
+
+
+def read_config(path) -> GemmaConfig:
+  """The published model whose sizes a checkpoint has.
+
+  Only the metadata is read.
+
+  Raises:
+    UserError: it is damaged, no Gemma, or of no published size.
+  """
+  sizes = _sizes({p: x for x in _arrays(path) for p in x.paths}, path)
+  for published in PUBLISHED.values():
+    config = published()
+    if all(getattr(config, name) == size for name, size in sizes.items()):
+      return config
+  found = ", ".join(f"{name}={size}" for name, size in sizes.items())
+  raise UserError(
+    f"{path} is none of the published models ({', '.join(PUBLISHED)}): it has"
+    f" {found}; pass its `config=`."
+  )
+
+
+def _sizes(arrays: dict[Path, Stored], where) -> dict[str, int]:
+  """The fields of GemmaConfig that shapes alone tell."""
+  layer = lambda *leaf: _shape(arrays, ("layer_0", *leaf), where)
+  vocab_size, embed_dim = _shape(arrays, ("embedder", "input_embedding"), where)
+  if ("layer_0", "attn", "qkv_einsum", "w") in arrays:
+    _, heads, _, head_dim = layer("attn", "qkv_einsum", "w")
+    kv_heads = heads
+  else:
+    heads, _, head_dim = layer("attn", "q_einsum", "w")
+    _, kv_heads, _, _ = layer("attn", "kv_einsum", "w")
+  hidden_dim, _ = layer("mlp", "linear")
+  layers = [re.fullmatch(r"layer_(\d{1,4})", path[0]) for path in arrays]
+  return {
+    "vocab_size": vocab_size,
+    "num_layers": 1 + max(int(match[1]) for match in layers if match),
+    "embed_dim": embed_dim,
+    "hidden_dim": hidden_dim,
+    "num_heads": heads,
+    "num_kv_heads": kv_heads,
+    "head_dim": head_dim,
+    "transpose_gating": layer("mlp", "gating_einsum")[1] == hidden_dim,
+    "qk_norm": ("layer_0", "attn", "_query_norm", "scale") in arrays,
+  }
+
+
+_RANKS = {
+  "input_embedding": 2,
+  "qkv_einsum": 4,
+  "q_einsum": 3,
+  "kv_einsum": 4,
+  "linear": 2,
+  "gating_einsum": 3,
+}
+
+
+def _shape(arrays, path: Path, where) -> tuple[int, ...]:
+  if path not in arrays:
+    raise UserError(f"{where} is not a Gemma: it lacks {'/'.join(path)}.")
+  shape = arrays[path].part_shape
+  rank = next(rank for name, rank in _RANKS.items() if name in path)
+  if len(shape) != rank:
+    raise UserError(
+      f"{where} is not a Gemma: its {'/'.join(path)} has the shape"
+      f" {list(shape)}, not {rank} axes."
+    )
+  return shape
+
+
+def read_params(
+  path, config: GemmaConfig, dtype, place: Callable[[Path], Sharding]
+):
+  """The parameters, nested and named as in the official library.
+
+  Each process keeps only what its devices hold. What passes through its memory
+  at a time is the larger of 64 MB and the largest array's chunks, once
+  as it is read and once as it is cast. A stack of layers is on the devices
+  twice while it is taken apart.
+
+  Args:
+    path: an `epath.Path`.
+    config: the sizes, which every array is held against before any is read.
+    dtype: what the parameters are cast to.
+    place: path of a parameter → where it lies.
+
+  Raises:
+    UserError: names arrays that are missing, surplus or of another shape or
+      type; or the checkpoint is damaged.
+  """
+  arrays = _arrays(path)
+  _check(arrays, config, path)
+  wanted = {}
+  for x in arrays:
+    where = _stack_sharding(x, place)
+    put(wanted, x.keys, jax.ShapeDtypeStruct(x.shape, dtype, sharding=where))
+  restored = orbax_tree.restore(path, wanted, max(x.read_bytes for x in arrays))
+  params = {}
+  for x in arrays:
+    for part, value in _parts(x, restored.pop(x.keys), place):
+      put(params, part, value)
+  return params
+
+
+def _arrays(path) -> list[Stored]:
+  """The text model's arrays, by the checkpoint's metadata."""
+  return of_text_model(orbax_tree.arrays(path), str(path))
+
+
+def _check(arrays: list[Stored], config: GemmaConfig, where) -> None:
+  """Raises UserError unless the arrays are the model's."""
+  expected = _expected(config)
+  found = {path: x for x in arrays for path in x.paths}
+  _refuse("lacks", [p for p in expected if p not in found], where)
+  _refuse("has, and the model has not,", found.keys() - expected.keys(), where)
+  for path, shape in expected.items():
+    if found[path].part_shape != shape:
+      _refuse_shape(path, found[path].part_shape, shape, where)
+    if not jnp.issubdtype(found[path].dtype, jnp.floating):
+      raise UserError(
+        f"{'/'.join(path)} in {where} is {found[path].dtype}; only"
+        " floating-point weights load."
+      )
+
+
+def _expected(config: GemmaConfig) -> dict[Path, tuple[int, ...]]:
+  """Every parameter of the model, with its shape."""
+  shapes = jax.eval_shape(
+    lambda key: init_params(config, key), jax.random.key(0)
+  )
+  leaves = jax.tree_util.tree_leaves_with_path(shapes)
+  return {names_of(keys): leaf.shape for keys, leaf in leaves}
+
+
+def _refuse(what: str, paths, where) -> None:
+  names = sorted("/".join(path) for path in paths)
+  if names:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    raise UserError(f"{where} {what} {', '.join(names[:3])}{more}.")
+
+
+def _refuse_shape(path: Path, found, expected, where):
+  hint = ""
+  if "gating_einsum" in path and sorted(found) == sorted(expected):
+    hint = "; the configuration's transpose_gating is the wrong way round"
+  raise UserError(
+    f"{'/'.join(path)} in {where} has the shape {list(found)}, not"
+    f" {list(expected)}{hint}."
+  )
+
+
+def _stack_sharding(x: Stored, place) -> Sharding:
+  """Where the array lies: as its parameters do, each layer in full."""
+  where = place(x.paths[0])
+  if x.stacked and isinstance(where, NamedSharding):
+    return NamedSharding(where.mesh, PartitionSpec(None, *where.spec))
+  return where
+
+
+def _parts(x: Stored, array: jax.Array, place):
+  """Each parameter in the array, by its path; a stack is freed."""
+  if not x.stacked:
+    return [(x.paths[0], array)]
+  where = tuple(place(path) for path in x.paths)
+  parts = jax.jit(jnp.unstack, out_shardings=where)(array)
+  array.delete()
+  return list(zip(x.paths, parts, strict=True))

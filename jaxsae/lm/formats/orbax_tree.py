@@ -1,0 +1,145 @@
+"""Trees of arrays that Orbax wrote: what is in them, and part of them.
+
+Orbax is asked for as little as possible at a time, and what goes wrong in it
+is one sentence.
+"""
+
+import contextlib
+import gc
+import logging
+import math
+import os
+import re
+import traceback
+
+import jax
+
+from jaxsae.errors import UserError
+from jaxsae.lm.formats.layouts import Stored
+from jaxsae.lm.sharding import Path
+
+_TREE = "_METADATA"  # the file that Orbax puts beside the arrays of a tree
+_STEP = "_CHECKPOINT_METADATA"  # and into the folder that holds the items
+
+# Arrays are read side by side, up to so many bytes; a larger one alone.
+_AT_A_TIME = 64_000_000
+
+
+def names(path) -> list[str | None]:
+  """The trees in a checkpoint by name; None is the folder itself."""
+  if not path.is_dir():
+    return []
+  if (path / _TREE).exists():
+    return [None]
+  return sorted(x.name for x in path.iterdir() if (x / _TREE).exists())
+
+
+def arrays(path) -> list[Stored]:
+  """All arrays of a checkpoint, by its metadata."""
+  from orbax.checkpoint import v1 as ocp
+
+  root, name = _root(path)
+  with _damage_named(path):
+    tree = ocp.metadata(root, checkpointable_name=name).metadata
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return [
+    Stored(names_of(keys), tuple(leaf.shape), leaf.dtype, _bytes(leaf))
+    for keys, leaf in leaves
+    if keys and hasattr(leaf, "shape")
+  ]
+
+
+def _bytes(leaf) -> int:
+  """What reading all of an array takes; its chunks are read whole."""
+  chunk = leaf.storage_metadata.chunk_shape or leaf.shape
+  sizes = [(n, max(c, 1)) for n, c in zip(leaf.shape, chunk, strict=True)]
+  whole = [-(-n // c) * c for n, c in sizes]
+  return math.prod(whole) * leaf.dtype.itemsize
+
+
+def restore(path, wanted: dict, largest: int) -> dict[Path, jax.Array]:
+  """Every wanted array, by its keys; what else there is stays unread.
+
+  Args:
+    path: an `epath.Path`.
+    wanted: the checkpoint's tree, or part of it, with a `ShapeDtypeStruct` for
+      each array that says its dtype and sharding.
+    largest: the bytes that the largest takes to read.
+  """
+  from orbax.checkpoint import v1 as ocp
+
+  root, name = _root(path)
+  only = ocp.options.PyTreeOptions.Loading(partial_load=True)
+  most = 1 + max(_AT_A_TIME, largest)  # Orbax refuses what is not below it
+  with (
+    _damage_named(path),
+    ocp.Context(
+      pytree_options=ocp.options.PyTreeOptions(loading=only),
+      memory_options=ocp.options.MemoryOptions(read_concurrent_bytes=most),
+    ),
+  ):
+    tree = ocp.load(root, wanted, checkpointable_name=name)
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {names_of(keys): leaf for keys, leaf in leaves}
+
+
+def _root(path):
+  """What Orbax wants: the folder of the items, and the name of ours.
+
+  The name is None if the folder itself is the item.
+  """
+  if "://" not in str(path):
+    path = type(path)(os.path.abspath(path))
+  found = names(path)
+  if len(found) != 1:
+    raise UserError(
+      f"{path} holds several trees, {', '.join(found)}; give the path of one."
+    )
+  if found == [None] and (path.parent / _STEP).exists():
+    return path.parent, path.name
+  return path, found[0]
+
+
+def names_of(path) -> Path:
+  """JAX's path of a leaf → the names of its keys."""
+  return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+
+
+def put(tree: dict, path: Path, leaf) -> None:
+  """Puts a leaf where its path says, making what is on the way."""
+  for key in path[:-1]:
+    tree = tree.setdefault(key, {})
+  tree[path[-1]] = leaf
+
+
+@contextlib.contextmanager
+def _damage_named(path):
+  """Makes one sentence of the innermost cause, which Orbax buries."""
+  try:
+    yield
+  except Exception as error:  # Orbax and TensorStore raise all kinds
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+      chain.append(chain[-1].__cause__)
+    if isinstance(chain[-1], jax.errors.JaxRuntimeError):
+      raise  # such as: the device is full
+    _drop_other_failures(chain)
+    reason = re.split(r"\n| \[tensorstore_spec", str(chain[-1]).strip())[0]
+    raise UserError(
+      f"{path} cannot be read; it may be damaged or incomplete"
+      f" ({reason or type(chain[-1]).__name__})."
+    ) from error
+
+
+def _drop_other_failures(chain: list[Exception]) -> None:
+  """Ends Orbax's other reads, which failed too, without a word.
+
+  It awaits them together and looks at the first failure only; asyncio prints
+  a traceback for each of the others when it is collected.
+  """
+  logger = logging.getLogger("asyncio")
+  was_disabled, logger.disabled = logger.disabled, True
+  for error in chain:
+    traceback.clear_frames(error.__traceback__)
+  gc.collect()
+  logger.disabled = was_disabled

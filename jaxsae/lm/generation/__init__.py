@@ -1,0 +1,3 @@
+"""Text from the language model, edited or not."""
+
+from jaxsae.lm.generation.generate import generate as generate

@@ -1,0 +1,163 @@
+"""Text from the language model, edited or not."""
+
+import numbers
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from jaxsae.errors import UserError
+from jaxsae.lm.forward import Edit
+from jaxsae.lm.generation.decode import decode
+from jaxsae.lm.generation.prompts import (
+  Prompts,
+  lay_out,
+  read_prompts,
+  tokenizer_of,
+)
+from jaxsae.lm.generation.sampling import make_sampling
+from jaxsae.lm.lm import Lm
+from jaxsae.lm.sites import Site
+from jaxsae.lm.tokenizer import Tokenizer
+
+END_OF_TURN = "<end_of_turn>"  # with which Gemma's tuned models end an answer
+
+
+def generate(
+  lm: Lm,
+  prompt: str | Sequence,
+  *,
+  edits: Mapping[Site, Edit] | None = None,
+  max_tokens: int = 128,
+  temperature: float = 0.0,
+  top_k: int | None = None,
+  top_p: float | None = None,
+  seed: int = 0,
+  stop: str | int | Iterable[str | int] = (),
+  cache: int | None = None,
+  stream: Callable | None = None,
+):
+  """What the language model writes after the prompt.
+
+  Each number of prompts, padded length, number of columns and set of edited
+  sites is compiled once. Edits that are pytrees, such as an `Sae` or
+  `jax.tree_util.Partial(steer, strength)`, may come with other values without
+  compiling anything; with a plain function every call compiles anew.
+
+  Args:
+    lm: the language model.
+    prompt: text, before which BOS is put, or token ids, which are taken as
+      they are; or a list of either, of different lengths.
+    edits: site → function of its activation [B, t, D], applied at every step:
+      first to the prompts, padded on the left to t tokens, then to each new
+      token, with t = 1.
+    max_tokens: how many tokens to write at most.
+    temperature: 0 takes the likeliest token; otherwise tokens are drawn, from
+      the model's own distribution at 1, from flatter ones above.
+    top_k: draw from so many of the likeliest tokens only.
+    top_p: draw only from the fewest of the likeliest tokens that have this
+      share of the probability, counted after `top_k`.
+    seed: of the draws, from 0 to 2**32 - 1.
+    stop: tokens that end a continuation, as ids or as text that is one token.
+      EOS and `<end_of_turn>` do so wherever the tokenizer has them.
+    cache: number of columns of the cache of keys and values; by default just
+      enough. Calls with the same number share the compiled step.
+    stream: called after each step with what is new, in the form of the
+      result; joined together, all that it was given is the result.
+
+  Returns:
+    The continuation, without prompt and stop token: text for text, a list of
+    ids for ids, and a list of these for a list of prompts.
+
+  Raises:
+    UserError: a prompt is empty, or does not fit the cache or the model's
+      context with `max_tokens` more; a token is not in the vocabulary; there
+      is text but no tokenizer; the model lacks a site; or a setting is not
+      possible.
+  """
+  prompts = read_prompts(lm, prompt)
+  batch = lay_out(lm, prompts, max_tokens, cache)
+  sampling = make_sampling(temperature, top_k, top_p, seed)
+  stops = _stops(lm, stop)
+
+  answer = _Answer(prompts, lm.tokenizer, stream)
+  steps = decode(lm, batch, edits or {}, sampling, max_tokens)
+  for i, new in enumerate(steps, start=1):
+    answer.add(new, stops, is_last=i == max_tokens)
+    if answer.is_complete:
+      break
+  return answer.result()
+
+
+def _stops(lm: Lm, stop) -> list[int]:
+  """The ids that end a continuation."""
+  given = [stop] if isinstance(stop, str | numbers.Integral) else stop
+  ids = [_stop_id(lm, token) for token in given]
+  if lm.tokenizer is not None:
+    ids += [lm.tokenizer.eos, _id_of(lm.tokenizer, END_OF_TURN)]
+  return [i for i in ids if i is not None]
+
+
+def _stop_id(lm, token) -> int:
+  if not isinstance(token, str):
+    lm.check_ids(np.array([token]))
+    return token
+  found = _id_of(tokenizer_of(lm), token)
+  if found is None:
+    raise UserError(
+      f"stop={token!r} is not a single token; give token ids, or text that is"
+      " one token."
+    )
+  return found
+
+
+def _id_of(tokenizer: Tokenizer, text: str) -> int | None:
+  """The one token that is this text, if there is one."""
+  ids = tokenizer.encode([text])[0]
+  if len(ids) != 1:
+    return None
+  # What is unknown is one token too, but means something else. Special tokens
+  # have a piece, but may decode to nothing.
+  known = text in (tokenizer.decode(ids), tokenizer.pieces[ids[0]])
+  return ids[0] if known else None
+
+
+class _Answer:
+  """The continuations so far, told to a callback as they grow."""
+
+  def __init__(self, prompts: Prompts, tokenizer, stream: Callable | None):
+    self._prompts, self._tokenizer = prompts, tokenizer
+    self._stream = stream
+    self._ids = [[] for _ in prompts.rows]
+    self._done = np.zeros(len(prompts.rows), bool)
+    self._told = [0] * len(prompts.rows)  # so many characters, or ids
+
+  @property
+  def is_complete(self) -> bool:
+    return bool(self._done.all())
+
+  def add(self, new: np.ndarray, stops: list[int], is_last: bool) -> None:
+    """Takes the tokens int [B] of one step."""
+    self._done |= np.isin(new, stops)
+    for i in np.flatnonzero(~self._done):
+      self._ids[i].append(int(new[i]))
+    self._done |= is_last
+    if self._stream is not None:
+      self._stream(self._form([self._news(i) for i in range(len(new))]))
+
+  def result(self):
+    return self._form([self._show(i) for i in range(len(self._ids))])
+
+  def _news(self, i: int) -> str | list[int]:
+    """What of a row has not been told."""
+    whole, told = self._show(i), self._told[i]
+    if self._prompts.are_text and not self._done[i]:
+      whole = whole.rstrip("\ufffd")  # the rest of the character may follow
+    self._told[i] = max(told, len(whole))
+    return whole[told:]
+
+  def _show(self, i: int) -> str | list[int]:
+    ids = self._ids[i]
+    return self._tokenizer.decode(ids) if self._prompts.are_text else ids
+
+  def _form(self, rows: list):
+    return rows[0] if self._prompts.is_one else rows

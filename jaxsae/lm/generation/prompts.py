@@ -1,0 +1,133 @@
+"""Prompts of different lengths, as one padded batch."""
+
+import dataclasses
+import numbers
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxsae.errors import UserError
+from jaxsae.lm.lm import Lm
+from jaxsae.lm.tokenizer import Tokenizer
+
+SHORTEST = 16  # prompts are padded to this, or to a higher power of two
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompts:
+  """Token ids of each prompt, and the form in which they came."""
+
+  rows: list[Sequence[int]]
+  are_text: bool
+  is_one: bool  # rather than a list of them
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+  """Prompts with padding on their left, for B rows and T columns.
+
+  Attributes:
+    tokens: int32 [B, T].
+    padding: int32 [B], columns before each prompt.
+    columns: of the cache, at least T.
+  """
+
+  tokens: np.ndarray
+  padding: np.ndarray
+  columns: int
+
+
+def read_prompts(lm: Lm, prompt: str | Sequence) -> Prompts:
+  """One prompt or a list, each text or token ids; text gets BOS before it.
+
+  Raises:
+    UserError: there is none, one is empty, or they are of different kinds.
+  """
+  is_one = isinstance(prompt, str) or _is_row(prompt)
+  prompts = [prompt] if is_one else list(prompt)
+  are_text = [isinstance(prompt, str) for prompt in prompts]
+  if not prompts or any(are_text) != all(are_text):
+    raise UserError(
+      f"{len(prompts)} prompts, {sum(are_text)} of them text, cannot be"
+      " continued; give at least one, all text or all token ids."
+    )
+  rows = _encode(lm, prompts) if all(are_text) else prompts
+  for i, row in enumerate(rows):
+    _check(row, i)
+  return Prompts(rows, all(are_text), is_one)
+
+
+def _is_row(prompt) -> bool:
+  """Whether it is one prompt's token ids."""
+  if len(prompt) == 0 or isinstance(prompt[0], str):
+    return False
+  return np.ndim(prompt[0]) == 0
+
+
+def _encode(lm, texts):
+  tokenizer = tokenizer_of(lm)
+  return [[tokenizer.bos, *ids] for ids in tokenizer.encode(texts)]
+
+
+def tokenizer_of(lm: Lm) -> Tokenizer:
+  """Raises UserError if there is none."""
+  if lm.tokenizer is None:
+    raise UserError(
+      f"{lm.name or 'The language model'} has no tokenizer to read text with;"
+      " give token ids, or load it with tokenizer=."
+    )
+  return lm.tokenizer
+
+
+def _check(row, i):
+  if len(row) == 0:
+    raise UserError(f"Prompt {i} is empty; give it at least one token.")
+  ids = np.asarray(row)
+  if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
+    raise UserError(f"Prompt {i} is neither text nor a list of token ids.")
+
+
+def lay_out(
+  lm: Lm, prompts: Prompts, max_tokens: int, cache: int | None
+) -> Batch:
+  """Pads the prompts to one of few lengths that leave room for more tokens.
+
+  Args:
+    lm: the language model.
+    prompts: of any length.
+    max_tokens: how many will follow.
+    cache: number of columns; None: just enough.
+
+  Raises:
+    UserError: they do not fit the cache or the model's context, or hold a
+      token that is not in the vocabulary.
+  """
+  if not isinstance(max_tokens, numbers.Integral) or max_tokens < 1:
+    raise UserError(f"max_tokens={max_tokens} is not a number of 1 or more.")
+  lengths = np.array([len(row) for row in prompts.rows])
+  room = _room(lm, lengths, max_tokens, cache)
+  power = 1 << int(lengths.max() - 1).bit_length()
+  time = min(max(SHORTEST, power), room - max_tokens)
+  padding = time - lengths
+  tokens = np.zeros((len(lengths), time), np.int64)
+  for row, start, ids in zip(tokens, padding, prompts.rows, strict=True):
+    row[start:] = ids
+  lm.check_ids(tokens)
+  columns = time + max_tokens if cache is None else cache
+  return Batch(tokens.astype(np.int32), padding.astype(np.int32), columns)
+
+
+def _room(lm, lengths, max_tokens, cache) -> int:
+  """The most tokens that a row can have in the end; they must fit."""
+  room, what = lm.config.context, "context"
+  if cache is not None and cache < room:
+    room, what = cache, "cache"
+  longest = lengths.max()
+  if longest + max_tokens > room:
+    fewer = f", or max_tokens={room - longest}" if longest < room else ""
+    raise UserError(
+      f"Prompt {lengths.argmax()} of {longest} tokens and max_tokens="
+      f"{max_tokens} do not fit the {what} of {room}; use a shorter"
+      f" prompt{fewer}."
+    )
+  return room

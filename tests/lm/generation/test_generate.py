@@ -1,0 +1,571 @@
+"""A continuation is what full forward passes give, one token after another."""
+
+import enum
+import functools
+import gc
+import importlib
+import re
+import weakref
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+from jaxsae import mesh as meshes
+from jaxsae.errors import UserError
+from jaxsae.lm import Site, decode, edit
+from jaxsae.lm.generation.generate import generate
+from jaxsae.lm.sharding import placement
+
+NAMES = ["grouped", "full", "normed", "single_key"]
+ROOM = 48  # columns of every cache here, so that little is compiled
+COUNT = 10
+
+
+@pytest.fixture(scope="module")
+def make_lm(tiny):
+  """make_lm("full"): a tiny model that does not repeat itself for ever.
+
+  With a tied table each token predicts itself, unless the final norm turns
+  half of the numbers around and the layers add more than there was.
+  """
+
+  def enliven(path, x):
+    name = jax.tree_util.keystr(path)
+    if "final_norm" in name:
+      signs = np.random.default_rng(0).choice([-1, 1], len(x))
+      return jnp.asarray(signs * (1 + x) - 1, jnp.float32)
+    return 4 * (1 + x) - 1 if "post_" in name else x
+
+  @functools.cache
+  def make(name):
+    lm = tiny(name)
+    params = jax.tree_util.tree_map_with_path(enliven, lm.params)
+    return lm.replace(params=params)
+
+  return make
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def lm(request, make_lm):
+  return make_lm(request.param)
+
+
+@pytest.fixture(scope="module")
+def small(make_lm):
+  """The one that compiles fastest."""
+  return make_lm("full")
+
+
+@pytest.fixture(scope="module")
+def prompts(draw_tokens):
+  """Three lengths; the longest is padded to 32, beyond every window."""
+  rows = np.asarray(draw_tokens(3, 20)).tolist()
+  return [rows[0][:3], rows[1][:11], rows[2]]
+
+
+def go(lm, prompt, **options):
+  return generate(lm, prompt, **{"cache": ROOM, "max_tokens": COUNT} | options)
+
+
+# The reference: no cache, no padding on the left, one row at a time.
+
+
+@jax.jit
+def full_forward(lm, tokens, edits):
+  return edit(lm, tokens, edits)
+
+
+def by_full_forwards(lm, prompt, edits=None, count=COUNT):
+  """The likeliest tokens, and the logits [count, V] they have."""
+  row, logits = list(prompt), []
+  for _ in range(count):
+    tokens = np.array([row + [0] * (ROOM - len(row))], np.int32)
+    logits.append(full_forward(lm, tokens, edits or {})[0, len(row) - 1])
+    row.append(int(logits[-1].argmax()))
+  return row[len(prompt) :], np.stack(logits)
+
+
+def greedy(lm, prompts, edits=None):
+  return [by_full_forwards(lm, prompt, edits)[0] for prompt in prompts]
+
+
+def test_greedy_is_the_argmax_of_full_forwards(lm, prompts):
+  found = go(lm, prompts)
+  assert found == greedy(lm, prompts)
+  assert all(len(set(row)) > 3 for row in found)  # more than a repeated token
+
+
+@pytest.fixture
+def seen_logits(monkeypatch):
+  """All the logits [B, V] that tokens are chosen from."""
+  seen, choose = [], decode._choose
+
+  def record(logits, *args, **options):
+    seen.append(np.asarray(logits))
+    return choose(logits, *args, **options)
+
+  monkeypatch.setattr(decode, "_choose", record)
+  return seen
+
+
+def test_cached_logits_are_those_of_full_forwards(lm, prompts, seen_logits):
+  go(lm, prompts)
+  for i, prompt in enumerate(prompts):
+    expected = by_full_forwards(lm, prompt)[1]
+    found = np.stack([logits[i] for logits in seen_logits])
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0, 1.5])
+def test_a_row_does_not_notice_its_neighbours(small, prompts, temperature):
+  together = go(small, prompts, temperature=temperature)
+  for i in range(3):
+    others = [prompts[2 - i]] * 3
+    others[i] = prompts[i]  # a draw depends on which row it is for
+    assert go(small, others, temperature=temperature)[i] == together[i]
+
+
+def test_padding_is_not_noticed(small, prompts):
+  """Of 29, 13 and 17 columns."""
+  together = go(small, prompts)[0]
+  assert go(small, [prompts[0]] * 3)[0] == together
+  assert go(small, prompts, cache=20 + COUNT)[0] == together
+
+
+# The official library.
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["grouped", "normed"])
+def test_the_official_sampler_writes_the_same(name, make_lm, prompts):
+  from gemma.gm.text import Sampler
+
+  lm = make_lm(name)
+  with jax.numpy_rank_promotion("allow"):
+    sampler = Sampler(
+      model=official(lm.config),
+      params=lm.params,
+      tokenizer=Numbers(),
+      cache_length=ROOM,
+      max_out_length=COUNT,
+      pad_length=16,
+    )
+    texts = [Numbers().decode(prompt) for prompt in prompts]
+    theirs = sampler.sample(texts, max_new_tokens=COUNT)
+  ours = go(lm, prompts)
+  assert [Numbers().decode(row) for row in ours] == theirs
+
+
+class Numbers:
+  """The official tokenizer's interface to text such as `"12 5 63"`."""
+
+  VERSION = None
+  FORBIDDEN_TOKENS = ()
+  special_tokens = enum.IntEnum("Special", {"EOS": 98, "END_OF_TURN": 99})
+
+  def encode(self, text, add_bos):
+    return [int(word) for word in text.split()]
+
+  def decode(self, ids):
+    return " ".join(str(int(i)) for i in ids)
+
+
+def official(c):
+  """GemmaConfig → the official Transformer; its import takes seconds."""
+  from gemma.gm import nn
+  from gemma.gm.nn import _config, _modules
+
+  types = _modules.AttentionType
+  by = _config.QueryPreAttentionNormalisation
+  scale_by = {
+    c.embed_dim // c.num_heads: by.BY_ONE_OVER_SQRT_EMBED_DIM_DIV_NUM_HEADS,
+    c.head_dim: by.BY_ONE_OVER_SQRT_HEAD_DIM,
+  }
+  config = _config.TransformerConfig(
+    num_embed=c.vocab_size,
+    embed_dim=c.embed_dim,
+    hidden_dim=c.hidden_dim,
+    num_heads=c.num_heads,
+    num_kv_heads=c.num_kv_heads,
+    head_dim=c.head_dim,
+    final_logit_softcap=c.final_softcap,
+    attn_logits_soft_cap=c.attn_softcap,
+    attention_types=tuple(
+      types.LOCAL_SLIDING if c.is_local(layer) else types.GLOBAL
+      for layer in range(c.num_layers)
+    ),
+    use_post_attn_norm=True,
+    use_post_ffw_norm=True,
+    use_qk_norm=c.qk_norm,
+    sliding_window_size=c.window,
+    transpose_gating_einsum=c.transpose_gating,
+    query_pre_attn_norm=scale_by[c.query_pre_attn_scalar],
+    local_base_frequency=c.rope_base,
+    global_base_frequency=c.global_rope_base,
+    global_scale_factor=c.global_rope_scale,
+  )
+  return nn.Transformer(config=config, dtype=jnp.float32)
+
+
+# Edits.
+
+SITE = Site("resid", 0)
+
+
+def steer(strength, direction, x):
+  return x + strength * direction.reshape(1, 1, -1)
+
+
+@pytest.fixture(scope="module")
+def direction():
+  return jax.random.normal(jax.random.key(7), (32,))
+
+
+def test_edits_act_at_every_step(small, prompts, direction):
+  edits = {
+    SITE: Partial(steer, 2.0, direction),
+    Site("attn", 1): Partial(jnp.multiply, 0.5),
+    Site("mlp", 1): Partial(jnp.negative),
+  }
+  found = go(small, prompts, edits=edits)
+  assert found == greedy(small, prompts, edits)
+  assert found != go(small, prompts)
+
+
+def test_edits_that_change_nothing_change_nothing(small, prompts):
+  plain = go(small, prompts)
+  assert go(small, prompts, edits={}) == plain
+  assert go(small, prompts, edits={SITE: lambda x: x}) == plain
+
+
+def test_new_values_of_an_edit_compile_nothing(small, prompts, direction):
+  traced = []
+
+  def counted(strength, x):
+    traced.append(x.shape)
+    return steer(strength, direction, x)
+
+  for i, strength in enumerate([-3.0, 0.0, 3.0]):
+    edits = {SITE: Partial(counted, strength)}
+    options = {"temperature": i / 2, "seed": i, "max_tokens": COUNT + i}
+    go(small, prompts, edits=edits, **options)
+  assert traced == [(3, 32, 32), (3, 1, 32)]
+  # Shorter prompts are read by another function, and continued by the same.
+  short = [prompt[:9] for prompt in prompts]
+  go(small, short, edits={SITE: Partial(counted, 1.0)})
+  assert traced[2:] == [(3, 16, 32)]
+
+
+def test_a_function_may_change_its_mind(small, prompts, direction):
+  """Nothing compiled from a plain function outlives the call."""
+  chosen = {"strength": 0.0}
+  edits = {SITE: lambda x: steer(chosen["strength"], direction, x)}
+  assert go(small, prompts, edits=edits) == go(small, prompts)
+  chosen["strength"] = 3.0
+  expected = greedy(small, prompts, {SITE: Partial(steer, 3.0, direction)})
+  assert go(small, prompts, edits=edits) == expected
+  held = weakref.ref(edits.pop(SITE))
+  gc.collect()
+  assert held() is None
+
+
+def test_an_edit_in_float32_fits_a_model_in_bfloat16(small, prompts):
+  half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), small)
+  widen = Partial(lambda x: x.astype(jnp.float32))
+  plain = go(half, prompts)
+  assert go(half, prompts, edits={SITE: widen}) == plain
+
+
+def test_an_edit_that_remembers_the_prompt_is_refused(small, prompts):
+  keep = jnp.ones((3, 32, 32))
+  with pytest.raises(
+    UserError, match=r"resid\.0 made \[3, 32, 32\] of \[3, 1,"
+  ):
+    go(small, prompts, edits={SITE: lambda x: keep})
+
+
+# How often things are compiled.
+
+
+@pytest.fixture
+def compiled(caplog):
+  """compiled(function): names of all that is compiled while it runs."""
+
+  def watch(function):
+    caplog.clear()
+    with jax.log_compiles():
+      function()
+    started = r"Finished XLA compilation of (\S+) in"
+    found = (re.match(started, r.getMessage()) for r in caplog.records)
+    return sorted(match[1] for match in found if match)
+
+  return watch
+
+
+def test_every_shape_is_compiled_once(small, prompts, compiled):
+  two = prompts[:2]  # no other test has just two
+  prefill, step, choose = "jit(_prefill)", "jit(_step)", "jit(_choose)"
+  assert compiled(lambda: go(small, two)) == [choose, prefill, step]
+  again = [[9], prompts[2][:16]]
+  assert compiled(lambda: go(small, again, max_tokens=2, stop=3)) == []
+  assert compiled(lambda: go(small, prompts[1:])) == [prefill]  # longer
+  assert compiled(lambda: go(small, prompts[:0:-1])) == []
+  assert compiled(lambda: go(small, two, cache=40)) == [prefill, step]
+  drawn = lambda p: go(small, two, temperature=1, top_p=p)
+  assert compiled(lambda: drawn(0.5)) == [choose]
+  assert compiled(lambda: drawn(0.7)) == []
+
+
+# Meshes.
+
+
+@pytest.mark.parametrize(
+  "name, data, model, rows",
+  [
+    ("full", 8, 1, 8),
+    ("full", 4, 2, 8),
+    ("full", 2, 4, 3),
+    ("full", 1, 4, 3),
+    ("single_key", 2, 4, 4),
+  ],
+)
+def test_every_mesh_writes_the_same(
+  name, data, model, rows, make_lm, prompts, direction, compiled
+):
+  lm = make_lm(name)
+  rows = (prompts * 3)[:rows]
+  sharded = on_mesh(lm, data, model)
+  steered = {SITE: Partial(steer, 1.5, direction)}
+  found = go(sharded, rows, edits=steered)
+  assert found == (greedy(lm, prompts, steered) * 3)[: len(rows)]
+  assert compiled(lambda: go(sharded, rows, edits=steered)) == []
+
+
+def on_mesh(lm, data, model):
+  mesh = meshes.make(meshes.MeshConfig(data, model))
+  where = placement(lm.config, mesh)
+  put = lambda path, x: jax.device_put(x, where([key.key for key in path]))
+  params = jax.tree_util.tree_map_with_path(put, lm.params)
+  return lm.replace(params=params, mesh=mesh)
+
+
+@pytest.mark.parametrize(
+  "name, rows, share",
+  [("full", 4, (2, ROOM, 1, 16)), ("single_key", 3, (3, ROOM, 1, 16))],
+)
+def test_each_device_has_its_share_of_the_cache(
+  name, rows, share, make_lm, prompts, monkeypatch
+):
+  caches, forward = [], decode._SHARED[0]
+
+  def watch(*args, **options):
+    logits, cache = forward(*args, **options)
+    caches.extend(jax.tree.leaves(cache))
+    return logits, cache
+
+  monkeypatch.setattr(decode, "_SHARED", (watch, decode._SHARED[1]))
+  go(on_mesh(make_lm(name), 2, 4), (prompts * 2)[:rows], max_tokens=1)
+  assert {x.addressable_shards[0].data.shape for x in caches} == {share}
+
+
+# Text. The model is replaced by one that writes what is wanted.
+
+
+@pytest.fixture(scope="module")
+def reader(tiny, tokenizer):
+  return tiny("full", vocab_size=400).replace(tokenizer=tokenizer)
+
+
+@pytest.fixture
+def script(monkeypatch):
+  """script(rows): from now on models write these ids; returns what they read.
+
+  At the end of a row they write token 5.
+  """
+  module = importlib.import_module("jaxsae.lm.generation.generate")
+
+  def replace(rows):
+    read = []
+
+    def write(lm, batch, edits, sampling, max_tokens):
+      read.append((batch, max_tokens))
+      for i in range(max_tokens):
+        yield np.array([row[i] if i < len(row) else 5 for row in rows])
+
+    monkeypatch.setattr(module, "decode", write)
+    return read
+
+  return replace
+
+
+def test_text_is_read_after_bos_and_written_as_text(reader, script):
+  encode, bos = reader.tokenizer.encode, reader.tokenizer.bos
+  texts = ["def f():", "", "import os, sys"]
+  answers = [" return é", "x = 1", " pass\n"]
+  ids = encode(answers)
+  length = min(map(len, ids))
+  read = script(ids)
+  found = generate(reader, texts, max_tokens=length)
+  assert found == [reader.tokenizer.decode(row[:length]) for row in ids]
+  ((batch, _),) = read
+  for row, start, text in zip(*batch_of(batch), texts, strict=True):
+    assert row[start:].tolist() == [bos, *encode([text])[0]]
+    assert (row[:start] == 0).all()
+
+
+def batch_of(batch):
+  return batch.tokens, batch.padding
+
+
+def test_the_answer_has_the_form_of_the_question(reader, script):
+  script([[7, 8, 9]])
+  one = {"max_tokens": 3}
+  text = reader.tokenizer.decode([7, 8, 9])
+  assert generate(reader, "a", **one) == text
+  assert generate(reader, ["a"], **one) == [text]
+  assert generate(reader, [4, 5], **one) == [7, 8, 9]
+  assert generate(reader, np.array([4, 5]), **one) == [7, 8, 9]
+  assert generate(reader, [[4, 5]], **one) == [[7, 8, 9]]
+  assert generate(reader, jnp.array([[4, 5]]), **one) == [[7, 8, 9]]
+  assert type(generate(reader, [4], **one)[0]) is int
+
+
+@pytest.mark.parametrize("prompt", ["text", [4, 5]], ids=["text", "ids"])
+def test_a_real_model_reads_and_writes(reader, prompt):
+  found = generate(reader, prompt, max_tokens=3)
+  assert type(found) is type(prompt)
+
+
+# Where it stops.
+
+
+def test_each_row_stops_by_itself(reader, script):
+  eos = reader.tokenizer.eos
+  read = script([[7, 8, eos, 9], [eos, 7], [7, 30, 9, 9]])
+  prompts = [[4], [4], [4]]
+  assert generate(reader, prompts, max_tokens=9, stop=30) == [[7, 8], [], [7]]
+  assert generate(reader, prompts, max_tokens=3)[2] == [7, 30, 9]
+  assert [count for _, count in read] == [9, 3]
+
+
+def test_nothing_runs_when_all_have_stopped(small, prompts, seen_logits):
+  first = go(small, prompts)
+  stops = [row[2] for row in first]
+  steps = max(next(i for i, t in enumerate(r) if t in stops) for r in first)
+  del seen_logits[:]
+  found = go(small, prompts, stop=stops)
+  assert all(not set(row) & set(stops) for row in found)
+  assert len(seen_logits) == steps + 1
+
+
+@pytest.mark.parametrize("stop", ["\n", ["\n"], ["7", "\n"]], ids=repr)
+def test_text_can_be_a_stop(reader, script, stop):
+  script(reader.tokenizer.encode(["x\ny"]))
+  assert generate(reader, "a", max_tokens=9, stop=stop) == "x"
+
+
+def test_the_end_of_a_turn_is_a_stop(reader, script):
+  tuned = reader.replace(tokenizer=Turns(reader.tokenizer))
+  script([[7, 399, 8]])
+  assert generate(tuned, [4], max_tokens=3) == [7]
+  assert generate(reader, [4], max_tokens=3) == [7, 399, 8]
+
+
+class Turns:
+  """A tokenizer whose last piece is `<end_of_turn>`."""
+
+  def __init__(self, tokenizer):
+    self.eos = tokenizer.eos
+    self.pieces = [*tokenizer.pieces[:-1], "<end_of_turn>"]
+
+  def encode(self, texts):
+    return [[399] if text == "<end_of_turn>" else [5, 6] for text in texts]
+
+  def decode(self, ids):
+    return ""  # as Hugging Face's do with special tokens
+
+
+# Streaming.
+
+
+def test_what_is_streamed_is_the_result(reader, script):
+  # Both end in the middle of a character, one of them for good.
+  ids = reader.tokenizer.encode(["aé☃b = 1 €", "€ x"])
+  eos = reader.tokenizer.eos
+  script([[*ids[0][:-1], eos], [*ids[1][:2], eos, 9]])
+  told = []
+  found = generate(reader, ["", ""], max_tokens=99, stream=told.append)
+  assert ["".join(row) for row in zip(*told, strict=True)] == found
+  assert found[0].startswith("aé☃b = 1 ")
+  assert found[0].endswith("\ufffd")
+  # The first row's pieces are whole characters, until it ends in half of one.
+  pieces = [row for row, _ in told]
+  assert "\ufffd" not in "".join(pieces[:-1])
+  assert len(pieces) == len(ids[0])
+  assert pieces.count("") > 2  # the bytes of é, ☃ and € came one by one
+  assert all(row == "" for _, row in told[3:])
+
+
+def test_streams_have_the_form_of_the_result(reader, script):
+  script([[7, 8, 9]])
+  told = []
+  generate(reader, "a", max_tokens=2, stream=told.append)
+  generate(reader, [4], max_tokens=2, stream=told.append)
+  generate(reader, [[4]], max_tokens=2, stream=told.append)
+  decode = reader.tokenizer.decode
+  assert told == [decode([7]), decode([8]), [7], [8], [[7]], [[8]]]
+
+
+# Mistakes.
+
+
+@pytest.mark.parametrize(
+  "prompt, options, said",
+  [
+    ([1] * 39, {}, r"39 .*max_tokens=10 do not fit the cache of 48; .*=9\.$"),
+    (
+      [[1], [1] * 60],
+      {},
+      r"Prompt 1 of 60 .* cache of 48; .* shorter prompt\.$",
+    ),
+    (
+      [1] * 500,
+      {"cache": None, "max_tokens": 13},
+      r"of 500 .* context of 512; .* or max_tokens=12\.$",
+    ),
+    ([1] * 510, {"cache": 4096}, "context of 512"),
+    ([1], {"cache": 0}, "cache of 0"),
+    ([1], {"max_tokens": 0}, "max_tokens=0"),
+    ([1], {"max_tokens": 2.5}, r"max_tokens=2\.5"),
+    ([4, 64], {}, "Token 64 is not in the vocabulary .* 0 to 63"),
+    ([4, -1], {}, "Token -1 is not"),
+    ([2**40], {}, "Token 1099511627776 is not"),
+    ([4], {"stop": 64}, "Token 64 is not"),
+    ([[4], []], {}, "Prompt 1 is empty"),
+    ([], {}, "0 prompts"),
+    (["a", [4]], {}, "2 prompts, 1 of them text"),
+    ([[4.5]], {}, "Prompt 0 is neither"),
+    ([[[4]]], {}, "Prompt 0 is neither"),
+    ("a", {}, "The language model has no tokenizer .* token ids"),
+    ([4], {"stop": "a"}, "no tokenizer"),
+    ([4], {"edits": {Site("mlp", 2): abs}}, r"mlp\.2 is out of range"),
+    ([4], {"temperature": -1.0}, "temperature=-1"),
+    ([4], {"top_k": 0}, "top_k=0"),
+    ([4], {"top_p": 2}, "top_p=2"),
+    ([4], {"seed": "x"}, "seed=x"),
+  ],
+  ids=lambda x: x if isinstance(x, str) else "",
+)
+def test_mistakes_are_one_sentence(small, prompt, options, said):
+  with pytest.raises(UserError, match=said):
+    go(small, prompt, **options)
+
+
+def test_a_stop_of_several_tokens_is_named(reader):
+  with pytest.raises(
+    UserError, match=r"stop='\\n\\n\\n!' is not a single token"
+  ):
+    generate(reader, "a", stop="\n\n\n!")
