@@ -129,8 +129,8 @@ class Block(nn.Module):
     y = attention(norm("pre_attention_norm")(x), row, tap, columns)
     x = x + norm("post_attention_norm")(y)
     y = norm("post_ffw_norm")(mlp(norm("pre_ffw_norm")(x)))
-    x = x + tap("mlp", self.layer, y)
-    return tap("resid", self.layer, x)
+    x = x + tap("mlp", self.layer, rounded(y))
+    return tap("resid", self.layer, rounded(x))
 
 
 class Attention(nn.Module):
@@ -152,7 +152,8 @@ class Attention(nn.Module):
 
     heads = self._attend(q, k, v, row, columns)  # [B, T, N, H]
 
-    flat = tap("attn", self.layer, heads.reshape(*heads.shape[:2], -1))
+    flat = rounded(heads.reshape(*heads.shape[:2], -1))
+    flat = tap("attn", self.layer, flat)
     heads = flat.reshape(heads.shape)
     shape = (c.num_heads, c.head_dim, c.embed_dim)
     return Einsum(shape, name="attn_vec_einsum")("BTNH,NHD->BTD", heads)
@@ -229,16 +230,18 @@ class FeedForward(nn.Module):
 
 
 class RMSNorm(nn.Module):
-  """x / rms(x) · (1 + scale)."""
+  """x / rms(x) · (1 + scale), rounded once, at the end."""
 
   config: GemmaConfig
 
   @nn.compact
   def __call__(self, x):
     scale = self.param("scale", nn.initializers.zeros, (x.shape[-1],))
-    mean_square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
-    normed = x * jax.lax.rsqrt(mean_square + self.config.norm_eps)
-    return normed * (1 + scale.reshape((1,) * (x.ndim - 1) + (-1,)))
+    scale = scale.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
+    exact = x.astype(jnp.float32)
+    mean_square = jnp.mean(jnp.square(exact), axis=-1, keepdims=True)
+    normed = exact * jax.lax.rsqrt(mean_square + self.config.norm_eps)
+    return (normed * (1 + scale)).astype(x.dtype)
 
 
 class Einsum(nn.Module):
@@ -250,6 +253,16 @@ class Einsum(nn.Module):
   def __call__(self, equation: str, x: jax.Array) -> jax.Array:
     w = self.param("w", fan_in_normal(self.shape[-2]), self.shape)
     return jnp.einsum(equation, x, w)
+
+
+def rounded(x: jax.Array) -> jax.Array:
+  """x at its own precision, now.
+
+  Left to itself the compiler may skip the rounding of a bfloat16 that is used
+  in float32 next, and what a tap sees would not be what flows on.
+  """
+  info = jnp.finfo(x.dtype)
+  return jax.lax.reduce_precision(x, info.nexp, info.nmant)
 
 
 def fan_in_normal(fan_in: int):

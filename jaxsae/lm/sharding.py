@@ -94,7 +94,7 @@ def _refuse(axis, what, size, mesh, sizes):
   ]
   raise UserError(
     f"--mesh.{axis}={mesh.shape[axis]} does not divide the language model's"
-    f" {what}={size}; use {' or '.join(works)}."
+    f" {what}={size}; use {' or '.join(works[:8])}."
   )
 
 

@@ -84,7 +84,13 @@ def _locate(name: str, tokenizer):
 
 def _source(path, name: str):
   """The module that reads what lies at the path."""
-  if (path / "config.json").exists():
+  try:
+    is_folder = (path / "config.json").exists()
+  except ImportError as error:
+    raise UserError(
+      f"Reading {name} needs a package; run `pip install gcsfs`."
+    ) from error
+  if is_folder:
     return folder
   if official.is_checkpoint(path):
     return official

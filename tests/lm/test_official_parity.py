@@ -89,7 +89,7 @@ def same(ours, theirs, real):
 
 
 @pytest.mark.parametrize("name, window", [("grouped", 5), ("normed", 150)])
-def test_bfloat16_is_as_exact_as_theirs(
+def test_bfloat16_is_more_exact_than_theirs(
   name,
   window,
   tiny,
@@ -107,8 +107,8 @@ def test_bfloat16_is_as_exact_as_theirs(
   ours = everything(half, tokens, *where)
   theirs = read_official(half, tokens, **packing)
   check_bfloat16(ours, theirs, exact)
-  # Measured on 2026-11-21: 0.99.
-  assert relative_error(ours, theirs, exact) < 1.1
+  # Measured on 2026-11-21: 0.70 and 0.74. Their norms round on the way.
+  assert relative_error(ours, theirs, exact) < 0.9
 
 
 # Running the official library.

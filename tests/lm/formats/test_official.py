@@ -16,8 +16,9 @@ from etils import epath
 
 from jaxsae import mesh as meshes
 from jaxsae.errors import UserError
-from jaxsae.lm import GemmaConfig, init_params, official, sharding
+from jaxsae.lm import GemmaConfig, init_params, sharding
 from jaxsae.lm.config import PUBLISHED
+from jaxsae.lm.formats import official
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # gemma's own, and Orbax's
 

@@ -15,7 +15,8 @@ from jax.tree_util import Partial
 
 from jaxsae import mesh as meshes
 from jaxsae.errors import UserError
-from jaxsae.lm import Site, decode, edit
+from jaxsae.lm import Site, edit
+from jaxsae.lm.generation import decode
 from jaxsae.lm.generation.generate import generate
 from jaxsae.lm.sharding import placement
 
