@@ -16,6 +16,7 @@ from jaxsae.lm.config import GemmaConfig
 from jaxsae.lm.formats import config_json, huggingface, safetensors
 from jaxsae.lm.formats.huggingface import Leaf
 from jaxsae.lm.formats.safetensors import FLOATS, Tensor
+from jaxsae.lm.formats.tree import put
 from jaxsae.lm.sharding import Path
 
 INDEX = "model.safetensors.index.json"
@@ -58,7 +59,7 @@ def read_params(
   params = {}
   for leaf in huggingface.leaves(config):
     value = _load(leaf, tensors, dtype, place(leaf.path))
-    _insert(params, leaf.path, value)
+    put(params, leaf.path, value)
   return params
 
 
@@ -155,12 +156,6 @@ def _load(leaf: Leaf, tensors: dict[str, Tensor], dtype, where: Sharding):
     dtype=dtype,
   )
   return array.block_until_ready()  # or the next one would wait beside it
-
-
-def _insert(tree: dict, path: Path, value) -> None:
-  for key in path[:-1]:
-    tree = tree.setdefault(key, {})
-  tree[path[-1]] = value
 
 
 def write(lm, path: pathlib.Path, dtype) -> None:

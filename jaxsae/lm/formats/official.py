@@ -15,7 +15,8 @@ from jaxsae.errors import UserError
 from jaxsae.lm.config import PUBLISHED, GemmaConfig
 from jaxsae.lm.formats import orbax_tree
 from jaxsae.lm.formats.layouts import Stored, of_text_model
-from jaxsae.lm.formats.orbax_tree import names_of, put
+from jaxsae.lm.formats.orbax_tree import names_of
+from jaxsae.lm.formats.tree import put
 from jaxsae.lm.lm import init_params
 from jaxsae.lm.sharding import Path
 

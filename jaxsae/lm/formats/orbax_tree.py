@@ -105,13 +105,6 @@ def names_of(path) -> Path:
   return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
 
 
-def put(tree: dict, path: Path, leaf) -> None:
-  """Puts a leaf where its path says, making what is on the way."""
-  for key in path[:-1]:
-    tree = tree.setdefault(key, {})
-  tree[path[-1]] = leaf
-
-
 @contextlib.contextmanager
 def _damage_named(path):
   """Makes one sentence of the innermost cause, which Orbax buries."""

@@ -141,13 +141,15 @@ def test_padding_is_not_noticed(small, prompts):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["grouped", "normed"])
-def test_the_official_sampler_writes_the_same(name, make_lm, prompts):
+def test_the_official_sampler_writes_the_same(
+  name, make_lm, prompts, as_official
+):
   from gemma.gm.text import Sampler
 
   lm = make_lm(name)
   with jax.numpy_rank_promotion("allow"):
     sampler = Sampler(
-      model=official(lm.config),
+      model=as_official(lm.config),
       params=lm.params,
       tokenizer=Numbers(),
       cache_length=ROOM,
@@ -172,43 +174,6 @@ class Numbers:
 
   def decode(self, ids):
     return " ".join(str(int(i)) for i in ids)
-
-
-def official(c):
-  """GemmaConfig → the official Transformer; its import takes seconds."""
-  from gemma.gm import nn
-  from gemma.gm.nn import _config, _modules
-
-  types = _modules.AttentionType
-  by = _config.QueryPreAttentionNormalisation
-  scale_by = {
-    c.embed_dim // c.num_heads: by.BY_ONE_OVER_SQRT_EMBED_DIM_DIV_NUM_HEADS,
-    c.head_dim: by.BY_ONE_OVER_SQRT_HEAD_DIM,
-  }
-  config = _config.TransformerConfig(
-    num_embed=c.vocab_size,
-    embed_dim=c.embed_dim,
-    hidden_dim=c.hidden_dim,
-    num_heads=c.num_heads,
-    num_kv_heads=c.num_kv_heads,
-    head_dim=c.head_dim,
-    final_logit_softcap=c.final_softcap,
-    attn_logits_soft_cap=c.attn_softcap,
-    attention_types=tuple(
-      types.LOCAL_SLIDING if c.is_local(layer) else types.GLOBAL
-      for layer in range(c.num_layers)
-    ),
-    use_post_attn_norm=True,
-    use_post_ffw_norm=True,
-    use_qk_norm=c.qk_norm,
-    sliding_window_size=c.window,
-    transpose_gating_einsum=c.transpose_gating,
-    query_pre_attn_norm=scale_by[c.query_pre_attn_scalar],
-    local_base_frequency=c.rope_base,
-    global_base_frequency=c.global_rope_base,
-    global_scale_factor=c.global_rope_scale,
-  )
-  return nn.Transformer(config=config, dtype=jnp.float32)
 
 
 # Edits.
