@@ -62,4 +62,4 @@ configs = grid.configs
 
 
 if __name__ == "__main__":
-  train.main_each(configs(), __doc__)
+  train.main_each(configs, __doc__)

@@ -90,4 +90,4 @@ def configs() -> dict[str, train.TrainConfig]:
 
 
 if __name__ == "__main__":
-  train.main_each(configs(), __doc__)
+  train.main_each(configs, __doc__)

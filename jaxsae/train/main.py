@@ -38,24 +38,24 @@ def main(
       then(run)
 
 
-def main_each(configs: Configs, doc: str | None = None) -> None:
+def main_each(configs: Callable[[], Configs], doc: str | None = None) -> None:
   """Trains and evaluates several runs, one after the other, or lists them.
 
   The command line's overrides hold for each. What is complete is left alone,
   so the same command goes on where it was stopped.
 
   Args:
-    configs: the experiment's. The folder of each is named as it is, and
+    configs: makes the experiment's. The folder of each is named as it is, and
       `--workdir` is their parent.
     doc: its docstring, for `--help`.
   """
   with exit_on_user_error():
-    choice, configs = _parse(configs, doc)
-    configs = _choose(choice, configs)
+    choice, parsed = _parse(configs(), doc)
+    chosen = _choose(choice, parsed)
     if choice.list:
-      rich.print(listing.table(configs, _costs(configs)))
+      rich.print(listing.table(chosen, _costs(chosen)))
     else:
-      _go_through(configs)
+      _go_through(chosen)
 
 
 def _train_and_judge(config: TrainConfig) -> Run:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from jaxsae.lm import Site
-from jaxsae.train import main_each
+from jaxsae.train import Grid, Row, main_each
 
 # `jaxsae.train.main` is the function of that name.
 mains = importlib.import_module("jaxsae.train.main")
@@ -35,7 +35,7 @@ def command(configs, monkeypatch, capsys):
   def run(*args):
     monkeypatch.setattr(sys, "argv", ["three.py", *args])
     try:
-      main_each(configs, "Three runs.")
+      main_each(lambda: configs, "Three runs.")
       status = 0
     except SystemExit as stop:
       status = stop.code
@@ -78,6 +78,22 @@ def test_runs_go_one_after_the_other_and_are_not_repeated(
   assert [line.split(":")[0] for line in out.splitlines()] == [
     f"run {i} of 3, {name} is complete" for i, name in enumerate(configs, 1)
   ]
+
+
+def test_a_list_that_was_stopped_goes_on(command, monkeypatch, tmp_path):
+  with monkeypatch.context() as patch:
+    patch.setattr(mains, "evaluate", press_ctrl_c)
+    assert command("--shard=1/3")[0] == 130
+  folder = tmp_path / "runs" / "both"
+  lines = (folder / "metrics.jsonl").read_text()
+  status, out, _ = command("--shard=1/3")
+  assert status == 0 and "run 1 of 1, both …" in out
+  assert (folder / "metrics.jsonl").read_text() == lines  # not trained again
+  assert (folder / "eval" / "1.json").exists()
+
+
+def press_ctrl_c(run):
+  raise KeyboardInterrupt
 
 
 def test_a_complete_run_with_other_settings_is_refused(command, tmp_path):
@@ -132,6 +148,17 @@ def test_a_list_is_of_what_is_chosen(command):
   assert "late" in out and "early" not in out and "1 in all" in out
   _, out, _ = command("--list", "--shard=1/3")
   assert "both" in out and "early" not in out  # the longest run is dealt first
+
+
+def test_a_grid_that_can_not_be_cut_is_one_sentence(monkeypatch, capsys):
+  monkeypatch.setattr(sys, "argv", ["grid.py", "--list"])
+  row = Row("wide", ("resid",), (2,), (2**20,), (8,), 10**9)
+  grid = Grid("runs", "gemma2-2b-pt", (row,), most_parameters=10**9)
+  with pytest.raises(SystemExit) as stop:
+    main_each(grid.configs)
+  err = capsys.readouterr().err
+  assert stop.value.code == 2 and err.count("\n") == 1
+  assert "wide" in err and "most_parameters=1,000,000,000" in err
 
 
 @pytest.mark.parametrize(
