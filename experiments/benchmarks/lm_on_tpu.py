@@ -89,7 +89,8 @@ def main():
 TITLE = f"""# Gemma 2 on TPU slices
 
 Forward pass and next-token loss in bfloat16, one row of {CONTEXT} tokens a
-chip, compiled by the TPU compiler (`libtpu`) on a machine without a TPU:
+chip, compiled by the TPU compiler on a machine without a TPU ({time.strftime("%Y-%m-%d")},
+jax {jax.__version__} and the libtpu that its `jax[tpu]` pins):
 
     python experiments/benchmarks/lm_on_tpu.py --out=docs/lm_on_tpu.md
 

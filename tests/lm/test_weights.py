@@ -415,3 +415,27 @@ def test_a_failure_leaves_nothing_behind(grouped, tmp_path, monkeypatch):
   with pytest.raises(OSError, match="No space left"):
     save_lm(grouped, tmp_path / "lm")
   assert os.listdir(tmp_path) == []
+
+
+# Buckets.
+
+
+@pytest.mark.parametrize(
+  "error, sentence",
+  [
+    (ImportError("No module named 'gcsfs'"), r"run `pip install gcsfs`"),
+    (
+      ConnectionError("no route\nat all"),
+      r"is out of reach \(no route\); look",
+    ),
+  ],
+)
+def test_a_bucket_that_cannot_be_read(monkeypatch, error, sentence):
+  from etils import epath
+
+  def fail(path):
+    raise error
+
+  monkeypatch.setattr(type(epath.Path("gs://a/lm")), "exists", fail)
+  with pytest.raises(UserError, match=sentence):
+    load_lm("gs://a/lm")
