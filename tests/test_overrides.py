@@ -158,6 +158,8 @@ def test_overrides_that_are_right_only_together_are_accepted():
      "--probe=mlp.x is not a Tap or None; give a Tap or None"),
     (["--mode=x"], "--mode=x is not a choice;"
      " give lambda or target, e.g. --mode=target"),
+    (["--mode=lamda"], "--mode=lamda is not a choice;"
+     " did you mean lambda? give lambda or target"),
     (["stray"],
      "Cannot place 'stray'; write --name=value, or --name=a,b for several"),
     (["-x"],

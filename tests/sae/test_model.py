@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsae.sae import Penalty, Sae, fold, loss
+from jaxsae.sae import Kernel, Objective, Sae, fold, loss
 from jaxsae.sae import stack as stacks
+from jaxsae.sae.penalty import L0, Quadratic
 from jaxsae.sae.scale import estimate
 
 ALIVE = jnp.zeros(32, bool)
@@ -66,7 +67,7 @@ def test_loss_sees_what_the_folded_autoencoder_does():
   sae, x = random_sae(), jax.random.normal(jax.random.key(3), (64, 8))
   mask = (jnp.arange(64) % 3 > 0).astype(jnp.float32)
   _, (sums, fired) = loss(
-    sae, x, mask, ALIVE, Penalty(0.1, to_target=False), 0.5, 1.0
+    sae, x, mask, ALIVE, Objective(Kernel(0.1), (L0(),)), 0.5, 1.0
   )
   folded = fold(sae, 1.0)
   error = jnp.square(folded(x) - x).sum(-1)
@@ -85,20 +86,11 @@ def test_masked_tokens_change_nothing():
   sae, x = random_sae(), jax.random.normal(jax.random.key(3), (10, 8))
   mask = jnp.ones(10).at[4:].set(0)
   value = lambda x: jax.value_and_grad(loss, has_aux=True)(
-    sae, x, mask, ALIVE, Penalty(0.3, to_target=True), 0.5, 4.0
+    sae, x, mask, ALIVE, Objective(Kernel(0.3), (Quadratic(),)), 0.5, 4.0
   )
   one, other = value(x), value(x.at[4:].set(1e3))
   for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
     np.testing.assert_array_equal(a, b)
-
-
-@pytest.mark.parametrize(
-  ("to_target", "expected"), [(False, 3 * 0.1), (True, 0.1 * (2 / 4) * 1)]
-)
-def test_penalties(to_target, expected):
-  """λ L0, and λ (2/L0*) (L0 - L0*)², by hand for L0 = 3 and L0* = 4."""
-  found = Penalty(0.1, to_target)(jnp.array([3.0]), 0.1, 4.0)
-  np.testing.assert_allclose(found, [expected], rtol=1e-6)
 
 
 def test_a_stack_starts_as_published():
@@ -141,9 +133,9 @@ def test_waking_moves_the_thresholds_of_the_dead_alone():
   dead = jnp.arange(32) < 5
 
   def grad(dead):
-    penalty = Penalty(0.3, to_target=False)
+    objective = Objective(Kernel(0.3), (L0(),))
     return jax.grad(loss, has_aux=True)(
-      sae, x, jnp.ones(10), dead, penalty, 0.5, 4.0
+      sae, x, jnp.ones(10), dead, objective, 0.5, 4.0
     )[0]
 
   difference = jax.tree.map(jnp.subtract, grad(dead), grad(ALIVE))
