@@ -170,7 +170,10 @@ def test_a_wrong_override_gets_one_sentence(argv, sentence):
   assert complaint(*argv) == sentence
 
 
-def test_help_gives_every_setting_with_type_meaning_and_default(capsys):
+def test_help_gives_every_setting_with_type_meaning_and_default(
+  capsys, monkeypatch
+):
+  monkeypatch.setattr(sys, "argv", ["experiments/run.py"])
   with pytest.raises(SystemExit) as stop:
     overrides.parse(Run(), ["--help"], doc="Train it.\n\n  The command.\n")
   assert stop.value.code == 0

@@ -40,9 +40,7 @@ class Kernel:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def jumprelu(
-  pre: jax.Array, threshold: jax.Array, kernel: Kernel
-) -> jax.Array:
+def jumprelu(pre: jax.Array, threshold: jax.Array, kernel: Kernel) -> jax.Array:
   """z · H(z - θ) for pre-activations [N, F] and thresholds [F]."""
   del kernel
   return jnp.where(pre > threshold[None, :], pre, 0.0)

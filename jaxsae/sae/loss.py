@@ -84,9 +84,7 @@ def loss(
   )
 
 
-def gradients(
-  sae: Sae, *rest
-) -> tuple[Sae, jax.Array, tuple[Sums, jax.Array]]:
+def gradients(sae: Sae, *rest) -> tuple[Sae, jax.Array, tuple[Sums, jax.Array]]:
   """The gradient of `loss`, from the same arguments.
 
   Returns:

@@ -238,9 +238,7 @@ def _metrics(
     density_max=jnp.max(density, axis=-1),
     idle=after.idle,
     threshold=jnp.mean(now, axis=-1),
-    moved=_over(
-      jnp.mean(jnp.abs(now - was), axis=-1), jnp.mean(was, axis=-1)
-    ),
+    moved=_over(jnp.mean(jnp.abs(now - was), axis=-1), jnp.mean(was, axis=-1)),
   )
 
 

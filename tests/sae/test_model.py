@@ -63,6 +63,28 @@ def test_folding_leaves_the_same_latents_active_and_scales_the_rest():
   np.testing.assert_array_equal(folded.w_dec, sae.w_dec)
 
 
+@pytest.mark.parametrize("scale", [8.0, 7.3])
+def test_folding_changes_no_active_latent(scale):
+  """L0 and the active set are equal, bit for bit; x̂ up to rounding.
+
+  A scale that is no power of two rounds, which could tip only a value that is
+  all but at its threshold; there is none in float64.
+  """
+  with jax.enable_x64(True):
+    sae = jax.tree.map(lambda x: x.astype(jnp.float64), random_sae())
+    raw = scale * jax.random.normal(jax.random.key(2), (2000, 8), jnp.float64)
+    pre = (raw / scale - sae.b_dec[None]) @ sae.w_enc + sae.b_enc[None]
+    assert jnp.min(jnp.abs(pre - sae.threshold[None])) > 1e-9
+    latents = jnp.where(pre > sae.threshold[None], jax.nn.relu(pre), 0)
+    folded = fold(sae, scale)
+    found = folded.encode(raw)
+    np.testing.assert_array_equal(found > 0, latents > 0)
+    np.testing.assert_array_equal((found > 0).sum(-1), (latents > 0).sum(-1))
+    np.testing.assert_allclose(found, scale * latents, rtol=1e-9, atol=1e-12)
+    rebuilt = scale * (latents @ sae.w_dec + sae.b_dec[None])
+    np.testing.assert_allclose(folded(raw), rebuilt, rtol=1e-9, atol=1e-9)
+
+
 def test_loss_sees_what_the_folded_autoencoder_does():
   sae, x = random_sae(), jax.random.normal(jax.random.key(3), (64, 8))
   mask = (jnp.arange(64) % 3 > 0).astype(jnp.float32)
