@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxsae.sae.jumprelu import Kernel, jumprelu
+from jaxsae.sae.linear import decode, encode
 from jaxsae.sae.model import Sae
 from jaxsae.sae.penalty import Activity, Penalty
 
@@ -101,12 +102,9 @@ def _loss(
   sae, penalised, x, mask, dead, objective, coefficient, target
 ) -> tuple[jax.Array, tuple[Sums, jax.Array]]:
   """`loss`; the penalties see the thresholds `penalised`."""
-  # (x - b_dec) W_enc + b_enc, with b_dec taken to the bias: the gradient of
-  # b_dec then needs no product over tokens.
-  bias = sae.b_enc - sae.b_dec @ sae.w_enc
-  pre = x @ sae.w_enc + bias[None, :]
+  pre = encode(x, sae.w_enc, sae.b_enc, sae.b_dec)
   latents = jumprelu(pre, sae.threshold, objective.kernel)
-  error = latents @ sae.w_dec + sae.b_dec[None, :] - x
+  error = decode(latents, sae.w_dec, sae.b_dec) - x
 
   seen = Activity(pre, penalised, sae.w_dec, mask, objective.kernel)
   squared = jnp.sum(jnp.square(error), axis=-1)

@@ -163,7 +163,7 @@ def _update(config, activations, mask, carry, numbered):
   mask = take(mask)
   inputs = {site: take(x) for site, x in activations.items()}
   results = [
-    _update_stack(config, stack, inputs[s.site], mask, number)
+    update_stack(config, stack, inputs[s.site], mask, number)
     for s, (stack, _) in zip(config.sae.stacks, carry, strict=True)
   ]
   stacks, seen, fired = zip(*results, strict=True)
@@ -178,8 +178,19 @@ def _take(x, order):
   return chosen.reshape(-1, *x.shape[2:])
 
 
-def _update_stack(config, stack: StackState, x, mask, number):
-  """One update of S autoencoders on the raw activations x [N, D]."""
+def update_stack(config, stack: StackState, x, mask, number):
+  """One update of S autoencoders.
+
+  Args:
+    config: how.
+    stack: their state.
+    x: raw activations [N, D].
+    mask: [N], 1 for tokens that count.
+    number: int32 [], of the update, counted from 0.
+
+  Returns:
+    The new state, what was seen, and how often each latent fired, [S, F].
+  """
   x = x.astype(jnp.float32) / stack.scale
   warm = optim.sparsity_warmup(config.optim, number)
   coefficients = warm * jnp.array(config.sae.coefficients)
