@@ -102,7 +102,8 @@ class BatchQuadratic:
   """λ · (mean L0 / L0* - 1)² (arXiv 2407.14435, appendix on a target L0).
 
   The mean is over all tokens of the update, on all devices, and is taken
-  before squaring, so single tokens may have any L0.
+  before squaring, so single tokens may have any L0. Near the target it needs a
+  λ 2 L0* times that of `Quadratic` to pull as hard.
   """
 
   pulls_to_target: ClassVar[bool] = True
@@ -142,8 +143,13 @@ class Frequency:
   quadratic penalty. Not published: the exact form and the weight. This is our
   reading: λ Σ p_i + λ Σ p_i²/ω = λ Σ p_i (1 + p_i/ω), under one λ.
 
+  On top of `L0`, latents far rarer than ω are left alone. On top of a pull to
+  a target it moves L0 below it, for at the target that pull is none: by a share
+  of about p/(2ω) on `Quadratic`, p being that of the latents concerned, and
+  2 L0* times as much on `BatchQuadratic`, whose λ is that much larger.
+
   Attributes:
-    scale: ω, a share of tokens; latents far rarer than it are left alone.
+    scale: ω.
   """
 
   scale: float

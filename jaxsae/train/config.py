@@ -53,8 +53,8 @@ class SweepConfig:
   # λ. Without targets one autoencoder each; with targets a single value, the
   # strength of the pull to them.
   sparsity_coefficient: tuple[float, ...] = (6e-4,)
-  # ω: a latent that is active on more than this share of tokens pays extra.
-  # None: no such penalty.
+  # ω: each latent also pays λ p²/ω, for p the share of tokens it is active on,
+  # so that few are active nearly always. None: it does not.
   frequency_scale: float | None = None
   bandwidth: float = 1e-3  # ε of the straight-through kernel
   ste_to_input: bool = False  # the kernel's gradients train encoders too

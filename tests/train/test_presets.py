@@ -21,7 +21,7 @@ def test_gemma_scope():
 def test_gemma_scope_2():
   sweep, optim = presets.gemma_scope_2.sweep(), presets.gemma_scope_2.optim
   assert sweep.objective.kernel == Kernel(1e-3, to_input=False)
-  assert sweep.objective.penalties == (Quadratic(), Frequency(0.1))
+  assert sweep.objective.penalties == (Quadratic(), Frequency(1.0))
   assert sweep.initial_threshold == 1e-3
   assert sweep.target_l0 == (10, 50, 150)
   assert (optim.lr, optim.b2, optim.eps) == (7e-5, 0.999, 1e-8)
