@@ -6,6 +6,7 @@ from jaxsae.data.corpus import Rows as Rows
 from jaxsae.data.corpus import is_held_out as is_held_out
 from jaxsae.data.corpus import open_corpus as open_corpus
 from jaxsae.data.documents import Document as Document
+from jaxsae.data.documents import check_source as check_source
 from jaxsae.data.documents import list_source as list_source
 from jaxsae.data.documents import read_documents as read_documents
 from jaxsae.data.pipeline import Batches as Batches

@@ -59,6 +59,7 @@ def list_source(source: str) -> Listing:
   Raises:
     UserError: the source is missing or has no file of a known kind.
   """
+  check_source(source)
   if source == STDLIB:
     listing = _walk(sysconfig.get_path("stdlib"), (".py",), _NOT_STDLIB)
   else:
@@ -66,6 +67,20 @@ def list_source(source: str) -> Listing:
   if not listing.files:
     raise UserError(_nothing_to_read(source, listing))
   return listing
+
+
+def check_source(source: str) -> None:
+  """Raises UserError unless there is something at the source; reads nothing."""
+  if not source:
+    raise UserError(
+      "data.source is empty; give --data.source=DIR, a folder of text, "
+      ".parquet, .arrow or .array_record files to train on"
+    )
+  if source != STDLIB and not os.path.exists(os.path.expanduser(source)):
+    raise UserError(
+      f"the data source {source!r} does not exist; give a file, a folder or "
+      f"{STDLIB}"
+    )
 
 
 def read_documents(
@@ -97,11 +112,6 @@ def read_documents(
 def _list_path(source: str) -> Listing:
   if os.path.isdir(source):
     return _walk(source, None, {"__pycache__"})
-  if not os.path.exists(source):
-    raise UserError(
-      f"the data source {source!r} does not exist; give a file, a folder or "
-      f"{STDLIB}"
-    )
   listing = Listing(os.path.dirname(source), lone=True)
   _add(listing, source, os.path.basename(source))
   if listing.unreadable:

@@ -45,11 +45,12 @@ def folder(site: Site, width: int, l0: float) -> str:
   """
   return (
     f"{GEMMA_SCOPE[site.where]}/layer_{site.layer}"
-    f"/width_{_width_label(width)}/average_l0_{round(l0)}"
+    f"/width_{width_label(width)}/average_l0_{round(l0)}"
   )
 
 
-def _width_label(width: int) -> str:
+def width_label(width: int) -> str:
+  """A width as Gemma Scope writes it: 16384 → `16k`."""
   """16,384 → 16k, 65,536 → 65k, 1,048,576 → 1m; 3,000 → 3000."""
   if width < 1024 or width & (width - 1):  # too small, or not a power of two
     return str(width)

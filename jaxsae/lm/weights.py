@@ -56,6 +56,21 @@ def load_lm(
   return Lm(params, config, found, name, mesh)
 
 
+def read_sizes(name_or_path) -> GemmaConfig:
+  """The sizes of what `load_lm` would load, without the weights.
+
+  For an official name nothing is read, and nothing needs to be installed.
+
+  Raises:
+    UserError: there is no language model.
+  """
+  name = str(name_or_path)
+  if official.is_name(name):
+    return official.sizes(name)
+  path, _ = _locate(name, None)
+  return _source(path, name).read_config(path)
+
+
 def default_dtype():
   """bfloat16, but float32 on CPU, which has no fast bfloat16."""
   return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16

@@ -35,6 +35,7 @@ def train(config: TrainConfig) -> TrainState:
   """
   mesh = meshes.make(config.mesh)
   states.check_widths(config, mesh)
+  data.check_source(config.data.source)  # before weights that take minutes
   lm = load_lm(config.lm, mesh=mesh, fsdp=config.fsdp)
   lm.check_length(config.data.context)
   for site in config.sae.sites:

@@ -57,6 +57,20 @@ def claim(config: TrainConfig, policy: TokenPolicy) -> epath.Path:
   return path
 
 
+def is_complete(config: TrainConfig) -> bool:
+  """Whether the run is over: trained to its end and judged.
+
+  Raises:
+    UserError: the folder belongs to another configuration.
+  """
+  path = epath.Path(config.workdir)
+  record = path / "config.json"
+  if not record.exists():
+    return False
+  _check_same(read_config(path), config, record)
+  return (path / "eval" / f"{config.steps}.json").exists()
+
+
 def read_config(path: epath.Path) -> TrainConfig:
   """The configuration that the run in this folder was started with."""
   record = path / "config.json"

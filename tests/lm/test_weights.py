@@ -12,7 +12,8 @@ import pytest
 from safetensors import numpy as safetensors
 
 from jaxsae.errors import UserError
-from jaxsae.lm import load_lm, save_lm
+from jaxsae.lm import gemma2_9b, gemma2_tiny, load_lm, save_lm
+from jaxsae.lm.weights import read_sizes
 from jaxsae.mesh import MeshConfig, make
 
 
@@ -439,3 +440,13 @@ def test_a_bucket_that_cannot_be_read(monkeypatch, error, sentence):
   monkeypatch.setattr(type(epath.Path("gs://a/lm")), "exists", fail)
   with pytest.raises(UserError, match=sentence):
     load_lm("gs://a/lm")
+
+
+def test_sizes_are_read_without_weights(saved, tmp_path, grouped):
+  (tmp_path / "config.json").write_text((saved / "config.json").read_text())
+  expected = as_files_have_it(grouped).config
+  assert read_sizes(tmp_path) == expected
+  assert read_sizes("gemma2-tiny") == gemma2_tiny()
+  assert read_sizes("gemma2_9B-it") == gemma2_9b()
+  with pytest.raises(UserError, match="nowhere is not a language model"):
+    read_sizes("nowhere")

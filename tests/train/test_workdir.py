@@ -59,3 +59,15 @@ def test_records_are_json(config):
   path = workdir.claim(config, POLICY)
   assert json.loads((path / "policy.json").read_text())["context"] == 16
   assert not list(path.glob("*.partial"))
+
+
+def test_a_run_is_complete_once_its_last_step_is_judged(config, replace):
+  assert not workdir.is_complete(config)
+  path = workdir.claim(config, POLICY)
+  assert not workdir.is_complete(config)
+  workdir.write_json(path / "eval" / "5.json", {})
+  assert not workdir.is_complete(config)
+  workdir.write_json(path / "eval" / "6.json", {})
+  assert workdir.is_complete(replace(config, mesh__model=2))
+  with pytest.raises(UserError, match="tokens was 3072 and is 9000"):
+    workdir.is_complete(replace(config, tokens=9000))

@@ -27,6 +27,11 @@ def is_name(name: str) -> bool:
   return size in PUBLISHED and kind in ("pt", "it")
 
 
+def sizes(name: str) -> GemmaConfig:
+  """The sizes of the model with an official name."""
+  return PUBLISHED[_plain(name).rpartition("-")[0]]()
+
+
 def _plain(name: str) -> str:
   return name.lower().replace("_", "-")
 

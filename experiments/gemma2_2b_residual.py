@@ -1,0 +1,27 @@
+"""Four autoencoders on the residual stream after layer 12 of Gemma 2 2B.
+
+  python experiments/gemma2_2b_residual.py --data.source=DIR --workdir=DIR
+
+`--data.source` is a folder of text, .parquet, .arrow or .array_record files.
+Gemma Scope's recipe at width 16,384, on an eighth of its tokens, pulled to
+targets of L0 across the range that it released.
+
+Not yet run at full size.
+"""
+
+from jaxsae import train
+from jaxsae.data import DataConfig
+from jaxsae.lm import Site
+
+config = train.TrainConfig(
+  workdir="runs/gemma2_2b_residual",
+  lm="gemma2-2b-pt",
+  tokens=500_000_000,
+  data=DataConfig(source="", context=1024),
+  sae=train.gemma_scope_sweep(
+    sites=(Site("resid", 12),), widths=(16_384,), target_l0=(20, 40, 80, 160)
+  ),
+)
+
+if __name__ == "__main__":
+  train.main(config, __doc__)

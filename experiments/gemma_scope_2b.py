@@ -1,0 +1,65 @@
+"""Gemma Scope on Gemma 2 2B: all its autoencoders, in a few runs.
+
+  python experiments/gemma_scope_2b.py --list
+  python experiments/gemma_scope_2b.py --only=16k --data.source=DIR
+  python experiments/gemma_scope_2b.py --shard=1/4 --data.source=DIR
+
+`--data.source` is a folder of text, .parquet, .arrow or .array_record files.
+Layers, sites, widths and tokens are those of the paper's table 1 (arXiv
+2408.05147). Its λ are not published, so five or six targets of L0 a cell stand
+in for them, across the range of the L0 released for layer 12. Which
+autoencoders share a run, and why: jaxsae/train/grid.py.
+
+Without the transcoders and the autoencoders of the embedding.
+
+Not yet run at full size.
+"""
+
+from jaxsae import train
+
+ALL = ("resid", "mlp", "attn")
+
+grid = train.Grid(
+  workdir="runs/gemma_scope_2b",
+  lm="gemma2-2b-pt",
+  rows=(
+    train.Row(
+      name="16k",
+      where=ALL,
+      layers=range(26),
+      widths=(2**14,),
+      target_l0=(20, 40, 80, 160, 400),
+      tokens=4_000_000_000,
+    ),
+    train.Row(
+      name="65k",
+      where=ALL,
+      layers=range(26),
+      widths=(2**16,),
+      target_l0=(20, 40, 70, 140, 300),
+      tokens=8_000_000_000,
+    ),
+    # With 16k, 65k and 1m: every power of two, on one layer.
+    train.Row(
+      name="ladder",
+      where=("resid",),
+      layers=(12,),
+      widths=(2**15, 2**17, 2**18, 2**19),
+      target_l0=(12, 20, 40, 70, 130, 250),
+      tokens=8_000_000_000,
+    ),
+    train.Row(
+      name="1m",
+      where=("resid",),
+      layers=(5, 12, 19),
+      widths=(2**20,),
+      target_l0=(20, 30, 50, 75, 110, 200),
+      tokens=16_000_000_000,
+    ),
+  ),
+)
+configs = grid.configs
+
+
+if __name__ == "__main__":
+  train.main_each(configs(), __doc__)

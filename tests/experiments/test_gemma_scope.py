@@ -1,0 +1,258 @@
+"""The complete grids: all that was published, in shapes; and small, trained."""
+
+import collections
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from jaxsae.lm.weights import read_sizes
+from jaxsae.train import state as states
+from jaxsae.train.cost import Cost, cost_of
+
+ROOT = pathlib.Path(__file__).parents[2]
+NAMES = ["gemma_scope_2b", "gemma_scope_9b", "gemma_scope_27b"]
+RUNS = {"gemma_scope_2b": 8, "gemma_scope_9b": 29, "gemma_scope_27b": 1}
+B = 10**9
+
+# Table 1 of the paper (arXiv 2408.05147): of each model and site, the layers
+# and the tokens of each width. Transcoders are left out.
+ALL_2B, ALL_9B = range(26), range(42)
+EACH_2B = {2**14: (ALL_2B, 4 * B), 2**16: (ALL_2B, 8 * B)}
+EACH_9B = {2**14: (ALL_9B, 4 * B), 2**17: (ALL_9B, 8 * B)}
+TUNED = {2**14: ((9, 20, 31), 4 * B), 2**17: ((9, 20, 31), 8 * B)}
+PUBLISHED = {
+  ("gemma2-2b-pt", "attn"): EACH_2B,
+  ("gemma2-2b-pt", "mlp"): EACH_2B,
+  ("gemma2-2b-pt", "resid"): EACH_2B
+  | {2**n: ((12,), 8 * B) for n in (15, 17, 18, 19)}
+  | {2**20: ((5, 12, 19), 16 * B)},
+  ("gemma2-9b-pt", "attn"): EACH_9B,
+  ("gemma2-9b-pt", "mlp"): EACH_9B,
+  ("gemma2-9b-pt", "resid"): EACH_9B
+  | {2**n: ((20,), 8 * B) for n in (15, 16, 18, 19)}
+  | {2**20: ((9, 20, 31), 16 * B)},
+  ("gemma2-27b-pt", "resid"): {2**17: ((10, 22, 34), 8 * B)},
+  ("gemma2-9b-it", "resid"): TUNED,
+}
+
+# D of the residual stream and the MLP's output; D of the heads together.
+SIZES = {
+  "gemma2-2b": (2304, 2048),
+  "gemma2-9b": (3584, 4096),
+  "gemma2-27b": (4608, 4096),
+}
+
+# How many autoencoders each published repository holds, without those of the
+# embedding. Of some cells more sparsities were released than of others.
+RELEASED = {
+  ("gemma2-2b-pt", "attn"): 260,
+  ("gemma2-2b-pt", "mlp"): 260,
+  ("gemma2-2b-pt", "resid"): 312,
+  ("gemma2-9b-pt", "attn"): 492,
+  ("gemma2-9b-pt", "mlp"): 492,
+  ("gemma2-9b-pt", "resid"): 532,
+  ("gemma2-27b-pt", "resid"): 18,
+  ("gemma2-9b-it", "resid"): 30,
+}
+
+
+@pytest.fixture(scope="module")
+def grids(load):
+  """All runs: {"gemma_scope_2b": {"16k": config, …}, …}."""
+  return {name: load(name)["configs"]() for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def configs(grids):
+  return [config for grid in grids.values() for config in grid.values()]
+
+
+@pytest.fixture(scope="module")
+def cells(configs):
+  """(model, site, layer, width, tokens) → how many autoencoders."""
+  counts = collections.Counter()
+  for config in configs:
+    for stack in config.sae.stacks:
+      site = (stack.site.where, stack.site.layer)
+      key = (config.lm, *site, stack.width, config.tokens)
+      counts[key] += config.sae.size
+  return counts
+
+
+@pytest.fixture(scope="module")
+def total(configs):
+  return sum((cost_of(c, read_sizes(c.lm)) for c in configs), Cost())
+
+
+def test_every_published_cell_is_there_and_no_other(cells):
+  assert set(cells) == {
+    (*repository, layer, width, tokens)
+    for repository, widths in PUBLISHED.items()
+    for width, (layers, tokens) in widths.items()
+    for layer in layers
+  }
+
+
+def test_each_cell_has_five_or_six_sparsities(cells):
+  assert set(cells.values()) == {5, 6}
+
+
+def test_each_repository_has_about_as_many_as_was_released(cells):
+  counts = collections.Counter()
+  for (lm, where, *_), count in cells.items():
+    counts[lm, where] += count
+  assert counts.keys() == RELEASED.keys()
+  for repository, released in RELEASED.items():
+    assert counts[repository] == pytest.approx(released, rel=0.04)
+
+
+def test_the_totals_are_the_papers(cells, total):
+  # With one autoencoder a cell, the transcoders (26 of 16k) and two of 4k on
+  # the embedding, these are the published 459 cells and 34,365,440 latents.
+  assert len(cells) + 26 + 2 == 459
+  latents = sum(width for _, _, _, width, _ in cells)
+  assert latents + 26 * 2**14 + 2 * 4096 == 34_365_440
+  # Σ 6·2·D·F·tokens over the 2,430 released is 6.95e22.
+  assert total.saes == 822 + 1584 + 18
+  assert total.sae_flops == pytest.approx(6.95e22, rel=0.02)
+
+
+def test_shared_forward_passes_cost_little(configs, total):
+  alone = sum(forward_passes_of_each(config) for config in configs)
+  assert total.lm_flops < 0.05 * total.sae_flops < alone
+
+
+def forward_passes_of_each(config):
+  """The arithmetic if each autoencoder had its own forward passes."""
+  once = 0
+  for site in config.sae.sites:
+    sweep = dataclasses.replace(config.sae, sites=(site,))
+    one = dataclasses.replace(config, sae=sweep)
+    once += cost_of(one, read_sizes(config.lm)).lm_flops
+  return once * len(config.sae.widths) * config.sae.size
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_run_has_the_shapes_of_the_published_model(grids, name):
+  for run, config in grids[name].items():
+    gemma = read_sizes(config.lm)
+    for site in config.sae.sites:
+      site.check(gemma)
+    state = abstract(config, gemma)
+    for stack, made in zip(config.sae.stacks, state.stacks, strict=True):
+      d = SIZES[config.lm[:-3]][stack.site.where == "attn"]
+      assert made.sae.w_dec.shape == (config.sae.size, stack.width, d), run
+    arrays = jax.tree.leaves([stack.sae for stack in state.stacks])
+    parameters = sum(x.size for x in arrays)
+    assert parameters == cost_of(config, gemma).parameters <= 48 * B
+
+
+def abstract(config, gemma):
+  scales = (1.0,) * len(config.sae.stacks)
+  return jax.eval_shape(lambda: states.init(config, gemma, scales))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_bucket_of_a_run_fits_beside_its_autoencoders(grids, name):
+  # What jaxsae/train/grid.py says of memory: float32, in a slice of 1.5 TB.
+  for config in grids[name].values():
+    gemma = read_sizes(config.lm)
+    values = sum(site.width(gemma) for site in config.sae.sites)
+    assert 4 * values * config.bucket_tokens <= 250 * B
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_have_folders_of_their_own(grids, name):
+  for run, config in grids[name].items():
+    assert config.workdir == f"runs/{name}/{run}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_file_opens_with_its_command_and_claims_no_result(load, name):
+  doc = load(name)["__doc__"]
+  assert f"python experiments/{name}.py --list" in doc
+  assert "Not yet run at full size." in doc
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_text_it_says_what_to_give(command, tmp_path, name):
+  status, _, err = command(name)
+  assert status == 2
+  assert err.startswith("error: data.source is empty; give --data.source=DIR")
+  assert err.count("\n") == 1 and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_list_has_a_line_for_each_run(command, grids, name):
+  status, out, _ = command(name, "--list")
+  assert status == 0
+  lines = out.splitlines()
+  assert max(map(len, lines)) <= 80
+  starts = [line.split(" ")[0] for line in lines]
+  assert [start for start in starts if start in grids[name]] == [*grids[name]]
+  assert len(grids[name]) == RUNS[name]
+
+
+def test_a_list_as_a_person_reads_it(command):
+  _, out, _ = command("gemma_scope_2b", "--list")
+  rows = [" ".join(line.split()) for line in out.splitlines()]
+  for row in (
+    "run sites widths SAEs tokens params SAEs LM",
+    "16k resid mlp attn 0-25 16k 390 4.0B 28.4B 6.80e20 1.71e19",
+    "65k_8-16 resid mlp attn 8-16 65k 135 8.0B 39.3B 1.88e21 2.23e19",
+    "1m_19 resid 19 1m 6 16.0B 29.0B 2.78e21 5.25e19",
+    "8 in all 822 255.1B 1.57e22 2.03e20",
+  ):
+    assert row in rows
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shares_of_the_grid_take_about_as_long(command, grids, name):
+  listed, loads = [], []
+  for i in range(1, 5):
+    _, out, _ = command(name, "--list", f"--shard={i}/4")
+    chosen = [x for x in (y.split(" ")[0] for y in out.splitlines())]
+    chosen = [run for run in chosen if run in grids[name]]
+    costs = [cost(grids[name][run]) for run in chosen]
+    listed, loads = listed + chosen, [*loads, sum(costs)]
+  assert sorted(listed) == sorted(grids[name])
+  longest = max(map(cost, grids[name].values()))
+  assert max(loads) <= max(1.2 * sum(loads) / 4, longest)
+
+
+def cost(config):
+  return cost_of(config, read_sizes(config.lm)).flops
+
+
+def test_a_run_by_itself_when_small_and_not_again(small, tmp_path):
+  file = str(ROOT / "experiments" / "gemma_scope_2b.py")
+  sites = "--sae.sites=resid.0,mlp.1,attn.1"
+  call = [sys.executable, file, "--only=ladder", *small, sites]
+  done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  folder = tmp_path / "runs" / "gemma_scope_2b" / "ladder"
+  assert len(results_in(folder)) == 3 * 2
+  again = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True)
+  assert again.stdout == (
+    "run 1 of 1, ladder is complete: runs/gemma_scope_2b/ladder\n"
+  )
+
+
+@pytest.mark.parametrize(
+  ("name", "runs"),
+  [("gemma_scope_9b", ["--only=it_16k"]), ("gemma_scope_27b", [])],
+)
+def test_the_other_grids_when_small(command, small, tmp_path, name, runs):
+  status, _, err = command(name, *runs, *small, "--sae.sites=resid.0")
+  assert status == 0, err
+  (folder,) = (tmp_path / "runs" / name).iterdir()
+  assert len(results_in(folder)) == 2
+
+
+def results_in(folder):
+  return json.loads((folder / "eval" / "2.json").read_text())["results"]
