@@ -32,6 +32,7 @@ config = train.TrainConfig(
   sae=train.SweepConfig(
     sites=(Site("resid", 3), Site("mlp", 3)),
     widths=(2048,),
+    penalty="quadratic",
     target_l0=(12, 24, 48),
     sparsity_coefficient=(0.05,),
     bandwidth=0.01,

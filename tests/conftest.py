@@ -80,6 +80,7 @@ def config(tmp_path, texts, lm_path) -> TrainConfig:
     sae=SweepConfig(
       sites=(Site("resid", 1), Site("attn", 0)),
       widths=(64,),
+      penalty="quadratic",
       target_l0=(4.0, 8.0),
       sparsity_coefficient=(1e-2,),
       bandwidth=0.05,

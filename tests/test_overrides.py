@@ -158,6 +158,8 @@ def test_overrides_that_are_right_only_together_are_accepted():
      "--probe=mlp.x is not a Tap or None; give a Tap or None"),
     (["--mode=x"], "--mode=x is not a choice;"
      " give lambda or target, e.g. --mode=target"),
+    (["--mode=lamda"], "--mode=lamda is not a choice;"
+     " did you mean lambda? give lambda or target"),
     (["stray"],
      "Cannot place 'stray'; write --name=value, or --name=a,b for several"),
     (["-x"],
@@ -168,7 +170,10 @@ def test_a_wrong_override_gets_one_sentence(argv, sentence):
   assert complaint(*argv) == sentence
 
 
-def test_help_gives_every_setting_with_type_meaning_and_default(capsys):
+def test_help_gives_every_setting_with_type_meaning_and_default(
+  capsys, monkeypatch
+):
+  monkeypatch.setattr(sys, "argv", ["experiments/run.py"])
   with pytest.raises(SystemExit) as stop:
     overrides.parse(Run(), ["--help"], doc="Train it.\n\n  The command.\n")
   assert stop.value.code == 0

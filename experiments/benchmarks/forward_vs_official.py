@@ -5,7 +5,15 @@
 
 Both get the same parameters, four layers of Gemma 2 at a width that a laptop
 can run. Time is the median of turns taken one after the other; memory is what
-the compiler sets aside for temporaries.
+the compiler sets aside for temporaries. On two busy CPU cores, 2026-11-21,
+jax 0.10.0, gemma 3.3.0:
+
+|  B x T | ours ms | official ms | ratio | ours MiB | official MiB |
+|---|---|---|---|---|---|
+| 8 x 128 | 103 | 106 | 0.97 | 59 | 59 |
+| 4 x 512 | 223 | 365 | 0.61 | 85 | 105 |
+| 2 x 1024 | 274 | 728 | 0.38 | 112 | 169 |
+| 1 x 2048 | 410 | 1330 | 0.31 | 184 | 297 |
 """
 
 import statistics
@@ -17,9 +25,9 @@ from gemma.gm.nn import config as official_config
 
 from jaxsae.lm import GemmaConfig, Lm, init_params
 
-TURNS = 15
+TURNS = 9
 LAYERS = 4
-SHAPES = [(8, 128), (4, 512), (2, 1024), (1, 2048), (1, 4096)]
+SHAPES = [(8, 128), (4, 512), (2, 1024), (1, 2048)]
 
 
 def main():

@@ -86,10 +86,12 @@ def main():
     options.out.write_text("\n".join(lines) + "\n")
 
 
+TODAY = time.strftime("%Y-%m-%d")
 TITLE = f"""# Gemma 2 on TPU slices
 
 Forward pass and next-token loss in bfloat16, one row of {CONTEXT} tokens a
-chip, compiled by the TPU compiler (`libtpu`) on a machine without a TPU:
+chip, compiled by the TPU compiler on a machine without a TPU ({TODAY},
+jax {jax.__version__} and the libtpu that its `jax[tpu]` pins):
 
     python experiments/benchmarks/lm_on_tpu.py --out=docs/lm_on_tpu.md
 

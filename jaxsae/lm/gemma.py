@@ -90,6 +90,12 @@ class Gemma(nn.Module):
     return soft_cap(logits, self.config.final_softcap)
 
 
+def init_params(config: GemmaConfig, key: jax.Array) -> dict:
+  """Fresh float32 parameters."""
+  one = jnp.zeros((1, 1), jnp.int32)
+  return Gemma(config).init(key, one, Row(one, one))["params"]
+
+
 class Embedder(nn.Module):
   """The embedding table, tied to the unembedding."""
 

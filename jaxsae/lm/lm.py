@@ -112,9 +112,3 @@ def _can_be_looked_at(x) -> bool:
   if isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer):
     return x.is_fully_addressable
   return not isinstance(x, jax.core.Tracer)
-
-
-def init_params(config: GemmaConfig, key: jax.Array) -> Any:
-  """Fresh float32 parameters."""
-  one = jnp.zeros((1, 1), jnp.int32)
-  return Gemma(config).init(key, one, Row(one, one))["params"]

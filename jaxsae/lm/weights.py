@@ -99,13 +99,7 @@ def _locate(name: str, tokenizer):
 
 def _source(path, name: str):
   """The module that reads what lies at the path."""
-  try:
-    is_folder = (path / "config.json").exists()
-  except ImportError as error:
-    raise UserError(
-      f"Reading {name} needs a package; run `pip install gcsfs`."
-    ) from error
-  if is_folder:
+  if _exists(path / "config.json"):
     return folder
   if official.is_checkpoint(path):
     return official
@@ -114,3 +108,19 @@ def _source(path, name: str):
     f" {path / 'config.json'}), an official Orbax checkpoint, or one of"
     f" {', '.join(SHIPPED)}."
   )
+
+
+def _exists(file) -> bool:
+  """Whether a file exists; the first look at what may be in a bucket."""
+  try:
+    return file.exists()
+  except ImportError as error:
+    raise UserError(
+      f"Reading {file} needs a package; run `pip install gcsfs`."
+    ) from error
+  except Exception as error:  # each backend of epath raises its own kinds
+    reason = str(error).strip().partition("\n")[0]
+    raise UserError(
+      f"{file} is out of reach ({reason or type(error).__name__}); look at the"
+      " path, the network and your credentials."
+    ) from error

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from jaxsae.errors import UserError
-from jaxsae.overrides.kinds import cast, is_list, show, words_for
+from jaxsae.overrides.kinds import cast, choices, is_list, show, words_for
 from jaxsae.overrides.record import from_json, to_json
 from jaxsae.overrides.settings import (
   Setting,
@@ -80,8 +80,11 @@ def _read(setting: Setting, text: str) -> Any:
     raise UserError(f"--{setting.name}={text}: {error}") from None
   except ValueError:
     noun, wanted = words_for(setting.kind)[1:]
+    near = nearest(text, choices(setting.kind))
+    guess = f"did you mean {near}? " if near else ""
+    example = "" if near else _example(setting)
     raise UserError(
-      f"--{setting.name}={text} is not {noun}; give {wanted}{_example(setting)}"
+      f"--{setting.name}={text} is not {noun}; {guess}give {wanted}{example}"
     ) from None
 
 

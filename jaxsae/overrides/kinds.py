@@ -90,6 +90,16 @@ def _spelled(text: str) -> Any:
   return int(number) if is_whole else number
 
 
+def choices(kind: Any) -> tuple[str, ...]:
+  """What may be typed for a `Literal`; nothing of other types."""
+  literals = [
+    option
+    for option in _options(kind)
+    if typing.get_origin(option) is typing.Literal
+  ]
+  return tuple(name for it in literals for name in typing.get_args(it))
+
+
 def is_list(kind: Any) -> bool:
   """Whether values are tuples of any length."""
   return any(... in typing.get_args(option) for option in _options(kind))
@@ -107,7 +117,9 @@ def words_for(kind: Any) -> Words:
   if kind in _SCALARS:
     return _SCALARS[kind]
   if typing.get_origin(kind) is typing.Literal:
-    return Words("|".join(items), "a choice", " or ".join(items))
+    *firsts, last = items
+    wanted = f"{', '.join(firsts)} or {last}" if firsts else last
+    return Words("|".join(items), "a choice", wanted)
   if typing.get_origin(kind) is tuple:
     return _words_for_tuple(items)
   if items:

@@ -1,4 +1,4 @@
-"""JumpReLU and the L0 step, with straight-through gradients to θ.
+"""JumpReLU and the Heaviside step, with straight-through gradients.
 
 Both are flat or discontinuous in θ, so the derivative of their expectation is
 estimated with a rectangle kernel K(u) = 1 if |u| < ½ else 0 of bandwidth ε
@@ -13,59 +13,74 @@ Both take *pre-activations* z: the kernel needs what lies below θ as well.
 Shapes: N tokens, F latents.
 """
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 
 
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+  """The rectangle around each threshold, and where its gradient goes.
+
+  Attributes:
+    bandwidth: ε, its width.
+    to_input: also adds to ∂/∂z the negative of what goes to θ, +(θ/ε)K and
+      +(1/ε)K, so that sparsity trains encoders too. Anthropic's JumpReLU
+      (January 2025) does, as in SAELens; DeepMind's does not.
+  """
+
+  bandwidth: float
+  to_input: bool = False
+
+  def holds(self, pre: jax.Array, threshold: jax.Array) -> jax.Array:
+    """Where the kernel is not zero: |z - θ| < ε/2, bool [N, F]."""
+    return jnp.abs(pre - threshold[None, :]) < self.bandwidth / 2
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def jumprelu(
-  pre: jax.Array, threshold: jax.Array, bandwidth: float
-) -> jax.Array:
+def jumprelu(pre: jax.Array, threshold: jax.Array, kernel: Kernel) -> jax.Array:
   """z · H(z - θ) for pre-activations [N, F] and thresholds [F]."""
-  del bandwidth
+  del kernel
   return jnp.where(pre > threshold[None, :], pre, 0.0)
 
 
-def _jumprelu_forward(pre, threshold, bandwidth):
-  return jumprelu(pre, threshold, bandwidth), (pre, threshold)
+def _jumprelu_forward(pre, threshold, kernel):
+  return jumprelu(pre, threshold, kernel), (pre, threshold)
 
 
-def _jumprelu_backward(bandwidth, saved, grad):
+def _jumprelu_backward(kernel, saved, grad):
   pre, threshold = saved
   grad_pre = jnp.where(pre > threshold[None, :], grad, 0.0)
-  inside = in_window(pre, threshold, bandwidth)
-  pull = jnp.sum(jnp.where(inside, grad, 0.0), axis=0)
-  return grad_pre, -threshold / bandwidth * pull
+  near = jnp.where(kernel.holds(pre, threshold), grad, 0.0)
+  slope = threshold / kernel.bandwidth
+  if kernel.to_input:
+    grad_pre += slope[None, :] * near
+  return grad_pre, -slope * jnp.sum(near, axis=0)
 
 
 jumprelu.defvjp(_jumprelu_forward, _jumprelu_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def l0(pre: jax.Array, threshold: jax.Array, bandwidth: float) -> jax.Array:
-  """Number of active latents of each token, [N], from pre-activations."""
-  del bandwidth
-  return jnp.sum(pre > threshold[None, :], axis=-1, dtype=pre.dtype)
-
-
-def _l0_forward(pre, threshold, bandwidth):
-  return l0(pre, threshold, bandwidth), (pre, threshold)
-
-
-def _l0_backward(bandwidth, saved, grad):
-  pre, threshold = saved
-  inside = in_window(pre, threshold, bandwidth)
-  pull = jnp.sum(jnp.where(inside, grad[:, None], 0.0), axis=0)
-  return jnp.zeros_like(pre), -pull / bandwidth
-
-
-l0.defvjp(_l0_forward, _l0_backward)
-
-
-def in_window(
-  pre: jax.Array, threshold: jax.Array, bandwidth: float
+def heaviside(
+  pre: jax.Array, threshold: jax.Array, kernel: Kernel
 ) -> jax.Array:
-  """Where the kernel is not zero: |z - θ| < ε/2, bool [N, F]."""
-  return jnp.abs(pre - threshold[None, :]) < bandwidth / 2
+  """H(z - θ) [N, F]: 1 where a latent is active, else 0."""
+  del kernel
+  return (pre > threshold[None, :]).astype(pre.dtype)
+
+
+def _heaviside_forward(pre, threshold, kernel):
+  return heaviside(pre, threshold, kernel), (pre, threshold)
+
+
+def _heaviside_backward(kernel, saved, grad):
+  pre, threshold = saved
+  near = jnp.where(kernel.holds(pre, threshold), grad, 0.0) / kernel.bandwidth
+  grad_pre = near if kernel.to_input else jnp.zeros_like(pre)
+  return grad_pre, -jnp.sum(near, axis=0)
+
+
+heaviside.defvjp(_heaviside_forward, _heaviside_backward)

@@ -4,39 +4,32 @@ Inputs are scaled to unit mean squared norm. Shapes: N tokens, D, F.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxsae.sae.jumprelu import in_window, jumprelu, l0
+from jaxsae.sae.jumprelu import Kernel, jumprelu
+from jaxsae.sae.linear import decode, encode
 from jaxsae.sae.model import Sae
+from jaxsae.sae.penalty import Activity, Penalty
 
 # Any small number: Adam brings a gradient that is alone to the usual size.
 WAKE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
-class Penalty:
-  """How sparsity is asked for; the same for every member of a stack.
+class Objective:
+  """What to minimise beside the squared error; one for all of a stack.
 
   Attributes:
-    bandwidth: ε of the straight-through kernel.
-    to_target: pull L0 to a target, instead of paying for each active latent.
+    kernel: of the straight-through gradients.
+    penalties: they add up, each with the same λ.
   """
 
-  bandwidth: float
-  to_target: bool
-
-  def __call__(self, l0, coefficient, target):
-    """The penalty of each token.
-
-    Plain: λ L0 (arXiv 2407.14435). To a target L0*: λ (2/L0*) (L0 - L0*)²
-    for each token (Gemma Scope 2 §2).
-    """
-    if self.to_target:
-      return coefficient * (2 / target) * jnp.square(l0 - target)
-    return coefficient * l0
+  kernel: Kernel
+  penalties: tuple[Penalty, ...]
 
 
 @struct.dataclass
@@ -63,11 +56,11 @@ def loss(
   x: jax.Array,
   mask: jax.Array,
   dead: jax.Array,
-  penalty: Penalty,
+  objective: Objective,
   coefficient: jax.Array,
   target: jax.Array,
 ) -> tuple[jax.Array, tuple[Sums, jax.Array]]:
-  """Mean over tokens of ‖x - x̂‖² + penalty, and what wakes the dead.
+  """Mean over tokens of ‖x - x̂‖², penalties, and what wakes the dead.
 
   The encoder sees x - b_dec, as in Gemma Scope; `fold` takes that out again.
   A dead latent has no token near its threshold and so no gradient; WAKE · θ
@@ -80,32 +73,55 @@ def loss(
     x: activations [N, D] of unit mean squared norm.
     mask: [N], 1 for tokens that count and 0 for special ones.
     dead: bool [F], the latents to wake.
-    penalty: its form.
+    objective: the kernel and the penalties.
     coefficient: λ, a scalar.
-    target: L0*, a scalar; not looked at without `penalty.to_target`.
+    target: L0*, a scalar; only penalties that pull to a target look at it.
 
   Returns:
     The loss, and beside it the sums and how often each latent fired, [F].
   """
-  # (x - b_dec) W_enc + b_enc, with b_dec taken to the bias: the gradient of
-  # b_dec then needs no product over tokens.
-  bias = sae.b_enc - sae.b_dec @ sae.w_enc
-  pre = x @ sae.w_enc + bias[None, :]
-  latents = jumprelu(pre, sae.threshold, penalty.bandwidth)
-  error = latents @ sae.w_dec + sae.b_dec[None, :] - x
-  squared = jnp.sum(jnp.square(error), axis=-1)
-  active = l0(pre, sae.threshold, penalty.bandwidth)
-  losses = squared + penalty(active, coefficient, target)
-
-  inside = in_window(pre, sae.threshold, penalty.bandwidth)
-  sums = Sums(
-    tokens=jnp.sum(mask),
-    loss=jnp.sum(mask * losses),
-    squared_error=jnp.sum(mask * squared),
-    l0=jnp.sum(mask * active),
-    in_window=jnp.sum(mask * jnp.mean(inside, axis=-1)),
+  return _loss(
+    sae, sae.threshold, x, mask, dead, objective, coefficient, target
   )
-  fired = jnp.sum((latents > 0) * mask[:, None], axis=0)
+
+
+def gradients(sae: Sae, *rest) -> tuple[Sae, jax.Array, tuple[Sums, jax.Array]]:
+  """The gradient of `loss`, from the same arguments.
+
+  Returns:
+    The gradient, the penalties' part in the gradient of the thresholds [F],
+    and what `loss` has beside its value.
+  """
+  # Thresholds go in twice, so one backward pass tells the two parts apart.
+  grad = jax.grad(_loss, argnums=(0, 1), has_aux=True)
+  (grads, pull), seen = grad(sae, sae.threshold, *rest)
+  return grads.replace(threshold=grads.threshold + pull), pull, seen
+
+
+def _loss(
+  sae, penalised, x, mask, dead, objective, coefficient, target
+) -> tuple[jax.Array, tuple[Sums, jax.Array]]:
+  """`loss`; the penalties see the thresholds `penalised`."""
+  pre = encode(x, sae.w_enc, sae.b_enc, sae.b_dec)
+  latents = jumprelu(pre, sae.threshold, objective.kernel)
+  error = decode(latents, sae.w_dec, sae.b_dec) - x
+
+  seen = Activity(pre, penalised, sae.w_dec, mask, objective.kernel)
+  squared = jnp.sum(jnp.square(error), axis=-1)
+  paid = [p(seen, coefficient, target) for p in objective.penalties]
+  mean = functools.reduce(jnp.add, paid, seen.mean(squared))
   wake = WAKE * jnp.sum(jnp.where(dead, sae.threshold, 0.0))
-  mean = sums.loss / jnp.maximum(sums.tokens, 1)
-  return mean + wake, jax.lax.stop_gradient((sums, fired))
+  return mean + wake, jax.lax.stop_gradient(_count(seen, squared, mean))
+
+
+def _count(seen: Activity, squared, mean) -> tuple[Sums, jax.Array]:
+  tokens = jnp.sum(seen.mask)
+  inside = seen.kernel.holds(seen.pre, seen.threshold)
+  sums = Sums(
+    tokens=tokens,
+    loss=tokens * mean,
+    squared_error=jnp.sum(seen.mask * squared),
+    l0=jnp.sum(seen.mask * seen.l0),
+    in_window=jnp.sum(seen.mask * jnp.mean(inside, axis=-1)),
+  )
+  return sums, jnp.sum(seen.active * seen.mask[:, None], axis=0)

@@ -1,12 +1,28 @@
 """Everything that decides a training run."""
 
 import dataclasses
+from typing import Literal
 
 from jaxsae.data import DataConfig
 from jaxsae.errors import UserError
 from jaxsae.lm import Site
 from jaxsae.mesh import MeshConfig
-from jaxsae.sae import Penalty
+from jaxsae.sae import Kernel, Objective
+from jaxsae.sae.penalty import (
+  L0,
+  BatchQuadratic,
+  Frequency,
+  Penalty,
+  Quadratic,
+  Tanh,
+)
+
+_PENALTIES: dict[str, Penalty] = {
+  "l0": L0(),
+  "quadratic": Quadratic(),
+  "batch_quadratic": BatchQuadratic(),
+  "tanh": Tanh(),
+}
 
 
 def _positive(config, *names: str) -> None:
@@ -21,18 +37,27 @@ def _positive(config, *names: str) -> None:
 class SweepConfig:
   """Which autoencoders: every site × width × sparsity, from one LM forward.
 
-  Sparsity is a list of targets, or a list of coefficients when there is no
-  target. Defaults are Gemma Scope's (arXiv 2408.05147 §3.2), for inputs of
-  unit mean squared norm.
+  Sparsity is a list of coefficients, or a list of targets for a penalty that
+  pulls to them. Defaults are Gemma Scope's (arXiv 2408.05147 §3.2), for inputs
+  of unit mean squared norm.
   """
 
   sites: tuple[Site, ...] = (Site("resid", 12),)  # as in resid.12,mlp.12
   widths: tuple[int, ...] = (16_384,)  # latents
-  target_l0: tuple[float, ...] = ()  # one autoencoder each; empty: λ decides
+  # What sparsity costs. l0: each active latent alike. tanh: the same, but bent
+  # and smooth. quadratic: how far each token's L0 is from its target.
+  # batch_quadratic: how far the mean L0 of an update is.
+  penalty: Literal["l0", "quadratic", "batch_quadratic", "tanh"] = "l0"
+  # One autoencoder each, for the two quadratic penalties; else empty.
+  target_l0: tuple[float, ...] = ()
   # λ. Without targets one autoencoder each; with targets a single value, the
   # strength of the pull to them.
   sparsity_coefficient: tuple[float, ...] = (6e-4,)
+  # ω: each latent also pays λ p²/ω, for p the share of tokens it is active on,
+  # so that few are active nearly always. None: it does not.
+  frequency_scale: float | None = None
   bandwidth: float = 1e-3  # ε of the straight-through kernel
+  ste_to_input: bool = False  # the kernel's gradients train encoders too
   initial_threshold: float = 1e-3  # θ at the start
   # Tokens without firing after which a latent's threshold sinks until it fires
   # again. None: never, as in Gemma Scope.
@@ -47,13 +72,36 @@ class SweepConfig:
     if len(set(self.widths)) < len(self.widths):
       raise UserError("A width is named twice in widths; name each once.")
     _positive(self, "widths", "target_l0", "sparsity_coefficient")
+    _positive(self, "bandwidth")
+    if self.frequency_scale is not None:
+      _positive(self, "frequency_scale")
+    self._check_targets()
+    if not self.sparsity_coefficient:
+      raise UserError("sparsity_coefficient is empty; give at least one λ.")
+
+  def _check_targets(self):
+    if self.penalty not in _PENALTIES:
+      raise UserError(
+        f"penalty={self.penalty!r} is none of {', '.join(_PENALTIES)}."
+      )
+    pulls = _PENALTIES[self.penalty].pulls_to_target
+    if self.target_l0 and not pulls:
+      targets = ",".join(f"{target:g}" for target in self.target_l0)
+      raise UserError(
+        f"target_l0={targets} is not looked at by penalty={self.penalty}; add"
+        " --sae.penalty=quadratic (or batch_quadratic) to pull L0 there, or"
+        " --sae.target_l0= to let λ decide."
+      )
+    if pulls and not self.target_l0:
+      raise UserError(
+        f"penalty={self.penalty} pulls L0 to targets and there are none; add"
+        " e.g. --sae.target_l0=32,64."
+      )
     if self.target_l0 and len(self.sparsity_coefficient) != 1:
       raise UserError(
         f"sparsity_coefficient has {len(self.sparsity_coefficient)} values;"
         " with target_l0 give one, the strength of the pull."
       )
-    if not self.sparsity_coefficient:
-      raise UserError("sparsity_coefficient is empty; give at least one λ.")
 
   @property
   def size(self) -> int:
@@ -68,8 +116,12 @@ class SweepConfig:
     )
 
   @property
-  def penalty(self) -> Penalty:
-    return Penalty(self.bandwidth, to_target=bool(self.target_l0))
+  def objective(self) -> Objective:
+    """What all of them minimise beside the squared error."""
+    penalties = (_PENALTIES[self.penalty],)
+    if self.frequency_scale is not None:
+      penalties += (Frequency(self.frequency_scale),)
+    return Objective(Kernel(self.bandwidth, self.ste_to_input), penalties)
 
   @property
   def coefficients(self) -> tuple[float, ...]:

@@ -10,6 +10,7 @@ from jaxsae.lm import Site
 from jaxsae.lm.weights import read_sizes
 from jaxsae.train.config import SweepConfig, TrainConfig
 from jaxsae.train.cost import cost_of
+from jaxsae.train.presets import gemma_scope
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,9 +119,10 @@ def gemma_scope_sweep(
   Gemma Scope's own λ are not published, only the L0 they led to. The pull is
   that of Gemma Scope 2; its strength is not published either.
   """
-  return SweepConfig(
+  return gemma_scope.sweep(
     sites=tuple(sites),
     widths=tuple(widths),
+    penalty="quadratic",
     target_l0=tuple(target_l0),
     sparsity_coefficient=(1e-2,),
   )

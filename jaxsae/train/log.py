@@ -14,6 +14,7 @@ from tensorboardX import SummaryWriter
 from jaxsae.files import whole_file
 from jaxsae.train.config import TrainConfig
 from jaxsae.train.step import Metrics
+from jaxsae.train.watch import Watch
 
 Values = dict[str, dict[str, float]]  # autoencoder → figure → value
 
@@ -30,6 +31,7 @@ class Log:
       str(path / "tensorboard"), purge_step=step + 1, write_to_disk=True
     )
     self._screen = _Screen(config)
+    self._watch = Watch(config)
 
   def __enter__(self):
     self._screen.start()
@@ -57,6 +59,8 @@ class Log:
       self._board.add_scalar(name, value, step)
     self._board.add_scalar("tokens_per_second", speed, step)
     self._screen.show(step, speed, values)
+    for warning in self._watch.warnings(step, values):
+      self._screen.say(warning)
 
   def _speed(self, step: int) -> float:
     """Tokens a second since this process began to train."""
@@ -73,7 +77,12 @@ def figures(config: TrainConfig, metrics: tuple[Metrics, ...]) -> Values:
       "fvu": of_stack.fvu,
       "loss": of_stack.loss,
       "in_window": of_stack.in_window,
+      "coefficient": of_stack.coefficient,
+      "pull": of_stack.pull,
       "threshold": of_stack.threshold,
+      "moved": of_stack.moved,
+      "density_mean": of_stack.density_mean,
+      "density_max": of_stack.density_max,
       "dead": (of_stack.idle >= config.dead_after).mean(axis=-1),
     }
     arrays = {name: np.asarray(x) for name, x in arrays.items()}
@@ -125,6 +134,10 @@ class _Screen:
     if self._console.is_terminal:
       self._live.stop()
 
+  def say(self, line: str) -> None:
+    """A line that stays, above the table."""
+    self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
   def show(self, step: int, speed: float, values: Values) -> None:
     left = (self._config.steps - step) * self._config.bucket_tokens / speed
     pace = f"{speed:,.0f} tokens/s  {_clock(left)} left"
@@ -138,7 +151,7 @@ class _Screen:
 
 def _table(values: Values) -> Table:
   table = Table("autoencoder", box=None, pad_edge=False)
-  for head in ("L0", "FVU", "dead", "in window", "mean θ"):
+  for head in ("L0", "FVU", "dead", "in window", "λ's pull", "mean θ"):
     table.add_column(head, justify="right")
   for name, v in values.items():
     table.add_row(
@@ -147,6 +160,7 @@ def _table(values: Values) -> Table:
       f"{v['fvu']:.3f}",
       f"{v['dead']:.1%}",
       f"{v['in_window']:.2%}",
+      f"{v['pull']:.0%}",
       f"{v['threshold']:.4f}",
     )
   return table

@@ -159,6 +159,7 @@ def _about(run: Run) -> dict[str, str]:
     "Trained on": f"{run.step * config.bucket_tokens:,} tokens",
     "Autoencoders": f"{len(run.saes)}, width {_comma(config.sae.widths)}",
     "Sites": _comma(config.sae.sites),
+    "Penalty": config.sae.penalty,
     "Target L0": _comma(config.sae.target_l0) or "none",
     "Bandwidth ε": f"{config.sae.bandwidth:g}",
     "Learning rate": f"{config.optim.lr:g}",

@@ -45,16 +45,45 @@ class Metrics:
     l0: [S], mean active latents.
     fvu: [S], squared error over that of predicting the bucket's mean.
     in_window: [S], share of pre-activations inside the kernel.
+    coefficient: [S], λ of the last update.
+    pull: [S], the penalties' share in what thresholds are pulled by: Σ|∂/∂θ| of
+      the penalties, over that and Σ|∂/∂θ| of the rest of the loss.
+    density_mean: [S], over latents, of the share of the bucket's tokens on
+      which a latent was active.
+    density_max: [S], that of the most active one.
     idle: int32 [S, F], tokens since each latent was last active.
     threshold: [S], mean θ.
+    moved: [S], mean |Δθ| since the bucket before, over mean θ there.
   """
 
   loss: jax.Array
   l0: jax.Array
   fvu: jax.Array
   in_window: jax.Array
+  coefficient: jax.Array
+  pull: jax.Array
+  density_mean: jax.Array
+  density_max: jax.Array
   idle: jax.Array
   threshold: jax.Array
+  moved: jax.Array
+
+
+@struct.dataclass
+class Seen:
+  """What one update of one stack leaves for the metrics.
+
+  Attributes:
+    sums: over its tokens, [S] each.
+    penalty_pull: [S], Σ|∂/∂θ| of the penalties.
+    other_pull: [S], Σ|∂/∂θ| of the rest of the loss.
+    coefficient: [S], λ.
+  """
+
+  sums: saes.Sums
+  penalty_pull: jax.Array
+  other_pull: jax.Array
+  coefficient: jax.Array
 
 
 def compile_step(
@@ -83,11 +112,14 @@ def step(
   update = functools.partial(_update, config, activations, mask)
   first = state.step * config.updates_per_bucket
   numbers = first + jnp.arange(config.updates_per_bucket)
-  stacks, sums = jax.lax.scan(update, state.stacks, (numbers, order))
-  metrics = tuple(
-    _metrics(stack, total, spread(activations[s.site], mask, stack.scale))
-    for s, stack, total in zip(config.sae.stacks, stacks, sums, strict=True)
-  )
+  begin = tuple((s, jnp.zeros_like(s.sae.threshold)) for s in state.stacks)
+  ends, seen = jax.lax.scan(update, begin, (numbers, order))
+  stacks, fired = zip(*ends, strict=True)
+  variances = [
+    spread(activations[s.site], mask, stack.scale)
+    for s, stack in zip(config.sae.stacks, stacks, strict=True)
+  ]
+  metrics = tuple(map(_metrics, state.stacks, stacks, seen, fired, variances))
   return state.replace(step=state.step + 1, stacks=stacks), metrics
 
 
@@ -121,18 +153,22 @@ def shuffle(config: TrainConfig, state: TrainState, mask: jax.Array):
   return jnp.swapaxes(order, 0, 1)
 
 
-def _update(config, activations, mask, stacks, numbered):
-  """One update of every stack on the same tokens."""
+def _update(config, activations, mask, carry, numbered):
+  """One update of every stack on the same tokens.
+
+  The carry has each stack's state, and how often its latents fired so far.
+  """
   number, order = numbered
   take = lambda x: _take(x, order)
   mask = take(mask)
   inputs = {site: take(x) for site, x in activations.items()}
   results = [
-    _update_stack(config, stack, inputs[s.site], mask, number)
-    for s, stack in zip(config.sae.stacks, stacks, strict=True)
+    update_stack(config, stack, inputs[s.site], mask, number)
+    for s, (stack, _) in zip(config.sae.stacks, carry, strict=True)
   ]
-  stacks, sums = zip(*results, strict=True)
-  return stacks, sums
+  stacks, seen, fired = zip(*results, strict=True)
+  total = [so_far + now for (_, so_far), now in zip(carry, fired, strict=True)]
+  return tuple(zip(stacks, total, strict=True)), seen
 
 
 def _take(x, order):
@@ -142,20 +178,32 @@ def _take(x, order):
   return chosen.reshape(-1, *x.shape[2:])
 
 
-def _update_stack(config, stack: StackState, x, mask, number):
-  """One update of S autoencoders on the raw activations x [N, D]."""
+def update_stack(config, stack: StackState, x, mask, number):
+  """One update of S autoencoders.
+
+  Args:
+    config: how.
+    stack: their state.
+    x: raw activations [N, D].
+    mask: [N], 1 for tokens that count.
+    number: int32 [], of the update, counted from 0.
+
+  Returns:
+    The new state, what was seen, and how often each latent fired, [S, F].
+  """
   x = x.astype(jnp.float32) / stack.scale
   warm = optim.sparsity_warmup(config.optim, number)
   coefficients = warm * jnp.array(config.sae.coefficients)
-  targets = jnp.array(config.sae.target_l0 or coefficients)
+  targets = jnp.array(config.sae.target_l0 or config.sae.coefficients)
 
-  def loss(sae, dead, coefficient, target):
-    penalty = config.sae.penalty
-    return saes.loss(sae, x, mask, dead, penalty, coefficient, target)
+  def gradients(sae, dead, coefficient, target):
+    objective = config.sae.objective
+    return saes.gradients(sae, x, mask, dead, objective, coefficient, target)
 
-  grad = jax.vmap(jax.grad(loss, has_aux=True))
   dead = stack.idle >= (config.sae.wake_after or NEVER)
-  grads, (sums, fired) = grad(stack.sae, dead, coefficients, targets)
+  grads, pull, (sums, fired) = jax.vmap(gradients)(
+    stack.sae, dead, coefficients, targets
+  )
   rate = optim.learning_rate(config.optim, config.updates, number)
   sae, moments = optim.apply(
     config.optim, stack.sae, grads, stack.moments, rate
@@ -163,7 +211,13 @@ def _update_stack(config, stack: StackState, x, mask, number):
   tokens = sums.tokens[0].astype(jnp.int32)
   idle = jnp.where(fired > 0, 0, stack.idle + tokens)
   idle = jnp.minimum(idle, MOST_IDLE)
-  return stack.replace(sae=sae, moments=moments, idle=idle), sums
+  seen = Seen(
+    sums=sums,
+    penalty_pull=jnp.sum(jnp.abs(pull), axis=-1),
+    other_pull=jnp.sum(jnp.abs(grads.threshold - pull), axis=-1),
+    coefficient=coefficients,
+  )
+  return stack.replace(sae=sae, moments=moments, idle=idle), seen, fired
 
 
 def spread(x: jax.Array, mask: jax.Array, scale: jax.Array):
@@ -174,17 +228,34 @@ def spread(x: jax.Array, mask: jax.Array, scale: jax.Array):
   return jnp.sum(jnp.square(x - mean[None, None, :]) * mask)
 
 
-def _metrics(stack: StackState, sums: saes.Sums, variance) -> Metrics:
-  """Ratios of sums over the whole bucket; `sums` is stacked over updates."""
-  total = jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
+def _metrics(
+  before: StackState, after: StackState, seen: Seen, fired, variance
+) -> Metrics:
+  """Ratios of sums over the whole bucket; `seen` is stacked over updates."""
+  total, penalty, other = jax.tree.map(
+    lambda x: jnp.sum(x, axis=0),
+    (seen.sums, seen.penalty_pull, seen.other_pull),
+  )
+  density = fired / total.tokens[:, None]
+  was, now = before.sae.threshold, after.sae.threshold
   return Metrics(
     loss=total.loss / total.tokens,
     l0=total.l0 / total.tokens,
     fvu=total.squared_error / variance,
     in_window=total.in_window / total.tokens,
-    idle=stack.idle,
-    threshold=jnp.mean(stack.sae.threshold, axis=-1),
+    coefficient=seen.coefficient[-1],
+    pull=_over(penalty, penalty + other),
+    density_mean=jnp.mean(density, axis=-1),
+    density_max=jnp.max(density, axis=-1),
+    idle=after.idle,
+    threshold=jnp.mean(now, axis=-1),
+    moved=_over(jnp.mean(jnp.abs(now - was), axis=-1), jnp.mean(was, axis=-1)),
   )
+
+
+def _over(part, whole):
+  """part / whole, and 0 where both are 0."""
+  return part / jnp.where(whole > 0, whole, 1)
 
 
 def estimate_scales(

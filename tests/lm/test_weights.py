@@ -418,6 +418,30 @@ def test_a_failure_leaves_nothing_behind(grouped, tmp_path, monkeypatch):
   assert os.listdir(tmp_path) == []
 
 
+# Buckets.
+
+
+@pytest.mark.parametrize(
+  "error, sentence",
+  [
+    (ImportError("No module named 'gcsfs'"), r"run `pip install gcsfs`"),
+    (
+      ConnectionError("no route\nat all"),
+      r"is out of reach \(no route\); look",
+    ),
+  ],
+)
+def test_a_bucket_that_cannot_be_read(monkeypatch, error, sentence):
+  from etils import epath
+
+  def fail(path):
+    raise error
+
+  monkeypatch.setattr(type(epath.Path("gs://a/lm")), "exists", fail)
+  with pytest.raises(UserError, match=sentence):
+    load_lm("gs://a/lm")
+
+
 def test_sizes_are_read_without_weights(saved, tmp_path, grouped):
   (tmp_path / "config.json").write_text((saved / "config.json").read_text())
   expected = as_files_have_it(grouped).config

@@ -26,6 +26,21 @@ train.train(config)
 """
 
 
+FIGURES = (
+  "l0",
+  "fvu",
+  "loss",
+  "dead",
+  "in_window",
+  "coefficient",
+  "pull",
+  "threshold",
+  "moved",
+  "density_mean",
+  "density_max",
+)
+
+
 def lines(config):
   """What metrics.jsonl says, but for the speed."""
   text = (pathlib.Path(config.workdir) / "metrics.jsonl").read_text()
@@ -100,7 +115,7 @@ def test_metrics_are_one_object_a_line_with_every_autoencoder(config):
   found = lines(config)
   assert [x["step"] for x in found] == [1, 2, 3, 4, 5, 6]
   for name in ("resid.1/64/l0_4", "attn.0/64/l0_8"):
-    for figure in ("l0", "fvu", "loss", "dead", "in_window", "threshold"):
+    for figure in FIGURES:
       assert np.isfinite(found[-1][f"{name}/{figure}"])
   board = pathlib.Path(config.workdir) / "tensorboard"
   assert any(board.iterdir())

@@ -23,6 +23,62 @@ def test_direction_equals_adam_without_momentum():
     np.testing.assert_allclose(a, b, rtol=1e-4)
 
 
+def test_fifty_updates_equal_adam_with_beta_1_of_zero():
+  """Of all parameters, in the order: project, Adam, renormalise."""
+  config = OptimConfig(lr_warmup=10)
+  ours = stacks.init(jax.random.key(0), 2, 8, 32, 0.01)
+  theirs, moments = ours, optim.transformation(config).init(ours)
+  adam = optax.adam(
+    lambda i: optim.learning_rate(config, 50, i),
+    b1=0.0,
+    b2=config.b2,
+    eps=config.eps,
+  )
+  state = adam.init(theirs)
+  start, furthest = ours, 0.0
+  for i in range(50):
+    grads = jax.tree.map(
+      lambda x, i=i: 1e-3 * jax.random.normal(jax.random.key(i), x.shape), ours
+    )
+    rate = optim.learning_rate(config, 50, i)
+    ours, moments = optim.apply(config, ours, grads, moments, rate)
+
+    along = jnp.einsum("sfd,sfd->sf", grads.w_dec, theirs.w_dec)[..., None]
+    grads = grads.replace(w_dec=grads.w_dec - along * theirs.w_dec)
+    updates, state = adam.update(grads, state)
+    theirs = optax.apply_updates(theirs, updates)
+    norms = jnp.linalg.norm(theirs.w_dec, axis=-1, keepdims=True)
+    furthest = max(furthest, float(jnp.max(jnp.abs(norms - 1))))
+    theirs = theirs.replace(w_dec=theirs.w_dec / norms)
+  assert furthest > 1e-9  # renormalising did something
+  for name in ("w_enc", "b_enc", "w_dec", "b_dec", "threshold"):
+    a, b, c = (getattr(x, name) for x in (ours, theirs, start))
+    moved = float(jnp.max(jnp.abs(b - c)))
+    assert moved > 1e-4, name
+    np.testing.assert_allclose(a - c, b - c, atol=1e-3 * moved, err_msg=name)
+
+
+def test_what_adam_sees_of_directions_is_orthogonal_to_them(monkeypatch):
+  """Before Adam, not after it: Adam's scaling would bring norms back in."""
+  config = OptimConfig()
+  stack = stacks.init(jax.random.key(0), 2, 8, 32, 0.01)
+  moments = optim.transformation(config).init(stack)
+  grads = jax.tree.map(
+    lambda x: jax.random.normal(jax.random.key(1), x.shape), stack
+  )
+  seen, real = [], optim.transformation(config)
+
+  def update(grads, state):
+    seen.append(grads.w_dec)
+    return real.update(grads, state)
+
+  watched = optax.GradientTransformation(real.init, update)
+  monkeypatch.setattr(optim, "transformation", lambda config: watched)
+  optim.apply(config, stack, grads, moments, 1e-3)
+  assert jnp.max(jnp.abs(jnp.sum(grads.w_dec * stack.w_dec, -1))) > 0.1
+  assert jnp.max(jnp.abs(jnp.sum(seen[0] * stack.w_dec, -1))) < 1e-5
+
+
 def test_no_first_moment_is_kept():
   stack = stacks.init(jax.random.key(0), 2, 8, 32, 0.01)
   moments = optim.transformation(OptimConfig()).init(stack)

@@ -1,5 +1,7 @@
 """The bucket step: the same on every mesh, compiled once."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,6 +57,73 @@ def test_every_mesh_gives_the_same_run(config, replace, alone, data, model):
   np.testing.assert_allclose(found, expected, rtol=2e-3)
   w_enc = state.stacks[0].sae.w_enc
   assert w_enc.addressable_shards[0].data.shape == (2, 32, 64 // model)
+
+
+@pytest.mark.parametrize(("data", "model"), [(8, 1), (4, 2), (1, 8)])
+def test_the_batch_mean_penalty_is_the_same_on_every_mesh(
+  config, replace, data, model
+):
+  batch = replace(
+    config,
+    sae__penalty="batch_quadratic",
+    sae__sparsity_coefficient=(1.0,),
+    sae__frequency_scale=0.2,
+  )
+  expected, _ = curve(replace(batch, mesh=MeshConfig(1, 1)), buckets=2)
+  found, _ = curve(replace(batch, mesh=MeshConfig(data, model)), buckets=2)
+  np.testing.assert_allclose(found, expected, rtol=2e-3)
+
+
+@pytest.mark.parametrize("change", [
+  {"penalty": "l0", "target_l0": (), "sparsity_coefficient": (1e-3, 1e-2)},
+  {"penalty": "tanh", "target_l0": (), "sparsity_coefficient": (1e-3, 1e-2),
+   "ste_to_input": True},
+  {"penalty": "batch_quadratic", "frequency_scale": 0.1},
+])  # fmt: skip
+def test_every_penalty_trains(config, change):
+  sweep = dataclasses.replace(config.sae, **change)
+  seen, _ = curve(dataclasses.replace(config, sae=sweep))
+  assert np.isfinite(seen).all()
+  assert (seen[-1, :, 2] < seen[0, :, 2]).all()  # FVU
+
+
+def test_directions_are_unit_after_every_bucket(config):
+  mesh, lm, batches, state = start(config)
+  step = None
+  for _ in range(3):
+    bucket = loop.next_bucket(config, mesh, batches)
+    step = step or steps.compile_step(config, mesh, state, lm, bucket)
+    state, _ = step(state, lm, bucket)
+    for stack in state.stacks:
+      norms = np.linalg.norm(stack.sae.w_dec, axis=-1)
+      np.testing.assert_allclose(norms, 1, rtol=1e-5)
+
+
+def test_metrics_tell_what_moves_thresholds(config, replace):
+  mesh, lm, batches, state = start(config)
+  was = np.asarray(state.stacks[0].sae.threshold)
+  bucket = loop.next_bucket(config, mesh, batches)
+  step = steps.compile_step(config, mesh, state, lm, bucket)
+  state, (metrics, _) = step(state, lm, bucket)
+  now = np.asarray(state.stacks[0].sae.threshold)
+  np.testing.assert_allclose(
+    metrics.moved, np.abs(now - was).mean(-1) / was.mean(-1), rtol=1e-4
+  )
+  # Eight updates have been; the eighth, number 7 of 8, had 7/8 of λ.
+  np.testing.assert_allclose(metrics.coefficient, 7 / 8 * 1e-2, rtol=1e-5)
+  assert (metrics.pull > 0).all() and (metrics.pull < 1).all()
+  np.testing.assert_allclose(metrics.density_mean, metrics.l0 / 64, rtol=1e-4)
+  assert (metrics.density_max > metrics.density_mean).all()
+  assert (metrics.density_max <= 1).all()
+
+
+def test_without_a_penalty_it_does_not_pull(config, replace):
+  none = replace(config, optim__sparsity_warmup=10**9)
+  mesh, lm, batches, state = start(none)
+  bucket = loop.next_bucket(none, mesh, batches)
+  step = steps.compile_step(none, mesh, state, lm, bucket)
+  _, (metrics, _) = step(state, lm, bucket)
+  assert (metrics.pull < 1e-3).all()
 
 
 def test_the_run_learns(config, replace):

@@ -17,7 +17,7 @@ from jaxsae.lm.formats import orbax_tree
 from jaxsae.lm.formats.layouts import Stored, of_text_model
 from jaxsae.lm.formats.orbax_tree import names_of
 from jaxsae.lm.formats.tree import put
-from jaxsae.lm.lm import init_params
+from jaxsae.lm.gemma import init_params
 from jaxsae.lm.sharding import Path
 
 

@@ -1,0 +1,75 @@
+"""Tells, once for each autoencoder, when its sparsity has stopped obeying."""
+
+from jaxsae.train.config import TrainConfig
+
+FROZEN = 1e-6  # relative movement of θ in a bucket, below which it stands still
+PATIENCE = 20  # buckets
+OFF_TARGET = 0.2  # relative distance of L0
+# Pre-activations inside the kernel, as a share of all, and of the active ones:
+# at a width of a million even a sound window holds few of all.
+EMPTY, EMPTY_OF_ACTIVE = 1e-5, 1e-2
+
+
+class Watch:
+  """Follows the figures of a run, bucket by bucket."""
+
+  def __init__(self, config: TrainConfig):
+    targets = config.sae.target_l0 or (None,) * config.sae.size
+    self._targets = {
+      f"{stack}/{member}": target
+      for stack in config.sae.stacks
+      for member, target in zip(config.sae.members, targets, strict=True)
+    }
+    self._bandwidth = config.sae.bandwidth
+    self._still_since: dict[str, int] = {}
+    self._said: set[tuple[str, str]] = set()
+
+  def warnings(self, step: int, values: dict[str, dict]) -> list[str]:
+    """What to say after this bucket; of each kind and name only once.
+
+    Args:
+      step: number of the bucket.
+      values: autoencoder → figure → value, as logged.
+    """
+    found = []
+    for name, v in values.items():
+      if self._is_frozen(step, name, v) and self._is_news("frozen", name):
+        found.append(self._frozen(name, v))
+      if _is_empty(v) and self._is_news("empty", name):
+        found.append(self._empty(name, v))
+    return found
+
+  def _is_frozen(self, step, name, v) -> bool:
+    target = self._targets[name]
+    if target is None or not (
+      v["moved"] < FROZEN and abs(v["l0"] / target - 1) > OFF_TARGET
+    ):
+      self._still_since.pop(name, None)
+      return False
+    # `moved` is of the bucket that led here, so that one counts.
+    return step - self._still_since.setdefault(name, step) + 1 >= PATIENCE
+
+  def _is_news(self, *what) -> bool:
+    news = what not in self._said
+    self._said.add(what)
+    return news
+
+  def _frozen(self, name, v) -> str:
+    return (
+      f"warning: {name}: thresholds have stood still for {PATIENCE} buckets at"
+      f" L0 {v['l0']:.4g}, target {self._targets[name]:g}; raise"
+      f" --sae.bandwidth (now {self._bandwidth:g}), --optim.lr or"
+      " --sae.sparsity_coefficient."
+    )
+
+  def _empty(self, name, v) -> str:
+    return (
+      f"warning: {name}: λ has lost its hold on thresholds: a share of"
+      f" {v['in_window']:.1e} of pre-activations lies within ε/2 of them; raise"
+      f" --sae.bandwidth (now {self._bandwidth:g}), or lower --optim.lr if L0"
+      " has just fallen."
+    )
+
+
+def _is_empty(v) -> bool:
+  return v["in_window"] <= min(EMPTY, EMPTY_OF_ACTIVE * v["density_mean"])

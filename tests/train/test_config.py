@@ -1,0 +1,79 @@
+"""Which settings go together, and what is said when they do not."""
+
+import pytest
+
+from jaxsae import overrides
+from jaxsae.errors import UserError
+from jaxsae.sae.penalty import L0, BatchQuadratic, Frequency, Quadratic, Tanh
+from jaxsae.train import SweepConfig, TrainConfig
+
+
+@pytest.mark.parametrize(
+  ("settings", "sentence"),
+  [
+    (
+      {"target_l0": (12, 24.5)},
+      "target_l0=12,24.5 is not looked at by penalty=l0; add"
+      " --sae.penalty=quadratic (or batch_quadratic) to pull L0 there, or"
+      " --sae.target_l0= to let λ decide.",
+    ),
+    (
+      {"target_l0": (12,), "penalty": "tanh"},
+      "target_l0=12 is not looked at by penalty=tanh; add"
+      " --sae.penalty=quadratic (or batch_quadratic) to pull L0 there, or"
+      " --sae.target_l0= to let λ decide.",
+    ),
+    (
+      {"penalty": "quadratic"},
+      "penalty=quadratic pulls L0 to targets and there are none; add e.g."
+      " --sae.target_l0=32,64.",
+    ),
+    (
+      {"penalty": "batch_quadratic"},
+      "penalty=batch_quadratic pulls L0 to targets and there are none; add"
+      " e.g. --sae.target_l0=32,64.",
+    ),
+    (
+      {"penalty": "l1"},
+      "penalty='l1' is none of l0, quadratic, batch_quadratic, tanh.",
+    ),
+    ({"frequency_scale": 0.0}, "frequency_scale=0.0 must be above zero."),
+    ({"bandwidth": 0.0}, "bandwidth=0.0 must be above zero."),
+  ],
+)
+def test_what_does_not_go_together_gets_one_sentence(settings, sentence):
+  with pytest.raises(UserError) as caught:
+    SweepConfig(**settings)
+  assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize(
+  ("typed", "penalties"),
+  [
+    ([], (L0(),)),
+    (["--sae.penalty=tanh"], (Tanh(4.0),)),
+    (["--sae.penalty=quadratic", "--sae.target_l0=8"], (Quadratic(),)),
+    (["--sae.target_l0=8", "--sae.penalty=batch_quadratic"],
+     (BatchQuadratic(),)),
+    (["--sae.frequency_scale=0.1"], (L0(), Frequency(0.1))),
+  ],
+)  # fmt: skip
+def test_penalties_are_chosen_by_name(typed, penalties):
+  config = overrides.parse(TrainConfig(), typed)
+  assert config.sae.objective.penalties == penalties
+  assert hash(config.sae.objective) == hash(config.sae.objective)
+
+
+def test_a_misspelt_penalty_gets_a_guess():
+  with pytest.raises(UserError, match="did you mean quadratic"):
+    overrides.parse(TrainConfig(), ["--sae.penalty=quadratc"])
+
+
+def test_help_lists_the_penalties():
+  text = overrides.help_text(TrainConfig())
+  assert "--sae.penalty=l0|quadratic|batch_quadratic|tanh" in text
+
+
+def test_the_kernel_trains_encoders_only_where_asked():
+  assert not SweepConfig().objective.kernel.to_input
+  assert SweepConfig(ste_to_input=True).objective.kernel.to_input
