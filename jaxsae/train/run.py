@@ -4,8 +4,10 @@ import dataclasses
 import functools
 import itertools
 import json
+import math
 from collections.abc import Mapping
 
+import jax
 from etils import epath
 
 from jaxsae import data, evals
@@ -53,7 +55,9 @@ def open_run(path) -> Run:
   checkpoints = Checkpoints(path / "checkpoints", keep=None)
   if checkpoints.latest is None:
     raise UserError(f"{path} has no checkpoint yet; train it first.")
-  mesh = meshes.make(MeshConfig())
+  # As wide over `model` as in training, or as this machine allows.
+  model = math.gcd(config.mesh.model, jax.device_count())
+  mesh = meshes.make(MeshConfig(model=model))
   lm = load_lm(config.lm, mesh=mesh, fsdp=config.fsdp)
   state, _ = checkpoints.restore(abstract_state(config, mesh, lm))
   checkpoints.close()
