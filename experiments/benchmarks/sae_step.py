@@ -7,6 +7,14 @@ Loss, gradients, optimiser and the count of idle latents, in float32 on this
 machine's CPU; SAELens' is its trainer's own step. Both have the same weights,
 thresholds and inputs. Rates are arithmetic (10·N·D·F a step) over time, held
 against a plain product of the same sizes in JAX, which is taken as the limit.
+On two CPU cores, 2026-11-21, jax 0.10.0, sae-lens 6.54.12, torch 2.13.0:
+
+| N | D | F | state | ours ms | SAELens ms | ratio | GFLOP/s | limit | share |
+|---|---|---|---|---|---|---|---|---|---|
+| 1024 | 2304 | 16384 | initial | 953 | 2514 | 2.65 | 405 | 485 | 84% |
+| 1024 | 2304 | 16384 | L0 64 | 955 | 2507 | 2.60 | 405 | 473 | 85% |
+| 2048 | 256 | 4096 | initial | 88 | 269 | 3.06 | 245 | 428 | 57% |
+| 2048 | 256 | 4096 | L0 64 | 85 | 265 | 3.04 | 251 | 372 | 68% |
 """
 
 import statistics
@@ -40,8 +48,8 @@ def main():
 
 
 TABLE = [
-  "| N | D | F | state | ours ms | SAELens ms | speed-up | ours GFLOP/s"
-  " | product GFLOP/s | share |",
+  "| N | D | F | state | ours ms | SAELens ms | ratio | GFLOP/s | limit"
+  " | share |",
   "|---|---|---|---|---|---|---|---|---|---|",
 ]
 
