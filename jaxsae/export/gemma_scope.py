@@ -50,8 +50,7 @@ def folder(site: Site, width: int, l0: float) -> str:
 
 
 def width_label(width: int) -> str:
-  """A width as Gemma Scope writes it: 16384 → `16k`."""
-  """16,384 → 16k, 65,536 → 65k, 1,048,576 → 1m; 3,000 → 3000."""
+  """As Gemma Scope writes it: 16,384 → 16k, 1,048,576 → 1m; 3,000 → 3000."""
   if width < 1024 or width & (width - 1):  # too small, or not a power of two
     return str(width)
   return f"{width // 1000}k" if width < 1_000_000 else f"{width // 10**6}m"

@@ -1,7 +1,7 @@
 """The two products of an autoencoder, with gradients laid out as the weights.
 
 Automatic differentiation gets the gradient of a weight transposed and turns it
-round; on a CPU that, and a vector times a matrix, took a quarter of an update.
+round, and on a CPU nothing in an update but the products themselves costs more.
 Shapes: N tokens, D site width, F latents.
 """
 

@@ -180,14 +180,6 @@ def test_the_file_opens_with_its_command_and_claims_no_result(load, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_without_text_it_says_what_to_give(command, tmp_path, name):
-  status, _, err = command(name)
-  assert status == 2
-  assert err.startswith("error: data.source is empty; give --data.source=DIR")
-  assert err.count("\n") == 1 and not (tmp_path / "runs").exists()
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_a_list_has_a_line_for_each_run(command, grids, name):
   status, out, _ = command(name, "--list")
   assert status == 0

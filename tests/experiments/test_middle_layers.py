@@ -46,14 +46,6 @@ def test_the_file_opens_with_its_command_and_claims_no_result(load, name):
   assert "Not yet run at full size." in doc
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_without_text_it_says_what_to_give(command, tmp_path, name):
-  status, _, err = command(name)
-  assert status == 2
-  assert err.startswith("error: data.source is empty; give --data.source=DIR")
-  assert err.count("\n") == 1 and not (tmp_path / "runs").exists()
-
-
 @pytest.mark.parametrize("kind", WHERE)
 def test_each_kind_runs_when_small(command, small, tmp_path, kind):
   site = f"{WHERE[kind]}.1"
