@@ -70,7 +70,7 @@ gemma_scope = Preset(
 # would need a λ of at most 2e-3, for the pull is 4λ (L0 / L0* - 1). ω = 1 took
 # the most active latents of the small Gemma 2 (width 2,048, λ = 0.05, targets
 # 12, 24, 48, after 393,216 tokens, one seed, 2026-11-21) from 85-96 % of tokens
-# to 17-20 %, and L0 from its target to 5-6 % below it; 0.1 took them to 8-13 %,
+# to 17-22 %, and L0 from its target to 5-6 % below it; 0.1 took them to 8-13 %,
 # and L0 to 17-22 % below. Where latents are rarer, L0 moves less.
 # python experiments/quickstart.py --sae.sites=resid.3 --tokens=393216
 #   --sae.frequency_scale=1
