@@ -3,7 +3,12 @@
   latents = JumpReLU_θ(x W_enc + b_enc)
   x̂ = latents W_dec + b_dec
 
-(Rajamanoharan et al., arXiv 2407.14435.) Shapes: D site width, F latents.
+(Rajamanoharan et al., arXiv 2407.14435.) Every architecture that can be trained
+here is read in this form when it is done. A transcoder reads one site and
+writes another: x [..., D_in] → ŷ [..., D]; it may add x W_skip.
+
+Shapes: D_in width of the site read, D of the site written, F latents; for an
+autoencoder both sites are one and D_in = D.
 """
 
 import jax
@@ -19,12 +24,15 @@ class Sae:
   stack of S autoencoders has it too, with a leading axis S on every array.
 
   Attributes:
-    w_enc: [D, F].
+    w_enc: [D_in, F].
     b_enc: [F].
     w_dec: [F, D]; row i is the direction of latent i.
     b_dec: [D].
     threshold: [F], θ > 0; a latent is active where its pre-activation is
       strictly above its threshold.
+    w_skip: [D_in, D], a transcoder's affine skip, or None.
+    k: TopK's: of the latents above their thresholds only so many of the largest
+      are active, of each token. None: all of them.
   """
 
   w_enc: jax.Array
@@ -32,6 +40,8 @@ class Sae:
   w_dec: jax.Array
   b_dec: jax.Array
   threshold: jax.Array
+  w_skip: jax.Array | None = None
+  k: int | None = struct.field(pytree_node=False, default=None)
 
   @property
   def width(self) -> int:
@@ -39,17 +49,25 @@ class Sae:
     return self.w_dec.shape[-2]
 
   def encode(self, x: jax.Array) -> jax.Array:
-    """Activations [..., D] → latents [..., F]."""
+    """Activations [..., D_in] → latents [..., F]."""
     pre = x @ self.w_enc + _last(self.b_enc, x)
-    return jnp.where(pre > _last(self.threshold, x), jax.nn.relu(pre), 0.0)
+    latents = jnp.where(pre > _last(self.threshold, x), jax.nn.relu(pre), 0.0)
+    return latents if self.k is None else largest(latents, self.k)
 
   def decode(self, latents: jax.Array) -> jax.Array:
-    """Latents [..., F] → reconstruction [..., D]."""
+    """Latents [..., F] → reconstruction [..., D], without the skip."""
     return latents @ self.w_dec + _last(self.b_dec, latents)
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    """The reconstruction of activations [..., D]."""
-    return self.decode(self.encode(x))
+    """What is made of activations [..., D_in]: [..., D]."""
+    y = self.decode(self.encode(x))
+    return y if self.w_skip is None else y + x @ self.w_skip
+
+
+def largest(latents: jax.Array, k: int) -> jax.Array:
+  """Latents [..., F] with all but the k largest set to 0; ties all stay."""
+  kth = jax.lax.top_k(latents, k)[0][..., -1:]
+  return jnp.where(latents >= kth, latents, 0.0)
 
 
 def fold(sae: Sae, scale: jax.Array) -> Sae:
