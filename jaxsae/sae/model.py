@@ -70,21 +70,6 @@ def largest(latents: jax.Array, k: int) -> jax.Array:
   return jnp.where(latents >= kth, latents, 0.0)
 
 
-def fold(sae: Sae, scale: jax.Array) -> Sae:
-  """An autoencoder in training → one of raw activations.
-
-  In training the input is x / scale and the encoder sees it minus b_dec
-  (Gemma Scope, arXiv 2408.05147 appendix A). Weights stay as they are:
-  b_enc' = scale · (b_enc - b_dec W_enc), b_dec' = scale · b_dec,
-  θ' = scale · θ. Latents and reconstruction grow by `scale`.
-  """
-  return sae.replace(
-    b_enc=scale * (sae.b_enc - sae.b_dec @ sae.w_enc),
-    b_dec=scale * sae.b_dec,
-    threshold=scale * sae.threshold,
-  )
-
-
 def _last(vector: jax.Array, like: jax.Array) -> jax.Array:
   """A vector on the last axis of an array with the rank of `like`."""
   return vector.reshape((1,) * (like.ndim - 1) + (-1,))
