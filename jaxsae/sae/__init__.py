@@ -2,6 +2,7 @@
 
 from jaxsae.sae.architectures import Architecture as Architecture
 from jaxsae.sae.architectures import Ask as Ask
+from jaxsae.sae.architectures import BatchTopK, Gated, Relu, TopK
 from jaxsae.sae.architectures import JumpRelu as JumpRelu
 from jaxsae.sae.architectures import Rows as Rows
 from jaxsae.sae.architectures import Seen as Seen

@@ -5,3 +5,5 @@ from jaxsae.sae.architectures.architecture import Ask as Ask
 from jaxsae.sae.architectures.architecture import Rows as Rows
 from jaxsae.sae.architectures.architecture import Seen as Seen
 from jaxsae.sae.architectures.jumprelu import JumpRelu as JumpRelu
+
+Relu = Gated = TopK = BatchTopK = Architecture
