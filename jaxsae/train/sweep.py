@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import zlib
+from collections.abc import Iterable
 from typing import Literal
 
 from jaxsae.errors import UserError
@@ -30,6 +31,14 @@ PENALTIES: dict[str, Penalty] = {
   "quadratic": Quadratic(),
   "batch_quadratic": BatchQuadratic(),
   "tanh": Tanh(),
+}
+
+ARCHITECTURES: dict[str, type[Architecture]] = {
+  "jumprelu": JumpRelu,
+  "relu": Relu,
+  "gated": Gated,
+  "topk": TopK,
+  "batch_topk": BatchTopK,
 }
 
 
@@ -142,6 +151,8 @@ class SweepConfig:
     check_positive(self, "bandwidth", "learning_rates")
     if self.frequency_scale is not None:
       check_positive(self, "frequency_scale")
+    _check_one_of(self, "penalty", PENALTIES)
+    _check_one_of(self, "architecture", ARCHITECTURES)
     self._check_targets()
     self._check_prefixes()
     if self.skip and not all(s.input != s.output for s in self.sites):
@@ -222,6 +233,12 @@ class SweepConfig:
     )
 
 
+def _check_one_of(sweep: SweepConfig, name: str, known: Iterable[str]) -> None:
+  value = getattr(sweep, name)
+  if value not in known:
+    raise UserError(f"{name}={value!r} is none of {', '.join(known)}.")
+
+
 def _check_distinct(sweep: SweepConfig, name: str) -> None:
   values = getattr(sweep, name)
   if not values:
@@ -273,8 +290,7 @@ class Stack:
       return JumpRelu(**shared, **_of_jumprelu(sweep))
     if sweep.architecture == "topk":
       return TopK(**shared, most=int(max(sweep.target_l0)))
-    kinds = {"relu": Relu, "gated": Gated, "batch_topk": BatchTopK}
-    return kinds[sweep.architecture](**shared)
+    return ARCHITECTURES[sweep.architecture](**shared)
 
 
 def _of_jumprelu(sweep: SweepConfig) -> dict:
