@@ -144,6 +144,8 @@ def read_sites(model, variables, tokens, packing):
     if module == ["attn", "attn_vec_einsum"]:
       heads = args[1]
       seen[f"attn.{number}"] = heads.reshape(*heads.shape[:2], -1)
+    elif module == ["pre_ffw_norm"]:
+      seen[f"mlp_in.{number}"] = output
     elif module == ["post_ffw_norm"]:
       seen[f"mlp.{number}"] = output
     elif not module:
