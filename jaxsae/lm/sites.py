@@ -31,7 +31,8 @@ HUGGING_FACE = {
   "attn": "model.layers.{layer}.self_attn.o_proj.input",
   "mlp_in": "model.layers.{layer}.pre_feedforward_layernorm.output",
 }
-# Nothing was published at mlp_in alone.
+# Nothing was published at mlp_in alone. Of transcoders this is Gemma Scope 2's
+# folder; the repository of the first is named in the plural.
 GEMMA_SCOPE = {
   "resid": "res",
   "mlp": "mlp",
