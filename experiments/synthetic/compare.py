@@ -92,30 +92,68 @@ class Trial:
   seed: int
 
 
-Train = Callable[[Trial], list[Sae]]
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """How one side did.
+
+  Attributes:
+    tried: [rate, λ, what came of it] of each point of the grid.
+    rate: the rate chosen.
+    pull: the λ chosen.
+    found: one tuple for each target, with a Recovery of each seed.
+  """
+
+  tried: tuple[tuple[float, float, Recovery], ...]
+  rate: float
+  pull: float
+  found: tuple[tuple[Recovery, ...], ...]
 
 
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--out", type=pathlib.Path, help="also write it here")
   out = parser.parse_args().out
-  page = compare(Comparison())
-  print(page)
-  if out:
-    out.write_text(page, encoding="utf-8")
-
-
-def compare(comparison: Comparison) -> str:
-  """The page, from all of the training."""
+  comparison = Comparison()
   features = known.make(jax.random.key(42), comparison.settings)
-  trials = {
-    name: tune(comparison, features, train) for name, train in SIDES.items()
-  }
-  found = {
-    name: [
-      judge(comparison, features, SIDES[name], trial, seed)
-      for seed in comparison.seeds
-    ]
-    for name, (trial, _) in trials.items()
-  }
-  raise NotImplementedError
+  text = page(comparison, features, compare(comparison, features))
+  print(text, end="")
+  if out:
+    out.write_text(text, encoding="utf-8")
+
+
+def compare(c: Comparison, features: Features) -> dict[str, Result]:
+  """All of the training: the name of each side to how it did."""
+  return {name: follow(c, features, train) for name, train in SIDES.items()}
+
+
+def follow(c: Comparison, features: Features, train) -> Result:
+  """Tunes one side, then trains it with every seed."""
+  tried = tuple(tune(c, features, train))
+  rate, pull, _ = choose(tried, middle(c))
+  by_seed = [
+    judge(c, features, train(trial(c, features, c.targets, rate, pull, seed)))
+    for seed in c.seeds
+  ]
+  return Result(tried, rate, pull, tuple(zip(*by_seed, strict=True)))
+
+
+def middle(c: Comparison) -> float:
+  """The target that tuning is done at."""
+  return c.targets[len(c.targets) // 2]
+
+
+def tune(c: Comparison, features: Features, train):
+  """Every point of the grid at the middle target: rate, λ, Recovery."""
+  for rate, pull in itertools.product(c.rates, c.pulls):
+    given = trial(c, features, (middle(c),), rate, pull, c.tuning_seed)
+    yield rate, pull, judge(c, features, train(given))[0]
+
+
+def choose(tried, target: float):
+  """The point of the largest MCC among those close to the target.
+
+  If none is close, the one that comes nearest.
+  """
+  off = lambda point: abs(point[2].l0 / target - 1)
+  close = [point for point in tried if off(point) <= CLOSE]
+  return max(close, key=lambda p: p[2].mcc) if close else min(tried, key=off)
