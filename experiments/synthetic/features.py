@@ -119,9 +119,7 @@ def make(key: jax.Array, settings: Settings) -> Features:
     cut=-jax.scipy.special.ndtri(compensate(s, probability)),
     causes=causes(s, jax.random.normal(keys[2], (count, s.rank))),
     mean=jnp.linspace(s.first_mean, s.last_mean, count),
-    std=jnp.abs(
-      s.std_mean + s.std_std * jax.random.normal(keys[3], (count,))
-    ),
+    std=jnp.abs(s.std_mean + s.std_std * jax.random.normal(keys[3], (count,))),
     settings=s,
   )
 

@@ -74,7 +74,7 @@ def measure(sae: Sae, directions: jax.Array, samples: Samples) -> Recovery:
 
 @jax.jit
 def cosines(rows: jax.Array, others: jax.Array) -> jax.Array:
-  """|cos| of each row [F, D] with each other [G, D], [F, G]; 0 for zero rows."""
+  """|cos| of rows [F, D] with others [G, D]: [F, G]; 0 for rows of zeros."""
   return jnp.abs(unit_or_zero(rows) @ unit_or_zero(others).T)
 
 

@@ -1,4 +1,4 @@
-"""Known features: what fires, with what, how strongly, and in which direction."""
+"""Known features: what fires, with what, how strongly, and in what direction."""
 
 import dataclasses
 
@@ -85,7 +85,7 @@ def test_features_in_no_tree_keep_siblings(drawn):
 
 
 def test_rare_children_fire_as_often_as_they_are_to():
-  """The formula is of first order, so children are rare beside their parents."""
+  """Beside their parents, that is: the formula is of first order."""
   rare = dataclasses.replace(
     SMALL, correlation=0.0, depth=1, exponent=2.0, least=0.005, most=0.5
   )
@@ -117,9 +117,7 @@ def test_a_childs_magnitude_is_scaled_by_its_parents():
 
 def test_magnitudes_have_their_means_and_deviations():
   features = change(roots=0, least=0.3)
-  _, magnitudes = map(
-    np.asarray, known.draw(features, jax.random.key(1), N)
-  )
+  _, magnitudes = map(np.asarray, known.draw(features, jax.random.key(1), N))
   fires = magnitudes > 0
   for feature in range(64):
     seen = magnitudes[fires[:, feature], feature]

@@ -43,9 +43,7 @@ def figures(sae, samples):
 
 
 def true_l0(samples):
-  return np.mean(
-    np.concatenate([np.sum(m > 0, axis=1) for _, m in samples])
-  )
+  return np.mean(np.concatenate([np.sum(m > 0, axis=1) for _, m in samples]))
 
 
 def near(value):
