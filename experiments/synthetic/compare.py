@@ -171,9 +171,10 @@ def title(c: Comparison, l0: float, minutes: float) -> str:
 
 There are {s.features:,} known features in {s.width} dimensions, in trees and
 correlated as in SynthSAEBench (arXiv 2602.14687); {l0:.1f} fire at a time. Our
-JumpReLU and SAELens' learn {c.width:,} latents from the same samples in the same
-order, {c.updates * c.batch:,} of them, and are judged by {c.held_out * c.batch:,}
-others. Mean ± standard deviation of {len(c.seeds)} seeds.
+JumpReLU and SAELens' learn {c.width:,} latents from the same
+{c.updates * c.batch:,} samples in the same order and are judged by
+{c.held_out * c.batch:,} others. Mean ± standard deviation of
+{len(c.seeds)} seeds.
 
     python -m experiments.synthetic.compare --out=docs/synthetic.md
 

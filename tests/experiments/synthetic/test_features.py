@@ -1,4 +1,4 @@
-"""Known features: what fires, with what, how strongly, and in what direction."""
+"""Known features: what fires, with what, how strongly, in what direction."""
 
 import dataclasses
 
