@@ -3,8 +3,8 @@
 Both minimise squared error and the quadratic pull of each sample's L0 to a
 target (Gemma Scope 2). Kernel width, warm-ups and decay are the same; the rest
 is each side's own. We have unit directions and Adam without first moment.
-SAELens has its trainer's defaults: Adam(0.9, 0.999), gradients clipped at norm
-1, directions of any length.
+SAELens has its trainer's defaults: Adam with β₁ = 0.9, gradients clipped at
+norm 1, directions of any length.
 
 Shapes: U updates, N samples of each, D site width, F latents.
 """
@@ -52,6 +52,7 @@ class Trial:
     rate: the peak learning rate.
     pull: λ where ‖x‖² is 1. It is D times that where ‖x‖² is D, as the squared
       error is.
+    decay: of Adam's second moment.
     seed: of the initial weights.
   """
 
@@ -60,6 +61,7 @@ class Trial:
   targets: tuple[float, ...]
   rate: float
   pull: float
+  decay: float
   seed: int
 
   @property
@@ -105,6 +107,7 @@ def our_config(trial: Trial) -> TrainConfig:
       lr_warmup=int(WARM * updates),
       lr_decay=DECAY,
       sparsity_warmup=int(WARM * updates),
+      b2=trial.decay,
     ),
     bucket=BucketConfig(microbatches=1, rows=1, update_tokens=batch),
   )
@@ -157,6 +160,7 @@ def fit(trial: Trial, target: float) -> JumpReLUTrainingSAE:
     lr_end=trial.rate,
     lr_warm_up_steps=int(WARM * updates),
     lr_decay_steps=int(DECAY * updates),
+    adam_beta2=trial.decay,
     n_batches_for_norm_estimate=len(trial.first),
     logger=LoggingConfig(log_to_wandb=False),
   )

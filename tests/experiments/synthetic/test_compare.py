@@ -26,6 +26,7 @@ TOY = compare.Comparison(
   seeds=(1, 2),
   rates=(3e-3,),
   pulls=(0.01, 0.03),
+  decays=(0.99,),
   held_out=2,
 )
 SIDES = list(compare.SIDES.values())
@@ -41,7 +42,7 @@ def trial(features):
   """Long enough to learn something."""
   longer = dataclasses.replace(TOY, updates=300)
   x = compare.samples(longer, features, 1)
-  return trainers.Trial(x, 40, (3.0, 5.0), rate=1e-2, pull=0.03, seed=1)
+  return trainers.Trial(x, 40, (3.0, 5.0), 1e-2, pull=0.03, decay=0.99, seed=1)
 
 
 def test_the_page_has_every_side_target_and_grid_point(monkeypatch, tmp_path):
@@ -145,7 +146,7 @@ def test_held_out_samples_and_those_of_seeds_are_all_different(features):
 def test_the_rule_of_choice(l0s_and_mccs, chosen):
   blank = Recovery(*np.zeros(len(dataclasses.fields(Recovery))))
   points = tuple(
-    compare.Point(1e-3, 0.1, dataclasses.replace(blank, l0=l0, mcc=mcc))
+    compare.Point(1e-3, 0.1, 0.99, dataclasses.replace(blank, l0=l0, mcc=mcc))
     for l0, mcc in l0s_and_mccs
   )
   assert compare.choose(points, 10.0) is points[chosen]
