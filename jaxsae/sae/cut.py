@@ -24,7 +24,7 @@ BITS = 2
 def of_each(x: jax.Array, k: jax.Array | int) -> jax.Array:
   """The k-th largest of each row: [..., F] and a whole number → [..., 1].
 
-  Where k is 0 it is NaN, which no number reaches; nor does NaN reach any.
+  Where k is 0 it is ∞, and where k is over F, -∞. NaN counts as smallest.
   """
   return _search(x, k, (x.ndim - 1,))
 
@@ -52,11 +52,12 @@ def _search(x, k, axes):
 
 
 def _float(ordered: jax.Array, dtype) -> jax.Array:
-  """Whole numbers → the floats of that rank; below -∞, which are none, -∞."""
+  """Whole numbers → floats in their order; what would be no number is ±∞."""
   sign = jnp.array(1, ordered.dtype) << (jnp.finfo(dtype).bits - 1)
   raw = jnp.where(ordered >= sign, ordered ^ sign, ~ordered)
   value = jax.lax.bitcast_convert_type(raw, dtype)
-  return jnp.where((ordered < sign) & jnp.isnan(value), -jnp.inf, value)
+  end = jnp.where(ordered >= sign, jnp.inf, -jnp.inf).astype(dtype)
+  return jnp.where(jnp.isnan(value), end, value)
 
 
 def _reach(x, levels, axes):

@@ -11,13 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxsae.sae import cut
-from jaxsae.sae.architectures.architecture import Architecture
-from jaxsae.sae.architectures.topk import TopK
+from jaxsae.sae.architectures.by_rank import ByRank
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BatchTopK(TopK):
-  """Trains as TopK, but for the cut.
+class BatchTopK(ByRank):
+  """`fold` makes it a JumpReLU autoencoder.
 
   Attributes:
     rate: how fast the threshold follows the smallest active latent (SAELens).
@@ -34,7 +33,7 @@ class BatchTopK(TopK):
   def note(self, least):
     """The smallest active latent: 0 if all that are positive are active.
 
-    NaN if no latent was asked for, as of an update without tokens that count.
+    ∞ if no latent was asked for, as of an update without tokens that count.
     """
     return jax.nn.relu(least[0, 0])
 
@@ -46,14 +45,10 @@ class BatchTopK(TopK):
     params = super().settle(params, noted)
     rate = jnp.where(params.threshold > 0, self.rate, 1.0)
     moved = params.threshold + rate * (noted - params.threshold)
-    seen = jnp.isfinite(noted)
-    return params.replace(threshold=jnp.where(seen, moved, params.threshold))
+    threshold = jnp.where(jnp.isfinite(noted), moved, params.threshold)
+    return params.replace(threshold=threshold)
 
   def diagnose(self, params, rows, ask):
     """threshold: what a latent has to be above when the training is over."""
     del rows, ask
     return {"threshold": jnp.mean(params.threshold)}
-
-  def fold(self, params, scale_in, scale_out, *, target=None):
-    """JumpReLU: TopK's k is not in it."""
-    return Architecture.fold(self, params, scale_in, scale_out, target=target)

@@ -57,7 +57,7 @@ class Gated(Architecture):
     of prefixes there it is that of the whole alone. Directions are unit, and
     their norms are in it for those who keep them otherwise.
     """
-    gate, magnitude = self.encode(params, rows.x)
+    gate, magnitude = self._paths(params, rows.x)
     latents = jnp.where(gate > 0, jax.nn.relu(magnitude), 0.0)
     errors = self.squared_errors(params, latents, rows)
     open_by = jax.nn.relu(gate)
@@ -67,8 +67,8 @@ class Gated(Architecture):
     value = mean(sum(errors) + ask.coefficient * paid + aside, rows.mask)
     return value, report(rows, value, errors[-1], latents > 0)
 
-  def encode(self, params, x):
-    """Scaled x [N, D_in] → π and m, each [N, F]."""
+  def _paths(self, params, x):
+    """π and m, each [N, F]."""
     zeros = jnp.zeros_like(params.b_gate)
     plain = linear.encode(x, params.w_enc, zeros, self.centre(params))
     magnitude = jnp.exp(params.r_mag)[None, :] * plain

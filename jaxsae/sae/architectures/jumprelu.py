@@ -73,8 +73,7 @@ class JumpRelu(Architecture):
     rest = self.gradients(params, rows, ask)[0].threshold - penalty
     pulls = [jnp.sum(jnp.abs(pull)) for pull in (penalty, rest)]
     return {
-      "in_window": jnp.sum(rows.mask * inside)
-      / jnp.maximum(jnp.sum(rows.mask), 1),
+      "in_window": jnp.sum(rows.mask * inside) / jnp.maximum(jnp.sum(rows.mask), 1),
       "pull": pulls[0] / jnp.maximum(sum(pulls), 1e-30),
       "threshold": jnp.mean(theta),
     }
