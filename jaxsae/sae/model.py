@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxsae.sae import cut
+
 
 @struct.dataclass
 class Sae:
@@ -66,8 +68,7 @@ class Sae:
 
 def largest(latents: jax.Array, k: int) -> jax.Array:
   """Latents [..., F] with all but the k largest set to 0; ties all stay."""
-  kth = jax.lax.top_k(latents, k)[0][..., -1:]
-  return jnp.where(latents >= kth, latents, 0.0)
+  return jnp.where(latents >= cut.of_each(latents, k), latents, 0.0)
 
 
 def _last(vector: jax.Array, like: jax.Array) -> jax.Array:

@@ -79,8 +79,12 @@ def open_run(path) -> Run:
 def _folded(config: TrainConfig, state: TrainState):
   for stack, trained in zip(config.stacks, state.stacks, strict=True):
     for i, name in enumerate(stack.names):
-      scales = trained.scale[i], trained.target_scale[i]
-      sae = stack.architecture.fold(member(trained.sae, i), *scales)
+      sae = stack.architecture.fold(
+        member(trained.sae, i),
+        trained.scale[i],
+        trained.target_scale[i],
+        target=stack.members[i].target,
+      )
       yield name, (stack.site, sae)
 
 
@@ -118,6 +122,7 @@ def export(run: Run, format: str, out) -> list[str]:
     format,
     [(s, sae, measured[name]["l0"]) for name, (s, sae) in run.saes.items()],
     out,
+    run.lm,
   )
 
 

@@ -288,8 +288,6 @@ class Stack:
     }
     if sweep.architecture == "jumprelu":
       return JumpRelu(**shared, **_of_jumprelu(sweep))
-    if sweep.architecture == "topk":
-      return TopK(**shared, most=int(max(sweep.target_l0)))
     return ARCHITECTURES[sweep.architecture](**shared)
 
 

@@ -125,30 +125,52 @@ class Architecture:
     del before, params, rows, ask
     return {}
 
-  def fold(self, params: Params, scale_in, scale_out) -> Sae:
+  def fold(
+    self,
+    params: Params,
+    scale_in: jax.Array | float,
+    scale_out: jax.Array | float,
+    *,
+    target: float | None = None,
+  ) -> Sae:
     """In training → for raw activations.
 
     In training the input is x / scale_in, an encoder sees it minus b_dec, and
     the target is y / scale_out (Gemma Scope, arXiv 2408.05147 appendix A).
     Directions stay as they are; latents and output grow by `scale_out`, which
-    for an autoencoder is `scale_in`.
+    for an autoencoder is `scale_in`. `target` is the L0* it was trained with,
+    which only TopK has to know.
     """
+    del target
     return fold(params, scale_in, scale_out, centred=not self.transcodes)
 
   def encode(self, params: Params, x: jax.Array) -> jax.Array:
     """Scaled x [N, D_in] → pre-activations [N, F]."""
-    centre = jnp.zeros_like(x[0]) if self.transcodes else params.b_dec
-    return linear.encode(x, params.w_enc, params.b_enc, centre)
+    return linear.encode(x, params.w_enc, params.b_enc, self.centre(params))
+
+  def centre(self, params: Params) -> jax.Array:
+    """What an encoder sees its input without, [D_in]: b_dec.
+
+    A transcoder's b_dec is of another site, so its encoder sees the input.
+    """
+    d_in = params.w_enc.shape[0]
+    return jnp.zeros(d_in) if self.transcodes else params.b_dec
+
+  def errors(
+    self, params: Params, latents: jax.Array, rows: Rows
+  ) -> list[jax.Array]:
+    """ŷ - y, [N, D]: of each prefix of the latents, and last of the whole."""
+    left = params.b_dec[None, :] - rows.y
+    if self.skip:
+      left += rows.x @ params.w_skip
+    made = linear.decode(latents, params.w_dec, self._ends(latents.shape[-1]))
+    return [left + part for part in made]
 
   def squared_errors(
     self, params: Params, latents: jax.Array, rows: Rows
   ) -> list[jax.Array]:
     """‖ŷ - y‖² of each token, [N]: of each prefix, and last of the whole."""
-    left = params.b_dec[None, :] - rows.y
-    if self.skip:
-      left += rows.x @ params.w_skip
-    made = linear.decode(latents, params.w_dec, self._ends(latents.shape[-1]))
-    return [jnp.sum(jnp.square(left + part), axis=-1) for part in made]
+    return [squared(error) for error in self.errors(params, latents, rows)]
 
   def _ends(self, width: int) -> tuple[int, ...]:
     return (*(max(round(p * width), 1) for p in self.prefixes), width)
@@ -168,6 +190,11 @@ class Architecture:
       "b_dec": jnp.zeros(d),
       "w_skip": jnp.zeros((d_in, d)) if self.skip else None,
     }
+
+
+def squared(error: jax.Array) -> jax.Array:
+  """‖e‖² of each token: [N, D] → [N]."""
+  return jnp.sum(jnp.square(error), axis=-1)
 
 
 def report(
