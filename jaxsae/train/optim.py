@@ -4,6 +4,8 @@ Adam with β₁ = 0 keeps no first moment: it is RMSProp with bias correction.
 Shapes: S autoencoders.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -64,9 +66,16 @@ def apply(
   if config.clip is not None:
     grads = jax.vmap(lambda g: _clipped(g, config.clip))(grads)
   updates, moments = transformation(config).update(grads, moments)
-  step = lambda p, u: p - rates.reshape(-1, *(1,) * (p.ndim - 1)) * u
+  step = functools.partial(_step, config, rates)
   stack = jax.tree.map(step, stack, updates)
   return jax.vmap(architecture.settle)(stack, noted), moments
+
+
+def _step(config: OptimConfig, rates, value, update):
+  """An array [S, …] of weights, or of one number for each latent or D."""
+  if value.ndim == 2:
+    rates = config.vector_rate * rates
+  return value - rates.reshape(-1, *(1,) * (value.ndim - 1)) * update
 
 
 def _clipped(grads: Params, most: float) -> Params:

@@ -66,9 +66,12 @@ class OptimConfig:
   b2: float = 0.999  # decay of the second moment
   eps: float = 1e-8  # keeps the step finite where gradients vanish
   clip: float | None = None  # largest norm of an autoencoder's gradient
+  # Rates of biases and thresholds over that of weights. Adam moves all numbers
+  # alike, so 1/√D is what training at a mean squared norm of D amounts to.
+  vector_rate: float = 1.0
 
   def __post_init__(self):
-    check_positive(self, "lr")
+    check_positive(self, "lr", "vector_rate")
     if self.clip is not None:
       check_positive(self, "clip")
     if not 0 <= self.lr_decay <= 1:
