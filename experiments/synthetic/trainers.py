@@ -11,7 +11,6 @@ Shapes: U updates, N samples of each, D site width, F latents.
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
@@ -21,18 +20,9 @@ from sae_lens.training.sae_trainer import SAETrainer
 
 from jaxsae.data import DataConfig
 from jaxsae.lm import Site
-from jaxsae.sae import Sae, fold
-from jaxsae.sae import stack as stacks
-from jaxsae.sae.scale import estimate
-from jaxsae.train import (
-  BucketConfig,
-  OptimConfig,
-  SweepConfig,
-  TrainConfig,
-  optim,
-  step,
-)
-from jaxsae.train.state import StackState
+from jaxsae.sae import Sae
+from jaxsae.train import BucketConfig, OptimConfig, SweepConfig, TrainConfig
+from jaxsae.train.arrays import train_on
 
 SCALED_BY = 16  # at most so many first updates give the scale of activations
 WARM, DECAY = 0.1, 0.2  # shares of the run: lr and λ rise, lr falls to zero
@@ -72,19 +62,9 @@ class Trial:
 
 def train_ours(trial: Trial) -> list[Sae]:
   """Ours, all targets as one stack; autoencoders of raw activations."""
-  updates, batch, _ = trial.x.shape
-  config, mask = our_config(trial), jnp.ones(batch)
-
-  def update(state, numbered):
-    x, number = numbered
-    return step.update_stack(config, state, x, mask, number)[0], None
-
-  def run(state, x):
-    return jax.lax.scan(update, state, (x, jnp.arange(updates)))[0]
-
-  state = jax.jit(run)(our_start(trial, config), trial.x)
-  members = range(len(trial.targets))
-  return [fold(stacks.member(state.sae, i), state.scale) for i in members]
+  first = trial.first.reshape(-1, trial.x.shape[-1])
+  made = train_on(our_config(trial), iter(trial.x), first)
+  return list(made.values())
 
 
 def our_config(trial: Trial) -> TrainConfig:
@@ -101,33 +81,18 @@ def our_config(trial: Trial) -> TrainConfig:
       sparsity_coefficient=(trial.pull,),
       bandwidth=bandwidth,
       initial_threshold=bandwidth,
-    ),
-    optim=OptimConfig(
-      lr=trial.rate,
-      lr_warmup=int(WARM * updates),
-      lr_decay=DECAY,
-      sparsity_warmup=int(WARM * updates),
-      b2=trial.decay,
+      seeds=(trial.seed,),
+      optim=OptimConfig(
+        lr=trial.rate,
+        lr_warmup=int(WARM * updates),
+        lr_decay=DECAY,
+        sparsity_warmup=int(WARM * updates),
+        b2=trial.decay,
+        clip=1 / d,  # SAELens' 1 where ‖x‖² is D
+        vector_rate=d**-0.5,
+      ),
     ),
     bucket=BucketConfig(microbatches=1, rows=1, update_tokens=batch),
-  )
-
-
-def our_start(trial: Trial, config: TrainConfig) -> StackState:
-  first = jnp.asarray(trial.first)
-  size, d = len(trial.targets), first.shape[-1]
-  sae = stacks.init(
-    jax.random.key(trial.seed),
-    size,
-    d,
-    trial.width,
-    config.sae.initial_threshold,
-  )
-  return StackState(
-    sae=sae,
-    moments=optim.transformation(config.optim).init(sae),
-    idle=jnp.zeros((size, trial.width), jnp.int32),
-    scale=estimate(first, jnp.ones(first.shape[:-1])),
   )
 
 

@@ -19,7 +19,7 @@ from jaxsae.errors import UserError
 from jaxsae.lm import Lm, Site, load_lm
 from jaxsae.mesh import MeshConfig
 from jaxsae.sae import Sae
-from jaxsae.sae.stack import member
+from jaxsae.train import state as states
 from jaxsae.train import workdir
 from jaxsae.train.checkpoint import Checkpoints
 from jaxsae.train.config import TrainConfig
@@ -78,13 +78,7 @@ def open_run(path) -> Run:
 
 def _folded(config: TrainConfig, state: TrainState):
   for stack, trained in zip(config.stacks, state.stacks, strict=True):
-    for i, name in enumerate(stack.names):
-      sae = stack.architecture.fold(
-        member(trained.sae, i),
-        trained.scale[i],
-        trained.target_scale[i],
-        target=stack.members[i].target,
-      )
+    for name, sae in states.folded(stack, trained).items():
       yield name, (stack.site, sae)
 
 

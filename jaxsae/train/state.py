@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from jaxsae import mesh as meshes
 from jaxsae.lm import GemmaConfig
+from jaxsae.sae import Sae
 from jaxsae.sae import stack as stacks
 from jaxsae.sae.architectures.architecture import Params
 from jaxsae.train import optim
@@ -84,18 +85,26 @@ def init(
     step=jnp.zeros((), jnp.int32),
     key=jax.random.key(config.data.seed),
     stacks=tuple(
-      _init_stack(stack, gemma, *pair)
+      init_stack(
+        stack,
+        stack.site.input.width(gemma),
+        stack.site.output.width(gemma),
+        *pair,
+      )
       for stack, pair in zip(config.stacks, scales, strict=True)
     ),
   )
 
 
-def _init_stack(stack: Stack, gemma, scale, target_scale) -> StackState:
+def init_stack(
+  stack: Stack, d_in: int, d: int, scale: jax.Array, target_scale: jax.Array
+) -> StackState:
+  """A stack before its first update; scalars in, one for all its members."""
   sae = stacks.init(
     stack.architecture,
     [member.seed for member in stack.members],
-    stack.site.input.width(gemma),
-    stack.site.output.width(gemma),
+    d_in,
+    d,
     stack.width,
     stack.salt,
   )
@@ -108,6 +117,21 @@ def _init_stack(stack: Stack, gemma, scale, target_scale) -> StackState:
     scale=every(scale),
     target_scale=every(target_scale),
   )
+
+
+def folded(stack: Stack, state: StackState) -> dict[str, Sae]:
+  """The name of each member, and the autoencoder of raw activations."""
+  return {
+    name: stack.architecture.fold(
+      stacks.member(state.sae, i),
+      state.scale[i],
+      state.target_scale[i],
+      target=member.target,
+    )
+    for i, (name, member) in enumerate(
+      zip(stack.names, stack.members, strict=True)
+    )
+  }
 
 
 def spread(

@@ -36,7 +36,6 @@ FIGURES = (
   "pull",
   "threshold",
   "moved",
-  "density_mean",
   "density_max",
 )
 
