@@ -22,11 +22,17 @@ def start(config):
 
 def curve(config, buckets=3):
   """Losses, L0s and FVUs of the first buckets, and the last state."""
+  seen, state = some_buckets(config, buckets)
+  return np.array([[[m.loss, m.l0, m.fvu] for m in ms] for ms in seen]), state
+
+
+def some_buckets(config, buckets):
+  """The metrics of the first buckets, and the last state."""
   mesh, lm, batches, state = start(config)
   seen, step = [], None
   for _ in range(buckets):
     bucket = loop.next_bucket(config, mesh, batches)
     step = step or steps.compile_step(config, mesh, state, lm, bucket)
     state, metrics = step(state, lm, bucket)
-    seen.append([[m.loss, m.l0, m.fvu] for m in metrics])
-  return np.array(jax.device_get(seen)), state
+    seen.append(jax.device_get(metrics))
+  return seen, state
