@@ -8,8 +8,8 @@ import pytest
 from jaxsae.sae import BatchTopK, Gated, JumpRelu, Relu, stack
 from tests.sae.architectures.samples import (
   ALL,
-  D,
   WIDTH,
+  D,
   assert_close,
   draw_params,
   draw_rows,
