@@ -7,7 +7,15 @@ import pytest
 
 from jaxsae.sae import TopK
 from jaxsae.sae.architectures import auxk
-from tests.sae.architectures.samples import TOKENS, WIDTH, D, assert_close
+from tests.sae.architectures.samples import (
+  TOKENS,
+  WIDTH,
+  D,
+  assert_close,
+  draw_params,
+  draw_rows,
+  make_ask,
+)
 
 K = D // 2
 
