@@ -28,10 +28,13 @@ from sae_lens import JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig
 from sae_lens.config import LoggingConfig, SAETrainerConfig
 from sae_lens.training.sae_trainer import SAETrainer
 
+from jaxsae import mesh as meshes
 from jaxsae.lm import Site
+from jaxsae.sae import JumpRelu
 from jaxsae.sae import stack as stacks
-from jaxsae.train import optim, step
+from jaxsae.train import arrays, optim
 from jaxsae.train.config import SweepConfig, TrainConfig
+from jaxsae.train.group import groups
 from jaxsae.train.state import StackState
 
 TURNS = 7
@@ -76,7 +79,7 @@ def row(shape, trained):
 
 def start(x, width, trained):
   """A stack of one autoencoder; trained: about L0 latents are active."""
-  sae = stacks.init(jax.random.key(0), 1, x.shape[1], width, 1e-3)
+  sae = stacks.init(JumpRelu(), [0], x.shape[1], x.shape[1], width)
   if not trained:
     return sae
   pre = x[:256] @ np.asarray(sae.w_enc[0])
@@ -86,21 +89,22 @@ def start(x, width, trained):
 
 def ours(sae, x):
   """A function that does one update and waits for it."""
-  config = TrainConfig(
-    sae=SweepConfig(sites=(Site("resid", 0),), widths=(sae.width,))
-  )
+  sweep = SweepConfig(sites=(Site("resid", 0),), widths=(sae.width,))
+  config = TrainConfig(sae=sweep)
+  mesh = meshes.make(config.mesh)
+  (group,) = groups(config, mesh)
   state = StackState(
     sae=jax.tree.map(jnp.copy, sae),
-    moments=optim.transformation(config.optim).init(sae),
+    moments=optim.transformation(sweep.optim).init(sae),
     idle=jnp.zeros((1, sae.width), jnp.int32),
-    scale=jnp.ones(()),
+    scale=jnp.ones(1),
+    target_scale=jnp.ones(1),
   )
-  arguments = (jnp.asarray(x), jnp.ones(len(x)), jnp.int32(0))
-  update = jax.jit(step.update_stack, static_argnums=0, donate_argnums=1)
+  x, number = jnp.asarray(x), jnp.int32(0)
 
   def turn():
     nonlocal state
-    state = update(config, state, *arguments)[0]
+    state = arrays.update(config, mesh, group, state, x, number)
     jax.block_until_ready(state)
 
   return turn

@@ -42,11 +42,12 @@ def cost_of(config: TrainConfig, gemma: GemmaConfig) -> Cost:
   Raises:
     UserError: the model lacks a site.
   """
-  size, cost = config.sae.size, Cost()
-  for site in config.sae.sites:
+  cost = Cost()
+  for site in config.sites:
     site.check(gemma)
-  for stack in config.sae.stacks:
-    d, f = stack.site.width(gemma), stack.width
+  for stack in config.stacks:
+    size, f = len(stack.members), stack.width
+    d = stack.site.width(gemma)
     cost += Cost(
       saes=size,
       parameters=size * (2 * d * f + 2 * f + d),
@@ -61,7 +62,7 @@ def _forward(config: TrainConfig, gemma: GemmaConfig) -> int:
   Two for each weight of a product, and attention's products of all pairs in a
   row. A block counts whole, wherever in it the last site is.
   """
-  blocks = 1 + max(site.layer for site in config.sae.sites)
+  blocks = 1 + max(site.layer for site in config.sites)
   heads = gemma.num_heads * gemma.head_dim
   kv_heads = gemma.num_kv_heads * gemma.head_dim
   weights = gemma.embed_dim * (2 * heads + 2 * kv_heads + 3 * gemma.hidden_dim)

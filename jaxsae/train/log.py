@@ -71,24 +71,21 @@ class Log:
 def figures(config: TrainConfig, metrics: tuple[Metrics, ...]) -> Values:
   """The metrics of every autoencoder as plain numbers, under its name."""
   values = {}
-  for stack, of_stack in zip(config.sae.stacks, metrics, strict=True):
+  for stack, of_stack in zip(config.stacks, metrics, strict=True):
     arrays = {
       "l0": of_stack.l0,
       "fvu": of_stack.fvu,
       "loss": of_stack.loss,
-      "in_window": of_stack.in_window,
       "coefficient": of_stack.coefficient,
-      "pull": of_stack.pull,
-      "threshold": of_stack.threshold,
-      "moved": of_stack.moved,
-      "density_mean": of_stack.density_mean,
       "density_max": of_stack.density_max,
       "dead": (of_stack.idle >= config.dead_after).mean(axis=-1),
+      "skipped": of_stack.skipped,
+      **of_stack.figures,
     }
-    arrays = {name: np.asarray(x) for name, x in arrays.items()}
-    for i, member in enumerate(config.sae.members):
-      values[f"{stack}/{member}"] = {
-        name: float(f"{x[i]:.6g}") for name, x in arrays.items()
+    arrays = {figure: np.asarray(x) for figure, x in arrays.items()}
+    for i, name in enumerate(stack.names):
+      values[name] = {
+        figure: float(f"{x[i]:.6g}") for figure, x in arrays.items()
       }
   return values
 
@@ -159,18 +156,23 @@ def _table(values: Values) -> Table:
       f"{v['l0']:.1f}",
       f"{v['fvu']:.3f}",
       f"{v['dead']:.1%}",
-      f"{v['in_window']:.2%}",
-      f"{v['pull']:.0%}",
-      f"{v['threshold']:.4f}",
+      _shown(v, "in_window", ".2%"),
+      _shown(v, "pull", ".0%"),
+      _shown(v, "threshold", ".4f"),
     )
   return table
+
+
+def _shown(values: dict[str, float], name: str, form: str) -> str:
+  """A figure that not every architecture has."""
+  return format(values[name], form) if name in values else "-"
 
 
 def _lines(config: TrainConfig, step: int, pace: str, values: Values) -> str:
   """For a log: the pace, then each stack's members side by side."""
   lines = [f"{step}/{config.steps}  {pace}"]
-  for stack in config.sae.stacks:
-    of_stack = [values[f"{stack}/{member}"] for member in config.sae.members]
+  for stack in config.stacks:
+    of_stack = [values[name] for name in stack.names]
     l0 = "  ".join(f"{v['l0']:6.1f}" for v in of_stack)
     fvu = "  ".join(f"{v['fvu']:.3f}" for v in of_stack)
     lines.append(f"  {stack!s:16s} L0 {l0}   FVU {fvu}")

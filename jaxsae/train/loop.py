@@ -34,11 +34,11 @@ def train(config: TrainConfig) -> TrainState:
     UserError: something about the run can not be.
   """
   mesh = meshes.make(config.mesh)
-  states.check_widths(config, mesh)
+  states.check_rows(config, mesh)
   data.check_source(config.data.source)  # before weights that take minutes
   lm = load_lm(config.lm, mesh=mesh, fsdp=config.fsdp)
   lm.check_length(config.data.context)
-  for site in config.sae.sites:
+  for site in config.sites:
     site.check(lm.config)
   print(f"reading {config.data.source} …", flush=True)
   corpus = open_corpus(config, lm)
@@ -76,11 +76,11 @@ def _say_what_is_left_out(corpus: Corpus) -> None:
 
 
 def _announce(config, mesh, corpus, step) -> None:
-  sweep = config.sae
+  count = sum(len(stack.names) for stack in config.stacks)
   shape = "x".join(str(size) for size in mesh.devices.shape)
   print(
-    f"{len(sweep.stacks) * sweep.size} autoencoders at"
-    f" {', '.join(map(str, sweep.sites))}, from one forward pass of"
+    f"{count} autoencoders at"
+    f" {', '.join(map(str, config.sites))}, from one forward pass of"
     f" {config.lm}, on {mesh.devices.size} device(s) as {shape}\n"
     f"{config.tokens:,} of {corpus.train.tokens:,} tokens, in {config.steps}"
     f" buckets of {config.bucket_tokens:,}; starts after bucket {step}\n"
@@ -119,7 +119,7 @@ def _begin(config, mesh, lm, abstract, bucket) -> TrainState:
 
 def abstract_state(config: TrainConfig, mesh: Mesh, lm: Lm) -> TrainState:
   """Shapes and shardings of the state, without any arrays."""
-  scales = tuple(1.0 for _ in config.sae.stacks)
+  scales = [(1.0, 1.0) for _ in config.stacks]
   shapes = jax.eval_shape(lambda: states.init(config, lm.config, scales))
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),

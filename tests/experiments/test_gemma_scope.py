@@ -77,10 +77,10 @@ def cells(configs):
   """(model, site, layer, width, tokens) → how many autoencoders."""
   counts = collections.Counter()
   for config in configs:
-    for stack in config.sae.stacks:
+    for stack in config.stacks:
       site = (stack.site.where, stack.site.layer)
       key = (config.lm, *site, stack.width, config.tokens)
-      counts[key] += config.sae.size
+      counts[key] += len(config.sae.members)
   return counts
 
 
@@ -134,7 +134,7 @@ def forward_passes_of_each(config):
     sweep = dataclasses.replace(config.sae, sites=(site,))
     one = dataclasses.replace(config, sae=sweep)
     once += cost_of(one, read_sizes(config.lm)).lm_flops
-  return once * len(config.sae.widths) * config.sae.size
+  return once * len(config.sae.widths) * len(config.sae.members)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -144,16 +144,20 @@ def test_every_run_has_the_shapes_of_the_published_model(grids, name):
     for site in config.sae.sites:
       site.check(gemma)
     state = abstract(config, gemma)
-    for stack, made in zip(config.sae.stacks, state.stacks, strict=True):
+    for stack, made in zip(config.stacks, state.stacks, strict=True):
       d = SIZES[config.lm[:-3]][stack.site.where == "attn"]
-      assert made.sae.w_dec.shape == (config.sae.size, stack.width, d), run
+      assert made.sae.w_dec.shape == (
+        len(config.sae.members),
+        stack.width,
+        d,
+      ), run
     arrays = jax.tree.leaves([stack.sae for stack in state.stacks])
     parameters = sum(x.size for x in arrays)
     assert parameters == cost_of(config, gemma).parameters <= 48 * B
 
 
 def abstract(config, gemma):
-  scales = (1.0,) * len(config.sae.stacks)
+  scales = ((1.0, 1.0),) * len(config.stacks)
   return jax.eval_shape(lambda: states.init(config, gemma, scales))
 
 

@@ -33,8 +33,8 @@ def test_a_middle_layer_of_the_published_model(load, name):
   assert str(site) == f"{WHERE[kind]}.{LAYERS[model]}"
   assert config.lm == f"{model.replace('_', '-')}-pt"
   assert config.workdir == f"runs/{name}"
-  state = jax.eval_shape(lambda: states.init(config, gemma, (1.0,)))
-  count, width = config.sae.size, config.sae.widths[0]
+  state = jax.eval_shape(lambda: states.init(config, gemma, ((1.0, 1.0),)))
+  count, width = len(config.sae.members), config.sae.widths[0]
   shape = (count, SIZES[model][kind], width)
   assert state.stacks[0].sae.w_enc.shape == shape
 

@@ -60,8 +60,9 @@ def test_what_does_not_go_together_gets_one_sentence(settings, sentence):
 )  # fmt: skip
 def test_penalties_are_chosen_by_name(typed, penalties):
   config = overrides.parse(TrainConfig(), typed)
-  assert config.sae.objective.penalties == penalties
-  assert hash(config.sae.objective) == hash(config.sae.objective)
+  architecture = config.stacks[0].architecture
+  assert architecture.penalties == penalties
+  assert hash(architecture) == hash(config.stacks[0].architecture)
 
 
 def test_a_misspelt_penalty_gets_a_guess():
@@ -75,5 +76,6 @@ def test_help_lists_the_penalties():
 
 
 def test_the_kernel_trains_encoders_only_where_asked():
-  assert not SweepConfig().objective.kernel.to_input
-  assert SweepConfig(ste_to_input=True).objective.kernel.to_input
+  to_input = SweepConfig(ste_to_input=True)
+  assert not SweepConfig().stacks[0].architecture.kernel.to_input
+  assert to_input.stacks[0].architecture.kernel.to_input

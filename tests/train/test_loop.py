@@ -36,7 +36,6 @@ FIGURES = (
   "pull",
   "threshold",
   "moved",
-  "density_mean",
   "density_max",
 )
 
@@ -144,7 +143,7 @@ def test_an_opened_run_holds_folded_autoencoders(config):
   tokens = np.arange(32).reshape(2, 16) + 10
   x = capture(run.lm, tokens, site)[site]
   trained = jax.tree.map(lambda a: a[1], state.stacks[0].sae)
-  scale = state.stacks[0].scale
+  scale = state.stacks[0].scale[1]
   pre = (x / scale - trained.b_dec[None, None]) @ trained.w_enc
   pre += trained.b_enc[None, None]
   active = pre > trained.threshold[None, None]

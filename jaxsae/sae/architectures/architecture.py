@@ -112,10 +112,17 @@ class Architecture:
     return params.replace(w_dec=directions.unit_rows(params.w_dec))
 
   def diagnose(
-    self, params: Params, rows: Rows, ask: Ask
+    self, before: Params, params: Params, rows: Rows, ask: Ask
   ) -> dict[str, jax.Array]:
-    """Scalars to log; asked for once a bucket, so they may be costly."""
-    del params, rows, ask
+    """Scalars to log; asked for once a bucket, so they may be costly.
+
+    Args:
+      before: the arrays before the bucket.
+      params: those after it.
+      rows: of its last update.
+      ask: of its last update.
+    """
+    del before, params, rows, ask
     return {}
 
   def fold(

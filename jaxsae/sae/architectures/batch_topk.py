@@ -48,7 +48,7 @@ class BatchTopK(ByRank):
     threshold = jnp.where(jnp.isfinite(noted), moved, params.threshold)
     return params.replace(threshold=threshold)
 
-  def diagnose(self, params, rows, ask):
+  def diagnose(self, before, params, rows, ask):
     """threshold: what a latent has to be above when the training is over."""
-    del rows, ask
+    del before, rows, ask
     return {"threshold": jnp.mean(params.threshold)}

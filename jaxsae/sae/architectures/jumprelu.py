@@ -59,25 +59,34 @@ class JumpRelu(Architecture):
     paid = [p(seen, ask.coefficient, ask.target) for p in self.penalties]
     return sum(paid, jnp.zeros(()))
 
-  def diagnose(self, params, rows, ask):
+  def diagnose(self, before, params, rows, ask):
     """Figures of the thresholds.
 
     in_window: share of pre-activations inside the kernel. pull: the penalties'
     share in what thresholds are pulled by: Σ|∂/∂θ| of the penalties, over that
-    and Σ|∂/∂θ| of the rest of the loss. threshold: mean θ.
+    and Σ|∂/∂θ| of the rest of the loss. threshold: mean θ. moved: mean |Δθ|
+    over mean θ before.
     """
-    pre, theta = self.encode(params, rows.x), params.threshold
+    was, theta = before.threshold, params.threshold
+    pre = self.encode(params, rows.x)
     inside = jnp.mean(self.kernel.holds(pre, theta), axis=-1)
     pay = lambda theta: self._paid(self._activity(params, theta, rows), ask)
     penalty = jax.grad(pay)(theta)
     rest = self.gradients(params, rows, ask)[0].threshold - penalty
     pulls = [jnp.sum(jnp.abs(pull)) for pull in (penalty, rest)]
     return {
-      "in_window": jnp.sum(rows.mask * inside) / jnp.maximum(jnp.sum(rows.mask), 1),
-      "pull": pulls[0] / jnp.maximum(sum(pulls), 1e-30),
+      "in_window": jnp.sum(rows.mask * inside)
+      / jnp.maximum(jnp.sum(rows.mask), 1),
+      "pull": _over(pulls[0], sum(pulls)),
       "threshold": jnp.mean(theta),
+      "moved": _over(jnp.mean(jnp.abs(theta - was)), jnp.mean(was)),
     }
 
   def settle(self, params, noted):
     params = super().settle(params, noted)
     return params.replace(threshold=jnp.maximum(params.threshold, 0.0))
+
+
+def _over(part, whole):
+  """part / whole, and 0 where both are 0."""
+  return part / jnp.where(whole > 0, whole, 1)

@@ -1,0 +1,171 @@
+"""A group: the stacks that are trained as one array, in one place.
+
+Where autoencoders are spread over devices, stacks that differ in their site
+alone are trained together, so that there are enough of them to spread. If they
+still do not come out even, some are trained twice and the copies forgotten.
+
+Shapes: S autoencoders of a group, N tokens, D site width, F latents.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxsae import mesh as meshes
+from jaxsae.lm import Site
+from jaxsae.sae import Architecture, Rows
+from jaxsae.train import state as states
+from jaxsae.train.config import TrainConfig
+from jaxsae.train.placement import ALL, BY_LATENT_AND_ROW, Placement
+from jaxsae.train.state import StackState
+from jaxsae.train.sweep import OptimConfig, Stack
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+  """Stacks of one sweep, width and pair of site widths.
+
+  Attributes:
+    stacks: their configurations.
+    indices: where each is in the state.
+    placement: where they are trained.
+    size: S, with copies.
+  """
+
+  stacks: tuple[Stack, ...]
+  indices: tuple[int, ...]
+  placement: Placement
+  size: int
+
+  @property
+  def architecture(self) -> Architecture:
+    return self.stacks[0].architecture
+
+  @property
+  def optim(self) -> OptimConfig:
+    return self.stacks[0].sweep.optim
+
+  def each(self, attribute: str) -> np.ndarray:
+    """A number of every member, [S]; L0* is 0 where there is none."""
+    values = [
+      getattr(member, attribute) or 0
+      for stack in self.stacks
+      for member in stack.members
+    ]
+    return np.resize(np.array(values, np.float32), self.size)
+
+  def gather(self, all_stacks: Sequence[StackState], mesh: Mesh) -> StackState:
+    """The stacks as one, where they are trained."""
+    stacks = [all_stacks[i] for i in self.indices]
+    return self.keep(jax.tree.map(self._join, *stacks), mesh)
+
+  def _join(self, *arrays):
+    if arrays[0].ndim == 0:  # counts of updates, which are those of all
+      return arrays[0]
+    joined = jnp.concatenate(arrays)
+    if len(joined) == self.size:
+      return joined
+    return joined[np.arange(self.size) % len(joined)]
+
+  def keep(self, tree, mesh: Mesh):
+    """Arrays of the group, held to their place."""
+    place = self.placement
+    layout = states.spread(tree, mesh, place.saes, place.latents)
+    return jax.lax.with_sharding_constraint(tree, layout)
+
+  def split(self, tree) -> list:
+    """A tree of arrays [S, …] → one for each stack, without the copies."""
+    size = len(self.stacks[0].members)
+
+    def part(i):
+      some = slice(i * size, (i + 1) * size)
+      return jax.tree.map(lambda x: x[some] if x.ndim else x, tree)
+
+    return [part(i) for i in range(len(self.stacks))]
+
+  def rows(
+    self,
+    taken: Mapping[Site, jax.Array],
+    mask: jax.Array,
+    group: StackState,
+    mesh: Mesh,
+  ) -> Rows:
+    """The tokens of one update, scaled: [N, D] for all, or [S, N, D].
+
+    Args:
+      taken: raw activations [N, D] of every site.
+      mask: [N].
+      group: whose scales to use.
+      mesh: of the devices.
+    """
+    layout = meshes.shard(mesh, self.placement.rows or None)
+    mask = jax.lax.with_sharding_constraint(mask, layout)
+    x = self._scaled(taken, "input", group.scale, mesh)
+    if self.architecture.transcodes:
+      return Rows(
+        x, self._scaled(taken, "output", group.target_scale, mesh), mask
+      )
+    return Rows(x, x, mask)
+
+  def _scaled(self, taken, end: str, scale, mesh):
+    place, sites = self.placement, self.sites(end)
+    if len(self.stacks) == 1:
+      layout = meshes.shard(mesh, place.rows or None, None)
+      x = jax.lax.with_sharding_constraint(taken[sites[0]], layout)
+      return x.astype(jnp.float32) / scale[0]
+    layout = meshes.shard(mesh, place.saes or None, place.rows or None, None)
+    x = jnp.stack([taken[site] for site in sites])
+    x = jax.lax.with_sharding_constraint(x, layout)
+    return x.astype(jnp.float32) / scale[:, None, None]
+
+  def sites(self, end: str) -> list[Site]:
+    """What each member reads (`"input"`) or writes (`"output"`)."""
+    sites = [
+      getattr(stack.site, end) for stack in self.stacks for _ in stack.members
+    ]
+    return list(itertools.islice(itertools.cycle(sites), self.size))
+
+  @property
+  def axes(self) -> Rows:
+    """Over which axis of its rows vmap goes: none where all read the same."""
+    own = None if len(self.stacks) == 1 else 0
+    return Rows(own, own, None)
+
+
+def groups(config: TrainConfig, mesh: Mesh) -> tuple[Group, ...]:
+  """All stacks of a run, grouped."""
+  kinds: dict[tuple, list[int]] = {}
+  for i, stack in enumerate(config.stacks):
+    kind = (stack.sweep, stack.width, _kind(stack.site))
+    kinds.setdefault(kind, []).append(i)
+  made = []
+  for indices in kinds.values():
+    stacks = [config.stacks[i] for i in indices]
+    placement = choose(stacks, mesh)
+    together = [indices] if placement.saes else [[i] for i in indices]
+    made += [_group(config, mesh, placement, some) for some in together]
+  return tuple(made)
+
+
+def _kind(site: Site) -> str:
+  """Sites of one kind have one width, whatever the language model."""
+  return site.where if site.where in ("attn", "transcoder") else "stream"
+
+
+def _group(config, mesh, placement, indices) -> Group:
+  stacks = tuple(config.stacks[i] for i in indices)
+  size = len(stacks) * len(stacks[0].members)
+  over = math.prod(mesh.shape[axis] for axis in placement.saes)
+  return Group(stacks, tuple(indices), placement, -(-size // over) * over)
+
+
+def choose(stacks: Sequence[Stack], mesh: Mesh) -> Placement:
+  """What the sweep asks for."""
+  name = stacks[0].sweep.placement
+  return BY_LATENT_AND_ROW if name == "auto" else ALL[name]
