@@ -101,4 +101,5 @@ def test_it_does_not_matter_where_tokens_and_latents_lie(tokens, latents):
 
 def test_what_is_logged():
   params = draw_params(BATCH).replace(threshold=jnp.full(WIDTH, 0.5))
-  assert BATCH.diagnose(params, draw_rows(), make_ask()) == {"threshold": 0.5}
+  logged = BATCH.diagnose(params, params, draw_rows(), make_ask())
+  assert logged == {"threshold": 0.5}
