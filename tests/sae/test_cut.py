@@ -87,7 +87,8 @@ def test_nothing_is_differentiated():
   "spec", [("data", "model"), (None, ("data", "model")), (("data", "model"),)]
 )
 def test_only_counts_cross_devices(spec):
-  mesh = jax.make_mesh((2, 4), ("data", "model"))
+  auto = (jax.sharding.AxisType.Auto,) * 2
+  mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=auto)
   here = NamedSharding(mesh, PartitionSpec(*spec))
   x = numbers()
   compiled = (

@@ -23,7 +23,7 @@ def loss(
 
   ê = z W_dec without a bias, where z are the k largest pre-activations of dead
   latents on each token, of either sign; e = y - ŷ is data. Where no member of
-  the stack has a dead latent, none of it is computed.
+  the stack has a dead latent none of it is computed; memory is kept for it.
 
   Args:
     pre: pre-activations [N, F].
