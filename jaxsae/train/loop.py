@@ -1,8 +1,24 @@
-"""The loop: reads buckets, calls the step, saves and tells."""
+"""The loop: reads buckets, calls the step, saves and tells.
 
-import shlex
+While the devices are busy with a step, the next bucket is read and put on them
+(`feed.py`), and the step before is looked at and logged. So one step is under
+way, at most one more waits for it, and at most one bucket is read ahead,
+however seldom a line is logged.
+
+What the devices wait for, once each:
+  - a checkpoint: the step must be over and found sound, then the state is
+    copied off the devices, for the next step takes its memory. Writing it is
+    left to Orbax's threads; only if the one before is still being written does
+    the loop wait for that too;
+  - text, if it is read more slowly than it is trained on.
+`idle` in metrics.jsonl is the share of time in which they waited (`clock.py`).
+Evaluation is not part of this: it comes after training, in the same process.
+"""
+
+import contextlib
 import signal
 import sys
+import time
 from collections.abc import Callable
 
 import jax
@@ -16,10 +32,15 @@ from jaxsae.lm import Lm, load_lm
 from jaxsae.train import state as states
 from jaxsae.train import workdir
 from jaxsae.train.checkpoint import Checkpoints
+from jaxsae.train.clock import Clock
+from jaxsae.train.command import again
 from jaxsae.train.config import TrainConfig
+from jaxsae.train.feed import Bucket, Feed
+from jaxsae.train.feed import next_bucket as next_bucket
 from jaxsae.train.log import Log
+from jaxsae.train.not_finite import Guard, check_scales
 from jaxsae.train.state import TrainState
-from jaxsae.train.step import Batch, compile_step, estimate_scales
+from jaxsae.train.step import Metrics, compile_step, estimate_scales
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 
@@ -28,10 +49,11 @@ def train(config: TrainConfig) -> TrainState:
   """Trains, or goes on with, the run in `config.workdir`.
 
   Ctrl-C ends the step at hand, leaves a checkpoint, prints how to go on and
-  exits with status 130; a second Ctrl-C exits at once.
+  exits with status 130; a second Ctrl-C ends only what is being written.
 
   Raises:
     UserError: something about the run can not be.
+    RunError: a number was not finite, and `config.not_finite` is "stop".
   """
   mesh = meshes.make(config.mesh)
   states.check_rows(config, mesh)
@@ -43,14 +65,21 @@ def train(config: TrainConfig) -> TrainState:
   print(f"reading {config.data.source} …", flush=True)
   corpus = open_corpus(config, lm)
   _say_what_is_left_out(corpus)
-  batches = _batches(config, corpus)
   path = workdir.claim(config, corpus.policy)
-  checkpoints = Checkpoints(path / "checkpoints", config.keep_checkpoints)
-  state = _start(config, mesh, lm, checkpoints, batches)
-  _announce(config, mesh, corpus, int(state.step))
-  with Log(config, path, int(state.step)) as log, _Interrupt() as interrupt:
-    state = _run(config, mesh, lm, state, batches, checkpoints, log, interrupt)
-  checkpoints.close()
+  with contextlib.ExitStack() as open_things:
+    using = open_things.enter_context
+    batches = using(contextlib.closing(_batches(config, corpus)))
+    checkpoints = using(
+      contextlib.closing(
+        Checkpoints(path / "checkpoints", config.keep_checkpoints)
+      )
+    )
+    state = _start(config, mesh, lm, checkpoints, batches)
+    _announce(config, mesh, corpus, int(state.step))
+    witness = using(_Witness(config, path, int(state.step), corpus, batches))
+    interrupt = using(_Interrupt())
+    feed = Feed(config, mesh, batches)
+    state = _run(config, mesh, lm, state, feed, checkpoints, witness, interrupt)
   if interrupt.asked and int(state.step) < config.steps:
     _say_how_to_go_on(int(state.step))
   return state
@@ -105,7 +134,9 @@ def _start(config, mesh, lm, checkpoints, batches) -> TrainState:
   position = batches.get_state()
   first = next_bucket(config, mesh, batches)
   batches.set_state(position)
-  return _begin(config, mesh, lm, abstract, first)
+  state = _begin(config, mesh, lm, abstract, first)
+  check_scales(config, state)
+  return state
 
 
 def _begin(config, mesh, lm, abstract, bucket) -> TrainState:
@@ -128,38 +159,63 @@ def abstract_state(config: TrainConfig, mesh: Mesh, lm: Lm) -> TrainState:
   )
 
 
-def next_bucket(config: TrainConfig, mesh: Mesh, batches) -> Batch:
-  """The next bucket on the devices: int [M, B, T] each."""
-  rows = next(batches)
-  shape = (config.bucket.microbatches, config.bucket.rows, -1)
-  layout = meshes.shard(mesh, None, "data", None)
-  return {
-    name: jax.device_put(rows[name].reshape(shape), layout)
-    for name in ("tokens", "segments", "positions")
-  }
-
-
 def _run(
-  config, mesh, lm, state, batches, checkpoints, log, interrupt
+  config, mesh, lm, state, feed, checkpoints, witness, interrupt
 ) -> TrainState:
-  number, last, step = int(state.step), None, None
+  number, step = int(state.step), None
   while number < config.steps and not interrupt.asked:
-    bucket = next_bucket(config, mesh, batches)
-    step = step or compile_step(config, mesh, state, lm, bucket)
-    state, metrics = step(state, lm, bucket)
+    bucket = feed.take()
+    step = step or compile_step(config, mesh, state, lm, bucket.batch)
+    handed_over = time.perf_counter()
+    state, metrics = step(state, lm, bucket.batch)
     number += 1
-    # Of the step before: the devices are busy with this one meanwhile.
-    if last is not None:
-      log.write(*last)
-    logged = number % config.log_every == 0 or number == config.steps
-    last = (number, metrics) if logged else None
+    witness.follow(number, handed_over, bucket, metrics)
+    if number < config.steps:
+      feed.read_ahead()
+    witness.look(until=number - 1)
     if number % config.checkpoint_every == 0:
-      checkpoints.save(state, batches.get_state())
-  if last is not None:
-    log.write(*last)
-  checkpoints.save(state, batches.get_state())
+      witness.look(until=number)  # what is broken is never saved
+      checkpoints.save(state, feed.position)
+  witness.look(until=number)
+  checkpoints.save(state, feed.position)
   checkpoints.wait()
   return state
+
+
+class _Witness:
+  """Sees every step when it is over: what it did, and how long it took."""
+
+  def __init__(self, config, path, step, corpus, batches):
+    self._config = config
+    self._log = Log(config, path, step)
+    self._clock = Clock()
+    self._guard = Guard(config, path, batches, corpus.documents)
+    self._unseen: list[tuple[int, Bucket, tuple[Metrics, ...]]] = []
+
+  def __enter__(self):
+    self._log.__enter__()
+    return self
+
+  def __exit__(self, *error):
+    self._clock.close()
+    self._log.__exit__(*error)
+
+  def follow(self, number, handed_over, bucket, metrics) -> None:
+    """Takes note of a step that was just handed over."""
+    self._clock.follow(number, handed_over, bucket.batch, metrics)
+    self._unseen.append((number, bucket, metrics))
+
+  def look(self, until: int) -> None:
+    """Waits for all steps up to this one, and tells of them."""
+    while self._unseen and self._unseen[0][0] <= until:
+      self._tell(*self._unseen.pop(0))
+
+  def _tell(self, number, bucket, metrics) -> None:
+    for warning in self._guard.look(number, metrics, bucket):
+      self._log.say(warning)
+    if number % self._config.log_every == 0 or number == self._config.steps:
+      idle, skipped = self._clock.idle(number), self._guard.skipped()
+      self._log.write(number, metrics, idle, skipped)
 
 
 class _Interrupt:
@@ -187,6 +243,5 @@ class _Interrupt:
 
 
 def _say_how_to_go_on(step: int) -> None:
-  command = shlex.join([sys.executable, *sys.argv])
-  print(f"stopped at step {step}; to go on:\n  {command}", file=sys.stderr)
+  print(f"stopped at step {step}; to go on:\n  {again()}", file=sys.stderr)
   sys.exit(INTERRUPTED)
