@@ -25,7 +25,7 @@ class Clock:
 
   def __init__(self):
     self._thread = futures.ThreadPoolExecutor(1, "clock")
-    self._steps = collections.deque()  # (number, handed over, its two times)
+    self._steps = collections.deque()  # (number, handed over, input, output)
     self._since: float | None = None  # the end of the last step in a share
     self._over: float | None = None  # the end of the last step looked at
 
@@ -33,19 +33,21 @@ class Clock:
     """Ends the thread, as soon as the step at hand is over."""
     self._thread.shutdown(wait=True, cancel_futures=True)
 
-  def follow(
-    self, step: int, handed_over: float, inputs: Any, outputs: Any
-  ) -> None:
-    """Notes a step; returns at once.
+  def hand_over(self, step: int, inputs: Any) -> None:
+    """Notes that a step is handed over now; returns at once.
 
     Args:
       step: its number; they ascend.
-      handed_over: `time.perf_counter()` just before it was called.
-      inputs: arrays it had to wait for, which it leaves intact.
-      outputs: arrays it makes.
+      inputs: arrays it has to wait for, which it leaves intact.
     """
-    times = self._thread.submit(_times, inputs, outputs)
-    self._steps.append((step, handed_over, times))
+    handed_over = time.perf_counter()
+    arrived = self._thread.submit(_when_there, inputs)
+    self._steps.append((step, handed_over, arrived))
+
+  def follow(self, outputs: Any) -> None:
+    """Follows that step until its outputs are there; returns at once."""
+    over = self._thread.submit(_when_there, outputs)
+    self._steps[-1] += (over,)
 
   def idle(self, step: int) -> float:
     """The idle share of the time from the last call's step to this one's end.
@@ -55,8 +57,8 @@ class Clock:
     """
     idle = 0.0
     while self._steps and self._steps[0][0] <= step:
-      _, handed_over, times = self._steps.popleft()
-      idle += self._before(handed_over, *times.result())
+      _, handed_over, arrived, over = self._steps.popleft()
+      idle += self._before(handed_over, arrived.result(), over.result())
     share = idle / (self._over - self._since)
     self._since = self._over
     return share
@@ -70,13 +72,11 @@ class Clock:
     return idle
 
 
-def _times(inputs, outputs) -> tuple[float, float]:
-  """When the step's input was there, as far as it matters, and its output.
+def _when_there(arrays) -> float:
+  """When arrays are there, or, if they are by now, now.
 
-  Steps are followed one after the other, so input that was there before the
-  step before was over counts as there when that was.
+  The thread waits for one thing after the other: input that was there before
+  the step before was over counts as there when that was.
   """
-  jax.block_until_ready(inputs)
-  arrived = time.perf_counter()
-  jax.block_until_ready(outputs)
-  return arrived, time.perf_counter()
+  jax.block_until_ready(arrays)
+  return time.perf_counter()

@@ -18,7 +18,6 @@ Evaluation is not part of this: it comes after training, in the same process.
 import contextlib
 import signal
 import sys
-import time
 from collections.abc import Callable
 
 import jax
@@ -32,15 +31,14 @@ from jaxsae.lm import Lm, load_lm
 from jaxsae.train import state as states
 from jaxsae.train import workdir
 from jaxsae.train.checkpoint import Checkpoints
-from jaxsae.train.clock import Clock
 from jaxsae.train.command import again
 from jaxsae.train.config import TrainConfig
-from jaxsae.train.feed import Bucket, Feed
+from jaxsae.train.feed import Feed
 from jaxsae.train.feed import next_bucket as next_bucket
-from jaxsae.train.log import Log
-from jaxsae.train.not_finite import Guard, check_scales
+from jaxsae.train.not_finite import check_scales
 from jaxsae.train.state import TrainState
-from jaxsae.train.step import Metrics, compile_step, estimate_scales
+from jaxsae.train.step import compile_step, estimate_scales
+from jaxsae.train.witness import Witness
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 
@@ -65,19 +63,18 @@ def train(config: TrainConfig) -> TrainState:
   print(f"reading {config.data.source} …", flush=True)
   corpus = open_corpus(config, lm)
   _say_what_is_left_out(corpus)
+  batches = _batches(config, corpus)
   path = workdir.claim(config, corpus.policy)
-  with contextlib.ExitStack() as open_things:
-    using = open_things.enter_context
-    batches = using(contextlib.closing(_batches(config, corpus)))
-    checkpoints = using(
-      contextlib.closing(
-        Checkpoints(path / "checkpoints", config.keep_checkpoints)
-      )
-    )
+  checkpoints = Checkpoints(path / "checkpoints", config.keep_checkpoints)
+  with contextlib.ExitStack() as ending:
+    ending.callback(batches.close)
+    ending.callback(checkpoints.close)  # when what is being written is whole
     state = _start(config, mesh, lm, checkpoints, batches)
     _announce(config, mesh, corpus, int(state.step))
-    witness = using(_Witness(config, path, int(state.step), corpus, batches))
-    interrupt = using(_Interrupt())
+    witness = ending.enter_context(
+      Witness(config, path, int(state.step), corpus, batches)
+    )
+    interrupt = ending.enter_context(_Interrupt())
     feed = Feed(config, mesh, batches)
     state = _run(config, mesh, lm, state, feed, checkpoints, witness, interrupt)
   if interrupt.asked and int(state.step) < config.steps:
@@ -166,10 +163,10 @@ def _run(
   while number < config.steps and not interrupt.asked:
     bucket = feed.take()
     step = step or compile_step(config, mesh, state, lm, bucket.batch)
-    handed_over = time.perf_counter()
+    witness.hand_over(number + 1, bucket)
     state, metrics = step(state, lm, bucket.batch)
     number += 1
-    witness.follow(number, handed_over, bucket, metrics)
+    witness.follow(number, bucket, metrics)
     if number < config.steps:
       feed.read_ahead()
     witness.look(until=number - 1)
@@ -180,42 +177,6 @@ def _run(
   checkpoints.save(state, feed.position)
   checkpoints.wait()
   return state
-
-
-class _Witness:
-  """Sees every step when it is over: what it did, and how long it took."""
-
-  def __init__(self, config, path, step, corpus, batches):
-    self._config = config
-    self._log = Log(config, path, step)
-    self._clock = Clock()
-    self._guard = Guard(config, path, batches, corpus.documents)
-    self._unseen: list[tuple[int, Bucket, tuple[Metrics, ...]]] = []
-
-  def __enter__(self):
-    self._log.__enter__()
-    return self
-
-  def __exit__(self, *error):
-    self._clock.close()
-    self._log.__exit__(*error)
-
-  def follow(self, number, handed_over, bucket, metrics) -> None:
-    """Takes note of a step that was just handed over."""
-    self._clock.follow(number, handed_over, bucket.batch, metrics)
-    self._unseen.append((number, bucket, metrics))
-
-  def look(self, until: int) -> None:
-    """Waits for all steps up to this one, and tells of them."""
-    while self._unseen and self._unseen[0][0] <= until:
-      self._tell(*self._unseen.pop(0))
-
-  def _tell(self, number, bucket, metrics) -> None:
-    for warning in self._guard.look(number, metrics, bucket):
-      self._log.say(warning)
-    if number % self._config.log_every == 0 or number == self._config.steps:
-      idle, skipped = self._clock.idle(number), self._guard.skipped()
-      self._log.write(number, metrics, idle, skipped)
 
 
 class _Interrupt:

@@ -24,8 +24,8 @@ FREE = (
   "eval.",
   "data.cache",
   "dead_after",
-  # It changes only what happens after something broke, and a run that was
-  # stopped by that must be able to go on without the update.
+  # But for the order of sums it changes only what happens when something
+  # broke, and a run that was stopped by that must be able to go on without it.
   "not_finite",
   "log_every",
   "checkpoint_every",
