@@ -62,8 +62,8 @@ class TrainConfig:
   fsdp: bool = False  # split the LM's weights over `data` too, to save memory
   eval: EvalConfig = EvalConfig()
   dead_after: int = 10_000_000  # tokens without firing that make a latent dead
-  # What becomes of an update whose loss or gradient is not finite. stop: the
-  # run ends before it is saved. skip: that autoencoder leaves it out.
+  # What becomes of an update whose loss, gradient or weights are not finite.
+  # stop: the run ends before it is saved. skip: that autoencoder leaves it out.
   not_finite: Literal["stop", "skip"] = "stop"
   log_every: int = 1  # buckets between two lines of metrics
   checkpoint_every: int = 100  # buckets between two checkpoints

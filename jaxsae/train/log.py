@@ -1,9 +1,11 @@
 """What a run says: metrics.jsonl, TensorBoard, and a table on the screen."""
 
 import json
+import math
 import time
+from collections.abc import Mapping
 
-import numpy as np
+import jax
 from etils import epath
 from rich.console import Console, Group
 from rich.live import Live
@@ -42,25 +44,45 @@ class Log:
     self._board.close()
     self._jsonl.close()
 
-  def write(self, step: int, metrics: tuple[Metrics, ...]) -> None:
-    """Fetches the metrics of a step from the devices and tells everyone."""
+  def write(
+    self,
+    step: int,
+    metrics: tuple[Metrics, ...],
+    idle: float,
+    skipped: Mapping[str, int],
+  ) -> None:
+    """Fetches the metrics of a step from the devices and tells everyone.
+
+    Args:
+      step: its number.
+      metrics: of each stack.
+      idle: share of the time since the last line in which the devices waited.
+      skipped: how many updates each autoencoder left out since then.
+    """
     values = figures(self._config, metrics)
+    for name, count in skipped.items():
+      values[name]["skipped"] = count
     tokens = step * self._config.bucket_tokens
     speed = self._speed(step)
-    line = {"step": step, "tokens": tokens, "tokens_per_second": round(speed)}
-    flat = {
+    flat = {"tokens_per_second": round(speed), "idle": float(f"{idle:.3g}")}
+    flat |= {
       f"{name}/{figure}": value
       for name, of_one in values.items()
       for figure, value in of_one.items()
     }
-    self._jsonl.write(json.dumps(line | flat) + "\n")
+    line = {"step": step, "tokens": tokens}
+    line |= {k: v if math.isfinite(v) else None for k, v in flat.items()}
+    self._jsonl.write(json.dumps(line) + "\n")
     self._jsonl.flush()
     for name, value in flat.items():
       self._board.add_scalar(name, value, step)
-    self._board.add_scalar("tokens_per_second", speed, step)
-    self._screen.show(step, speed, values)
+    self._screen.show(step, speed, idle, values)
     for warning in self._watch.warnings(step, values):
-      self._screen.say(warning)
+      self.say(warning)
+
+  def say(self, line: str) -> None:
+    """Shows a line that stays."""
+    self._screen.say(line)
 
   def _speed(self, step: int) -> float:
     """Tokens a second since this process began to train."""
@@ -70,6 +92,9 @@ class Log:
 
 def figures(config: TrainConfig, metrics: tuple[Metrics, ...]) -> Values:
   """The metrics of every autoencoder as plain numbers, under its name."""
+  # All in one go, and computed with here: an operation on the devices would
+  # wait there behind the step that is under way.
+  metrics = jax.device_get(metrics)
   values = {}
   for stack, of_stack in zip(config.stacks, metrics, strict=True):
     arrays = {
@@ -79,10 +104,8 @@ def figures(config: TrainConfig, metrics: tuple[Metrics, ...]) -> Values:
       "coefficient": of_stack.coefficient,
       "density_max": of_stack.density_max,
       "dead": (of_stack.idle >= config.dead_after).mean(axis=-1),
-      "skipped": of_stack.skipped,
       **of_stack.figures,
     }
-    arrays = {figure: np.asarray(x) for figure, x in arrays.items()}
     for i, name in enumerate(stack.names):
       values[name] = {
         figure: float(f"{x[i]:.6g}") for figure, x in arrays.items()
@@ -135,9 +158,9 @@ class _Screen:
     """A line that stays, above the table."""
     self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-  def show(self, step: int, speed: float, values: Values) -> None:
+  def show(self, step: int, speed: float, idle: float, values: Values) -> None:
     left = (self._config.steps - step) * self._config.bucket_tokens / speed
-    pace = f"{speed:,.0f} tokens/s  {_clock(left)} left"
+    pace = f"{speed:,.0f} tokens/s  idle {idle:.0%}  {_clock(left)} left"
     if self._console.is_terminal:
       self._progress.update(self._task, completed=step, speed=pace)
       self._live.update(Group(self._progress, _table(values)))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import struct
 
 from jaxsae.lm import Site
@@ -28,7 +29,8 @@ class Metrics:
       latent was.
     idle: int32 [S, F], tokens since each latent was last active.
     broken: int32 [S], the first update whose loss or gradient was not finite,
-      counted in the bucket from 0; -1: none.
+      or the last if only the weights that it left are not; counted in the
+      bucket from 0; -1: none.
     skipped: int32 [S], how many such updates there were.
     figures: name → [S], what the architecture says of itself.
   """
@@ -77,8 +79,9 @@ def of_group(
   """
   sound = updates.sound
   kept = lambda x: jnp.sum(jnp.where(sound, x, 0), axis=0)
-  tokens = jnp.maximum(kept(updates.tokens), 1)
+  tokens = kept(updates.tokens)  # if none, ratios are not a number
   raw = jnp.stack([spread[site] for site in group.sites("output")])
+  raw *= tokens / jnp.sum(updates.tokens, axis=0)
   return Metrics(
     loss=kept(updates.loss) / tokens,
     l0=jnp.sum(fired, axis=-1) / tokens,
@@ -86,7 +89,15 @@ def of_group(
     coefficient=updates.coefficient[-1],
     density_max=jnp.max(fired, axis=-1) / tokens,
     idle=after.idle,
-    broken=jnp.where(jnp.all(sound, axis=0), -1, jnp.argmin(sound, axis=0)),
+    broken=_first_broken(sound, after),
     skipped=jnp.sum(~sound, axis=0),
     figures=figures,
   )
+
+
+def _first_broken(sound: jax.Array, after: StackState) -> jax.Array:
+  """See `Metrics.broken`; from sound [U, S]."""
+  # Once a bucket: weights that break before its end break the next loss too.
+  finite = jnp.isfinite(jax.vmap(optax.tree.norm)(after.sae))
+  late = jnp.where(finite, -1, len(sound) - 1)
+  return jnp.where(jnp.all(sound, axis=0), late, jnp.argmin(sound, axis=0))

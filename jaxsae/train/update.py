@@ -44,7 +44,8 @@ class Update:
     loss: Σ over them.
     squared_error: Σ over them.
     coefficient: λ.
-    sound: bool, whether loss and gradient are finite.
+    sound: bool, whether loss and gradient are finite; and the new weights,
+      where what is not is skipped.
   """
 
   tokens: jax.Array
@@ -93,6 +94,7 @@ def update_group(
   after = before.replace(sae=sae, moments=moments, idle=_idle(before, seen))
   sound = jnp.isfinite(seen.loss) & jnp.isfinite(_norms(grads))
   if config.not_finite == "skip":
+    sound &= jnp.isfinite(_norms(sae))
     after = _chosen(sound, after, before)
     seen = seen.replace(fired=jnp.where(sound[:, None], seen.fired, 0))
   update = Update(
@@ -121,9 +123,9 @@ def _idle(state: StackState, seen: Seen) -> jax.Array:
   return jnp.minimum(idle, MOST_IDLE)
 
 
-def _norms(grads) -> jax.Array:
-  """Of each autoencoder's gradient, [S]."""
-  return jax.vmap(optax.tree.norm)(grads)
+def _norms(params) -> jax.Array:
+  """Of each autoencoder's gradient or weights, [S]."""
+  return jax.vmap(optax.tree.norm)(params)
 
 
 def _chosen(sound: jax.Array, after: StackState, before: StackState):
