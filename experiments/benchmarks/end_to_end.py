@@ -27,23 +27,22 @@ SETTINGS = Settings()
 SHAPES = [(2048, 1024), (2048, 4096), (16_384, 4096)]  # width, update tokens
 
 
-def main(settings=SETTINGS, shapes=SHAPES):
+def main(settings=SETTINGS, shapes=SHAPES, rounds=turns.TURNS):
   table.head(
     *("width", "tokens an update", "ours tokens/s", "SAELens tokens/s"),
     *("ratio", "our L0", "SAELens' L0"),
   )
   for width, update_tokens in shapes:
-    measure(
-      dataclasses.replace(settings, width=width, update_tokens=update_tokens)
-    )
+    shape = {"width": width, "update_tokens": update_tokens}
+    measure(dataclasses.replace(settings, **shape), rounds)
 
 
-def measure(settings):
+def measure(settings, rounds):
   """The table's line for one width and update."""
   ours = Training(settings)
   with tempfile.TemporaryDirectory() as folder:
     theirs = Alone(ours, pathlib.Path(folder) / "lm")
-  mine, other = turns.take((ours.turn, theirs.turn))
+  mine, other = turns.take((ours.turn, theirs.turn), rounds)
   rate = lambda times: settings.bucket_tokens / statistics.median(times)
   table.row(
     settings.width,

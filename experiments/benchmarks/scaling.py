@@ -20,13 +20,14 @@ WIDTHS = [2**n for n in range(12, 19)]  # 4,096 … 262,144
 SIZES, STACKED = [1, 2, 4, 8, 16], 4096
 
 
-def main(widths=WIDTHS, sizes=SIZES, stacked=STACKED):
-  measure("width", widths, [(width, 1) for width in widths])
+def main(widths=WIDTHS, sizes=SIZES, stacked=STACKED, rounds=turns.TURNS):
+  measure("width", widths, [(width, 1) for width in widths], rounds)
   print()
-  measure("autoencoders", sizes, [(stacked, size) for size in sizes])
+  stacks = [(stacked, size) for size in sizes]
+  measure("autoencoders", sizes, stacks, rounds)
 
 
-def measure(what, numbers, cases):
+def measure(what, numbers, cases, rounds):
   """A table with a line for each (width, size), and the exponent."""
   x = update.inputs(TOKENS, DEPTH)
   ours = [
@@ -34,7 +35,7 @@ def measure(what, numbers, cases):
     for width, size in cases
   ]
   limits = [product.turn(TOKENS, DEPTH, width) for width, _ in cases]
-  times = turns.take([*ours, *limits])
+  times = turns.take([*ours, *limits], rounds)
   seconds = [statistics.median(t) for t in times[: len(cases)]]
   table.head(what, "µs a token", "GFLOP/s", "limit", "share")
   for number, case, mine, limit in zip(

@@ -1,25 +1,23 @@
 """Benchmarks, at toy size: both sides do the same; figures become a page."""
 
 import dataclasses
+import warnings
 
 import jax
 import numpy as np
 import pytest
 
 from experiments.benchmarks import __main__ as page
-from experiments.benchmarks import end_to_end, scaling, sweep, turns
+from experiments.benchmarks import scaling, turns
 from experiments.benchmarks.ours import Training
 from experiments.benchmarks.settings import Settings
 from jaxsae.lm import Site
 
+with warnings.catch_warnings():
+  warnings.simplefilter("ignore")  # SAELens imports what is deprecated
+  from experiments.benchmarks import end_to_end, saelens, sweep
+
 pytestmark = pytest.mark.filterwarnings("ignore")  # SAELens' own
-
-
-@pytest.fixture(scope="module")
-def saelens():
-  from experiments.benchmarks import saelens
-
-  return saelens
 
 
 @pytest.fixture
@@ -44,9 +42,7 @@ def alone(settings):
   )
 
 
-def test_both_sides_start_with_the_same_autoencoders(
-  settings, saelens, tmp_path
-):
+def test_both_sides_start_with_the_same_autoencoders(settings, tmp_path):
   import torch
 
   ours = Training(settings)
@@ -60,7 +56,7 @@ def test_both_sides_start_with_the_same_autoencoders(
     assert sae.cfg.target_l0 == member.target
 
 
-def test_a_turn_is_a_bucket_for_every_autoencoder(settings, saelens, tmp_path):
+def test_a_turn_is_a_bucket_for_every_autoencoder(settings, tmp_path):
   ours = Training(settings)
   theirs = saelens.Together(ours, tmp_path / "hf")
   before = {
@@ -77,16 +73,14 @@ def test_a_turn_is_a_bucket_for_every_autoencoder(settings, saelens, tmp_path):
     assert (sae.W_enc != before[name]).any(), name
 
 
-def test_activations_reach_their_autoencoders_in_our_scale(
-  alone, saelens, tmp_path
-):
+def test_activations_reach_their_autoencoders_in_our_scale(alone, tmp_path):
   ours = Training(alone)
   theirs = saelens.Alone(ours, tmp_path / "hf")
   x = theirs._trainer.activation_scaler(next(theirs._data))
   np.testing.assert_allclose(x.square().sum(-1).mean(), 1, rtol=0.1)
 
 
-def test_other_weights_are_noticed(alone, saelens, tmp_path):
+def test_other_weights_are_noticed(alone, tmp_path):
   ours = Training(alone)
   theirs = saelens.Alone(ours, tmp_path / "hf")
   model = theirs._trainer.data_provider.model
@@ -97,22 +91,22 @@ def test_other_weights_are_noticed(alone, saelens, tmp_path):
     saelens.check(ours, model)
 
 
-def test_a_site_that_they_can_not_read_is_refused(saelens):
+def test_a_site_that_they_can_not_read_is_refused():
   assert saelens.hook(Site("resid", 2)) == "model.layers.2"
   with pytest.raises(AssertionError, match=r"attn\.2"):
     saelens.hook(Site("attn", 2))
 
 
-def test_both_sides_come_to_the_same_l0(alone, saelens, tmp_path):
+def test_both_sides_come_to_the_same_l0(alone, tmp_path):
   quick = dataclasses.replace(
     alone, sparsity_coefficient=1.0, bandwidth=0.05, sparsity_warmup=8
   )
   ours = Training(quick)
   theirs = saelens.Alone(ours, tmp_path / "hf")
-  for _ in range(25):
+  for _ in range(20):
     ours.turn()
     theirs.turn()
-  np.testing.assert_allclose([ours.l0, theirs.l0], 4, atol=1.5)
+  np.testing.assert_allclose([ours.l0, theirs.l0], 4, atol=2)
 
 
 # Figures.
@@ -143,14 +137,14 @@ def rows(text):
 
 
 def test_end_to_end_prints_a_line_a_shape(alone, capsys):
-  end_to_end.main(alone, [(64, 64), (128, 32)])
+  end_to_end.main(alone, [(64, 64), (128, 32)], rounds=1)
   found = np.array(rows(capsys.readouterr().out), float)
   assert found[:, :2].tolist() == [[64, 64], [128, 32]]
   assert np.isfinite(found).all() and (found > 0).all()
 
 
 def test_a_sweep_prints_a_line_a_size_and_what_one_more_costs(settings, capsys):
-  sweep.main(settings, rounds=2)
+  sweep.main(settings, rounds=1)
   out = capsys.readouterr().out
   found = np.array(rows(out), float)
   assert found[:, 0].tolist() == [2, 4]
@@ -159,9 +153,9 @@ def test_a_sweep_prints_a_line_a_size_and_what_one_more_costs(settings, capsys):
 
 
 def test_scaling_prints_both_tables(capsys):
-  scaling.main([32, 64], [1, 2], 32)
+  scaling.main([128, 256], [1, 2], 128, rounds=1)
   out = capsys.readouterr().out
-  assert [row[0] for row in rows(out)] == ["32", "64", "1", "2"]
+  assert [row[0] for row in rows(out)] == ["128", "256", "1", "2"]
   assert out.count("Time grows") == 2
 
 
