@@ -6,7 +6,7 @@
 One autoencoder at resid.3 of the small Gemma 2, in float32 on this machine's
 CPU. SAELens is its LanguageModelSAETrainingRunner on Hugging Face's Gemma 2
 with the same weights; before anything is timed, activations are compared. Rows
-of 256 tokens, forward passes of 32 rows, a shuffle over 32,768 tokens, the same
+of 256 tokens, forward passes of 8 rows, a shuffle over 32,768 tokens, the same
 first weights, penalty and rates for both. A turn is 32,768 tokens, from the
 rows of tokens to the last update; loading, compiling and the first turn, in
 which buffers fill, are not counted. L0 is that of the last turn's bucket

@@ -32,6 +32,7 @@ def settings(lm_path, texts, tmp_path):
     cache=str(tmp_path / "cache"),
     context=16,
     rows=8,
+    microbatches=4,
   )
 
 
