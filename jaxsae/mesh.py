@@ -51,6 +51,20 @@ def shard(mesh: Mesh, *spec: str | None) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(*spec))
 
 
+def keep(tree, mesh: Mesh, axis: str):
+  """Arrays [N, …] held to where N is spread over the mesh axis; scalars too.
+
+  Left to itself the compiler may spread them otherwise, to suit what comes
+  before or after, and move them for it.
+  """
+
+  def hold(x):
+    layout = shard(mesh, *([axis] if x.ndim else []))
+    return jax.lax.with_sharding_constraint(x, layout)
+
+  return jax.tree.map(hold, tree)
+
+
 def check_divides(what: str, size: int, mesh: Mesh, axis: str) -> None:
   """Raises UserError unless the mesh axis divides the size."""
   if size % mesh.shape[axis]:

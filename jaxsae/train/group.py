@@ -79,9 +79,16 @@ class Group:
     layout = states.spread(tree, mesh, place.saes, place.latents)
     return jax.lax.with_sharding_constraint(tree, layout)
 
-  def split(self, tree) -> list:
-    """A tree of arrays [S, …] → one for each stack, without the copies."""
+  def split(self, tree, mesh: Mesh) -> list:
+    """A tree of arrays [S, …] → one for each stack, without the copies.
+
+    It goes to rest first: there each device has some of every autoencoder, and
+    to take some of these moves nothing.
+    """
     size = len(self.stacks[0].members)
+    rest = states.resting(self.stacks[0].width, mesh)
+    layout = states.spread(tree, mesh, latents=rest)
+    tree = jax.lax.with_sharding_constraint(tree, layout)
 
     def part(i):
       some = slice(i * size, (i + 1) * size)
@@ -114,15 +121,38 @@ class Group:
     return Rows(x, x, mask)
 
   def _scaled(self, taken, end: str, scale, mesh):
-    place, sites = self.placement, self.sites(end)
     if len(self.stacks) == 1:
-      layout = meshes.shard(mesh, place.rows or None, None)
-      x = jax.lax.with_sharding_constraint(taken[sites[0]], layout)
+      layout = meshes.shard(mesh, self.placement.rows or None, None)
+      x = taken[self.sites(end)[0]]
+      x = jax.lax.with_sharding_constraint(x, layout)
       return x.astype(jnp.float32) / scale[0]
-    layout = meshes.shard(mesh, place.saes or None, place.rows or None, None)
-    x = jnp.stack([taken[site] for site in sites])
-    x = jax.lax.with_sharding_constraint(x, layout)
+    x = self._dealt(taken, end, mesh)
     return x.astype(jnp.float32) / scale[:, None, None]
+
+  def _dealt(self, taken, end: str, mesh):
+    """Raw [S, N, D], where only those devices have a row that need it.
+
+    Rows lie over `data`, and all devices of `model` have the same. So each
+    first leaves out what is for others of `model`, and the rest goes round
+    `data`, once for each site however many members read it.
+    """
+    sites, seats = deal(self.sites(end), self.over(mesh))
+    x = jnp.stack([taken[site] for site in sites.ravel()])
+    hold = lambda x, *spec: jax.lax.with_sharding_constraint(
+      x, meshes.shard(mesh, *spec, None)
+    )
+    for spec in ((None, "data"), ("model", "data"), (self.placement.saes, None)):
+      x = hold(x, *spec)
+    if sites.shape == seats.shape:
+      return x
+    x = x.reshape(*sites.shape, *x.shape[1:])
+    x = jnp.take_along_axis(x, seats[..., None, None], axis=1)
+    x = x.reshape(self.size, *x.shape[2:])
+    return hold(x, self.placement.saes, None)
+
+  def over(self, mesh: Mesh) -> int:
+    """Among how many devices, or rows of devices, its members are dealt."""
+    return math.prod(mesh.shape[axis] for axis in self.placement.saes)
 
   def sites(self, end: str) -> list[Site]:
     """What each member reads (`"input"`) or writes (`"output"`)."""
@@ -136,6 +166,30 @@ class Group:
     """Over which axis of its rows vmap goes: none where all read the same."""
     own = None if len(self.stacks) == 1 else 0
     return Rows(own, own, None)
+
+
+def deal(sites: Sequence[Site], count: int) -> tuple[np.ndarray, np.ndarray]:
+  """What each of `count` places needs when members are dealt in order.
+
+  Args:
+    sites: of every member.
+    count: which divides them.
+
+  Returns:
+    The sites of each place, each once and then any to fill up [count, most],
+    and of each member which of these is its own [count, members a place].
+  """
+  dealt = [list(some) for some in np.split(np.arange(len(sites)), count)]
+  needed = [list(dict.fromkeys(sites[i] for i in some)) for some in dealt]
+  most = max(map(len, needed))
+  chosen = np.empty((count, most), object)
+  for place, some in enumerate(needed):
+    chosen[place] = list(itertools.islice(itertools.cycle(some), most))
+  seats = [
+    [some.index(sites[i]) for i in own]
+    for some, own in zip(needed, dealt, strict=True)
+  ]
+  return chosen, np.array(seats)
 
 
 def groups(config: TrainConfig, mesh: Mesh) -> tuple[Group, ...]:

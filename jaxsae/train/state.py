@@ -17,7 +17,7 @@ from jaxsae.train import optim
 from jaxsae.train.config import TrainConfig
 from jaxsae.train.sweep import Stack
 
-# The axes of every array that architectures have; its latents are under F.
+# The axes of the arrays of a stack in training, by name; others lie everywhere.
 AXES = {
   "w_enc": "SDF",
   "b_enc": "SF",
@@ -29,8 +29,15 @@ AXES = {
   "b_mag": "SF",
   "r_mag": "SF",
   "idle": "SF",
+  "fired": "SF",
+  "dead": "SF",
   "scale": "S",
   "target_scale": "S",
+  "coefficient": "S",
+  "target": "S",
+  "tokens": "S",
+  "loss": "S",
+  "squared_error": "S",
 }
 
 
@@ -145,15 +152,15 @@ def sharding(abstract: TrainState, mesh: Mesh) -> TrainState:
   layout = spread(abstract, mesh)
   return layout.replace(
     stacks=tuple(
-      spread(stack, mesh, latents=_resting(stack.idle.shape[-1], mesh))
+      spread(stack, mesh, latents=resting(stack.idle.shape[-1], mesh))
       for stack in abstract.stacks
     )
   )
 
 
-def _resting(width: int, mesh: Mesh) -> Sequence[str]:
+def resting(width: int, mesh: Mesh) -> Sequence[str]:
   """The axes over which so many latents can be spread; all, if possible."""
-  for axes in (("data", "model"), ("model",)):
+  for axes in (("model", "data"), ("model",)):
     if width % math.prod(mesh.shape[axis] for axis in axes) == 0:
       return axes
   return ()
