@@ -18,12 +18,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxsae import mesh as meshes
-from jaxsae.lm import Site
+from jaxsae.lm import Lm, Site
 from jaxsae.sae import Architecture, Rows
 from jaxsae.train import state as states
+from jaxsae.train.choice import choices
 from jaxsae.train.config import TrainConfig
-from jaxsae.train.placement import ALL, BY_LATENT_AND_ROW, Placement
-from jaxsae.train.state import StackState
+from jaxsae.train.placement import Placement
+from jaxsae.train.state import StackState, TrainState
 from jaxsae.train.sweep import OptimConfig, Stack
 
 
@@ -137,12 +138,11 @@ class Group:
     `data`, once for each site however many members read it.
     """
     sites, seats = deal(self.sites(end), self.over(mesh))
-    x = jnp.stack([taken[site] for site in sites.ravel()])
     hold = lambda x, *spec: jax.lax.with_sharding_constraint(
       x, meshes.shard(mesh, *spec, None)
     )
-    for spec in ((None, "data"), ("model", "data"), (self.placement.saes, None)):
-      x = hold(x, *spec)
+    x = hold(jnp.stack([taken[site] for site in sites.ravel()]), None, "data")
+    x = hold(hold(x, "model", "data"), self.placement.saes, None)
     if sites.shape == seats.shape:
       return x
     x = x.reshape(*sites.shape, *x.shape[1:])
@@ -192,34 +192,21 @@ def deal(sites: Sequence[Site], count: int) -> tuple[np.ndarray, np.ndarray]:
   return chosen, np.array(seats)
 
 
-def groups(config: TrainConfig, mesh: Mesh) -> tuple[Group, ...]:
-  """All stacks of a run, grouped."""
-  kinds: dict[tuple, list[int]] = {}
-  for i, stack in enumerate(config.stacks):
-    kind = (stack.sweep, stack.width, _kind(stack.site))
-    kinds.setdefault(kind, []).append(i)
+def groups(
+  config: TrainConfig, mesh: Mesh, state: TrainState, lm: Lm
+) -> tuple[Group, ...]:
+  """All stacks of a run, grouped as `choices` has them."""
   made = []
-  for indices in kinds.values():
-    stacks = [config.stacks[i] for i in indices]
-    placement = choose(stacks, mesh)
-    together = [indices] if placement.saes else [[i] for i in indices]
-    made += [_group(config, mesh, placement, some) for some in together]
+  for choice in choices(config, mesh, state, lm):
+    together = [choice.indices]
+    if not choice.placement.saes:
+      together = [(i,) for i in choice.indices]
+    made += [_group(config, mesh, choice.placement, some) for some in together]
   return tuple(made)
-
-
-def _kind(site: Site) -> str:
-  """Sites of one kind have one width, whatever the language model."""
-  return site.where if site.where in ("attn", "transcoder") else "stream"
 
 
 def _group(config, mesh, placement, indices) -> Group:
   stacks = tuple(config.stacks[i] for i in indices)
   size = len(stacks) * len(stacks[0].members)
   over = math.prod(mesh.shape[axis] for axis in placement.saes)
-  return Group(stacks, tuple(indices), placement, -(-size // over) * over)
-
-
-def choose(stacks: Sequence[Stack], mesh: Mesh) -> Placement:
-  """What the sweep asks for."""
-  name = stacks[0].sweep.placement
-  return BY_LATENT_AND_ROW if name == "auto" else ALL[name]
+  return Group(stacks, indices, placement, -(-size // over) * over)

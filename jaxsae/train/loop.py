@@ -13,8 +13,9 @@ from jaxsae import mesh as meshes
 from jaxsae.data import Corpus
 from jaxsae.errors import UserError
 from jaxsae.lm import Lm, load_lm
+from jaxsae.train import choice, workdir
 from jaxsae.train import state as states
-from jaxsae.train import workdir
+from jaxsae.train.abstract import abstract_state
 from jaxsae.train.checkpoint import Checkpoints
 from jaxsae.train.config import TrainConfig
 from jaxsae.train.log import Log
@@ -48,6 +49,8 @@ def train(config: TrainConfig) -> TrainState:
   checkpoints = Checkpoints(path / "checkpoints", config.keep_checkpoints)
   state = _start(config, mesh, lm, checkpoints, batches)
   _announce(config, mesh, corpus, int(state.step))
+  print(*choice.lines(config, mesh, state, lm), sep="\n")
+  print("compiling the step …", flush=True)
   with Log(config, path, int(state.step)) as log, _Interrupt() as interrupt:
     state = _run(config, mesh, lm, state, batches, checkpoints, log, interrupt)
   checkpoints.close()
@@ -83,8 +86,7 @@ def _announce(config, mesh, corpus, step) -> None:
     f" {', '.join(map(str, config.sites))}, from one forward pass of"
     f" {config.lm}, on {mesh.devices.size} device(s) as {shape}\n"
     f"{config.tokens:,} of {corpus.train.tokens:,} tokens, in {config.steps}"
-    f" buckets of {config.bucket_tokens:,}; starts after bucket {step}\n"
-    "compiling the step …",
+    f" buckets of {config.bucket_tokens:,}; starts after bucket {step}",
     flush=True,
   )
 
@@ -96,7 +98,7 @@ def _batches(config, corpus):
 
 def _start(config, mesh, lm, checkpoints, batches) -> TrainState:
   """The newest checkpoint, or the beginning."""
-  abstract = abstract_state(config, mesh, lm)
+  abstract = abstract_state(config, lm.config, mesh)
   if checkpoints.latest is not None:
     state, position = checkpoints.restore(abstract)
     batches.set_state(position)
@@ -115,17 +117,6 @@ def _begin(config, mesh, lm, abstract, bucket) -> TrainState:
 
   layout = states.sharding(abstract, mesh)
   return jax.jit(begin, out_shardings=layout)(lm, bucket)
-
-
-def abstract_state(config: TrainConfig, mesh: Mesh, lm: Lm) -> TrainState:
-  """Shapes and shardings of the state, without any arrays."""
-  scales = [(1.0, 1.0) for _ in config.stacks]
-  shapes = jax.eval_shape(lambda: states.init(config, lm.config, scales))
-  return jax.tree.map(
-    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-    shapes,
-    states.sharding(shapes, mesh),
-  )
 
 
 def next_bucket(config: TrainConfig, mesh: Mesh, batches) -> Batch:

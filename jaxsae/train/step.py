@@ -65,7 +65,7 @@ def step(
   order = shuffle(config, state, mask)
   first = state.step * config.updates_per_bucket
   numbers = first + jnp.arange(config.updates_per_bucket)
-  trained = groups(config, mesh)
+  trained = groups(config, mesh, state, lm)
 
   def draw(chosen, number) -> Tokens:
     taken = {site: take(x, chosen) for site, x in activations.items()}
@@ -80,19 +80,17 @@ def step(
     ]
     return tuple(zip(*done, strict=True))
 
-  def hold(progresses):
-    return tuple(
-      group.keep(progress, mesh)
-      for group, progress in zip(trained, progresses, strict=True)
-    )
-
   befores = [group.gather(state.stacks, mesh) for group in trained]
-  begin = [Progress(before, jnp.zeros(before.idle.shape)) for before in befores]
+  begin = tuple(
+    group.keep(Progress(before, jnp.zeros(before.idle.shape)), mesh)
+    for group, before in zip(trained, befores, strict=True)
+  )
   with jax.named_scope(UPDATES):
-    ends, seen = jax.lax.scan(
-      update, hold(tuple(begin)), (order, numbers)
-    )
-  ends = hold(ends)
+    ends, seen = jax.lax.scan(update, begin, (order, numbers))
+  # Still in their place: where they go next must not reach into the loop.
+  ends = [
+    group.keep(end, mesh) for group, end in zip(trained, ends, strict=True)
+  ]
 
   spread = figures.spread(activations, mask)
   last = draw(order[-1], numbers[-1])
