@@ -201,8 +201,9 @@ class _Share:
       return 0
     if self.place.rows:  # the way back is to forget
       return self._others(self.place.rows) * self._state
-    if self.place.latents:  # half go to their own place, then change it
-      return 2 * (self._others(("model",)) + 1) * self._state
+    if self.place.latents:  # and there devices swap places
+      swap = min(self.mesh.shape.values()) > 1
+      return 2 * (self._others(("model",)) + swap) * self._state
     return 2 * self._others(self.place.saes) * self._state
 
   @property
