@@ -43,7 +43,7 @@ def test_without_being_asked_it_takes_the_cheapest():
 
 def test_what_can_not_be_is_refused(replace):
   config = replace(toy("by_latent", 4), sae__widths=(1001,))
-  with pytest.raises(UserError, match="by_latent.*8 devices do not divide"):
+  with pytest.raises(UserError, match=r"by_latent.*8 devices do not divide"):
     choices(*asked(config))
 
 

@@ -103,33 +103,41 @@ TEXT = """HloModule step
 }
 
 %inner (p: f32[4]) -> f32[4] {
-  %cp = f32[4]{0} collective-permute(%p), channel_id=1, source_target_pairs={{0,1},{1,0}}
+  %cp = f32[4]{0} collective-permute(%p), channel_id=1, \
+source_target_pairs={{0,1},{1,0}}
 }
 
 %beside (p: bf16[8]) -> bf16[16] {
-  %all-gather.2 = bf16[16]{0} all-gather(%p), channel_id=2, replica_groups=[4,2]<=[8], dimensions={0}
+  %all-gather.2 = bf16[16]{0} all-gather(%p), channel_id=2, \
+replica_groups=[4,2]<=[8], dimensions={0}
 }
 
 %again (p: bf16[8]) -> bf16[16] {
-  %all-gather.3 = bf16[16]{0} all-gather(%p), channel_id=2, replica_groups=[4,2]<=[8], dimensions={0}
+  %all-gather.3 = bf16[16]{0} all-gather(%p), channel_id=2, \
+replica_groups=[4,2]<=[8], dimensions={0}
 }
 
 %all-reduce-scatter.1 (p: f32[8]) -> f32[2] {
-  %all-reduce.9 = f32[8]{0} all-reduce(%p), channel_id=3, replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%sum
+  %all-reduce.9 = f32[8]{0} all-reduce(%p), channel_id=3, \
+replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%sum
 }
 
 %body (p: f32[4]) -> f32[4] {
-  %w = f32[4] while(%p), condition=%c, body=%inner, backend_config={"known_trip_count":{"n":"5"}}
+  %w = f32[4] while(%p), condition=%c, body=%inner, \
+backend_config={"known_trip_count":{"n":"5"}}
   %f = bf16[16] fusion(%p), kind=kLoop, calls=%beside
   %g = bf16[16] fusion(%p), kind=kLoop, calls=%again
   %h = f32[2] fusion(%p), kind=kLoop, calls=%all-reduce-scatter.1
-  %s = (f32[2]{0}, f32[8]{0}) all-gather-start(%p), channel_id=4, replica_groups=mesh['axis_0'=4,'axis_1'=2], device_ids=([2,4]T(1,0)) {'axis_0'}
+  %s = (f32[2]{0}, f32[8]{0}) all-gather-start(%p), channel_id=4, \
+replica_groups=mesh['axis_0'=4,'axis_1'=2], device_ids=([2,4]T(1,0)) {'axis_0'}
   ROOT %d = f32[8]{0} all-gather-done(%s)
 }
 
 ENTRY %main (p: f32[4]) -> f32[4] {
-  %ar = (f32[], f32[3]{0}) all-reduce(%p, %p), channel_id=7, replica_groups={{0,1,2,3,4,5,6,7}}, to_apply=%sum
-  ROOT %loop = f32[4] while(%p), condition=%c, body=%body, metadata={op_name="jit(step)/updates/while"}
+  %ar = (f32[], f32[3]{0}) all-reduce(%p, %p), channel_id=7, \
+replica_groups={{0,1,2,3,4,5,6,7}}, to_apply=%sum
+  ROOT %loop = f32[4] while(%p), condition=%c, body=%body, \
+metadata={op_name="jit(step)/updates/while"}
 }
 """
 
