@@ -145,7 +145,7 @@ def _next(others) -> str:
   best = others[0]
   if best.refused:
     return f"; {best.placement.name} {best.refused}"
-  return f"; {best.placement.name} {1e3 * best.seconds:.3g} ms"
+  return f"; next {best.placement.name} {1e3 * best.seconds:.3g} ms"
 
 
 def _bucket(config, mesh, state, lm) -> str:

@@ -10,8 +10,6 @@ import math
 import re
 from collections.abc import Iterator
 
-import jax
-
 UPDATES = "updates"  # the scope of the loop over updates, see step.py
 
 _KINDS = (
@@ -163,8 +161,3 @@ def _devices(line: str) -> int:
 
 def _unique(found) -> list[Collective]:
   return list(dict(found).values())
-
-
-def of(compiled: jax.stages.Compiled) -> list[Collective]:
-  """`in_updates` of a compiled step."""
-  return in_updates(compiled.as_text())

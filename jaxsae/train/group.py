@@ -9,7 +9,6 @@ Shapes: S autoencoders of a group, N tokens, D site width, F latents.
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -137,7 +136,8 @@ class Group:
     first leaves out what is for others of `model`, and the rest goes round
     `data`, once for each site however many members read it.
     """
-    sites, seats = deal(self.sites(end), self.over(mesh))
+    places = meshes.over(mesh, self.placement.saes)
+    sites, seats = deal(self.sites(end), places)
     hold = lambda x, *spec: jax.lax.with_sharding_constraint(
       x, meshes.shard(mesh, *spec, None)
     )
@@ -149,10 +149,6 @@ class Group:
     x = jnp.take_along_axis(x, seats[..., None, None], axis=1)
     x = x.reshape(self.size, *x.shape[2:])
     return hold(x, self.placement.saes, None)
-
-  def over(self, mesh: Mesh) -> int:
-    """Among how many devices, or rows of devices, its members are dealt."""
-    return math.prod(mesh.shape[axis] for axis in self.placement.saes)
 
   def sites(self, end: str) -> list[Site]:
     """What each member reads (`"input"`) or writes (`"output"`)."""
@@ -208,5 +204,5 @@ def groups(
 def _group(config, mesh, placement, indices) -> Group:
   stacks = tuple(config.stacks[i] for i in indices)
   size = len(stacks) * len(stacks[0].members)
-  over = math.prod(mesh.shape[axis] for axis in placement.saes)
+  over = meshes.over(mesh, placement.saes)
   return Group(stacks, indices, placement, -(-size // over) * over)

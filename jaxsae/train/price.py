@@ -10,10 +10,10 @@ Shapes: N tokens, D_in width of the site read, D of the site written, F latents.
 """
 
 import dataclasses
-import math
 
 from jax.sharding import AbstractMesh, Mesh
 
+from jaxsae import mesh as meshes
 from jaxsae.chips import GIB, Chip
 from jaxsae.train.placement import ALL, BY_LATENT, Axes, Placement
 from jaxsae.train.state import resting
@@ -127,7 +127,7 @@ class _Share:
     self.sites = self._sites(everyone)
 
   def _over(self, axes: Axes) -> int:
-    return math.prod(self.mesh.shape[axis] for axis in axes)
+    return meshes.over(self.mesh, axes)
 
   def _others(self, axes: Axes) -> float:
     """Of what devices along the axes have, the share that is not here."""

@@ -1,6 +1,5 @@
 """What training changes, and where it lies on the mesh between two buckets."""
 
-import math
 from collections.abc import Sequence
 
 import jax
@@ -161,7 +160,7 @@ def sharding(abstract: TrainState, mesh: Mesh) -> TrainState:
 def resting(width: int, mesh: Mesh) -> Sequence[str]:
   """The axes over which so many latents can be spread; all, if possible."""
   for axes in (("model", "data"), ("model",)):
-    if width % math.prod(mesh.shape[axis] for axis in axes) == 0:
+    if width % meshes.over(mesh, axes) == 0:
       return axes
   return ()
 
