@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
   {"errors", "files"},
   {"mesh", "overrides"},
-  {"lm", "data", "sae"},
+  {"chips", "lm", "data", "sae"},
   {"evals", "export", "explore"},
   {"train"},
   {"plan"},

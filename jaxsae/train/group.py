@@ -9,7 +9,6 @@ Shapes: S autoencoders of a group, N tokens, D site width, F latents.
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -18,12 +17,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxsae import mesh as meshes
-from jaxsae.lm import Site
+from jaxsae.lm import Lm, Site
 from jaxsae.sae import Architecture, Rows
 from jaxsae.train import state as states
+from jaxsae.train.choice import choices
 from jaxsae.train.config import TrainConfig
-from jaxsae.train.placement import ALL, BY_LATENT_AND_ROW, Placement
-from jaxsae.train.state import StackState
+from jaxsae.train.placement import Placement
+from jaxsae.train.state import StackState, TrainState
 from jaxsae.train.sweep import OptimConfig, Stack
 
 
@@ -79,9 +79,16 @@ class Group:
     layout = states.spread(tree, mesh, place.saes, place.latents)
     return jax.lax.with_sharding_constraint(tree, layout)
 
-  def split(self, tree) -> list:
-    """A tree of arrays [S, …] → one for each stack, without the copies."""
+  def split(self, tree, mesh: Mesh) -> list:
+    """A tree of arrays [S, …] → one for each stack, without the copies.
+
+    It goes to rest first: there each device has some of every autoencoder, and
+    to take some of these moves nothing.
+    """
     size = len(self.stacks[0].members)
+    rest = states.resting(self.stacks[0].width, mesh)
+    layout = states.spread(tree, mesh, latents=rest)
+    tree = jax.lax.with_sharding_constraint(tree, layout)
 
     def part(i):
       some = slice(i * size, (i + 1) * size)
@@ -114,15 +121,34 @@ class Group:
     return Rows(x, x, mask)
 
   def _scaled(self, taken, end: str, scale, mesh):
-    place, sites = self.placement, self.sites(end)
     if len(self.stacks) == 1:
-      layout = meshes.shard(mesh, place.rows or None, None)
-      x = jax.lax.with_sharding_constraint(taken[sites[0]], layout)
+      layout = meshes.shard(mesh, self.placement.rows or None, None)
+      x = taken[self.sites(end)[0]]
+      x = jax.lax.with_sharding_constraint(x, layout)
       return x.astype(jnp.float32) / scale[0]
-    layout = meshes.shard(mesh, place.saes or None, place.rows or None, None)
-    x = jnp.stack([taken[site] for site in sites])
-    x = jax.lax.with_sharding_constraint(x, layout)
+    x = self._dealt(taken, end, mesh)
     return x.astype(jnp.float32) / scale[:, None, None]
+
+  def _dealt(self, taken, end: str, mesh):
+    """Raw [S, N, D], where only those devices have a row that need it.
+
+    Rows lie over `data`, and all devices of `model` have the same. So each
+    first leaves out what is for others of `model`, and the rest goes round
+    `data`, once for each site however many members read it.
+    """
+    places = meshes.over(mesh, self.placement.saes)
+    sites, seats = deal(self.sites(end), places)
+    hold = lambda x, *spec: jax.lax.with_sharding_constraint(
+      x, meshes.shard(mesh, *spec, None)
+    )
+    x = hold(jnp.stack([taken[site] for site in sites.ravel()]), None, "data")
+    x = hold(hold(x, "model", "data"), self.placement.saes, None)
+    if sites.shape == seats.shape:
+      return x
+    x = x.reshape(*sites.shape, *x.shape[1:])
+    x = jnp.take_along_axis(x, seats[..., None, None], axis=1)
+    x = x.reshape(self.size, *x.shape[2:])
+    return hold(x, self.placement.saes, None)
 
   def sites(self, end: str) -> list[Site]:
     """What each member reads (`"input"`) or writes (`"output"`)."""
@@ -138,34 +164,45 @@ class Group:
     return Rows(own, own, None)
 
 
-def groups(config: TrainConfig, mesh: Mesh) -> tuple[Group, ...]:
-  """All stacks of a run, grouped."""
-  kinds: dict[tuple, list[int]] = {}
-  for i, stack in enumerate(config.stacks):
-    kind = (stack.sweep, stack.width, _kind(stack.site))
-    kinds.setdefault(kind, []).append(i)
+def deal(sites: Sequence[Site], count: int) -> tuple[np.ndarray, np.ndarray]:
+  """What each of `count` places needs when members are dealt in order.
+
+  Args:
+    sites: of every member.
+    count: which divides them.
+
+  Returns:
+    The sites of each place, each once and then any to fill up [count, most],
+    and of each member which of these is its own [count, members a place].
+  """
+  dealt = [list(some) for some in np.split(np.arange(len(sites)), count)]
+  needed = [list(dict.fromkeys(sites[i] for i in some)) for some in dealt]
+  most = max(map(len, needed))
+  chosen = np.empty((count, most), object)
+  for place, some in enumerate(needed):
+    chosen[place] = list(itertools.islice(itertools.cycle(some), most))
+  seats = [
+    [some.index(sites[i]) for i in own]
+    for some, own in zip(needed, dealt, strict=True)
+  ]
+  return chosen, np.array(seats)
+
+
+def groups(
+  config: TrainConfig, mesh: Mesh, state: TrainState, lm: Lm
+) -> tuple[Group, ...]:
+  """All stacks of a run, grouped as `choices` has them."""
   made = []
-  for indices in kinds.values():
-    stacks = [config.stacks[i] for i in indices]
-    placement = choose(stacks, mesh)
-    together = [indices] if placement.saes else [[i] for i in indices]
-    made += [_group(config, mesh, placement, some) for some in together]
+  for choice in choices(config, mesh, state, lm):
+    together = [choice.indices]
+    if not choice.placement.saes:
+      together = [(i,) for i in choice.indices]
+    made += [_group(config, mesh, choice.placement, some) for some in together]
   return tuple(made)
-
-
-def _kind(site: Site) -> str:
-  """Sites of one kind have one width, whatever the language model."""
-  return site.where if site.where in ("attn", "transcoder") else "stream"
 
 
 def _group(config, mesh, placement, indices) -> Group:
   stacks = tuple(config.stacks[i] for i in indices)
   size = len(stacks) * len(stacks[0].members)
-  over = math.prod(mesh.shape[axis] for axis in placement.saes)
-  return Group(stacks, tuple(indices), placement, -(-size // over) * over)
-
-
-def choose(stacks: Sequence[Stack], mesh: Mesh) -> Placement:
-  """What the sweep asks for."""
-  name = stacks[0].sweep.placement
-  return BY_LATENT_AND_ROW if name == "auto" else ALL[name]
+  over = meshes.over(mesh, placement.saes)
+  return Group(stacks, indices, placement, -(-size // over) * over)

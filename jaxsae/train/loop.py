@@ -21,15 +21,15 @@ import sys
 from collections.abc import Callable
 
 import jax
-from jax.sharding import Mesh
 
 from jaxsae import data
 from jaxsae import mesh as meshes
 from jaxsae.data import Corpus
 from jaxsae.errors import UserError
 from jaxsae.lm import Lm, load_lm
+from jaxsae.train import choice, workdir
 from jaxsae.train import state as states
-from jaxsae.train import workdir
+from jaxsae.train.abstract import abstract_state
 from jaxsae.train.checkpoint import Checkpoints
 from jaxsae.train.command import again
 from jaxsae.train.config import TrainConfig
@@ -71,6 +71,8 @@ def train(config: TrainConfig) -> TrainState:
     ending.callback(checkpoints.close)  # when what is being written is whole
     state = _start(config, mesh, lm, checkpoints, batches)
     _announce(config, mesh, corpus, int(state.step))
+    print(*choice.lines(config, mesh, state, lm), sep="\n")
+    print("compiling the step …", flush=True)
     witness = ending.enter_context(
       Witness(config, path, int(state.step), corpus, batches)
     )
@@ -109,8 +111,7 @@ def _announce(config, mesh, corpus, step) -> None:
     f" {', '.join(map(str, config.sites))}, from one forward pass of"
     f" {config.lm}, on {mesh.devices.size} device(s) as {shape}\n"
     f"{config.tokens:,} of {corpus.train.tokens:,} tokens, in {config.steps}"
-    f" buckets of {config.bucket_tokens:,}; starts after bucket {step}\n"
-    "compiling the step …",
+    f" buckets of {config.bucket_tokens:,}; starts after bucket {step}",
     flush=True,
   )
 
@@ -122,7 +123,7 @@ def _batches(config, corpus):
 
 def _start(config, mesh, lm, checkpoints, batches) -> TrainState:
   """The newest checkpoint, or the beginning."""
-  abstract = abstract_state(config, mesh, lm)
+  abstract = abstract_state(config, lm.config, mesh)
   if checkpoints.latest is not None:
     state, position = checkpoints.restore(abstract)
     batches.set_state(position)
@@ -143,17 +144,6 @@ def _begin(config, mesh, lm, abstract, bucket) -> TrainState:
 
   layout = states.sharding(abstract, mesh)
   return jax.jit(begin, out_shardings=layout)(lm, bucket)
-
-
-def abstract_state(config: TrainConfig, mesh: Mesh, lm: Lm) -> TrainState:
-  """Shapes and shardings of the state, without any arrays."""
-  scales = [(1.0, 1.0) for _ in config.stacks]
-  shapes = jax.eval_shape(lambda: states.init(config, lm.config, scales))
-  return jax.tree.map(
-    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-    shapes,
-    states.sharding(shapes, mesh),
-  )
 
 
 def _run(

@@ -2,6 +2,10 @@
 
 Between buckets all stacks rest alike (`state.sharding`). For the updates of a
 bucket each takes the place that suits it.
+
+Where an axis is spread over both axes of the mesh, `data` changes fastest:
+what lies so goes by a single all-to-all, or gather, over `data` to where only
+`model` spreads it. The other way round devices would have to swap places too.
 """
 
 import dataclasses
@@ -27,14 +31,14 @@ class Placement:
 
 
 # Each device trains whole autoencoders. Only the tokens move.
-BY_SAE = Placement("by_sae", saes=("data", "model"))
+BY_SAE = Placement("by_sae", saes=("model", "data"))
 # The same over `model`, and within it latents over `data`.
 BY_SAE_AND_LATENT = Placement(
   "by_sae_and_latent", saes=("model",), latents=("data",)
 )
 # Gemma Scope's "maximum tensor parallelism" (arXiv 2408.05147 §3.3): tokens go
 # to all devices, and what they reconstruct is summed.
-BY_LATENT = Placement("by_latent", latents=("data", "model"))
+BY_LATENT = Placement("by_latent", latents=("model", "data"))
 # Tokens stay where the language model left them, and gradients are summed.
 BY_LATENT_AND_ROW = Placement(
   "by_latent_and_row", latents=("model",), rows=("data",)

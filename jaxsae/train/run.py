@@ -21,9 +21,10 @@ from jaxsae.mesh import MeshConfig
 from jaxsae.sae import Sae
 from jaxsae.train import state as states
 from jaxsae.train import workdir
+from jaxsae.train.abstract import abstract_state
 from jaxsae.train.checkpoint import Checkpoints
 from jaxsae.train.config import TrainConfig
-from jaxsae.train.loop import abstract_state, open_corpus
+from jaxsae.train.loop import open_corpus
 from jaxsae.train.state import TrainState
 
 
@@ -59,7 +60,7 @@ def open_run(path) -> Run:
   model = math.gcd(config.mesh.model, jax.device_count())
   mesh = meshes.make(MeshConfig(model=model))
   lm = load_lm(config.lm, mesh=mesh, fsdp=config.fsdp)
-  state, _ = checkpoints.restore(abstract_state(config, mesh, lm))
+  state, _ = checkpoints.restore(abstract_state(config, lm.config, mesh))
   checkpoints.close()
   saes = dict(_folded(config, state))
   return Run(

@@ -1,6 +1,5 @@
 """What training changes, and where it lies on the mesh between two buckets."""
 
-import math
 from collections.abc import Sequence
 
 import jax
@@ -18,7 +17,7 @@ from jaxsae.train import optim
 from jaxsae.train.config import TrainConfig
 from jaxsae.train.sweep import Stack
 
-# The axes of every array that architectures have; its latents are under F.
+# The axes of the arrays of a stack in training, by name; others lie everywhere.
 AXES = {
   "w_enc": "SDF",
   "b_enc": "SF",
@@ -30,8 +29,15 @@ AXES = {
   "b_mag": "SF",
   "r_mag": "SF",
   "idle": "SF",
+  "fired": "SF",
+  "dead": "SF",
   "scale": "S",
   "target_scale": "S",
+  "coefficient": "S",
+  "target": "S",
+  "tokens": "S",
+  "loss": "S",
+  "squared_error": "S",
 }
 
 
@@ -169,16 +175,16 @@ def sharding(abstract: TrainState, mesh: Mesh) -> TrainState:
   layout = spread(abstract, mesh)
   return layout.replace(
     stacks=tuple(
-      spread(stack, mesh, latents=_resting(stack.idle.shape[-1], mesh))
+      spread(stack, mesh, latents=resting(stack.idle.shape[-1], mesh))
       for stack in abstract.stacks
     )
   )
 
 
-def _resting(width: int, mesh: Mesh) -> Sequence[str]:
+def resting(width: int, mesh: Mesh) -> Sequence[str]:
   """The axes over which so many latents can be spread; all, if possible."""
-  for axes in (("data", "model"), ("model",)):
-    if width % math.prod(mesh.shape[axis] for axis in axes) == 0:
+  for axes in (("model", "data"), ("model",)):
+    if width % meshes.over(mesh, axes) == 0:
       return axes
   return ()
 

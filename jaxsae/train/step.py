@@ -30,11 +30,12 @@ from jaxsae.lm import Lm, capture
 from jaxsae.sae.scale import estimate
 from jaxsae.train import metrics as figures
 from jaxsae.train import state as states
+from jaxsae.train.collectives import UPDATES
 from jaxsae.train.config import TrainConfig
 from jaxsae.train.group import Group, groups
 from jaxsae.train.metrics import Metrics
 from jaxsae.train.state import TrainState
-from jaxsae.train.update import Tokens, diagnose, update_group
+from jaxsae.train.update import Progress, Tokens, diagnose, update_group
 
 Batch = dict[str, jax.Array]  # tokens, segments, positions: int [M, B, T]
 
@@ -64,29 +65,43 @@ def step(
   order = shuffle(config, state, mask)
   first = state.step * config.updates_per_bucket
   numbers = first + jnp.arange(config.updates_per_bucket)
-  trained = groups(config, mesh)
+  trained = groups(config, mesh, state, lm)
 
   def draw(chosen, number) -> Tokens:
     taken = {site: take(x, chosen) for site, x in activations.items()}
-    return Tokens(taken, take(mask, chosen), number)
+    tokens = Tokens(taken, take(mask, chosen), number)
+    return meshes.keep(tokens, mesh, "data")  # each row's where that row is
 
   def update(carry, numbered):
     tokens = draw(*numbered)
     done = [
-      update_group(config, mesh, group, *before, tokens)
-      for group, before in zip(trained, carry, strict=True)
+      update_group(config, mesh, group, progress, tokens)
+      for group, progress in zip(trained, carry, strict=True)
     ]
     return tuple(zip(*done, strict=True))
 
   befores = [group.gather(state.stacks, mesh) for group in trained]
-  begin = tuple((before, jnp.zeros(before.idle.shape)) for before in befores)
-  ends, seen = jax.lax.scan(update, begin, (order, numbers))
+  begin = tuple(
+    group.keep(Progress(before, jnp.zeros(before.idle.shape)), mesh)
+    for group, before in zip(trained, befores, strict=True)
+  )
+  with jax.named_scope(UPDATES):
+    ends, seen = jax.lax.scan(update, begin, (order, numbers))
+  # Still in their place: where they go next must not reach into the loop.
+  ends = [
+    group.keep(end, mesh) for group, end in zip(trained, ends, strict=True)
+  ]
 
   spread = figures.spread(activations, mask)
   last = draw(order[-1], numbers[-1])
   metrics = [
     figures.of_group(
-      group, *end, updates, spread, diagnose(mesh, group, before, end[0], last)
+      group,
+      end.state,
+      end.fired,
+      updates,
+      spread,
+      diagnose(mesh, group, before, end.state, last),
     )
     for group, before, end, updates in zip(
       trained, befores, ends, seen, strict=True
@@ -94,18 +109,19 @@ def step(
   ]
   return (
     state.replace(
-      step=state.step + 1, stacks=_apart(trained, [after for after, _ in ends])
+      step=state.step + 1,
+      stacks=_apart(mesh, trained, [end.state for end in ends]),
     ),
-    _apart(trained, metrics),
+    _apart(mesh, trained, metrics),
   )
 
 
-def _apart(trained: Sequence[Group], trees: Sequence[Any]) -> tuple:
+def _apart(mesh: Mesh, trained: Sequence[Group], trees: Sequence[Any]) -> tuple:
   """What is of each group → what is of each stack, in their own order."""
   parts = {
     index: part
     for group, tree in zip(trained, trees, strict=True)
-    for index, part in zip(group.indices, group.split(tree), strict=True)
+    for index, part in zip(group.indices, group.split(tree, mesh), strict=True)
   }
   return tuple(parts[index] for index in sorted(parts))
 

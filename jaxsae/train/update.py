@@ -36,6 +36,19 @@ class Tokens:
 
 
 @struct.dataclass
+class Progress:
+  """How far one group is in a bucket.
+
+  Attributes:
+    state: its stacks' as one.
+    fired: [S, F], how often latents were active so far.
+  """
+
+  state: StackState
+  fired: jax.Array
+
+
+@struct.dataclass
 class Update:
   """What one update of one group leaves for the metrics, [S] each.
 
@@ -59,28 +72,27 @@ def update_group(
   config: TrainConfig,
   mesh: Mesh,
   group: Group,
-  before: StackState,
-  fired: jax.Array,
+  progress: Progress,
   tokens: Tokens,
-) -> tuple[tuple[StackState, jax.Array], Update]:
+) -> tuple[Progress, Update]:
   """One update of S autoencoders.
 
   Args:
     config: the run's.
     mesh: of the devices.
     group: what they are.
-    before: their state.
-    fired: [S, F], how often latents were active so far.
+    progress: their state and count.
     tokens: what to update them on.
-
-  Returns:
-    The new state and count, and what was seen.
   """
+  progress = group.keep(progress, mesh)
+  before = progress.state
   rows = group.rows(tokens.activations, tokens.mask, before, mesh)
-  ask = _ask(group, before, tokens.number)
+  ask = group.keep(_ask(group, before, tokens.number), mesh)
   grads, seen = jax.vmap(
     group.architecture.gradients, in_axes=(0, group.axes, 0)
   )(before.sae, rows, ask)
+  # Summed here; the optimiser works where the arrays are.
+  grads, seen = group.keep((grads, seen), mesh)
   warm = optim.learning_rate(group.optim, config.updates, tokens.number)
   sae, moments = optim.apply(
     group.optim,
@@ -104,7 +116,8 @@ def update_group(
     coefficient=ask.coefficient,
     sound=sound,
   )
-  return (group.keep(after, mesh), fired + seen.fired), update
+  progress = Progress(after, progress.fired + seen.fired)
+  return group.keep(progress, mesh), update
 
 
 def _ask(group: Group, state: StackState, number: jax.Array) -> Ask:
@@ -156,7 +169,7 @@ def diagnose(
     tokens: of its last update.
   """
   rows = group.rows(tokens.activations, tokens.mask, after, mesh)
-  ask = _ask(group, after, tokens.number)
+  ask = group.keep(_ask(group, after, tokens.number), mesh)
   tell = group.architecture.diagnose
   return jax.vmap(tell, in_axes=(0, 0, group.axes, 0))(
     before.sae, after.sae, rows, ask

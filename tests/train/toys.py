@@ -7,6 +7,7 @@ from jaxsae import mesh as meshes
 from jaxsae.lm import load_lm
 from jaxsae.train import loop
 from jaxsae.train import step as steps
+from jaxsae.train.abstract import abstract_state
 
 
 def start(config):
@@ -14,7 +15,7 @@ def start(config):
   mesh = meshes.make(config.mesh)
   lm = load_lm(config.lm, mesh=mesh)
   batches = loop._batches(config, loop.open_corpus(config, lm))
-  abstract = loop.abstract_state(config, mesh, lm)
+  abstract = abstract_state(config, lm.config, mesh)
   first = loop.next_bucket(config, mesh, batches)
   state = loop._begin(config, mesh, lm, abstract, first)
   return mesh, lm, batches, state
