@@ -32,7 +32,7 @@ from jaxsae.lm import GemmaConfig, Site
 from jaxsae.train import collectives, placement
 from jaxsae.train import step as steps
 from jaxsae.train.abstract import arguments
-from jaxsae.train.choice import choices
+from jaxsae.train.choice import choices, row_dtype
 from jaxsae.train.config import BucketConfig, SweepConfig, TrainConfig
 
 TOPOLOGY, DATA, MODEL = "v5p:4x4x4", 16, 4
@@ -116,7 +116,7 @@ def row(case: Case, name: str) -> str:
   """One placement of one case."""
   config, mesh = configured(case, name), make_mesh()
   taken = arguments(config, STUB, mesh)
-  price = choices(config, mesh, *taken[:2])[0].price
+  price = priced(config, mesh, *taken[:2]).price
   compiled = steps.compile_step(config, mesh, *taken)
   sent = collectives.total(collectives.in_updates(compiled.as_text()))
   predicted = price.sent - price.moved / config.updates_per_bucket
@@ -139,7 +139,13 @@ def chosen(case: Case) -> str:
   """What the cost model takes."""
   config, mesh = configured(case, "auto"), make_mesh()
   state, lm, _ = arguments(config, STUB, mesh)
-  return choices(config, mesh, state, lm)[0].placement.name
+  return priced(config, mesh, state, lm).placement.name
+
+
+def priced(config, mesh, state, lm):
+  dtype = row_dtype(config, lm)
+  (choice,) = choices(config, mesh, state.stacks, dtype)
+  return choice
 
 
 def configured(case: Case, name: str) -> TrainConfig:

@@ -46,7 +46,6 @@ def turn(sae: Sae, x: np.ndarray) -> Callable[[], None]:
   )
   config = TrainConfig(sae=sweep, mesh=MeshConfig(1, 1))
   mesh = meshes.make(config.mesh)
-  (group,) = groups(config, mesh)
   state = StackState(
     sae=jax.tree.map(jnp.copy, sae),
     moments=optim.transformation(sweep.optim).init(sae),
@@ -55,6 +54,7 @@ def turn(sae: Sae, x: np.ndarray) -> Callable[[], None]:
     target_scale=jnp.ones(size),
   )
   x, number = jnp.asarray(x), jnp.int32(0)
+  (group,) = groups(config, mesh, [state], x.dtype)
 
   def one():
     nonlocal state

@@ -36,7 +36,7 @@ def train_on(
   scale = estimate(scale_on, jnp.ones(len(scale_on)))
   d = scale_on.shape[-1]
   stacks = [init_stack(stack, d, d, scale, scale) for stack in config.stacks]
-  trained = groups(config, mesh)
+  trained = groups(config, mesh, stacks, scale_on.dtype)
   states = [group.gather(stacks, mesh) for group in trained]
   for number in range(config.updates):
     x = next(draw)

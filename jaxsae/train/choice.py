@@ -1,7 +1,7 @@
 """Which placement each stack gets, and what is said of it."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -36,15 +36,18 @@ class Choice:
 
 
 def choices(
-  config: TrainConfig, mesh: Mesh, state: TrainState, lm: Lm
+  config: TrainConfig,
+  mesh: Mesh,
+  states: Sequence[StackState],
+  dtype: jnp.dtype,
 ) -> list[Choice]:
   """What the sweep asks for, or else the cheapest.
 
   Args:
     config: the run's.
     mesh: of the devices.
-    state: whose shapes are looked at, no more.
-    lm: of which the dtype is.
+    states: of all stacks; only their shapes are looked at.
+    dtype: in which activations are kept.
 
   Raises:
     UserError: what the sweep asks for can not be, or nothing can.
@@ -56,7 +59,7 @@ def choices(
   chip = chips.of(mesh.devices.flat[0].device_kind)
   made = []
   for indices in kinds.values():
-    work = _work(config, lm, state.stacks[indices[0]], indices)
+    work = _work(config, dtype, states[indices[0]], indices)
     asked = config.stacks[indices[0]].sweep.placement
     chosen, others = _choose(prices(work, mesh, chip), asked)
     made.append(Choice(tuple(indices), chosen, others))
@@ -68,7 +71,7 @@ def _kind(site: Site) -> str:
   return site.where if site.where in ("attn", "transcoder") else "stream"
 
 
-def _work(config, lm, stack: StackState, indices) -> Work:
+def _work(config, dtype, stack: StackState, indices) -> Work:
   one = config.stacks[indices[0]]
   d_in, d = stack.sae.w_enc.shape[1], stack.sae.w_dec.shape[2]
   columns = d_in + (d if one.architecture.transcodes else 0)
@@ -80,7 +83,7 @@ def _work(config, lm, stack: StackState, indices) -> Work:
     width=one.width,
     tokens=config.bucket.update_tokens,
     updates=config.updates_per_bucket,
-    row=columns * row_dtype(config, lm).itemsize,
+    row=columns * jnp.dtype(dtype).itemsize,
     moments=2 if one.sweep.optim.b1 else 1,
   )
 
@@ -117,7 +120,8 @@ def lines(
   chip = chips.of(kind)
   stand_in = "" if chip.name == kind else f", for {kind!r} is not known"
   yield f"predicted with the figures of {chip.name}{stand_in}:"
-  for choice in choices(config, mesh, state, lm):
+  dtype = row_dtype(config, lm)
+  for choice in choices(config, mesh, state.stacks, dtype):
     stacks = [config.stacks[i] for i in choice.indices]
     count = sum(len(stack.members) for stack in stacks)
     yield (

@@ -17,13 +17,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxsae import mesh as meshes
-from jaxsae.lm import Lm, Site
+from jaxsae.lm import Site
 from jaxsae.sae import Architecture, Rows
 from jaxsae.train import state as states
 from jaxsae.train.choice import choices
 from jaxsae.train.config import TrainConfig
 from jaxsae.train.placement import Placement
-from jaxsae.train.state import StackState, TrainState
+from jaxsae.train.state import StackState
 from jaxsae.train.sweep import OptimConfig, Stack
 
 
@@ -189,11 +189,14 @@ def deal(sites: Sequence[Site], count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def groups(
-  config: TrainConfig, mesh: Mesh, state: TrainState, lm: Lm
+  config: TrainConfig,
+  mesh: Mesh,
+  states: Sequence[StackState],
+  dtype: jnp.dtype,
 ) -> tuple[Group, ...]:
   """All stacks of a run, grouped as `choices` has them."""
   made = []
-  for choice in choices(config, mesh, state, lm):
+  for choice in choices(config, mesh, states, dtype):
     together = [choice.indices]
     if not choice.placement.saes:
       together = [(i,) for i in choice.indices]

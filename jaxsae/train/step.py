@@ -65,7 +65,8 @@ def step(
   order = shuffle(config, state, mask)
   first = state.step * config.updates_per_bucket
   numbers = first + jnp.arange(config.updates_per_bucket)
-  trained = groups(config, mesh, state, lm)
+  dtype = activations[config.sites[0]].dtype
+  trained = groups(config, mesh, state.stacks, dtype)
 
   def draw(chosen, number) -> Tokens:
     taken = {site: take(x, chosen) for site, x in activations.items()}

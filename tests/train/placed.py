@@ -7,7 +7,7 @@ from jaxsae.lm import GemmaConfig, Site
 from jaxsae.train import collectives
 from jaxsae.train import step as steps
 from jaxsae.train.abstract import arguments
-from jaxsae.train.choice import choices
+from jaxsae.train.choice import choices, row_dtype
 from jaxsae.train.config import BucketConfig, SweepConfig, TrainConfig
 
 GEMMA = GemmaConfig(
@@ -47,7 +47,7 @@ def compiled(placement: str, mesh, dtype=jnp.bfloat16) -> dict:
   settings = config(placement, mesh.shape["data"])
   taken = arguments(settings, GEMMA, mesh, dtype)
   state, lm, _ = taken
-  (choice,) = choices(settings, mesh, state, lm)
+  (choice,) = choices(settings, mesh, state.stacks, row_dtype(settings, lm))
   text = steps.compile_step(settings, mesh, *taken).as_text()
   price, updates = choice.price, settings.updates_per_bucket
   return {

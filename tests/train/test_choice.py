@@ -10,7 +10,7 @@ from jaxsae.errors import UserError
 from jaxsae.lm import Site
 from jaxsae.mesh import MeshConfig
 from jaxsae.train.abstract import arguments
-from jaxsae.train.choice import choices, lines
+from jaxsae.train.choice import choices, lines, row_dtype
 from jaxsae.train.group import deal
 from jaxsae.train.step import harvest
 from jaxsae.train.sweep import SweepConfig
@@ -24,19 +24,23 @@ def asked(config, data=4, model=2):
   return config, mesh, state, lm
 
 
+def chosen(config, mesh, state, lm):
+  return choices(config, mesh, state.stacks, row_dtype(config, lm))
+
+
 def test_a_sweep_gets_what_it_asks_for(replace):
   config = toy("by_latent", 4)
   other = SweepConfig(
     sites=(Site("attn", 0),), widths=(64,), placement="by_sae"
   )
   config = replace(config, also=(other,))
-  found = choices(*asked(config))
+  found = chosen(*asked(config))
   assert [one.placement.name for one in found] == ["by_latent", "by_sae"]
   assert [one.indices for one in found] == [(0, 1), (2,)]
 
 
 def test_without_being_asked_it_takes_the_cheapest():
-  (found,) = choices(*asked(toy("auto", 4)))
+  (found,) = chosen(*asked(toy("auto", 4)))
   assert all(found.price.seconds <= other.seconds for other in found.others)
   assert len(found.others) == 3
 
@@ -44,7 +48,7 @@ def test_without_being_asked_it_takes_the_cheapest():
 def test_what_can_not_be_is_refused(replace):
   config = replace(toy("by_latent", 4), sae__widths=(1001,))
   with pytest.raises(UserError, match=r"by_latent.*8 devices do not divide"):
-    choices(*asked(config))
+    chosen(*asked(config))
 
 
 def test_the_log_tells_placement_price_and_bucket():
