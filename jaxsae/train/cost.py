@@ -36,8 +36,8 @@ def cost_of(config: TrainConfig, gemma: GemmaConfig) -> Cost:
   """The cost of a run on a language model of these sizes.
 
   As Gemma Scope's paper counts (arXiv 2408.05147 §3.3), an autoencoder takes
-  6 operations a token for each of its 2·D·F weights: dense products, forward
-  and backward. Evaluation is left out.
+  6 operations a token for each of its weights: dense products, forward and
+  backward. Evaluation is left out.
 
   Raises:
     UserError: the model lacks a site.
@@ -47,11 +47,12 @@ def cost_of(config: TrainConfig, gemma: GemmaConfig) -> Cost:
     site.check(gemma)
   for stack in config.stacks:
     size, f = len(stack.members), stack.width
-    d = stack.site.width(gemma)
+    d_in, d = stack.site.input.width(gemma), stack.site.output.width(gemma)
+    weights = (d_in + d) * f + (d_in * d if stack.sweep.skip else 0)
     cost += Cost(
       saes=size,
-      parameters=size * (2 * d * f + 2 * f + d),
-      sae_flops=size * 6 * 2 * d * f * config.tokens,
+      parameters=size * (weights + 2 * f + d),
+      sae_flops=size * 6 * weights * config.tokens,
     )
   return cost + Cost(lm_flops=config.tokens * _forward(config, gemma))
 

@@ -207,7 +207,7 @@ def test_a_list_as_a_person_reads_it(command):
     "16k resid mlp attn 0-25 16k 390 4.0B 28.4B 6.80e20 1.71e19",
     "65k_8-16 resid mlp attn 8-16 65k 135 8.0B 39.3B 1.88e21 2.23e19",
     "1m_19 resid 19 1m 6 16.0B 29.0B 2.78e21 5.25e19",
-    "9 in all 848 257.1B 1.57e22 2.20e20",
+    "9 in all 848 257.1B 1.58e22 2.21e20",
   ):
     assert row in rows
 
