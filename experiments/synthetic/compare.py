@@ -45,7 +45,7 @@ class Comparison:
   seeds: tuple[int, ...] = (1, 2, 3)  # of samples and initial weights
   tuning_seed: int = 0
   rates: tuple[float, ...] = (3e-3, 6e-3)
-  pulls: tuple[float, ...] = (1e-3, 3e-3)  # λ where ‖x‖² is 1
+  pulls: tuple[float, ...] = (3e-3,)  # λ where ‖x‖² is 1
   decays: tuple[float, ...] = (0.99, 0.999)
   held_out: int = 64  # batches to judge by
 

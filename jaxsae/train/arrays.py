@@ -16,7 +16,7 @@ from jaxsae.sae.scale import estimate
 from jaxsae.train.config import TrainConfig
 from jaxsae.train.group import Group, groups
 from jaxsae.train.state import StackState, folded, init_stack
-from jaxsae.train.update import Tokens, update_group
+from jaxsae.train.update import Progress, Tokens, update_group
 
 
 def train_on(
@@ -64,5 +64,5 @@ def update(
   """One update of a group on raw activations x [N, D]."""
   sites = {site: x for site in config.sites}
   tokens = Tokens(sites, jnp.ones(len(x)), number)
-  fired = jnp.zeros(state.idle.shape)
-  return update_group(config, mesh, group, state, fired, tokens)[0][0]
+  begin = Progress(state, jnp.zeros(state.idle.shape))
+  return update_group(config, mesh, group, begin, tokens)[0].state
