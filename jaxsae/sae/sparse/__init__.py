@@ -11,10 +11,7 @@ the encoder takes some latents at a time, and of their pre-activations it keeps
 one bit each until the pairs are read off.
 """
 
-from jaxsae.sae.sparse.gradients import gradients as gradients
-from jaxsae.sae.sparse.gradients import look as look
-from jaxsae.sae.sparse.gradients import of_chunk as of_chunk
-from jaxsae.sae.sparse.pairs import Pairs as Pairs
+from jaxsae.sae.sparse.gradient import budget as budget
+from jaxsae.sae.sparse.gradient import gradients as gradients
 from jaxsae.sae.sparse.part import chunk as chunk
-from jaxsae.sae.sparse.part import cut as cut
-from jaxsae.sae.sparse.part import put as put
+from jaxsae.sae.sparse.reading import supports as supports

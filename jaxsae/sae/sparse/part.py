@@ -1,6 +1,6 @@
-"""Some latents of one member of a stack: read from it, and written back.
+"""Some latents of an autoencoder: read from it, and written to another.
 
-Shapes: S autoencoders in a stack, D site width, F latents, C of them.
+Shapes: D site width, F latents, C of them.
 """
 
 import math
@@ -9,8 +9,7 @@ import jax
 
 from jaxsae.sae.model import Sae
 
-# Their pre-activations, and their share of all weights and moments, should lie
-# in a CPU's cache.
+# The pre-activations of so many latents should lie in a CPU's cache.
 MOST = 1024
 
 
@@ -19,44 +18,23 @@ def chunk(width: int) -> int:
   return math.gcd(width, MOST)
 
 
-def cut(stack: Sae, member: jax.Array, start: jax.Array, size: int) -> Sae:
-  """The latents from `start` of a member, without the leading S.
-
-  b_dec is whole: it has no latents.
-  """
-
-  def take(x, axis):
-    at, shape = _place(x, axis, member, start, size)
-    return jax.lax.dynamic_slice(x, at, shape)[0]
-
-  return jax.tree.map(take, stack, _axes(stack))
-
-
-def put(stack: Sae, part: Sae, member: jax.Array, start: jax.Array) -> Sae:
-  """The stack with what was `cut` replaced, but for b_dec."""
-
-  def give(x, new, axis):
-    if axis is WHOLE:
-      return x
-    at, _ = _place(x, axis, member, start, 0)
-    return jax.lax.dynamic_update_slice(x, new[None], at)
-
-  return jax.tree.map(give, stack, part, _axes(stack))
-
-
-WHOLE = 0
-
-
-def _axes(stack):
-  """Which axis of each array is that of the latents."""
-  return stack.replace(
-    w_enc=-1, b_enc=-1, w_dec=-2, b_dec=WHOLE, threshold=-1
+def cut(sae: Sae, start: jax.Array, size: int) -> Sae:
+  """C latents from `start` on; b_dec has no latents and is whole."""
+  take = jax.lax.dynamic_slice_in_dim
+  return sae.replace(
+    w_enc=take(sae.w_enc, start, size, axis=1),
+    b_enc=take(sae.b_enc, start, size),
+    w_dec=take(sae.w_dec, start, size),
+    threshold=take(sae.threshold, start, size),
   )
 
 
-def _place(x, axis, member, start, size):
-  """Indices and shape of a slice of [S, …]."""
-  at, shape = [member] + [0] * (x.ndim - 1), [1, *x.shape[1:]]
-  if axis is not WHOLE:
-    at[axis], shape[axis] = start, size
-  return at, shape
+def put(sae: Sae, part: Sae, start: jax.Array) -> Sae:
+  """The autoencoder with the latents from `start` on replaced; never b_dec."""
+  give = jax.lax.dynamic_update_slice_in_dim
+  return sae.replace(
+    w_enc=give(sae.w_enc, part.w_enc, start, axis=1),
+    b_enc=give(sae.b_enc, part.b_enc, start, axis=0),
+    w_dec=give(sae.w_dec, part.w_dec, start, axis=0),
+    threshold=give(sae.threshold, part.threshold, start, axis=0),
+  )

@@ -1,4 +1,4 @@
-"""What one member of a stack made of its tokens, and where it was wrong.
+"""What an autoencoder made of its tokens, and where it was wrong.
 
 Shapes: N tokens, D site width, F latents.
 """
@@ -48,8 +48,7 @@ def supports(objective: Objective) -> bool:
 
 
 def read(
-  stack: Sae,
-  member: jax.Array,
+  sae: Sae,
   x: jax.Array,
   mask: jax.Array,
   objective: Objective,
@@ -58,10 +57,8 @@ def read(
   pairs: Pairs,
 ) -> Reading:
   """Decodes the pairs; arguments as of `loss`, and of `find`."""
-  b_dec = stack.b_dec[member][None, :]
-  decoded, l0, inside, fired = _sum(
-    stack, member, mask, objective.kernel, pairs
-  )
+  b_dec = sae.b_dec[None, :]
+  decoded, l0, inside, fired = _sum(sae, mask, objective.kernel, pairs)
   error = decoded + b_dec - x
   tokens = jnp.sum(mask)
   share = mask / jnp.maximum(tokens, 1)
@@ -73,7 +70,7 @@ def read(
     loss=tokens * (jnp.sum(share * squared) + paid),
     squared_error=jnp.sum(mask * squared),
     l0=jnp.sum(mask * l0),
-    in_window=inside / stack.width,
+    in_window=inside / sae.width,
   )
   return Reading(
     x=x - b_dec,
@@ -86,18 +83,15 @@ def read(
   )
 
 
-def _sum(stack, member, mask, kernel, pairs):
+def _sum(sae, mask, kernel, pairs):
   """Σ z · direction and Σ active of each token; in-window; of each latent."""
-  size, width, d = stack.w_dec.shape
-  rows = stack.w_dec.reshape(size * width, d)
-  threshold = stack.threshold[member]
 
   def add(sums, latent, token, pre, counts):
     decoded, l0, inside, fired = sums
-    theta = threshold[latent]
+    theta = sae.threshold[latent]
     on = (counts & (pre > theta)).astype(pre.dtype)
     near = counts & (jnp.abs(pre - theta) < kernel.bandwidth / 2)
-    row = (on * pre)[:, None] * rows[member * width + latent]
+    row = (on * pre)[:, None] * sae.w_dec[latent]
     return (
       decoded.at[token].add(row),
       l0.at[token].add(on),
@@ -105,7 +99,7 @@ def _sum(stack, member, mask, kernel, pairs):
       fired.at[latent].add(on * mask[token]),
     )
 
-  n = mask.shape[0]
+  n, (width, d) = len(mask), sae.w_dec.shape
   zeros = jnp.zeros((n, d)), jnp.zeros(n), jnp.zeros(()), jnp.zeros(width)
   # After an overflow nobody looks, so there is nothing to do.
   end = jnp.where(pairs.overflow, 0, pairs.count)
