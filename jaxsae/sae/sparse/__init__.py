@@ -9,6 +9,10 @@ Written for CPUs, where loops may end when there is nothing left to do and rows
 are fetched one by one as fast as many. What has the shape [N, F] never exists:
 the encoder takes some latents at a time, and of their pre-activations it keeps
 one bit each until the pairs are read off.
+
+Gradients are as large as weights, with zeros, for any optimiser. One that
+touched no other rows would save little: moments decay for all latents anyway,
+and the columns of W_enc lie apart in memory.
 """
 
 from jaxsae.sae.sparse.gradient import budget as budget

@@ -58,8 +58,9 @@ def budget(width: int) -> int:
   """Pairs a token up to which they are quicker than all latents, of F.
 
   On two CPU cores, at D = 256, both take as long where one latent in 32 to 40
-  is active (experiments/benchmarks/sparse_step.py, 2026-11-21). Half of that
-  leaves something to win for a search that may be in vain.
+  is active. At this, pairs are 1.5 times as quick; at slightly more, a search
+  in vain costs a quarter of the dense update; at far more it soon stops.
+  (experiments/benchmarks/sparse_step.py, 2026-11-21.)
   """
   return width // 64
 
