@@ -144,9 +144,9 @@ def test_no_module_is_in_a_cycle_of_imports():
     ("jaxsae.train.loop", "if True:\n  from grain import python"),
     ("jaxsae.cli", "import experiments.quickstart"),
     ("experiments.quickstart", "from experiments import sweep"),
-    ("experiments.quickstart", "from experiments.synthetic import features"),
-    ("experiments.synthetic.compare", "from experiments import quickstart"),
-    ("experiments.synthetic.compare", "import experiments.synthetics.b"),
+    ("experiments.quickstart", "from experiments.comparison import features"),
+    ("experiments.comparison.synthetic", "from experiments import quickstart"),
+    ("experiments.comparison.synthetic", "import experiments.comparisons.b"),
     ("experiments.quickstart", "from jaxsae import cli"),
   ],
 )
@@ -165,7 +165,10 @@ def test_the_checker_flags(name, source):
     ("jaxsae.mesh", "from jaxsae.errors import UserError"),
     ("jaxsae.train.loop", "from jaxsae import data, mesh\nimport optax"),
     ("experiments.quickstart", "import jaxsae\nfrom jaxsae import load_lm"),
-    ("experiments.synthetic.compare", "from experiments.synthetic import a"),
+    (
+      "experiments.comparison.synthetic",
+      "from experiments.comparison import a",
+    ),
     ("jaxsae", "from jaxsae.train.loop import main"),
   ],
 )

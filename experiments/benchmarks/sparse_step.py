@@ -38,9 +38,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsae.sae import Kernel, Objective, gradients, sparse
+from jaxsae.sae import Ask, JumpRelu, Rows, sparse
 from jaxsae.sae import stack as stacks
-from jaxsae.sae.penalty import L0
 from jaxsae.train import optim
 from jaxsae.train.config import OptimConfig
 
@@ -51,7 +50,7 @@ CROSSOVER = [(4096, 32), (4096, 128), (16_384, 256), (16_384, 512)]
 CROSSOVER += [(16_384, 1024), (65_536, 1024), (65_536, 2048)]
 
 OPTIM = OptimConfig()
-OBJECTIVE = Objective(Kernel(1e-3), (L0(),))
+ARCHITECTURE = JumpRelu()
 
 
 def main():
@@ -88,25 +87,20 @@ def row(width, l0):
   )
 
 
-def all_latents(stack, x, mask, dead, coefficient, target):
+def all_latents(stack, rows, ask):
   """Dense gradients of a stack."""
-  return jax.vmap(
-    lambda *each: gradients(
-      each[0], x, mask, each[1], OBJECTIVE, each[2], each[3]
-    )
-  )(stack, dead, coefficient, target)
+  one = lambda sae, ask: ARCHITECTURE.gradients(sae, rows, ask)
+  return jax.vmap(one)(stack, ask)
 
 
 def pairs(budget):
   """The same from pairs, up to so many a token."""
 
-  def of_stack(stack, x, mask, dead, coefficient, target):
-    return jax.lax.map(
-      lambda each: sparse.gradients(
-        each[0], x, mask, each[1], OBJECTIVE, each[2], each[3], budget
-      ),
-      (stack, dead, coefficient, target),
+  def of_stack(stack, rows, ask):
+    one = lambda each: sparse.gradients(
+      ARCHITECTURE, each[0], rows, each[1], budget
     )
+    return jax.lax.map(one, (stack, ask))
 
   return of_stack
 
@@ -117,9 +111,10 @@ def updates(gradients, x, width, l0):
 
   def update(stack, moments):
     vector = jnp.full(1, 1e-3)
-    dead = jnp.zeros((1, width), bool)
-    grads, *_ = gradients(stack, x, jnp.ones(N), dead, vector, vector)
-    return optim.apply(OPTIM, stack, grads, moments, jnp.float32(1e-6))
+    ask = Ask(vector, vector, jnp.zeros((1, width), bool))
+    grads, _ = gradients(stack, Rows(x, x, jnp.ones(N)), ask)
+    rates = jnp.full(1, 1e-6)
+    return optim.apply(OPTIM, ARCHITECTURE, stack, grads, moments, rates, ())
 
   update = jax.jit(update, donate_argnums=(0, 1))
 
@@ -132,7 +127,7 @@ def updates(gradients, x, width, l0):
 
 def start(x, width, l0):
   """A stack of one with about L0 active latents, and Adam's moments."""
-  stack = stacks.init(jax.random.key(0), 1, D, width, 1e-3)
+  stack = stacks.init(ARCHITECTURE, [0], D, D, width)
   pre = np.asarray(x[:64]) @ np.asarray(stack.w_enc[0])
   threshold = np.quantile(pre, 1 - l0 / width)
   stack = stack.replace(threshold=jnp.full_like(stack.threshold, threshold))

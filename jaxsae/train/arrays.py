@@ -47,7 +47,7 @@ def train_on(
   return {
     name: sae
     for group, state in zip(trained, states, strict=True)
-    for stack, part in zip(group.stacks, group.split(state), strict=True)
+    for stack, part in zip(group.stacks, group.split(state, mesh), strict=True)
     for name, sae in folded(stack, part).items()
   }
 

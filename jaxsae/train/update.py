@@ -10,7 +10,7 @@ from flax import struct
 from jax.sharding import Mesh
 
 from jaxsae.lm import Site
-from jaxsae.sae import Ask, Seen
+from jaxsae.sae import Ask, Rows, Seen, sparse
 from jaxsae.train import optim
 from jaxsae.train.config import TrainConfig
 from jaxsae.train.group import Group
@@ -18,6 +18,7 @@ from jaxsae.train.state import StackState
 
 MOST_IDLE = 2**30  # where the count of idle tokens stops growing
 NEVER = 2**31 - 1  # a count that is never reached
+WIDE = 4096  # the least width at which few pairs were tried
 
 
 @struct.dataclass
@@ -88,9 +89,7 @@ def update_group(
   before = progress.state
   rows = group.rows(tokens.activations, tokens.mask, before, mesh)
   ask = group.keep(_ask(group, before, tokens.number), mesh)
-  grads, seen = jax.vmap(
-    group.architecture.gradients, in_axes=(0, group.axes, 0)
-  )(before.sae, rows, ask)
+  grads, seen = _gradients(mesh, group, before.sae, rows, ask)
   # Summed here; the optimiser works where the arrays are.
   grads, seen = group.keep((grads, seen), mesh)
   warm = optim.learning_rate(group.optim, config.updates, tokens.number)
@@ -118,6 +117,22 @@ def update_group(
   )
   progress = Progress(after, progress.fired + seen.fired)
   return group.keep(progress, mesh), update
+
+
+def _gradients(mesh: Mesh, group: Group, params, rows: Rows, ask: Ask):
+  """Of all latents, or, on one CPU and where it is quicker, of few pairs."""
+  architecture, width = group.architecture, group.stacks[0].width
+  alone = mesh.size == 1 and len(group.stacks) == 1
+  is_cpu = mesh.devices.flat[0].platform == "cpu"
+  if alone and is_cpu and width >= WIDE and sparse.supports(architecture):
+    budget = sparse.budget(width)
+    one = lambda each: sparse.gradients(
+      architecture, each[0], rows, each[1], budget
+    )
+    # Not vmap, which would take both ways for each.
+    return jax.lax.map(one, (params, ask))
+  of_all = jax.vmap(architecture.gradients, in_axes=(0, group.axes, 0))
+  return of_all(params, rows, ask)
 
 
 def _ask(group: Group, state: StackState, number: jax.Array) -> Ask:

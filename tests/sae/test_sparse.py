@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 
 from jaxsae.errors import UserError
-from jaxsae.sae import Kernel, Objective, Sae, gradients, sparse
-from jaxsae.sae import stack as stacks
+from jaxsae.sae import Ask, BatchTopK, JumpRelu, Kernel, Rows, Sae, sparse
 from jaxsae.sae.penalty import L0, BatchQuadratic, Frequency, Quadratic, Tanh
 from jaxsae.sae.sparse.pairs import find
 
 D, F = 16, 2048  # two chunks
 KERNEL = Kernel(0.05)
-OBJECTIVES = [
-  Objective(KERNEL, penalties)
+ARCHITECTURES = [
+  JumpRelu(kernel=KERNEL, penalties=penalties)
   for penalties in [
     (L0(),),
     (Quadratic(), Frequency(0.1)),
@@ -26,8 +25,12 @@ OBJECTIVES = [
   ]
 ]
 
-jitted = jax.jit(gradients, static_argnums=4)
-jitted_sparse = jax.jit(sparse.gradients, static_argnums=(4, 7))
+
+def told(sample, coefficient=0.01, target=20.0):
+  """What gradients are asked with, but for the autoencoder."""
+  _, x, mask, dead = sample
+  ask = Ask(jnp.float32(coefficient), jnp.float32(target), dead)
+  return Rows(x, x, mask), ask
 
 
 def samples(n, width=F, threshold=0.6, seed=0):
@@ -37,20 +40,24 @@ def samples(n, width=F, threshold=0.6, seed=0):
   """
   random = functools.partial(jax.random.normal, dtype=jnp.float32)
   keys = jax.random.split(jax.random.key(seed), 4)
-  stack = stacks.init(keys[0], 1, D, width, threshold)
-  sae = stacks.member(stack, 0).replace(
-    b_enc=0.05 * random(keys[1], (width,)),
-    b_dec=0.10 * random(keys[2], (D,)),
+  sae = (
+    JumpRelu(threshold=threshold)
+    .init(keys[0], D, D, width)
+    .replace(
+      b_enc=0.05 * random(keys[1], (width,)),
+      b_dec=0.10 * random(keys[2], (D,)),
+    )
   )
   x = random(keys[3], (n, D)) / np.sqrt(D)
   mask = (jnp.arange(n) % 7 != 3).astype(jnp.float32)
   return sae, x, mask, jnp.arange(width) % 5 == 0
 
 
-def both(sample, objective, budget):
+def both(sample, architecture, budget):
   """The results of the dense path, and from pairs."""
-  rest = objective, jnp.float32(0.01), jnp.float32(20.0)
-  return jitted(*sample, *rest), jitted_sparse(*sample, *rest, budget)
+  given = sample[0], *told(sample)
+  pairs = lambda *given: sparse.gradients(architecture, *given, budget)
+  return jax.jit(architecture.gradients)(*given), jax.jit(pairs)(*given)
 
 
 def assert_equal(dense, pairs):
@@ -65,24 +72,24 @@ def assert_equal(dense, pairs):
 
 
 @pytest.mark.parametrize("n", [1, 50, 96])
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_every_gradient_is_that_of_the_dense_path(n, objective):
-  dense, pairs = both(samples(n), objective, 300)
-  assert float(dense[2][0].in_window) > 0
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_gradient_is_that_of_the_dense_path(n, architecture):
+  dense, pairs = both(samples(n), architecture, 300)
+  assert np.any(dense[0].threshold)
   assert_equal(dense, pairs)
 
 
 @pytest.mark.parametrize("width", [1, 24, 1536])
 def test_widths_need_not_be_powers_of_two(width):
   sample = samples(40, width, threshold=0.2)
-  assert_equal(*both(sample, OBJECTIVES[1], width))
+  assert_equal(*both(sample, ARCHITECTURES[1], width))
 
 
 def test_with_more_pairs_than_the_budget_it_is_the_dense_path():
   """To the last bit, and not by chance: in the budget there is rounding."""
   differs = lambda a, b: bool(jnp.any(a != b))
   for budget, rounded in [(0, False), (5, False), (20, False), (300, True)]:
-    dense, pairs = both(samples(96), OBJECTIVES[1], budget)
+    dense, pairs = both(samples(96), ARCHITECTURES[1], budget)
     found = any(jax.tree.leaves(jax.tree.map(differs, dense, pairs)))
     assert found == rounded, budget
 
@@ -135,25 +142,24 @@ def test_where_chunks_begin():
 
 def test_no_token_that_counts():
   sae, x, mask, dead = samples(32)
-  assert_equal(*both((sae, x, 0 * mask, dead), OBJECTIVES[0], 10))
+  assert_equal(*both((sae, x, 0 * mask, dead), ARCHITECTURES[0], 10))
 
 
 def test_a_stack_is_trained_member_by_member():
   """Each of them from its pairs or not, as its own number of pairs is."""
   members = [samples(64, threshold=t, seed=s) for s, t in [(0, 0.6), (1, 0.1)]]
   stack = jax.tree.map(lambda *x: jnp.stack(x), *(m[0] for m in members))
-  _, x, mask, dead = members[0]
-  rest = OBJECTIVES[0], jnp.float32(0.01), jnp.float32(1.0)
+  given, architecture = told(members[0]), ARCHITECTURES[0]
 
   @jax.jit
   def of_stack(stack):
-    one = lambda sae: sparse.gradients(sae, x, mask, dead, *rest, 200)
+    one = lambda sae: sparse.gradients(architecture, sae, *given, 200)
     return jax.lax.map(one, stack)
 
   every = of_stack(stack)
   for i, (sae, *_) in enumerate(members):
     one = jax.tree.map(lambda a, i=i: a[i], every)
-    assert_equal(jitted(sae, x, mask, dead, *rest), one)
+    assert_equal(architecture.gradients(sae, *given), one)
 
 
 def test_pre_activations_never_exist_as_a_whole():
@@ -165,28 +171,30 @@ def test_pre_activations_never_exist_as_a_whole():
 
 
 @pytest.mark.parametrize(
-  "objective",
+  "architecture",
   [
-    Objective(KERNEL, (L0(), Tanh())),
-    Objective(Kernel(0.05, to_input=True), (L0(),)),
+    JumpRelu(kernel=KERNEL, penalties=(L0(), Tanh())),
+    JumpRelu(kernel=Kernel(0.05, to_input=True)),
+    JumpRelu(prefixes=(0.5,)),
+    BatchTopK(),
   ],
 )
-def test_objectives_with_gradients_elsewhere_are_refused(objective):
-  assert not sparse.supports(objective)
+def test_those_with_gradients_elsewhere_are_refused(architecture):
+  assert not sparse.supports(architecture)
   with pytest.raises(UserError, match="not active"):
-    both(samples(32), objective, 300)
+    both(samples(32), architecture, 300)
 
 
 def test_what_has_no_pair_has_no_gradient_but_to_wake():
   """With β₁ = 0 such a latent stays where it is."""
   sae, x, mask, dead = samples(64)
   sae = sae.replace(threshold=sae.threshold.at[:100].set(9.0))
-  _, (grads, pull, (_, fired)) = both((sae, x, mask, dead), OBJECTIVES[0], 300)
+  _, (grads, seen) = both((sae, x, mask, dead), ARCHITECTURES[0], 300)
   quiet = grads.replace(
     w_enc=grads.w_enc[:, :100].T, w_dec=grads.w_dec[:100], b_dec=jnp.zeros(())
   )
   assert isinstance(quiet, Sae)
   for rows in (quiet.w_enc, quiet.w_dec, quiet.b_enc[:100]):
     assert not rows.any()
-  assert not fired[:100].any() and not pull[:100].any()
+  assert not seen.fired[:100].any()
   np.testing.assert_array_equal(grads.threshold[:100] != 0, dead[:100])

@@ -1,4 +1,4 @@
-"""The gradient of `loss`, a chunk of latents at a time.
+"""The gradient of JumpReLU's loss, a chunk of latents at a time.
 
 Shapes: N tokens, D site width, F latents, C latents of a chunk, K pairs of a
 tile.
@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxsae.errors import UserError
-from jaxsae.sae.loss import WAKE, Objective, Sums
-from jaxsae.sae.loss import gradients as dense
+from jaxsae.sae.architectures import Ask, JumpRelu, Rows, Seen
+from jaxsae.sae.architectures.jumprelu import WAKE
 from jaxsae.sae.model import Sae
 from jaxsae.sae.sparse import part as parts
 from jaxsae.sae.sparse.pairs import WORD, Pairs, find, tiles
@@ -17,39 +17,35 @@ from jaxsae.sae.sparse.reading import Reading, read, supports
 
 
 def gradients(
-  sae: Sae,
-  x: jax.Array,
-  mask: jax.Array,
-  dead: jax.Array,
-  objective: Objective,
-  coefficient: jax.Array,
-  target: jax.Array,
-  budget: int,
-) -> tuple[Sae, jax.Array, tuple[Sums, jax.Array]]:
-  """What `jaxsae.sae.gradients` returns, from active and in-window pairs.
+  architecture: JumpRelu, params: Sae, rows: Rows, ask: Ask, budget: int
+) -> tuple[Sae, Seen]:
+  """What `architecture.gradients` returns, from active and in-window pairs.
 
   Args:
-    sae, x, mask, dead, objective, coefficient, target: as there.
+    architecture: one that `supports` knows.
+    params: one autoencoder.
+    rows: the tokens of the update.
+    ask: what is asked of it.
     budget: pairs a token, in the mean, up to which this is tried; with more,
-      the result is that of `jaxsae.sae.gradients` itself.
+      the result is that of `architecture.gradients` itself.
 
   Raises:
-    UserError: if gradients under the objective are not of pairs alone.
+    UserError: if the architecture's gradients are not of pairs alone.
   """
-  if not supports(objective):
+  if not supports(architecture):
     raise UserError(
-      f"the objective {objective} has gradients at latents that are not active;"
-      " train it from all latents"
+      f"{architecture} has gradients at latents that are not active; train it"
+      " from all latents"
     )
-  rest = objective, coefficient, target
-  pairs, reading = look(sae, x, mask, *rest, budget * len(x))
+  room = budget * len(rows.mask)
+  pairs, reading = look(architecture, params, rows, ask, room)
 
   def from_all():
-    return dense(sae, x, mask, dead, *rest)
+    return architecture.gradients(params, rows, ask)
 
   def from_pairs():
-    grads, pull = _collect(sae, pairs, reading, dead, objective.kernel)
-    return grads, pull, (reading.sums, reading.fired)
+    grads = _collect(params, pairs, reading, ask.dead, architecture.kernel)
+    return grads, reading.seen
 
   return jax.lax.cond(pairs.overflow, from_all, from_pairs)
 
@@ -66,19 +62,14 @@ def budget(width: int) -> int:
 
 
 def look(
-  sae: Sae,
-  x: jax.Array,
-  mask: jax.Array,
-  objective: Objective,
-  coefficient: jax.Array,
-  target: jax.Array,
-  room: int,
+  architecture: JumpRelu, params: Sae, rows: Rows, ask: Ask, room: int
 ) -> tuple[Pairs, Reading]:
   """The forward pass, with room for so many pairs; void if they overflow."""
-  x, mask = _whole_words(x, mask)
-  centred = x - sae.b_dec[None, :]
-  pairs = find(sae, centred, mask != 0, objective.kernel.bandwidth, room)
-  return pairs, read(sae, x, mask, objective, coefficient, target, pairs)
+  x, mask = _whole_words(rows.x, rows.mask)
+  centred = x - params.b_dec[None, :]
+  width = architecture.kernel.bandwidth
+  pairs = find(params, centred, mask != 0, width, room)
+  return pairs, read(architecture, params, x, mask, ask, pairs)
 
 
 def _whole_words(x, mask):
@@ -88,30 +79,25 @@ def _whole_words(x, mask):
 
 
 def _collect(sae, pairs, reading, dead, kernel):
-  """The gradient of all latents, and the penalties' part in that of θ."""
+  """The gradient of all latents."""
   size = parts.chunk(sae.width)
 
   def step(index, carry):
-    grads, pull, b_dec = carry
+    grads, b_dec = carry
     at = index * size
     part = parts.cut(sae, at, size)
-    new, now = _of_chunk(part, index, pairs, reading, kernel)
-    pull = jax.lax.dynamic_update_slice_in_dim(pull, now, at, 0)
-    return parts.put(grads, new, at), pull, b_dec + new.b_dec
+    new = _of_chunk(part, index, pairs, reading, kernel)
+    return parts.put(grads, new, at), b_dec + new.b_dec
 
-  begin = (
-    jax.tree.map(jnp.zeros_like, sae),
-    jnp.zeros(sae.width),
-    jnp.sum(reading.error, axis=0),
-  )
+  begin = jax.tree.map(jnp.zeros_like, sae), jnp.sum(reading.error, axis=0)
   chunks = sae.width // size
-  grads, pull, b_dec = jax.lax.fori_loop(0, chunks, step, begin)
+  grads, b_dec = jax.lax.fori_loop(0, chunks, step, begin)
   threshold = grads.threshold + jnp.where(dead, WAKE, 0.0)
-  return grads.replace(b_dec=b_dec, threshold=threshold), pull
+  return grads.replace(b_dec=b_dec, threshold=threshold)
 
 
 def _of_chunk(part, index, pairs, reading, kernel):
-  """The gradient of the latents of a chunk, and the penalties' part in θ's.
+  """The gradient of the latents of a chunk.
 
   Of b_dec, only what comes through these encoders.
   """
@@ -145,11 +131,10 @@ def _of_chunk(part, index, pairs, reading, kernel):
   )
   pull = -cost / kernel.bandwidth
   pushed = -part.threshold / kernel.bandwidth * slope
-  grads = part.replace(
+  return part.replace(
     w_enc=w_enc.T,
     b_enc=b_enc,
     w_dec=w_dec,
     b_dec=-part.w_enc @ b_enc,
     threshold=pushed + pull,
   )
-  return grads, pull

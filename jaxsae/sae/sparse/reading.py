@@ -3,13 +3,11 @@
 Shapes: N tokens, D site width, F latents.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxsae.sae.loss import Objective, Sums
+from jaxsae.sae.architectures import Architecture, Ask, JumpRelu, Seen
 from jaxsae.sae.model import Sae
 from jaxsae.sae.penalty import L0, BatchQuadratic, Frequency, Quadratic
 from jaxsae.sae.sparse.pairs import Pairs, tiles
@@ -28,8 +26,7 @@ class Reading:
     l0: ∂loss/∂(L0 of each token), [N].
     mask: [N], over the number of tokens that count.
     frequency: ∂loss/∂(frequency of each latent), [F].
-    sums: as `loss` has them.
-    fired: how often each latent fired, [F].
+    seen: as `Architecture.loss` has it.
   """
 
   x: jax.Array
@@ -37,40 +34,40 @@ class Reading:
   l0: jax.Array
   mask: jax.Array
   frequency: jax.Array
-  sums: Sums
-  fired: jax.Array
+  seen: Seen
 
 
-def supports(objective: Objective) -> bool:
+def supports(architecture: Architecture) -> bool:
   """Whether its gradients are of active and in-window pairs alone."""
-  counted = all(isinstance(p, PENALTIES) for p in objective.penalties)
-  return counted and not objective.kernel.to_input
+  if not isinstance(architecture, JumpRelu):
+    return False
+  counted = all(isinstance(p, PENALTIES) for p in architecture.penalties)
+  nested = architecture.prefixes or architecture.transcodes
+  return counted and not nested and not architecture.kernel.to_input
 
 
 def read(
+  architecture: JumpRelu,
   sae: Sae,
   x: jax.Array,
   mask: jax.Array,
-  objective: Objective,
-  coefficient: jax.Array,
-  target: jax.Array,
+  ask: Ask,
   pairs: Pairs,
 ) -> Reading:
-  """Decodes the pairs; arguments as of `loss`, and of `find`."""
+  """Decodes the pairs; arguments as of `Architecture.loss`, and of `find`."""
   b_dec = sae.b_dec[None, :]
-  decoded, l0, inside, fired = _sum(sae, mask, objective.kernel, pairs)
+  decoded, l0, fired = _sum(sae, mask, pairs)
   error = decoded + b_dec - x
   tokens = jnp.sum(mask)
   share = mask / jnp.maximum(tokens, 1)
   squared = jnp.sum(jnp.square(error), axis=-1)
   seen = _Counted(l0, fired / jnp.maximum(tokens, 1), share)
-  paid, of = _pay(objective, seen, coefficient, target)
-  sums = Sums(
+  paid, of = _pay(architecture, seen, ask)
+  seen = Seen(
     tokens=tokens,
     loss=tokens * (jnp.sum(share * squared) + paid),
     squared_error=jnp.sum(mask * squared),
-    l0=jnp.sum(mask * l0),
-    in_window=inside / sae.width,
+    fired=fired,
   )
   return Reading(
     x=x - b_dec,
@@ -78,29 +75,26 @@ def read(
     l0=of.l0,
     mask=share,
     frequency=of.frequency,
-    sums=sums,
-    fired=fired,
+    seen=seen,
   )
 
 
-def _sum(sae, mask, kernel, pairs):
-  """Σ z · direction and Σ active of each token; in-window; of each latent."""
+def _sum(sae, mask, pairs):
+  """Σ z · direction and Σ active of each token; Σ active of each latent."""
 
   def add(sums, latent, token, pre, counts):
-    decoded, l0, inside, fired = sums
+    decoded, l0, fired = sums
     theta = sae.threshold[latent]
     on = (counts & (pre > theta)).astype(pre.dtype)
-    near = counts & (jnp.abs(pre - theta) < kernel.bandwidth / 2)
     row = (on * pre)[:, None] * sae.w_dec[latent]
     return (
       decoded.at[token].add(row),
       l0.at[token].add(on),
-      inside + jnp.sum(jnp.where(near, mask[token], 0.0)),
       fired.at[latent].add(on * mask[token]),
     )
 
   n, (width, d) = len(mask), sae.w_dec.shape
-  zeros = jnp.zeros((n, d)), jnp.zeros(n), jnp.zeros(()), jnp.zeros(width)
+  zeros = jnp.zeros((n, d)), jnp.zeros(n), jnp.zeros(width)
   # After an overflow nobody looks, so there is nothing to do.
   end = jnp.where(pairs.overflow, 0, pairs.count)
   return tiles(pairs, 0, end, add, zeros)
@@ -118,11 +112,13 @@ class _Counted:
     return jnp.sum(self.share * x)
 
 
-def _pay(objective, seen, coefficient, target):
+def _pay(architecture, seen, ask):
   """What penalties sum to, and its derivatives, as a _Counted too."""
 
   def paid(seen):
-    each = [p(seen, coefficient, target) for p in objective.penalties]
-    return functools.reduce(jnp.add, each, jnp.zeros(()))
+    each = [
+      p(seen, ask.coefficient, ask.target) for p in architecture.penalties
+    ]
+    return sum(each, jnp.zeros(()))
 
   return jax.value_and_grad(paid)(seen)

@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.synthetic import features as known
-from experiments.synthetic.recovery import Recovery
+from experiments.comparison import features as known
+from experiments.comparison.recovery import Recovery
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("sae_lens")  # so that its warnings are not errors
-trainers = pytest.importorskip("experiments.synthetic.trainers")
-compare = pytest.importorskip("experiments.synthetic.compare")
+trainers = pytest.importorskip("experiments.comparison.trainers")
+synthetic = pytest.importorskip("experiments.comparison.synthetic")
 
 SETTINGS = known.Settings(features=48, width=24, roots=2, depth=1, rank=2)
-TOY = compare.Comparison(
+TOY = synthetic.Comparison(
   settings=SETTINGS,
   width=40,
   updates=20,
@@ -29,7 +29,7 @@ TOY = compare.Comparison(
   decays=(0.99,),
   held_out=2,
 )
-SIDES = list(compare.SIDES.values())
+SIDES = list(synthetic.SIDES.values())
 
 
 @pytest.fixture(scope="module")
@@ -41,33 +41,33 @@ def features():
 def trial(features):
   """Long enough to learn something."""
   longer = dataclasses.replace(TOY, updates=300)
-  x = compare.samples(longer, features, 1)
+  x = synthetic.samples(longer, features, 1)
   return trainers.Trial(x, 40, (3.0, 5.0), 1e-2, pull=0.03, decay=0.99, seed=1)
 
 
 def test_the_page_has_every_side_target_and_grid_point(monkeypatch, tmp_path):
   out = tmp_path / "page.md"
-  monkeypatch.setattr(compare, "Comparison", lambda: TOY)
-  monkeypatch.setattr("sys.argv", ["compare", f"--out={out}"])
-  compare.main()
+  monkeypatch.setattr(synthetic, "Comparison", lambda: TOY)
+  monkeypatch.setattr("sys.argv", ["synthetic", f"--out={out}"])
+  synthetic.main()
   lines = out.read_text(encoding="utf-8").splitlines()
   rows = [line.split(" | ") for line in lines if line.startswith("| ")]
   results = [row[:2] for row in rows[1:5]]
   assert results == [
-    [f"| {target}", name] for target in (3, 5) for name in compare.SIDES
+    [f"| {target}", name] for target in (3, 5) for name in synthetic.SIDES
   ]
-  assert all(len(row) == 2 + len(compare.COLUMNS) for row in rows[:5])
+  assert all(len(row) == 2 + len(synthetic.COLUMNS) for row in rows[:5])
   assert all(re.search(r"\d ± \d", cell) for r in rows[1:5] for cell in r[2:])
   assert len(rows[6:]) == 4
   chosen = [row[0] for row in rows[6:] if "chosen" in row[-1]]
-  assert chosen == [f"| {name}" for name in compare.SIDES]
+  assert chosen == [f"| {name}" for name in synthetic.SIDES]
 
 
 @pytest.mark.parametrize("train", SIDES)
 def test_a_side_learns_and_comes_nearer_to_its_targets(features, trial, train):
-  few, many = compare.judge(TOY, features, train(trial))
+  few, many = synthetic.judge(TOY, features, train(trial))
   start = dataclasses.replace(trial, x=trial.x[:20])
-  before, _ = compare.judge(TOY, features, train(start))
+  before, _ = synthetic.judge(TOY, features, train(start))
   assert few.l0 < many.l0
   assert abs(few.l0 - 3) < abs(before.l0 - 3)
   assert few.mcc > before.mcc and few.fvu < before.fvu
@@ -125,13 +125,13 @@ def test_held_out_samples_and_those_of_seeds_are_all_different(features):
     return {row.tobytes() for row in np.concatenate(active)}
 
   numpy = lambda batch: tuple(map(np.asarray, batch))
-  streams = [rows(compare.draws(TOY, features, s, 4)) for s in range(3)]
-  held = rows(compare.held_out(TOY, features))
+  streams = [rows(synthetic.draws(TOY, features, s, 4)) for s in range(3)]
+  held = rows(synthetic.held_out(TOY, features))
   assert held <= streams[0] and len(held) > 50
   assert not (streams[0] & streams[1] or streams[1] & streams[2])
   np.testing.assert_array_equal(
-    compare.samples(TOY, features, 0)[0],
-    next(compare.draws(TOY, features, 1, 1))[0],
+    synthetic.samples(TOY, features, 0)[0],
+    next(synthetic.draws(TOY, features, 1, 1))[0],
   )
 
 
@@ -146,14 +146,14 @@ def test_held_out_samples_and_those_of_seeds_are_all_different(features):
 def test_the_rule_of_choice(l0s_and_mccs, chosen):
   blank = Recovery(*np.zeros(len(dataclasses.fields(Recovery))))
   points = tuple(
-    compare.Point(1e-3, 0.1, 0.99, dataclasses.replace(blank, l0=l0, mcc=mcc))
+    synthetic.Point(1e-3, 0.1, 0.99, dataclasses.replace(blank, l0=l0, mcc=mcc))
     for l0, mcc in l0s_and_mccs
   )
-  assert compare.choose(points, 10.0) is points[chosen]
+  assert synthetic.choose(points, 10.0) is points[chosen]
 
 
 def test_the_defaults_can_be_made():
-  comparison = compare.Comparison()
+  comparison = synthetic.Comparison()
   assert comparison.tuning_seed not in comparison.seeds
   make = lambda key: known.make(key, comparison.settings)
   shapes = jax.eval_shape(make, jax.random.key(0))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.synthetic import recovery
+from experiments.comparison import recovery
 from jaxsae.sae import Sae
 
 G = 8

@@ -1,7 +1,7 @@
 """Known features found again: our JumpReLU beside SAELens', in one run.
 
   pip install "jaxsae[test]"
-  python -m experiments.synthetic.compare --out=docs/synthetic.md
+  python -m experiments.comparison.synthetic --out=docs/synthetic.md
 
 Both learn from the same samples in the same order, at the same width and to the
 same L0; `trainers.py` says what else they share. Learning rate, λ and the decay
@@ -23,10 +23,10 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from experiments.synthetic import features as known
-from experiments.synthetic.features import Features
-from experiments.synthetic.recovery import Recovery, measure
-from experiments.synthetic.trainers import Trial, train_ours, train_saelens
+from experiments.comparison import features as known
+from experiments.comparison.features import Features
+from experiments.comparison.recovery import Recovery, measure
+from experiments.comparison.trainers import Trial, train_ours, train_saelens
 from jaxsae.files import whole_file
 
 CLOSE = 0.05  # share of its target that an L0 may be off when tuning
@@ -179,7 +179,7 @@ JumpReLU and SAELens' learn {c.width:,} latents from the same
 {c.held_out * c.batch:,} others. Mean ± standard deviation of
 {len(c.seeds)} seeds.
 
-    python -m experiments.synthetic.compare --out=docs/synthetic.md
+    python -m experiments.comparison.synthetic --out=docs/synthetic.md
 
 Made in {minutes:.0f} minutes on {time.strftime("%Y-%m-%d")}, with
 jax {version("jax")}, sae-lens {version("sae-lens")}, torch {version("torch")}.
@@ -187,7 +187,7 @@ jax {version("jax")}, sae-lens {version("sae-lens")}, torch {version("torch")}.
 *MCC* is the mean |cos| of latents and features paired one to one; *unique* how
 many features are some latent's nearest, over the latents; *precision*, *recall*
 and *F1* hold when a latent is active against when its nearest feature fires;
-*shrinkage* is ‖x̂‖/‖x‖. `experiments/synthetic/recovery.py` defines them.
+*shrinkage* is ‖x̂‖/‖x‖. `experiments/comparison/recovery.py` defines them.
 """
 
 

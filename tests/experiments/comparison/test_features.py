@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.synthetic import features as known
+from experiments.comparison import features as known
 from jaxsae.errors import UserError
 
 SMALL = known.Settings(features=64, width=16, roots=2, depth=2, rank=4)

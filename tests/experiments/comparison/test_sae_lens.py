@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.synthetic import features as known
-from experiments.synthetic import recovery
+from experiments.comparison import features as known
+from experiments.comparison import recovery
 from jaxsae.sae import Sae
 
 torch = pytest.importorskip("torch")
