@@ -161,10 +161,11 @@ def title(c: Comparison) -> str:
 
 {c.width:,} latents on {c.site} of {c.lm}, from the same
 {c.updates * c.batch:,} tokens in the same order, {len(c.seeds)} seeds, judged
-on the same held-out text. For both sides the learning rate is {c.rate:g}, the
-decay of Adam's second moment {c.decay:g}, and λ {c.pull:g} where JumpReLU's L0 is
-pulled to its target (quadratic). Mean ± standard deviation over seeds. jax {version("jax")},
-sae-lens {version("sae-lens")}, torch {version("torch")}.
+on the same held-out text. Both sides have a learning rate of {c.rate:g}, a
+decay of Adam's second moment of {c.decay:g}, and, where JumpReLU's L0 is pulled
+to its target (quadratic), a λ of {c.pull:g}. Mean ± standard deviation over
+seeds. jax {version("jax")}, sae-lens {version("sae-lens")}, torch
+{version("torch")}.
 
     python -m experiments.comparison.language --out=docs/quality.md
 """

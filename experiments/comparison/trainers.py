@@ -25,6 +25,7 @@ from sae_lens.training.sae_trainer import SAETrainer
 
 from jaxsae.data import DataConfig
 from jaxsae.lm import Site
+from jaxsae.mesh import MeshConfig
 from jaxsae.sae import Sae
 from jaxsae.train import BucketConfig, OptimConfig, SweepConfig, TrainConfig
 from jaxsae.train.arrays import train_on
@@ -113,6 +114,7 @@ def our_config(trial: Trial, **recipe) -> TrainConfig:
     data=DataConfig(context=batch),
     sae=SweepConfig(**(defaults | recipe)),
     bucket=BucketConfig(microbatches=1, rows=1, update_tokens=batch),
+    mesh=MeshConfig(1, 1),
   )
 
 
