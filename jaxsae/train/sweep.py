@@ -169,16 +169,24 @@ class SweepConfig:
     if self.architecture == "jumprelu":
       by = f"penalty={self.penalty}"
     if self.target_l0 and not needs:
-      targets = ",".join(f"{target:g}" for target in self.target_l0)
+      way = ""
+      if self.architecture == "jumprelu":
+        way = (
+          " --sae.penalty=quadratic (or batch_quadratic) to pull L0 there, or"
+        )
       raise UserError(
-        f"target_l0={targets} is not looked at by {by}; add"
-        " --sae.penalty=quadratic (or batch_quadratic) to pull L0 there, or"
+        f"target_l0={_list(self.target_l0)} is not looked at by {by}; add{way}"
         " --sae.target_l0= to let λ decide."
       )
     if needs and not self.target_l0:
       raise UserError(
         f"{by} pulls L0 to targets and there are none; add e.g."
         " --sae.target_l0=32,64."
+      )
+    if self.architecture == "topk" and any(t % 1 for t in self.target_l0):
+      raise UserError(
+        f"target_l0={_list(self.target_l0)}: topk counts"
+        " latents, so give whole numbers."
       )
     if not self.sparsity_coefficient:
       raise UserError("sparsity_coefficient is empty; give at least one λ.")
@@ -198,9 +206,16 @@ class SweepConfig:
     ascend = all(a < b for a, b in itertools.pairwise((0, *self.prefixes, 1)))
     if not ascend:
       raise UserError(
-        f"prefixes={','.join(f'{p:g}' for p in self.prefixes)} do not ascend"
+        f"prefixes={_list(self.prefixes)} do not ascend"
         " between 0 and 1; give shares of the width, as in 0.0625,0.25."
       )
+    for width in self.widths:
+      ends = [round(p * width) for p in self.prefixes]
+      if len({0, *ends, width}) < len(ends) + 2:
+        raise UserError(
+          f"widths={width} is too small for prefixes={_list(self.prefixes)},"
+          " of which each needs latents of its own; make it larger."
+        )
 
   @property
   def members(self) -> tuple[Member, ...]:
@@ -234,6 +249,10 @@ class SweepConfig:
     return tuple(
       Stack(self, site, width) for site in self.sites for width in self.widths
     )
+
+
+def _list(values: Iterable[float]) -> str:
+  return ",".join(f"{value:g}" for value in values)
 
 
 def _check_one_of(sweep: SweepConfig, name: str, known: Iterable[str]) -> None:
