@@ -39,12 +39,12 @@ class Comparison:
 
   settings: known.Settings = known.Settings(features=1024, width=128, roots=8)
   width: int = 1024  # latents
-  updates: int = 1024
+  updates: int = 768
   batch: int = 1024  # samples of an update
-  targets: tuple[float, ...] = (4, 6, 8)
+  targets: tuple[float, ...] = (4, 8)
   seeds: tuple[int, ...] = (1, 2, 3)  # of samples and initial weights
   tuning_seed: int = 0
-  rates: tuple[float, ...] = (3e-3, 6e-3)
+  rates: tuple[float, ...] = (3e-3,)
   pulls: tuple[float, ...] = (3e-3,)  # λ where ‖x‖² is 1
   decays: tuple[float, ...] = (0.99, 0.999)
   held_out: int = 64  # batches to judge by
