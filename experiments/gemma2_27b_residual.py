@@ -18,7 +18,7 @@ config = train.TrainConfig(
   lm="gemma2-27b-pt",
   tokens=1_000_000_000,
   data=DataConfig(source="", context=1024),
-  sae=train.gemma_scope_sweep(
+  sae=train.presets.gemma_scope_to(
     sites=(Site("resid", 22),), widths=(131_072,), target_l0=(30, 80, 150)
   ),
   fsdp=True,

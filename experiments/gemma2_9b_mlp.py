@@ -18,7 +18,7 @@ config = train.TrainConfig(
   lm="gemma2-9b-pt",
   tokens=500_000_000,
   data=DataConfig(source="", context=1024),
-  sae=train.gemma_scope_sweep(
+  sae=train.presets.gemma_scope_to(
     sites=(Site("mlp", 20),), widths=(16_384,), target_l0=(20, 40, 80, 160)
   ),
 )

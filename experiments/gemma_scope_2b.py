@@ -10,7 +10,9 @@ Layers, sites, widths and tokens are those of the paper's table 1 (arXiv
 in for them, across the range of the L0 released for layer 12. Which
 autoencoders share a run, and why: jaxsae/train/grid.py.
 
-Without the transcoders and the autoencoders of the embedding.
+Without the autoencoders of the embedding. Transcoders read the MLP's input
+after its norm and gain, as Gemma Scope 2's do; of the released ones one target
+of L0 a layer stands for what is not published.
 
 Not yet run at full size.
 """
@@ -55,6 +57,14 @@ grid = train.Grid(
       widths=(2**20,),
       target_l0=(20, 30, 50, 75, 110, 200),
       tokens=16_000_000_000,
+    ),
+    train.Row(
+      name="transcoders",
+      where=("transcoder",),
+      layers=range(26),
+      widths=(2**14,),
+      target_l0=(50,),
+      tokens=4_000_000_000,
     ),
   ),
 )

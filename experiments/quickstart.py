@@ -38,11 +38,11 @@ config = train.TrainConfig(
     bandwidth=0.01,
     initial_threshold=0.1,
     wake_after=32_768,
-  ),
-  # A thousandth of Gemma Scope's tokens: faster rates, shorter warm-ups, and
-  # a second moment that forgets the first updates sooner.
-  optim=train.OptimConfig(
-    lr=2e-3, lr_warmup=50, lr_decay=0.2, sparsity_warmup=200, b2=0.99
+    # A thousandth of Gemma Scope's tokens: faster rates, shorter warm-ups, and
+    # a second moment that forgets the first updates sooner.
+    optim=train.OptimConfig(
+      lr=2e-3, lr_warmup=50, lr_decay=0.2, sparsity_warmup=200, b2=0.99
+    ),
   ),
   bucket=train.BucketConfig(microbatches=4, rows=32, update_tokens=1024),
   eval=train.EvalConfig(batches=12, loss_batches=4),

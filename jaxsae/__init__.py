@@ -7,4 +7,5 @@ from jaxsae.lm import capture as capture
 from jaxsae.lm import edit as edit
 from jaxsae.lm import generate as generate
 from jaxsae.lm import load_lm as load_lm
+from jaxsae.lm import splice as splice
 from jaxsae.sae import Sae as Sae

@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a person can mend, and its exit."""
+"""What a person is told in words and not by a traceback, and how it ends."""
 
 import contextlib
 import errno
@@ -16,18 +16,29 @@ class UserError(ValueError):
   """
 
 
+class RunError(RuntimeError):
+  """A run that can not go on, though nothing that was asked for is wrong.
+
+  Its text says what happened and how to go on. Entry points print it without
+  a traceback and exit with status 1, as after any failure.
+  """
+
+
 @contextlib.contextmanager
 def exit_on_user_error():
   """Around an entry point: a `UserError` is one line on stderr, and exit 2.
 
   Works as `with exit_on_user_error():` and as `@exit_on_user_error()`. A disk
-  that is full or may not be written ends the same way, and Ctrl-C with status
-  130, as in a shell; every other exception is a bug and keeps its traceback.
+  that is full or may not be written ends the same way, a `RunError` with
+  status 1, and Ctrl-C with 130, as in a shell; every other exception is a bug
+  and keeps its traceback.
   """
   try:
     yield
   except UserError as error:
     _exit(str(error))
+  except RunError as error:
+    _exit(str(error), status=1)
   except KeyboardInterrupt:
     print("\ninterrupted; the same command goes on", file=sys.stderr)
     sys.exit(130)
@@ -38,6 +49,6 @@ def exit_on_user_error():
     _exit(f"{place}{error.strerror}; free it or choose another directory")
 
 
-def _exit(sentence: str) -> None:
+def _exit(sentence: str, status: int = 2) -> None:
   print(f"error: {sentence}", file=sys.stderr)
-  sys.exit(2)
+  sys.exit(status)

@@ -1,10 +1,18 @@
 """The one mesh that language model and autoencoders share."""
 
 import dataclasses
+import math
+from collections.abc import Sequence
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+  AbstractMesh,
+  AxisType,
+  Mesh,
+  NamedSharding,
+  PartitionSpec,
+)
 
 from jaxsae.errors import UserError
 
@@ -49,6 +57,25 @@ def make(config: MeshConfig) -> Mesh:
 def shard(mesh: Mesh, *spec: str | None) -> NamedSharding:
   """`shard(mesh, "data", None)`: the sharding of one array."""
   return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+def over(mesh: Mesh | AbstractMesh, axes: Sequence[str]) -> int:
+  """Among how many devices something is that axes of the mesh spread."""
+  return math.prod(mesh.shape[axis] for axis in axes)
+
+
+def keep(tree, mesh: Mesh, axis: str):
+  """Arrays [N, …] held to where N is spread over the mesh axis; scalars too.
+
+  Left to itself the compiler may spread them otherwise, to suit what comes
+  before or after, and move them for it.
+  """
+
+  def hold(x):
+    layout = shard(mesh, *([axis] if x.ndim else []))
+    return jax.lax.with_sharding_constraint(x, layout)
+
+  return jax.tree.map(hold, tree)
 
 
 def check_divides(what: str, size: int, mesh: Mesh, axis: str) -> None:

@@ -91,9 +91,9 @@ def test_text_that_is_none(quickstart, tmp_path, content, says):
 def test_another_configuration_names_what_differs(quickstart, tmp_path):
   assert quickstart()[0] == 0
   before = snapshot(tmp_path / "run")
-  status, err = quickstart("--optim.lr=0.5", "--sae.target_l0=5")
+  status, err = quickstart("--sae.optim.lr=0.5", "--sae.target_l0=5")
   assert status == 2
-  assert "optim.lr was 0.002 and is 0.5" in err
+  assert "sae.optim.lr was 0.002 and is 0.5" in err
   assert "sae.target_l0 was 12,24,48 and is 5" in err
   assert snapshot(tmp_path / "run") == before
 

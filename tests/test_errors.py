@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from jaxsae.errors import UserError, exit_on_user_error
+from jaxsae.errors import RunError, UserError, exit_on_user_error
 
 
 def raises(error):
@@ -18,6 +18,13 @@ def test_a_user_error_is_one_line_and_status_2(capsys):
   captured = capsys.readouterr()
   assert captured.err == "error: width=7 is odd; give 8\n"
   assert captured.out == ""
+
+
+def test_a_run_that_can_not_go_on_is_status_1(capsys):
+  with pytest.raises(SystemExit) as stop, exit_on_user_error():
+    raises(RunError("step 3 broke"))
+  assert stop.value.code == 1
+  assert capsys.readouterr().err == "error: step 3 broke\n"
 
 
 def test_it_decorates_a_main_and_keeps_its_value():

@@ -1,52 +1,50 @@
 """Our forward pass beside the official library's, in one run.
 
   pip install "jaxsae[gemma]"
-  python experiments/benchmarks/forward_vs_official.py
+  python -m experiments.benchmarks.forward_vs_official
 
 Both get the same parameters, four layers of Gemma 2 at a width that a laptop
 can run. Time is the median of turns taken one after the other; memory is what
-the compiler sets aside for temporaries. On two busy CPU cores, 2026-11-21,
-jax 0.10.0, gemma 3.3.0:
-
-|  B x T | ours ms | official ms | ratio | ours MiB | official MiB |
-|---|---|---|---|---|---|
-| 8 x 128 | 103 | 106 | 0.97 | 59 | 59 |
-| 4 x 512 | 223 | 365 | 0.61 | 85 | 105 |
-| 2 x 1024 | 274 | 728 | 0.38 | 112 | 169 |
-| 1 x 2048 | 410 | 1330 | 0.31 | 184 | 297 |
+the compiler sets aside for temporaries.
 """
 
+import functools
 import statistics
-import time
 
 import jax
 from gemma import gm
 from gemma.gm.nn import config as official_config
 
+from experiments.benchmarks import table, turns
 from jaxsae.lm import GemmaConfig, Lm, init_params
 
-TURNS = 9
 LAYERS = 4
 SHAPES = [(8, 128), (4, 512), (2, 1024), (1, 2048)]
 
 
 def main():
-  print("|  B x T | ours ms | official ms | ratio | ours MiB | official MiB |")
-  print("|---|---|---|---|---|---|")
+  table.head(
+    *("B x T", "ours ms", "official ms", "ratio", "ours MiB", "official MiB")
+  )
   params = jax.jit(init_params, static_argnums=0)(CONFIG, jax.random.key(0))
   for shape in SHAPES:
-    tokens = jax.random.randint(jax.random.key(1), shape, 0, CONFIG.vocab_size)
-    both = [f.lower(params, tokens).compile() for f in (ours, official)]
-    mine, theirs = take_turns(both, params, tokens)
-    ratio = statistics.median(m / t for m, t in zip(mine, theirs, strict=True))
-    memory = [c.memory_analysis().temp_size_in_bytes / 2**20 for c in both]
-    print(
-      f"| {shape[0]} x {shape[1]}"
-      f" | {1e3 * statistics.median(mine):.0f}"
-      f" | {1e3 * statistics.median(theirs):.0f}"
-      f" | {ratio:.2f} | {memory[0]:.0f} | {memory[1]:.0f} |",
-      flush=True,
-    )
+    measure(params, shape)
+
+
+def measure(params, shape):
+  """The table's line for one shape."""
+  tokens = jax.random.randint(jax.random.key(1), shape, 0, CONFIG.vocab_size)
+  both = [f.lower(params, tokens).compile() for f in (ours, official)]
+  run = lambda compiled: jax.block_until_ready(compiled(params, tokens))
+  mine, theirs = turns.take(functools.partial(run, c) for c in both)
+  memory = [c.memory_analysis().temp_size_in_bytes / 2**20 for c in both]
+  table.row(
+    f"{shape[0]} x {shape[1]}",
+    f"{1e3 * statistics.median(mine):.0f}",
+    f"{1e3 * statistics.median(theirs):.0f}",
+    f"{turns.ratio(mine, theirs):.2f}",
+    *(f"{m:.0f}" for m in memory),
+  )
 
 
 CONFIG = GemmaConfig(
@@ -95,19 +93,6 @@ def official_model():
 
 
 OFFICIAL = official_model()
-
-
-def take_turns(functions, *arguments):
-  """Seconds of each turn of each function, warmed up, one after the other."""
-  for function in functions:
-    jax.block_until_ready(function(*arguments))
-  times = [[] for _ in functions]
-  for _ in range(TURNS):
-    for function, seconds in zip(functions, times, strict=True):
-      start = time.perf_counter()
-      jax.block_until_ready(function(*arguments))
-      seconds.append(time.perf_counter() - start)
-  return times
 
 
 if __name__ == "__main__":

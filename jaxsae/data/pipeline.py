@@ -63,7 +63,8 @@ class Batches(Iterator):
     # Grain's shuffle takes another order for each pass of the repeat. Only
     # indices are batched here, so the rows of other processes cost nothing.
     order = grain.MapDataset.range(len(rows)).seed(seed).shuffle().repeat()
-    self._dataset = order.batch(batch).map(lambda ids: rows.read(ids[mine]))
+    self._order, self._rows = order.batch(batch), rows
+    self._dataset = self._order.map(lambda ids: rows.read(ids[mine]))
     self._next = 0
     self._reader = None
 
@@ -102,7 +103,29 @@ class Batches(Iterator):
       raise UserError(
         f"the saved data position has next_batch={position!r}, not a count"
       )
+    self.close()
     self._next = position
+
+  def contents(self, state: dict) -> dict:
+    """What the next batch after a saved position is made of, for JSON.
+
+    Returns:
+      `pass`, of its first row, from 1; `rows`, the indices of all of them, of
+      all processes, in order; `documents`, the indices of those they are from.
+    """
+    number = state["next_batch"]
+    rows = [int(row) for row in self._order[number]]
+    documents = np.unique(self._rows.read(rows)["document"])
+    return {
+      "pass": number * len(rows) // len(self._rows) + 1,
+      "rows": rows,
+      "documents": [int(d) for d in documents if d >= 0],
+    }
+
+  def close(self) -> None:
+    """Ends the threads that read ahead; the position stays."""
+    if self._reader is not None:
+      self._reader.close()
     self._reader = None
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from flax import struct
 
 from jaxsae.errors import UserError
-from jaxsae.lm import Lm, Site, edit, next_token_loss
+from jaxsae.lm import Lm, Site, edit, next_token_loss, splice
 from jaxsae.sae import Sae
 
 
@@ -85,9 +85,11 @@ def measure_fidelity(
 
   Args:
     lm: the language model.
-    saes: name → site and autoencoder of raw activations. Those of one shape
-      at one site share one compiled function.
-    means: the mean activation [D] of each site, for mean ablation.
+    saes: name → site and autoencoder of raw activations, or a pair of sites
+      and transcoder. Those of one shape at one site share one compiled
+      function.
+    means: the mean activation [D] of each site that is written, for mean
+      ablation.
     batches: `tokens`, `segments` and `positions`, int32 [B, T].
 
   Raises:
@@ -107,7 +109,7 @@ def measure_fidelity(
     )
   losses = {key: total / tokens for key, total in totals.items()}
   return {
-    name: _fidelity(losses, tokens, name, site)
+    name: _fidelity(losses, tokens, name, site.output)
     for name, (site, _) in saes.items()
   }
 
@@ -115,7 +117,7 @@ def measure_fidelity(
 def _variants(saes, means) -> dict[str, Edits]:
   """Every way in which the model runs: clean once, ablated once a site."""
   variants = {"clean": {}}
-  for site in sorted({site for site, _ in saes.values()}):
+  for site in sorted({site.output for site, _ in saes.values()}):
     mean = jnp.asarray(means[site], jnp.float32)
     variants[f"mean {site}"] = {site: Constant(mean)}
     variants[f"zero {site}"] = {site: Constant(jnp.zeros_like(mean))}
@@ -129,25 +131,24 @@ def _loss(lm: Lm, batch: Mapping, edits: Edits):
   """Σ cross-entropy in nats with the edits on text, and of how many tokens."""
   tokens, segments = batch["tokens"], batch["segments"]
   text = lm.text_mask(tokens, segments)[..., None] > 0
-  logits = edit(
-    lm,
-    tokens,
-    {site: _on_text(text, replace) for site, replace in edits.items()},
-    segments=segments,
-    positions=batch["positions"],
-  )
+  taps = {}
+  for site, replace in edits.items():
+    taps |= _splice_text(text, site, replace)
+  packing = {k: batch[k] for k in ("segments", "positions")}
+  logits = edit(lm, tokens, taps, **packing)
   losses, mask = next_token_loss(logits, tokens, segments)
   return jnp.sum(losses), jnp.sum(mask, dtype=jnp.int32)
 
 
-def _on_text(text, replace):
-  """The edit that leaves special tokens and the activation's dtype alone."""
+def _splice_text(text, site: Site, replace) -> dict:
+  """The splice that leaves special tokens and the activation's dtype alone."""
+  edits = splice(site, lambda x: replace(x.astype(jnp.float32)))
+  write = edits[site.output]
 
-  def apply(x):
-    new = replace(x.astype(jnp.float32)).astype(x.dtype)
-    return jnp.where(text, new, x)
+  def on_text(x):
+    return jnp.where(text, write(x).astype(x.dtype), x)
 
-  return apply
+  return edits | {site.output: on_text}
 
 
 def _fidelity(losses, tokens: int, name: str, site: Site) -> Fidelity:

@@ -2,9 +2,12 @@
 
 One pass over the batches, and one run of the language model a batch, serve any
 number of autoencoders at any number of sites. Sums over a batch are taken on
-the device in float32; batches are added up on the host in float64.
+the device in float32; batches are added up on the host in float64. A transcoder
+encodes x of the site that it reads, and explains y of the one that it writes;
+for an autoencoder both are one.
 
-Shapes: B batch, T time, D site width, F latents.
+Shapes: B batch, T time, D_in width of the site read, D of the one written,
+F latents.
 """
 
 import dataclasses
@@ -28,7 +31,7 @@ class Sparsity:
   Attributes:
     tokens: n, the text tokens it was measured on.
     l0: mean active latents of a token.
-    fvu: Σ‖x - x̂‖² / Σ‖x - x̄‖² with x̄ the mean over all n tokens; NaN if all
+    fvu: Σ‖y - ŷ‖² / Σ‖y - ȳ‖² with ȳ the mean over all n tokens; NaN if all
       activations are the same.
     density: [F], the share of the n tokens on which each latent is active.
   """
@@ -85,29 +88,31 @@ def measure_sparsity(
 
   Args:
     lm: the language model.
-    saes: name → site and autoencoder of raw activations. Those of one shape
-      share one compiled function.
+    saes: name → site and autoencoder of raw activations, or a pair of sites
+      and transcoder. Those of one shape share one compiled function.
     batches: `tokens`, `segments` and `positions`, int32 [B, T].
 
   Returns:
-    What each autoencoder does, and where the activations of each site lie.
+    What each autoencoder does, and where the activations of each site that is
+    written lie.
 
   Raises:
     UserError: the batches hold no text.
   """
   sites = tuple(sorted({site for site, _ in saes.values()}))
-  moments = {s: _nothing(s.width(lm.config)) for s in sites}
+  written = {site.output for site in sites}
+  moments = {s: _nothing(s.width(lm.config)) for s in written}
   errors = dict.fromkeys(saes, 0.0)
   fired = {n: np.zeros(sae.width, np.int64) for n, (_, sae) in saes.items()}
   for batch in batches:
     seen, tallies = _read(lm, saes, sites, batch)
-    moments = {s: moments[s] + _in_float64(*seen[s]) for s in sites}
+    moments = {s: moments[s] + _in_float64(*seen[s]) for s in written}
     for name, (error, count) in tallies.items():
       errors[name] += float(error)
       fired[name] += count
   _check_text(moments)
   results = {
-    name: _sparsity(moments[site], errors[name], fired[name])
+    name: _sparsity(moments[site.output], errors[name], fired[name])
     for name, (site, _) in saes.items()
   }
   return results, moments
@@ -117,7 +122,7 @@ def _read(lm, saes, sites, batch):
   """Everything that one batch says, on the host."""
   activations, mask, seen = _capture(lm, sites, batch)
   tallies = {
-    name: _tally(sae, activations[site], mask)
+    name: _tally(sae, activations[site.input], activations[site.output], mask)
     for name, (site, sae) in saes.items()
   }
   return jax.device_get((seen, tallies))
@@ -125,11 +130,13 @@ def _read(lm, saes, sites, batch):
 
 @functools.partial(jax.jit, static_argnames="sites")
 def _capture(lm, sites, batch):
-  """{site: [B, T, D]}, the mask [B, T] of text, and moments of each site."""
+  """{site: [B, T, D]}, the mask [B, T] of text, and moments where written."""
   packing = {k: batch[k] for k in ("segments", "positions")}
-  activations = capture(lm, batch["tokens"], *sites, **packing)
+  ends = {end for site in sites for end in (site.input, site.output)}
+  activations = capture(lm, batch["tokens"], *sorted(ends), **packing)
   mask = lm.text_mask(batch["tokens"], batch["segments"]) > 0
-  moments = {site: _moments(x, mask) for site, x in activations.items()}
+  written = {site.output for site in sites}
+  moments = {site: _moments(activations[site], mask) for site in written}
   return activations, mask, moments
 
 
@@ -144,12 +151,12 @@ def _moments(x, mask):
 
 
 @jax.jit
-def _tally(sae: Sae, x, mask):
-  """Σ‖x - x̂‖², and on how many text tokens each latent is active, [F]."""
-  x = x.astype(jnp.float32)
-  latents = sae.encode(x)
-  squared = jnp.sum(jnp.square(x - sae.decode(latents)), axis=-1)
-  active = (latents > 0) & mask[..., None]
+def _tally(sae: Sae, x, y, mask):
+  """Σ‖y - ŷ‖², and on how many text tokens each latent is active, [F]."""
+  x, y = x.astype(jnp.float32), y.astype(jnp.float32)
+  # The compiler finds that ŷ is of the same latents.
+  squared = jnp.sum(jnp.square(y - sae(x)), axis=-1)
+  active = (sae.encode(x) > 0) & mask[..., None]
   fired = jnp.sum(active, axis=(0, 1), dtype=jnp.int32)
   return jnp.sum(jnp.where(mask, squared, 0.0)), fired
 

@@ -22,7 +22,8 @@ from jaxsae.sae import Sae
 DEFINITIONS = {
   "tokens": "held-out text tokens read; BOS, EOS and padding never count",
   "l0": "mean active latents of a token",
-  "fvu": "Σ‖x - x̂‖² / Σ‖x - mean x‖², both over all tokens",
+  "fvu": "Σ‖y - ŷ‖² / Σ‖y - mean y‖², both over all tokens, with y the"
+  " activation that is to be reconstructed",
   "dead": "share of latents active on none of the tokens",
   "density": "counts of latents by log10 of the share of tokens they are"
   " active on; dead latents are counted apart",
@@ -100,7 +101,8 @@ def evaluate(
 
   Args:
     lm: the language model.
-    saes: name → site and autoencoder of raw activations (`sae.fold`).
+    saes: name → site and autoencoder of raw activations (`sae.fold`), or a
+      pair of sites and transcoder.
     batches: called twice; gives the same held-out batches from the start, all
       of one shape: `tokens`, `segments` and `positions`, int32 [B, T], in
       numpy, or in JAX where they are to be spread over a mesh.
@@ -110,8 +112,8 @@ def evaluate(
       pass are done.
 
   Raises:
-    UserError: a site that the model does not have, an autoencoder of another
-      width than its site, or no text.
+    UserError: a site that the model does not have, an autoencoder of other
+      widths than its site, or no text.
   """
   _check(lm, saes, loss_batches)
   report = progress or (lambda phase, done: None)
@@ -209,12 +211,15 @@ def _check(lm: Lm, saes, loss_batches: int) -> None:
     )
   for name, (site, sae) in saes.items():
     site.check(lm.config)
-    d = site.width(lm.config)
-    if sae.b_dec.shape != (d,):
-      raise UserError(
-        f"Autoencoder {name} has b_dec of shape {sae.b_dec.shape}, and {site}"
-        f" needs ({d},); give one autoencoder that was made for this site."
-      )
+    d_in, d = (s.width(lm.config) for s in (site.input, site.output))
+    wanted = {"b_dec": (d,), "w_enc": (d_in, sae.width)}
+    for field, shape in wanted.items():
+      found = getattr(sae, field).shape
+      if found != shape:
+        raise UserError(
+          f"Autoencoder {name} has {field} of shape {found}, and {site} needs"
+          f" {shape}; give one autoencoder that was made for this site."
+        )
 
 
 def _counted(batches, phase: str, report) -> Iterator[Mapping]:

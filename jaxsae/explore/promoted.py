@@ -35,12 +35,16 @@ def logit_effects(
   the direction, the final norm's division by its rms and the soft cap are left
   out. At `attn` the direction goes through that layer's W_O and the gain of
   the norm behind it first, again without dividing. So only the order and the
-  relative size of a latent's effects mean something.
+  relative size of a latent's effects mean something. At `mlp_in` there are
+  none: the MLP is all that reads it, and nothing in it is linear.
 
   Args:
+    site: that the directions are written to; of a pair, its output.
     directions: [F, D], the rows of the decoder.
     count: how many promoted and how many suppressed tokens.
   """
+  if site.where == "mlp_in":
+    return _no_effects(len(directions))
   table = lm.params["embedder"]["input_embedding"]
   written = to_stream(lm, site, directions) * _gain(lm.params["final_norm"])
   rows = max(1, _AT_ONCE // len(table))
@@ -51,9 +55,17 @@ def logit_effects(
   return Effects(*map(np.concatenate, zip(*blocks, strict=True)))
 
 
+def _no_effects(latents: int) -> Effects:
+  ids, values = np.zeros((latents, 0), np.int32), np.zeros((latents, 0))
+  return Effects(ids, values, ids, values)
+
+
 def to_stream(lm: Lm, site: Site, directions: jax.Array) -> jax.Array:
-  """What directions [F, D] of a site add to the residual stream: [F, M]."""
-  if site.where != "attn":  # the others lie in the stream already
+  """What directions [F, D] add to the residual stream: [F, M].
+
+  They are of `resid` or `mlp`, which lie in the stream, or of `attn`.
+  """
+  if site.where != "attn":
     return directions
   layer = lm.params[f"layer_{site.layer}"]
   out = layer["attn"]["attn_vec_einsum"]["w"]

@@ -1,6 +1,7 @@
 """The survey: one pass over text that finds what the report shows.
 
-Letters in shapes: B rows, T time, N tokens, D site width, F latents.
+Letters in shapes: B rows, T time, N tokens, D width of the site that is read,
+F latents, P latents looked at together.
 """
 
 import functools
@@ -50,7 +51,7 @@ def survey(
 
   Args:
     saes: name → where the autoencoder belongs, and the autoencoder, of raw
-      activations.
+      activations; or a pair of sites and a transcoder.
     batches: as `data.held_out_batches` makes them; read as they are needed, so
       a progress bar may be wrapped around them.
     documents: names, indexed by a batch's `document`.
@@ -92,13 +93,17 @@ def survey(
 
 def _check_fits(lm: Lm, name: str, site: Site, sae: Sae) -> None:
   site.check(lm.config)
-  expected, found = site.width(lm.config), sae.w_dec.shape[-1]
-  if found != expected:
-    raise UserError(
-      f"The autoencoder {name} takes vectors of {found} numbers and {site} of"
-      f" {lm.name or 'the language model'} has {expected}; it belongs to"
-      " another site or model."
-    )
+  for end, verb, found in (
+    (site.input, "takes", sae.w_enc.shape[-2]),
+    (site.output, "makes", sae.w_dec.shape[-1]),
+  ):
+    expected = end.width(lm.config)
+    if found != expected:
+      raise UserError(
+        f"The autoencoder {name} {verb} vectors of {found} numbers and {end} of"
+        f" {lm.name or 'the language model'} has {expected}; it belongs to"
+        " another site or model."
+      )
 
 
 @struct.dataclass
@@ -114,38 +119,23 @@ def _watch(lm, saes, batches, contexts, window) -> tuple[dict, int]:
   seen = {
     name: [
       _Seen(no_strength(size), no_contexts(size, contexts, window))
-      for size in (part.w_dec.shape[0] for part in _parts(sae))
+      for size in (len(range(sae.width)[some]) for some in _slices(sae))
     ]
     for name, (_, sae) in saes.items()
   }
-  sites = tuple(dict.fromkeys(site for site, _ in saes.values()))
+  sites = tuple(dict.fromkeys(site.input for site, _ in saes.values()))
   tokens = 0
   for batch in batches:
     batch = jax.tree.map(jnp.asarray, dict(batch))
     activations, mask = _read(lm, sites, batch)
     for name, (site, sae) in saes.items():
-      seen[name] = [
-        _look(old, part, activations[site], mask, batch)
-        for old, part in zip(seen[name], _parts(sae), strict=True)
-      ]
+      seen[name] = _look(seen[name], sae, activations[site.input], mask, batch)
     # Without waiting, batches would queue up in memory.
     jax.block_until_ready(seen)
     tokens += int(jnp.sum(mask))
   if not tokens:
     raise UserError("There is no text to look at; give at least one batch.")
   return {name: _join(parts) for name, parts in seen.items()}, tokens
-
-
-def _parts(sae: Sae):
-  """The autoencoder cut into narrower ones, each of some of its latents."""
-  for at in range(0, sae.width, _AT_ONCE):
-    some = slice(at, at + _AT_ONCE)
-    yield sae.replace(
-      w_enc=sae.w_enc[:, some],
-      b_enc=sae.b_enc[some],
-      w_dec=sae.w_dec[some],
-      threshold=sae.threshold[some],
-    )
 
 
 @functools.partial(jax.jit, static_argnames="sites")
@@ -156,10 +146,47 @@ def _read(lm, sites, batch):
   return capture(lm, batch["tokens"], *sites, **packing), mask
 
 
-@jax.jit
-def _look(seen, sae, x, mask, batch):
+def _slices(sae: Sae) -> list[slice]:
+  """Which latents are looked at together."""
+  return [slice(i, i + _AT_ONCE) for i in range(0, sae.width, _AT_ONCE)]
+
+
+def _look(seen: list[_Seen], sae: Sae, x, mask, batch) -> list[_Seen]:
   """Adds one batch of raw activations x [B, T, D]."""
-  latents = sae.encode(x.astype(jnp.float32))
+  parts = list(zip(seen, _slices(sae), strict=True))
+  if sae.k is None:
+    return [
+      _encode_and_add(old, _part(sae, some), x, mask, batch)
+      for old, some in parts
+    ]
+  # Only all latents together can say which are the k largest.
+  latents = _encode(sae, x)
+  return [_add(old, latents[..., some], mask, batch) for old, some in parts]
+
+
+def _part(sae: Sae, some: slice) -> Sae:
+  """A narrower autoencoder, of some of the latents."""
+  return sae.replace(
+    w_enc=sae.w_enc[:, some],
+    b_enc=sae.b_enc[some],
+    w_dec=sae.w_dec[some],
+    threshold=sae.threshold[some],
+  )
+
+
+@jax.jit
+def _encode_and_add(seen, sae, x, mask, batch):
+  return _add(seen, _encode(sae, x), mask, batch)
+
+
+@jax.jit
+def _encode(sae, x):
+  return sae.encode(x.astype(jnp.float32))
+
+
+@jax.jit
+def _add(seen, latents, mask, batch):
+  """Adds one batch of latents [B, T, P]."""
   latents = jnp.where(mask[..., None] > 0, latents, 0)
   return _Seen(
     strength=add_strength(seen.strength, latents),
@@ -183,7 +210,7 @@ def _activity(seen: _Seen, tokens: int, bins: int) -> dict:
 def _meaning(lm, site, sae, effects, neighbours) -> dict:
   near, cosines = nearest(sae.w_dec, neighbours)
   return {
-    **logit_effects(lm, site, sae.w_dec, effects)._asdict(),
+    **logit_effects(lm, site.output, sae.w_dec, effects)._asdict(),
     "neighbours": near,
     "neighbour_cosines": cosines,
   }

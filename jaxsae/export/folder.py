@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from jaxsae.errors import UserError
 from jaxsae.export import gemma_scope
 from jaxsae.files import whole_folder
-from jaxsae.lm import Site
+from jaxsae.lm import Lm, Site
 from jaxsae.sae import Sae
 
 # Name → the module that knows its layout and its files.
@@ -14,7 +14,10 @@ FORMATS = {"gemma_scope": gemma_scope}
 
 
 def write_all(
-  format: str, saes: Iterable[tuple[Site, Sae, float]], out
+  format: str,
+  saes: Iterable[tuple[Site, Sae, float]],
+  out,
+  lm: Lm | None = None,
 ) -> list[str]:
   """Writes autoencoders to a new folder; all of them or nothing.
 
@@ -22,6 +25,8 @@ def write_all(
     format: one of `FORMATS`.
     saes: each with its site and its measured L0, which name its place.
     out: the folder.
+    lm: what they were trained on; needed for transcoders alone, whose published
+      form depends on it.
 
   Returns:
     The files' paths within the folder.
@@ -40,7 +45,8 @@ def write_all(
   with whole_folder(out) as partial:
     for site, sae, l0 in saes:
       place = _unused(layout.folder(site, sae.width, l0), files)
-      layout.write(sae, partial / place / layout.FILE)
+      published = layout.to_published(sae, site, lm)
+      layout.write(published, partial / place / layout.FILE)
       files.append(f"{place}/{layout.FILE}")
   return files
 

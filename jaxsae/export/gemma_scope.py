@@ -5,6 +5,12 @@
 
 on raw activations x. The site and the width are known from the folder alone.
 (Lieberum et al., arXiv 2408.05147; files at huggingface.co/google/gemma-scope.)
+
+A transcoder's file holds the same five. It reads the MLP's input before the
+norm's gain (appendix B there), `Site("transcoder", layer)` after it, as Gemma
+Scope 2 does; `to_published` and `from_published` lead from one to the other.
+
+Shapes: D_in width of the site read, D of the one written, F latents.
 """
 
 import math
@@ -18,6 +24,7 @@ import numpy as np
 
 from jaxsae.errors import UserError
 from jaxsae.files import whole_file
+from jaxsae.lm import Lm
 from jaxsae.lm.sites import GEMMA_SCOPE, Site
 from jaxsae.sae.model import Sae
 
@@ -25,7 +32,7 @@ FILE = "params.npz"
 
 # Our field → the array's name in the file.
 _ARRAYS = {
-  "w_enc": "W_enc",  # [D, F]
+  "w_enc": "W_enc",  # [D_in, F]
   "b_enc": "b_enc",  # [F]
   "w_dec": "W_dec",  # [F, D]
   "b_dec": "b_dec",  # [D]
@@ -41,10 +48,11 @@ def folder(site: Site, width: int, l0: float) -> str:
 
   `folder(Site("resid", 20), 16_384, 71.2)` is
   `"res/layer_20/width_16k/average_l0_71"`. The first part is published as a
-  repository of its own for each model.
+  repository of its own for each model. Where Gemma Scope published nothing, at
+  `mlp_in`, it is the site's own name.
   """
   return (
-    f"{GEMMA_SCOPE[site.where]}/layer_{site.layer}"
+    f"{GEMMA_SCOPE.get(site.where, site.where)}/layer_{site.layer}"
     f"/width_{width_label(width)}/average_l0_{round(l0)}"
   )
 
@@ -56,18 +64,71 @@ def width_label(width: int) -> str:
   return f"{width // 1000}k" if width < 1_000_000 else f"{width // 10**6}m"
 
 
+def to_published(sae: Sae, site: Site, lm: Lm | None) -> Sae:
+  """What computes the same from the activations that Gemma Scope's files read.
+
+  Args:
+    sae: an autoencoder or transcoder of raw activations.
+    site: where it belongs. A transcoder's input is gain ⊙ n, with n the MLP's
+      input before the norm's gain, so W_enc' = diag(gain) W_enc reads n, and
+      so does W_skip'. Other sites are those of Gemma Scope.
+    lm: has the gain; None will do at other sites.
+  """
+  if site.where != "transcoder":
+    return sae
+  if lm is None:
+    raise UserError(
+      f"{site} cannot be written in Gemma Scope's format without its language"
+      " model, whose norm has a gain in it; give lm=."
+    )
+  return _rescale_input(sae, _gain(lm, site))
+
+
+def from_published(sae: Sae, site: Site, lm: Lm) -> Sae:
+  """The inverse of `to_published`, for a file that `read` or `load_sae` read.
+
+  Raises:
+    UserError: the norm has a gain of 0, so that something the transcoder reads
+      is not in its site.
+  """
+  if site.where != "transcoder":
+    return sae
+  gain = _gain(lm, site)
+  if not gain.all():
+    raise UserError(
+      f"The norm before {site} has a gain of 0, so what a published transcoder"
+      " reads is not all there; use the language model that it was made for."
+    )
+  return _rescale_input(sae, 1 / gain)
+
+
+def _gain(lm: Lm, site: Site) -> np.ndarray:
+  """[D_in] in float32, of the norm before the MLP."""
+  site.check(lm.config)
+  scale = lm.params[f"layer_{site.layer}"]["pre_ffw_norm"]["scale"]
+  return 1 + np.asarray(scale, np.float32)
+
+
+def _rescale_input(sae: Sae, factor: np.ndarray) -> Sae:
+  """W_enc and W_skip for an input that was divided by `factor` [D_in]."""
+  skip = None if sae.w_skip is None else factor[:, None] * sae.w_skip
+  return sae.replace(w_enc=factor[:, None] * sae.w_enc, w_skip=skip)
+
+
 def write(sae: Sae, path) -> None:
   """Writes one autoencoder to a new `.npz` file; all of it or nothing.
 
   Args:
-    sae: an autoencoder of raw activations, as `sae.fold` returns.
+    sae: an autoencoder of raw activations, as `sae.fold` returns; a transcoder
+      as `to_published` returns it.
     path: of the file, `params.npz` by convention; its folders are made.
 
   Raises:
     UserError: the file exists or cannot be written, or the autoencoder is a
-      stack or not finite.
+      stack, not finite, or more than the format can say.
   """
   path = pathlib.Path(path)
+  _check_kind(sae)
   arrays = {
     name: np.asarray(getattr(sae, field), np.float32)
     for field, name in _ARRAYS.items()
@@ -86,8 +147,24 @@ def write(sae: Sae, path) -> None:
     ) from error
 
 
+def _check_kind(sae: Sae) -> None:
+  """Nothing is left out silently."""
+  if sae.k is not None:
+    raise UserError(
+      f"A TopK autoencoder (k={sae.k}) cannot be written in Gemma Scope's"
+      " JumpReLU format, where each latent is active or not by itself."
+    )
+  if sae.w_skip is not None:
+    raise UserError(
+      "A transcoder with an affine skip cannot be written in Gemma Scope's"
+      f" format; {FILE} has no place for W_skip."
+    )
+
+
 def read(path) -> Sae:
   """Reads a `params.npz`; lower-case `w_enc` and `w_dec` are accepted too.
+
+  A published transcoder reads before a norm's gain; see `from_published`.
 
   Nothing in the file is trusted: no pickle is opened, and no array is made
   before its size, type and shape are known to be possible.
@@ -203,19 +280,23 @@ def _damaged(what, error):
 
 
 def _check_shapes(shapes, path):
-  """W_enc [D, F] fixes what the others must be."""
-  if len(shapes["W_enc"]) != 2 or min(shapes["W_enc"]) < 1:
-    raise UserError(
-      f"W_enc in {path} has shape {shapes['W_enc']}; one autoencoder's is"
-      " (site width, number of latents)."
-    )
-  d, f = shapes["W_enc"]
-  wanted = {"b_enc": (f,), "W_dec": (f, d), "b_dec": (d,), "threshold": (f,)}
+  """W_enc [D_in, F] and W_dec [F, D] fix what the others must be."""
+  for name, axes in (
+    ("W_enc", "(site width, number of latents)"),
+    ("W_dec", "(number of latents, site width)"),
+  ):
+    if len(shapes[name]) != 2 or min(shapes[name]) < 1:
+      raise UserError(
+        f"{name} in {path} has shape {shapes[name]}; one autoencoder's is"
+        f" {axes}."
+      )
+  (_, f), (_, d) = w_enc, w_dec = shapes["W_enc"], shapes["W_dec"]
+  wanted = {"W_dec": (f, d), "b_enc": (f,), "b_dec": (d,), "threshold": (f,)}
   for name, shape in wanted.items():
     if shapes[name] != shape:
       raise UserError(
-        f"{name} in {path} has shape {shapes[name]}; W_enc of shape {(d, f)}"
-        f" needs {shape}."
+        f"{name} in {path} has shape {shapes[name]}; W_enc of shape {w_enc} and"
+        f" W_dec of shape {w_dec} need {shape}."
       )
 
 

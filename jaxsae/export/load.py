@@ -12,6 +12,9 @@ SUPPORTED = "a Gemma Scope .npz file or a directory that holds params.npz"
 def load_sae(path) -> Sae:
   """The autoencoder at `path`, ready for raw activations.
 
+  A transcoder that Gemma Scope published reads activations that are not quite
+  those of its site: see `gemma_scope.from_published`.
+
   Args:
     path: a Gemma Scope `.npz` file, or the directory with its `params.npz`.
 

@@ -8,6 +8,7 @@ from jaxsae.lm.config import gemma2_tiny as gemma2_tiny
 from jaxsae.lm.forward import capture as capture
 from jaxsae.lm.forward import edit as edit
 from jaxsae.lm.forward import run as run
+from jaxsae.lm.forward import splice as splice
 from jaxsae.lm.gemma import init_params as init_params
 from jaxsae.lm.generation import generate as generate
 from jaxsae.lm.lm import Lm as Lm

@@ -45,17 +45,26 @@ def make_tap(edits: Mapping[Site, Edit], config: GemmaConfig) -> Tap:
   What flows on has the activation's own dtype, whatever the edit computes in.
 
   Raises:
-    UserError: the model lacks a site; or, when the tap is called, an edit
-      changes the shape.
+    UserError: the model lacks a site, or one is a pair; or, when the tap is
+      called, an edit changes the shape.
   """
   for site in edits:
     site.check(config)
+    _check_single(site)
 
   def tap(where, layer, x):
     site = Site(where, layer)
     return _apply(edits[site], site, x) if site in edits else x
 
   return tap
+
+
+def _check_single(site: Site) -> None:
+  if site.input != site.output:
+    raise UserError(
+      f"{site} is a pair of sites; read or edit {site.input} or {site.output},"
+      " or put a transcoder in its place with splice()."
+    )
 
 
 def _apply(edit: Edit, site: Site, x: jax.Array) -> jax.Array:
@@ -74,9 +83,33 @@ def edit(
   """Logits [B, T, V] with the edits in place.
 
   `edit(lm, tokens, {site: sae})` splices an autoencoder in;
-  `edit(lm, tokens, {site: lambda x: x + 8 * direction})` steers.
+  `edit(lm, tokens, {site: lambda x: x + 8 * direction})` steers; for
+  transcoders there is `splice`.
   """
   return run(lm, tokens, edits, **packing)
+
+
+def splice(site: Site, replace: Edit) -> dict[Site, Edit]:
+  """Edits that put what `replace` makes of a site in the site's place.
+
+  `edit(lm, tokens, splice(site, sae))` splices an autoencoder or a transcoder
+  in. At a pair, what its input reads is kept until its output is written.
+
+  Args:
+    site: a site or a pair.
+    replace: maps the activation [B, T, D_in] of `site.input` to what
+      `site.output` is to be, [B, T, D].
+  """
+  if site.input == site.output:
+    return {site: replace}
+  kept = []
+
+  def keep(x):
+    kept.append(x)
+    return x
+
+  # To pop leaves no tracer behind when a trace is over.
+  return {site.input: keep, site.output: lambda _: replace(kept.pop())}
 
 
 def capture(

@@ -134,7 +134,8 @@ class Block(nn.Module):
 
     y = attention(norm("pre_attention_norm")(x), row, tap, columns)
     x = x + norm("post_attention_norm")(y)
-    y = norm("post_ffw_norm")(mlp(norm("pre_ffw_norm")(x)))
+    y = tap("mlp_in", self.layer, rounded(norm("pre_ffw_norm")(x)))
+    y = norm("post_ffw_norm")(mlp(y))
     x = x + tap("mlp", self.layer, rounded(y))
     return tap("resid", self.layer, rounded(x))
 

@@ -6,38 +6,58 @@ import re
 from jaxsae.errors import UserError
 from jaxsae.lm.config import GemmaConfig
 
-# The three sites of Gemma Scope (arXiv 2408.05147 §3.1), and what others call
-# them: TransformerLens, Hugging Face, Gemma Scope's repositories.
+# The three sites of Gemma Scope (arXiv 2408.05147 §3.1) and the one that Gemma
+# Scope 2's transcoders read; and what others call them: TransformerLens,
+# Hugging Face, Gemma Scope's repositories.
 WHERE = {
   "resid": "the residual stream after the block",
   "mlp": "the MLP's output after its post norm",
   "attn": "the heads' outputs, concatenated, before W_O",
+  "mlp_in": "the MLP's input after its pre norm, gain included",
 }
+# Pairs of sites: the one that is read, and the one that is written.
+PAIRS = {"transcoder": ("mlp_in", "mlp")}
 TRANSFORMER_LENS = {
   "resid": "blocks.{layer}.hook_resid_post",
   "mlp": "blocks.{layer}.hook_mlp_out",
   "attn": "blocks.{layer}.attn.hook_z",
+  # Of TransformerBridge. HookedTransformer has no name for it: what it calls
+  # ln2.hook_normalized is before the gain, and hook_mlp_in before the norm.
+  "mlp_in": "blocks.{layer}.mlp.hook_in",
 }
 HUGGING_FACE = {
   "resid": "model.layers.{layer}.output",
   "mlp": "model.layers.{layer}.post_feedforward_layernorm.output",
   "attn": "model.layers.{layer}.self_attn.o_proj.input",
+  "mlp_in": "model.layers.{layer}.pre_feedforward_layernorm.output",
 }
-GEMMA_SCOPE = {"resid": "res", "mlp": "mlp", "attn": "att"}
+# Nothing was published at mlp_in alone. Of transcoders this is Gemma Scope 2's
+# folder; the repository of the first is named in the plural.
+GEMMA_SCOPE = {
+  "resid": "res",
+  "mlp": "mlp",
+  "attn": "att",
+  "transcoder": "transcoder",
+}
+
+_ALL = ", ".join(WHERE | PAIRS)
 
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Site:
-  """One place in the forward pass, written `resid.12`; layers count from 0."""
+  """One place in the forward pass, written `resid.12`; layers count from 0.
+
+  Or a pair: a transcoder at `transcoder.12` reads `mlp_in.12` and writes
+  `mlp.12`. An autoencoder's `input` and `output` are its site itself.
+  """
 
   where: str
   layer: int
 
   def __post_init__(self):
-    if self.where not in WHERE:
+    if self.where not in WHERE | PAIRS:
       raise UserError(
-        f"Unknown site {self.where!r}; use one of {', '.join(WHERE)},"
-        " as in resid.12."
+        f"Unknown site {self.where!r}; use one of {_ALL}, as in resid.12."
       )
 
   def __str__(self) -> str:
@@ -46,16 +66,28 @@ class Site:
   @classmethod
   def parse(cls, text: str) -> "Site":
     """`"resid.12"` → `Site("resid", 12)`."""
-    match = re.fullmatch(r"([a-z]+)\.(\d+)", text)
+    match = re.fullmatch(r"([a-z_]+)\.(\d+)", text)
     if not match:
       raise UserError(
         f"{text!r} is not a site; write where.layer, as in resid.12"
-        f" (where is one of {', '.join(WHERE)})."
+        f" (where is one of {_ALL})."
       )
     return cls(match[1], int(match[2]))
 
+  @property
+  def input(self) -> "Site":
+    """The site that is read."""
+    where, _ = PAIRS.get(self.where, (self.where, self.where))
+    return Site(where, self.layer)
+
+  @property
+  def output(self) -> "Site":
+    """The site that is written."""
+    _, where = PAIRS.get(self.where, (self.where, self.where))
+    return Site(where, self.layer)
+
   def width(self, config: GemmaConfig) -> int:
-    """Length D of this site's activation vectors."""
+    """Length D of the activation vectors here; of a pair, of its output's."""
     if self.where == "attn":
       return config.num_heads * config.head_dim
     return config.embed_dim

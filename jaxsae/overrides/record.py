@@ -7,7 +7,12 @@ from typing import Any, TypeVar
 
 from jaxsae.errors import UserError
 from jaxsae.overrides.kinds import cast, words_for
-from jaxsae.overrides.settings import children, is_group, nearest
+from jaxsae.overrides.settings import (
+  children,
+  holds_groups,
+  is_group,
+  nearest,
+)
 
 Config = TypeVar("Config")
 
@@ -36,7 +41,7 @@ def from_json(
 def _build(kind: Any, data: Any, name: str, source: str) -> Any:
   if is_group(kind):
     return _build_group(kind, data, name, source)
-  if typing.get_origin(kind) is tuple and is_group(typing.get_args(kind)[0]):
+  if holds_groups(kind):
     return _build_groups(typing.get_args(kind)[0], data, name, source)
   try:
     return cast(kind, data, typed=False)

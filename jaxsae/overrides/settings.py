@@ -37,7 +37,8 @@ def settings(
     name, comment = prefix + key, said.get(key, "")
     if is_group(type(value)):
       groups.append((name, value, comment))
-    elif below := children(value):
+    elif holds_groups(kinds[key]):
+      below = children(value)
       groups += [(f"{name}.{i}", item, comment) for i, item in below]
     else:
       yield Setting(name, kinds[key], value, comment, title)
@@ -72,6 +73,12 @@ def children(value: Any) -> list[tuple[str, Any]]:
 
 def is_group(kind: Any) -> bool:
   return dataclasses.is_dataclass(kind) and not hasattr(kind, "parse")
+
+
+def holds_groups(kind: Any) -> bool:
+  """Whether values are tuples of dataclasses, perhaps empty ones."""
+  items = typing.get_args(kind)
+  return typing.get_origin(kind) is tuple and is_group(items[0])
 
 
 def nearest(name: str, names: Sequence[str]) -> str | None:

@@ -1,9 +1,15 @@
 """Sparse autoencoders as pure arrays; knows nothing of language models."""
 
+from jaxsae.sae.architectures import Architecture as Architecture
+from jaxsae.sae.architectures import Ask as Ask
+from jaxsae.sae.architectures import BatchTopK as BatchTopK
+from jaxsae.sae.architectures import Gated as Gated
+from jaxsae.sae.architectures import GatedSae as GatedSae
+from jaxsae.sae.architectures import JumpRelu as JumpRelu
+from jaxsae.sae.architectures import Relu as Relu
+from jaxsae.sae.architectures import Rows as Rows
+from jaxsae.sae.architectures import Seen as Seen
+from jaxsae.sae.architectures import TopK as TopK
+from jaxsae.sae.architectures.architecture import fold as fold
 from jaxsae.sae.jumprelu import Kernel as Kernel
-from jaxsae.sae.loss import Objective as Objective
-from jaxsae.sae.loss import Sums as Sums
-from jaxsae.sae.loss import gradients as gradients
-from jaxsae.sae.loss import loss as loss
 from jaxsae.sae.model import Sae as Sae
-from jaxsae.sae.model import fold as fold

@@ -40,47 +40,31 @@ class Kernel:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def jumprelu(pre: jax.Array, threshold: jax.Array, kernel: Kernel) -> jax.Array:
-  """z · H(z - θ) for pre-activations [N, F] and thresholds [F]."""
-  del kernel
-  return jnp.where(pre > threshold[None, :], pre, 0.0)
-
-
-def _jumprelu_forward(pre, threshold, kernel):
-  return jumprelu(pre, threshold, kernel), (pre, threshold)
-
-
-def _jumprelu_backward(kernel, saved, grad):
-  pre, threshold = saved
-  grad_pre = jnp.where(pre > threshold[None, :], grad, 0.0)
-  near = jnp.where(kernel.holds(pre, threshold), grad, 0.0)
-  slope = threshold / kernel.bandwidth
-  if kernel.to_input:
-    grad_pre += slope[None, :] * near
-  return grad_pre, -slope * jnp.sum(near, axis=0)
-
-
-jumprelu.defvjp(_jumprelu_forward, _jumprelu_backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def heaviside(
+def activate(
   pre: jax.Array, threshold: jax.Array, kernel: Kernel
-) -> jax.Array:
-  """H(z - θ) [N, F]: 1 where a latent is active, else 0."""
+) -> tuple[jax.Array, jax.Array]:
+  """z · H(z - θ) and H(z - θ), both [N, F], of z [N, F] and θ [F].
+
+  Together, because then the gradient of θ is one sum over [N, F].
+  """
   del kernel
-  return (pre > threshold[None, :]).astype(pre.dtype)
+  above = pre > threshold[None, :]
+  return jnp.where(above, pre, 0.0), above.astype(pre.dtype)
 
 
-def _heaviside_forward(pre, threshold, kernel):
-  return heaviside(pre, threshold, kernel), (pre, threshold)
+def _forward(pre, threshold, kernel):
+  return activate(pre, threshold, kernel), (pre, threshold)
 
 
-def _heaviside_backward(kernel, saved, grad):
+def _backward(kernel, saved, grads):
   pre, threshold = saved
-  near = jnp.where(kernel.holds(pre, threshold), grad, 0.0) / kernel.bandwidth
-  grad_pre = near if kernel.to_input else jnp.zeros_like(pre)
-  return grad_pre, -jnp.sum(near, axis=0)
+  grad_latents, grad_active = grads
+  grad_pre = jnp.where(pre > threshold[None, :], grad_latents, 0.0)
+  pull = threshold[None, :] * grad_latents + grad_active
+  pull = jnp.where(kernel.holds(pre, threshold), pull, 0.0) / kernel.bandwidth
+  if kernel.to_input:
+    grad_pre += pull
+  return grad_pre, -jnp.sum(pull, axis=0)
 
 
-heaviside.defvjp(_heaviside_forward, _heaviside_backward)
+activate.defvjp(_forward, _backward)

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxsae.sae import cut
+
 
 @struct.dataclass
 class Sae:
@@ -66,23 +68,7 @@ class Sae:
 
 def largest(latents: jax.Array, k: int) -> jax.Array:
   """Latents [..., F] with all but the k largest set to 0; ties all stay."""
-  kth = jax.lax.top_k(latents, k)[0][..., -1:]
-  return jnp.where(latents >= kth, latents, 0.0)
-
-
-def fold(sae: Sae, scale: jax.Array) -> Sae:
-  """An autoencoder in training → one of raw activations.
-
-  In training the input is x / scale and the encoder sees it minus b_dec
-  (Gemma Scope, arXiv 2408.05147 appendix A). Weights stay as they are:
-  b_enc' = scale · (b_enc - b_dec W_enc), b_dec' = scale · b_dec,
-  θ' = scale · θ. Latents and reconstruction grow by `scale`.
-  """
-  return sae.replace(
-    b_enc=scale * (sae.b_enc - sae.b_dec @ sae.w_enc),
-    b_dec=scale * sae.b_dec,
-    threshold=scale * sae.threshold,
-  )
+  return jnp.where(latents >= cut.of_each(latents, k), latents, 0.0)
 
 
 def _last(vector: jax.Array, like: jax.Array) -> jax.Array:

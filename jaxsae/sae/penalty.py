@@ -8,12 +8,13 @@ Shapes: N tokens, D site width, F latents.
 """
 
 import dataclasses
+import functools
 from typing import ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from jaxsae.sae.jumprelu import Kernel, heaviside, jumprelu
+from jaxsae.sae.jumprelu import Kernel, activate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,30 +35,39 @@ class Activity:
   mask: jax.Array
   kernel: Kernel
 
-  @property
-  def active(self) -> jax.Array:
-    """[N, F], 1 where a latent is active."""
-    return heaviside(self.pre, self.threshold, self.kernel)
+  @functools.cached_property
+  def _activated(self) -> tuple[jax.Array, jax.Array]:
+    return activate(self.pre, self.threshold, self.kernel)
 
   @property
   def latents(self) -> jax.Array:
     """[N, F]."""
-    return jumprelu(self.pre, self.threshold, self.kernel)
+    return self._activated[0]
+
+  @property
+  def active(self) -> jax.Array:
+    """[N, F], 1 where a latent is active."""
+    return self._activated[1]
 
   @property
   def l0(self) -> jax.Array:
     """Active latents of each token, [N]."""
     return jnp.sum(self.active, axis=-1)
 
-  @property
+  @functools.cached_property
   def frequency(self) -> jax.Array:
     """The share of tokens on which each latent is active, [F]."""
-    return self.mean(self.active)
+    return mean(self.active, self.mask)
 
   def mean(self, x: jax.Array) -> jax.Array:
     """Mean of x [N, …] over the tokens that count, wherever they lie."""
-    mask = self.mask.reshape(-1, *(1,) * (x.ndim - 1))
-    return jnp.sum(mask * x, axis=0) / jnp.maximum(jnp.sum(mask), 1)
+    return mean(x, self.mask)
+
+
+def mean(x: jax.Array, mask: jax.Array) -> jax.Array:
+  """Mean of x [N, …] over the tokens of mask [N]; 0 where there is none."""
+  mask = mask.reshape(-1, *(1,) * (x.ndim - 1))
+  return jnp.sum(mask * x, axis=0) / jnp.maximum(jnp.sum(mask), 1)
 
 
 class Penalty(Protocol):
@@ -79,7 +89,7 @@ class L0:
 
   def __call__(self, seen, coefficient, target):
     del target
-    return coefficient * seen.mean(seen.l0)
+    return coefficient * jnp.sum(seen.frequency)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +119,7 @@ class BatchQuadratic:
   pulls_to_target: ClassVar[bool] = True
 
   def __call__(self, seen, coefficient, target):
-    return coefficient * jnp.square(seen.mean(seen.l0) / target - 1)
+    return coefficient * jnp.square(jnp.sum(seen.frequency) / target - 1)
 
 
 @dataclasses.dataclass(frozen=True)

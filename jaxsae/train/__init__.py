@@ -1,5 +1,6 @@
 """Training, and what is made of a run afterwards."""
 
+from jaxsae.train import presets as presets
 from jaxsae.train.config import BucketConfig as BucketConfig
 from jaxsae.train.config import EvalConfig as EvalConfig
 from jaxsae.train.config import OptimConfig as OptimConfig
@@ -7,7 +8,6 @@ from jaxsae.train.config import SweepConfig as SweepConfig
 from jaxsae.train.config import TrainConfig as TrainConfig
 from jaxsae.train.grid import Grid as Grid
 from jaxsae.train.grid import Row as Row
-from jaxsae.train.grid import gemma_scope_sweep as gemma_scope_sweep
 from jaxsae.train.loop import train as train
 from jaxsae.train.main import main as main
 from jaxsae.train.main import main_each as main_each

@@ -36,21 +36,23 @@ def cost_of(config: TrainConfig, gemma: GemmaConfig) -> Cost:
   """The cost of a run on a language model of these sizes.
 
   As Gemma Scope's paper counts (arXiv 2408.05147 §3.3), an autoencoder takes
-  6 operations a token for each of its 2·D·F weights: dense products, forward
-  and backward. Evaluation is left out.
+  6 operations a token for each of its weights: dense products, forward and
+  backward. Evaluation is left out.
 
   Raises:
     UserError: the model lacks a site.
   """
-  size, cost = config.sae.size, Cost()
-  for site in config.sae.sites:
+  cost = Cost()
+  for site in config.sites:
     site.check(gemma)
-  for stack in config.sae.stacks:
-    d, f = stack.site.width(gemma), stack.width
+  for stack in config.stacks:
+    size, f = len(stack.members), stack.width
+    d_in, d = stack.site.input.width(gemma), stack.site.output.width(gemma)
+    weights = (d_in + d) * f + (d_in * d if stack.sweep.skip else 0)
     cost += Cost(
       saes=size,
-      parameters=size * (2 * d * f + 2 * f + d),
-      sae_flops=size * 6 * 2 * d * f * config.tokens,
+      parameters=size * (weights + 2 * f + d),
+      sae_flops=size * 6 * weights * config.tokens,
     )
   return cost + Cost(lm_flops=config.tokens * _forward(config, gemma))
 
@@ -61,7 +63,7 @@ def _forward(config: TrainConfig, gemma: GemmaConfig) -> int:
   Two for each weight of a product, and attention's products of all pairs in a
   row. A block counts whole, wherever in it the last site is.
   """
-  blocks = 1 + max(site.layer for site in config.sae.sites)
+  blocks = 1 + max(site.layer for site in config.sites)
   heads = gemma.num_heads * gemma.head_dim
   kv_heads = gemma.num_kv_heads * gemma.head_dim
   weights = gemma.embed_dim * (2 * heads + 2 * kv_heads + 3 * gemma.hidden_dim)

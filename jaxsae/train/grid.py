@@ -8,9 +8,9 @@ from jaxsae.data import DataConfig
 from jaxsae.errors import UserError
 from jaxsae.lm import Site
 from jaxsae.lm.weights import read_sizes
-from jaxsae.train.config import SweepConfig, TrainConfig
+from jaxsae.train.config import TrainConfig
 from jaxsae.train.cost import cost_of
-from jaxsae.train.presets import gemma_scope
+from jaxsae.train.presets import gemma_scope_to
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Grid:
       lm=self.lm,
       tokens=row.tokens,
       data=DataConfig(source="", context=1024),
-      sae=gemma_scope_sweep(sites, row.widths, row.target_l0),
+      sae=gemma_scope_to(sites, row.widths, row.target_l0),
       fsdp=self.fsdp,
       log_every=10,
     )
@@ -107,22 +107,3 @@ def _parts(items: Sequence[int], count: int) -> list[Sequence[int]]:
   """Cuts a sequence into parts of nearly equal length."""
   ends = [i * len(items) // count for i in range(count + 1)]
   return [items[a:b] for a, b in itertools.pairwise(ends)]
-
-
-def gemma_scope_sweep(
-  sites: Sequence[Site],
-  widths: Sequence[int],
-  target_l0: Sequence[float],
-) -> SweepConfig:
-  """Gemma Scope's autoencoders, but pulled to targets of L0.
-
-  Gemma Scope's own λ are not published, only the L0 they led to. The pull is
-  that of Gemma Scope 2; its strength is not published either.
-  """
-  return gemma_scope.sweep(
-    sites=tuple(sites),
-    widths=tuple(widths),
-    penalty="quadratic",
-    target_l0=tuple(target_l0),
-    sparsity_coefficient=(1e-2,),
-  )

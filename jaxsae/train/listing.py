@@ -6,7 +6,6 @@ from rich import box
 from rich.table import Table
 
 from jaxsae.export.gemma_scope import width_label
-from jaxsae.lm import Site
 from jaxsae.train.config import TrainConfig
 from jaxsae.train.cost import Cost
 
@@ -35,7 +34,7 @@ def table(
     made.add_column(head, foot, justify="right", no_wrap=True)
   for name, config in configs.items():
     cells = _cells(costs[name], config.tokens)
-    made.add_row(name, _sites(config.sae.sites), _widths(config), *cells)
+    made.add_row(name, _sites(config), _widths(config), *cells)
   return made
 
 
@@ -58,11 +57,13 @@ def _short(number: int) -> str:
 
 
 def _widths(config: TrainConfig) -> str:
-  return " ".join(map(width_label, config.sae.widths))
+  widths = dict.fromkeys(stack.width for stack in config.stacks)
+  return " ".join(map(width_label, widths))
 
 
-def _sites(sites: Sequence[Site]) -> str:
+def _sites(config: TrainConfig) -> str:
   """`resid mlp attn 0-25`: those of each layer, and the layers."""
+  sites = list(dict.fromkeys(stack.site for stack in config.stacks))
   layers: dict[str, list[int]] = {}
   for layer in sorted({site.layer for site in sites}):
     where = " ".join(site.where for site in sites if site.layer == layer)

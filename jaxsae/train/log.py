@@ -1,9 +1,11 @@
 """What a run says: metrics.jsonl, TensorBoard, and a table on the screen."""
 
 import json
+import math
 import time
+from collections.abc import Mapping
 
-import numpy as np
+import jax
 from etils import epath
 from rich.console import Console, Group
 from rich.live import Live
@@ -42,25 +44,45 @@ class Log:
     self._board.close()
     self._jsonl.close()
 
-  def write(self, step: int, metrics: tuple[Metrics, ...]) -> None:
-    """Fetches the metrics of a step from the devices and tells everyone."""
+  def write(
+    self,
+    step: int,
+    metrics: tuple[Metrics, ...],
+    idle: float,
+    skipped: Mapping[str, int],
+  ) -> None:
+    """Fetches the metrics of a step from the devices and tells everyone.
+
+    Args:
+      step: its number.
+      metrics: of each stack.
+      idle: share of the time since the last line in which the devices waited.
+      skipped: how many updates each autoencoder left out since then.
+    """
     values = figures(self._config, metrics)
+    for name, count in skipped.items():
+      values[name]["skipped"] = count
     tokens = step * self._config.bucket_tokens
     speed = self._speed(step)
-    line = {"step": step, "tokens": tokens, "tokens_per_second": round(speed)}
-    flat = {
+    flat = {"tokens_per_second": round(speed), "idle": float(f"{idle:.3g}")}
+    flat |= {
       f"{name}/{figure}": value
       for name, of_one in values.items()
       for figure, value in of_one.items()
     }
-    self._jsonl.write(json.dumps(line | flat) + "\n")
+    line = {"step": step, "tokens": tokens}
+    line |= {k: v if math.isfinite(v) else None for k, v in flat.items()}
+    self._jsonl.write(json.dumps(line) + "\n")
     self._jsonl.flush()
     for name, value in flat.items():
       self._board.add_scalar(name, value, step)
-    self._board.add_scalar("tokens_per_second", speed, step)
-    self._screen.show(step, speed, values)
+    self._screen.show(step, speed, idle, values)
     for warning in self._watch.warnings(step, values):
-      self._screen.say(warning)
+      self.say(warning)
+
+  def say(self, line: str) -> None:
+    """Shows a line that stays."""
+    self._screen.say(line)
 
   def _speed(self, step: int) -> float:
     """Tokens a second since this process began to train."""
@@ -70,25 +92,23 @@ class Log:
 
 def figures(config: TrainConfig, metrics: tuple[Metrics, ...]) -> Values:
   """The metrics of every autoencoder as plain numbers, under its name."""
+  # All in one go, and computed with here: an operation on the devices would
+  # wait there behind the step that is under way.
+  metrics = jax.device_get(metrics)
   values = {}
-  for stack, of_stack in zip(config.sae.stacks, metrics, strict=True):
+  for stack, of_stack in zip(config.stacks, metrics, strict=True):
     arrays = {
       "l0": of_stack.l0,
       "fvu": of_stack.fvu,
       "loss": of_stack.loss,
-      "in_window": of_stack.in_window,
       "coefficient": of_stack.coefficient,
-      "pull": of_stack.pull,
-      "threshold": of_stack.threshold,
-      "moved": of_stack.moved,
-      "density_mean": of_stack.density_mean,
       "density_max": of_stack.density_max,
       "dead": (of_stack.idle >= config.dead_after).mean(axis=-1),
+      **of_stack.figures,
     }
-    arrays = {name: np.asarray(x) for name, x in arrays.items()}
-    for i, member in enumerate(config.sae.members):
-      values[f"{stack}/{member}"] = {
-        name: float(f"{x[i]:.6g}") for name, x in arrays.items()
+    for i, name in enumerate(stack.names):
+      values[name] = {
+        figure: float(f"{x[i]:.6g}") for figure, x in arrays.items()
       }
   return values
 
@@ -138,9 +158,9 @@ class _Screen:
     """A line that stays, above the table."""
     self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-  def show(self, step: int, speed: float, values: Values) -> None:
+  def show(self, step: int, speed: float, idle: float, values: Values) -> None:
     left = (self._config.steps - step) * self._config.bucket_tokens / speed
-    pace = f"{speed:,.0f} tokens/s  {_clock(left)} left"
+    pace = f"{speed:,.0f} tokens/s  idle {idle:.0%}  {_clock(left)} left"
     if self._console.is_terminal:
       self._progress.update(self._task, completed=step, speed=pace)
       self._live.update(Group(self._progress, _table(values)))
@@ -159,18 +179,23 @@ def _table(values: Values) -> Table:
       f"{v['l0']:.1f}",
       f"{v['fvu']:.3f}",
       f"{v['dead']:.1%}",
-      f"{v['in_window']:.2%}",
-      f"{v['pull']:.0%}",
-      f"{v['threshold']:.4f}",
+      _shown(v, "in_window", ".2%"),
+      _shown(v, "pull", ".0%"),
+      _shown(v, "threshold", ".4f"),
     )
   return table
+
+
+def _shown(values: dict[str, float], name: str, form: str) -> str:
+  """A figure that not every architecture has."""
+  return format(values[name], form) if name in values else "-"
 
 
 def _lines(config: TrainConfig, step: int, pace: str, values: Values) -> str:
   """For a log: the pace, then each stack's members side by side."""
   lines = [f"{step}/{config.steps}  {pace}"]
-  for stack in config.sae.stacks:
-    of_stack = [values[f"{stack}/{member}"] for member in config.sae.members]
+  for stack in config.stacks:
+    of_stack = [values[name] for name in stack.names]
     l0 = "  ".join(f"{v['l0']:6.1f}" for v in of_stack)
     fvu = "  ".join(f"{v['fvu']:.3f}" for v in of_stack)
     lines.append(f"  {stack!s:16s} L0 {l0}   FVU {fvu}")

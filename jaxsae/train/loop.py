@@ -1,25 +1,44 @@
-"""The loop: reads buckets, calls the step, saves and tells."""
+"""The loop: reads buckets, calls the step, saves and tells.
 
-import shlex
+While the devices are busy with a step, the next bucket is read and put on them
+(`feed.py`), and the step before is looked at and logged. So one step is under
+way, at most one more waits for it, and at most one bucket is read ahead,
+however seldom a line is logged.
+
+What the devices wait for, once each:
+  - a checkpoint: the step must be over and found sound, then the state is
+    copied off the devices, for the next step takes its memory. Writing it is
+    left to Orbax's threads; only if the one before is still being written does
+    the loop wait for that too;
+  - text, if it is read more slowly than it is trained on.
+`idle` in metrics.jsonl is the share of time in which they waited (`clock.py`).
+Evaluation is not part of this: it comes after training, in the same process.
+"""
+
+import contextlib
 import signal
 import sys
 from collections.abc import Callable
 
 import jax
-from jax.sharding import Mesh
 
 from jaxsae import data
 from jaxsae import mesh as meshes
 from jaxsae.data import Corpus
 from jaxsae.errors import UserError
 from jaxsae.lm import Lm, load_lm
+from jaxsae.train import choice, workdir
 from jaxsae.train import state as states
-from jaxsae.train import workdir
+from jaxsae.train.abstract import abstract_state
 from jaxsae.train.checkpoint import Checkpoints
+from jaxsae.train.command import again
 from jaxsae.train.config import TrainConfig
-from jaxsae.train.log import Log
+from jaxsae.train.feed import Feed
+from jaxsae.train.feed import next_bucket as next_bucket
+from jaxsae.train.not_finite import check_scales
 from jaxsae.train.state import TrainState
-from jaxsae.train.step import Batch, compile_step, estimate_scales
+from jaxsae.train.step import compile_step, estimate_scales
+from jaxsae.train.witness import Witness
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 
@@ -28,17 +47,18 @@ def train(config: TrainConfig) -> TrainState:
   """Trains, or goes on with, the run in `config.workdir`.
 
   Ctrl-C ends the step at hand, leaves a checkpoint, prints how to go on and
-  exits with status 130; a second Ctrl-C exits at once.
+  exits with status 130; a second Ctrl-C ends only what is being written.
 
   Raises:
     UserError: something about the run can not be.
+    RunError: a number was not finite, and `config.not_finite` is "stop".
   """
   mesh = meshes.make(config.mesh)
-  states.check_widths(config, mesh)
+  states.check_rows(config, mesh)
   data.check_source(config.data.source)  # before weights that take minutes
   lm = load_lm(config.lm, mesh=mesh, fsdp=config.fsdp)
   lm.check_length(config.data.context)
-  for site in config.sae.sites:
+  for site in config.sites:
     site.check(lm.config)
   print(f"reading {config.data.source} …", flush=True)
   corpus = open_corpus(config, lm)
@@ -46,11 +66,19 @@ def train(config: TrainConfig) -> TrainState:
   batches = _batches(config, corpus)
   path = workdir.claim(config, corpus.policy)
   checkpoints = Checkpoints(path / "checkpoints", config.keep_checkpoints)
-  state = _start(config, mesh, lm, checkpoints, batches)
-  _announce(config, mesh, corpus, int(state.step))
-  with Log(config, path, int(state.step)) as log, _Interrupt() as interrupt:
-    state = _run(config, mesh, lm, state, batches, checkpoints, log, interrupt)
-  checkpoints.close()
+  with contextlib.ExitStack() as ending:
+    ending.callback(batches.close)
+    ending.callback(checkpoints.close)  # when what is being written is whole
+    state = _start(config, mesh, lm, checkpoints, batches)
+    _announce(config, mesh, corpus, int(state.step))
+    print(*choice.lines(config, mesh, state, lm), sep="\n")
+    print("compiling the step …", flush=True)
+    witness = ending.enter_context(
+      Witness(config, path, int(state.step), corpus, batches)
+    )
+    interrupt = ending.enter_context(_Interrupt())
+    feed = Feed(config, mesh, batches)
+    state = _run(config, mesh, lm, state, feed, checkpoints, witness, interrupt)
   if interrupt.asked and int(state.step) < config.steps:
     _say_how_to_go_on(int(state.step))
   return state
@@ -76,15 +104,14 @@ def _say_what_is_left_out(corpus: Corpus) -> None:
 
 
 def _announce(config, mesh, corpus, step) -> None:
-  sweep = config.sae
+  count = sum(len(stack.names) for stack in config.stacks)
   shape = "x".join(str(size) for size in mesh.devices.shape)
   print(
-    f"{len(sweep.stacks) * sweep.size} autoencoders at"
-    f" {', '.join(map(str, sweep.sites))}, from one forward pass of"
+    f"{count} autoencoders at"
+    f" {', '.join(map(str, config.sites))}, from one forward pass of"
     f" {config.lm}, on {mesh.devices.size} device(s) as {shape}\n"
     f"{config.tokens:,} of {corpus.train.tokens:,} tokens, in {config.steps}"
-    f" buckets of {config.bucket_tokens:,}; starts after bucket {step}\n"
-    "compiling the step …",
+    f" buckets of {config.bucket_tokens:,}; starts after bucket {step}",
     flush=True,
   )
 
@@ -96,7 +123,7 @@ def _batches(config, corpus):
 
 def _start(config, mesh, lm, checkpoints, batches) -> TrainState:
   """The newest checkpoint, or the beginning."""
-  abstract = abstract_state(config, mesh, lm)
+  abstract = abstract_state(config, lm.config, mesh)
   if checkpoints.latest is not None:
     state, position = checkpoints.restore(abstract)
     batches.set_state(position)
@@ -105,7 +132,9 @@ def _start(config, mesh, lm, checkpoints, batches) -> TrainState:
   position = batches.get_state()
   first = next_bucket(config, mesh, batches)
   batches.set_state(position)
-  return _begin(config, mesh, lm, abstract, first)
+  state = _begin(config, mesh, lm, abstract, first)
+  check_scales(config, state)
+  return state
 
 
 def _begin(config, mesh, lm, abstract, bucket) -> TrainState:
@@ -117,47 +146,25 @@ def _begin(config, mesh, lm, abstract, bucket) -> TrainState:
   return jax.jit(begin, out_shardings=layout)(lm, bucket)
 
 
-def abstract_state(config: TrainConfig, mesh: Mesh, lm: Lm) -> TrainState:
-  """Shapes and shardings of the state, without any arrays."""
-  scales = tuple(1.0 for _ in config.sae.stacks)
-  shapes = jax.eval_shape(lambda: states.init(config, lm.config, scales))
-  return jax.tree.map(
-    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-    shapes,
-    states.sharding(shapes, mesh),
-  )
-
-
-def next_bucket(config: TrainConfig, mesh: Mesh, batches) -> Batch:
-  """The next bucket on the devices: int [M, B, T] each."""
-  rows = next(batches)
-  shape = (config.bucket.microbatches, config.bucket.rows, -1)
-  layout = meshes.shard(mesh, None, "data", None)
-  return {
-    name: jax.device_put(rows[name].reshape(shape), layout)
-    for name in ("tokens", "segments", "positions")
-  }
-
-
 def _run(
-  config, mesh, lm, state, batches, checkpoints, log, interrupt
+  config, mesh, lm, state, feed, checkpoints, witness, interrupt
 ) -> TrainState:
-  number, last, step = int(state.step), None, None
+  number, step = int(state.step), None
   while number < config.steps and not interrupt.asked:
-    bucket = next_bucket(config, mesh, batches)
-    step = step or compile_step(config, mesh, state, lm, bucket)
-    state, metrics = step(state, lm, bucket)
+    bucket = feed.take()
+    step = step or compile_step(config, mesh, state, lm, bucket.batch)
+    witness.hand_over(number + 1, bucket)
+    state, metrics = step(state, lm, bucket.batch)
     number += 1
-    # Of the step before: the devices are busy with this one meanwhile.
-    if last is not None:
-      log.write(*last)
-    logged = number % config.log_every == 0 or number == config.steps
-    last = (number, metrics) if logged else None
+    witness.follow(number, bucket, metrics)
+    if number < config.steps:
+      feed.read_ahead()
+    witness.look(until=number - 1)
     if number % config.checkpoint_every == 0:
-      checkpoints.save(state, batches.get_state())
-  if last is not None:
-    log.write(*last)
-  checkpoints.save(state, batches.get_state())
+      witness.look(until=number)  # what is broken is never saved
+      checkpoints.save(state, feed.position)
+  witness.look(until=number)
+  checkpoints.save(state, feed.position)
   checkpoints.wait()
   return state
 
@@ -187,6 +194,5 @@ class _Interrupt:
 
 
 def _say_how_to_go_on(step: int) -> None:
-  command = shlex.join([sys.executable, *sys.argv])
-  print(f"stopped at step {step}; to go on:\n  {command}", file=sys.stderr)
+  print(f"stopped at step {step}; to go on:\n  {again()}", file=sys.stderr)
   sys.exit(INTERRUPTED)

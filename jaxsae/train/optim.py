@@ -1,20 +1,24 @@
-"""Gemma Scope's optimiser for autoencoders.
+"""Gemma Scope's optimiser for autoencoders, and the usual one.
 
 Adam with β₁ = 0 keeps no first moment: it is RMSProp with bias correction.
-Shapes: S autoencoders, D site width, F latents.
+Shapes: S autoencoders.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxsae.sae import Sae
-from jaxsae.sae import stack as stacks
-from jaxsae.train.config import OptimConfig
+from jaxsae.sae import Architecture
+from jaxsae.sae.architectures.architecture import Params
+from jaxsae.train.sweep import OptimConfig
 
 
 def transformation(config: OptimConfig) -> optax.GradientTransformation:
-  """The gradient's direction; equal to Adam(0, b2) before its rate."""
+  """The gradient's direction; equal to Adam(b1, b2) before its rate."""
+  if config.b1:
+    return optax.scale_by_adam(config.b1, config.b2, config.eps)
   return optax.scale_by_rms(
     decay=config.b2, eps=config.eps, eps_in_sqrt=False, bias_correction=True
   )
@@ -23,11 +27,11 @@ def transformation(config: OptimConfig) -> optax.GradientTransformation:
 def learning_rate(
   config: OptimConfig, updates: int, update: jax.Array
 ) -> jax.Array:
-  """The rate of one update out of `updates`, counted from 0."""
+  """The rate of one update out of `updates`, counted from 0; its peak is 1."""
   warm = jnp.minimum(update / max(config.lr_warmup, 1), 1.0)
   rise = 0.1 + 0.9 * 0.5 * (1 - jnp.cos(jnp.pi * warm))
   left = (updates - update) / max(config.lr_decay * updates, 1)
-  return config.lr * rise * jnp.minimum(left, 1.0)
+  return rise * jnp.minimum(left, 1.0)
 
 
 def sparsity_warmup(config: OptimConfig, update: jax.Array) -> jax.Array:
@@ -37,21 +41,45 @@ def sparsity_warmup(config: OptimConfig, update: jax.Array) -> jax.Array:
 
 def apply(
   config: OptimConfig,
-  stack: Sae,
-  grads: Sae,
+  architecture: Architecture,
+  stack: Params,
+  grads: Params,
   moments: optax.OptState,
-  rate: jax.Array,
-) -> tuple[Sae, optax.OptState]:
+  rates: jax.Array,
+  noted,
+) -> tuple[Params, optax.OptState]:
   """One update of a stack, in Gemma Scope's order (§3.2).
 
   Project the gradient off the directions, then Adam, then bring directions
-  back to unit norm. Thresholds stay positive by clipping at zero.
+  back to unit norm; other architectures do as they say.
+
+  Args:
+    config: of the optimiser.
+    architecture: what it is that learns.
+    stack: the autoencoders.
+    grads: their gradients.
+    moments: Adam's.
+    rates: [S].
+    noted: what the architecture noted of the update.
   """
-  grads = grads.replace(w_dec=stacks.drop_parallel(grads.w_dec, stack.w_dec))
+  grads = jax.vmap(architecture.project)(grads, stack)
+  if config.clip is not None:
+    grads = jax.vmap(lambda g: _clipped(g, config.clip))(grads)
   updates, moments = transformation(config).update(grads, moments)
-  stack = jax.tree.map(lambda p, u: p - rate * u, stack, updates)
-  stack = stack.replace(
-    w_dec=stacks.unit_rows(stack.w_dec),
-    threshold=jnp.maximum(stack.threshold, 0.0),
-  )
-  return stack, moments
+  step = functools.partial(_step, config, rates)
+  stack = jax.tree.map(step, stack, updates)
+  return jax.vmap(architecture.settle)(stack, noted), moments
+
+
+def _step(config: OptimConfig, rates, value, update):
+  """An array [S, …] of weights, or of one number for each latent or D."""
+  if value.ndim == 2:
+    rates = config.vector_rate * rates
+  return value - rates.reshape(-1, *(1,) * (value.ndim - 1)) * update
+
+
+def _clipped(grads: Params, most: float) -> Params:
+  """One autoencoder's gradient, of a norm of at most `most`."""
+  norm = optax.tree.norm(grads)
+  shrink = most / jnp.maximum(norm, most)
+  return jax.tree.map(lambda g: g * shrink, grads)

@@ -18,12 +18,13 @@ from jaxsae.data import Corpus
 from jaxsae.errors import UserError
 from jaxsae.lm import Lm, Site, load_lm
 from jaxsae.mesh import MeshConfig
-from jaxsae.sae import Sae, fold
-from jaxsae.sae.stack import member
+from jaxsae.sae import Sae
+from jaxsae.train import state as states
 from jaxsae.train import workdir
+from jaxsae.train.abstract import abstract_state
 from jaxsae.train.checkpoint import Checkpoints
 from jaxsae.train.config import TrainConfig
-from jaxsae.train.loop import abstract_state, open_corpus
+from jaxsae.train.loop import open_corpus
 from jaxsae.train.state import TrainState
 
 
@@ -59,25 +60,27 @@ def open_run(path) -> Run:
   model = math.gcd(config.mesh.model, jax.device_count())
   mesh = meshes.make(MeshConfig(model=model))
   lm = load_lm(config.lm, mesh=mesh, fsdp=config.fsdp)
-  state, _ = checkpoints.restore(abstract_state(config, mesh, lm))
+  state, _ = checkpoints.restore(abstract_state(config, lm.config, mesh))
   checkpoints.close()
   saes = dict(_folded(config, state))
-  targets = config.sae.target_l0 or (None,) * config.sae.size
   return Run(
     path=path,
     config=config,
     lm=lm,
     step=int(state.step),
     saes=saes,
-    targets=dict(zip(saes, targets * len(config.sae.stacks), strict=True)),
+    targets={
+      name: member.target
+      for stack in config.stacks
+      for name, member in zip(stack.names, stack.members, strict=True)
+    },
   )
 
 
 def _folded(config: TrainConfig, state: TrainState):
-  for stack, trained in zip(config.sae.stacks, state.stacks, strict=True):
-    for i, name in enumerate(config.sae.members):
-      sae = fold(member(trained.sae, i), trained.scale)
-      yield f"{stack}/{name}", (stack.site, sae)
+  for stack, trained in zip(config.stacks, state.stacks, strict=True):
+    for name, sae in states.folded(stack, trained).items():
+      yield name, (stack.site, sae)
 
 
 def evaluate(run: Run) -> dict[str, evals.Result]:
@@ -114,6 +117,7 @@ def export(run: Run, format: str, out) -> list[str]:
     format,
     [(s, sae, measured[name]["l0"]) for name, (s, sae) in run.saes.items()],
     out,
+    run.lm,
   )
 
 
@@ -156,17 +160,20 @@ def _held_out(run: Run, corpus: Corpus):
 
 
 def _about(run: Run) -> dict[str, str]:
-  config = run.config
+  config, sweep = run.config, run.config.sae
+  others = ", ".join(s.name or s.architecture for s in config.also)
   return {
     "Language model": config.lm,
     "Text": config.data.source,
     "Trained on": f"{run.step * config.bucket_tokens:,} tokens",
-    "Autoencoders": f"{len(run.saes)}, width {_comma(config.sae.widths)}",
-    "Sites": _comma(config.sae.sites),
-    "Penalty": config.sae.penalty,
-    "Target L0": _comma(config.sae.target_l0) or "none",
-    "Bandwidth ε": f"{config.sae.bandwidth:g}",
-    "Learning rate": f"{config.optim.lr:g}",
+    "Autoencoders": f"{len(run.saes)}, width {_comma(sweep.widths)}",
+    "Sites": _comma(sweep.sites),
+    "Architecture": sweep.architecture,
+    "Penalty": sweep.penalty,
+    "Target L0": _comma(sweep.target_l0) or "none",
+    "Bandwidth ε": f"{sweep.bandwidth:g}",
+    "Learning rate": f"{sweep.optim.lr:g}",
+    "Beside it": others or "nothing",
     "Update": f"{config.bucket.update_tokens:,} tokens",
     "Run": str(run.path),
   }

@@ -14,13 +14,12 @@ class Watch:
   """Follows the figures of a run, bucket by bucket."""
 
   def __init__(self, config: TrainConfig):
-    targets = config.sae.target_l0 or (None,) * config.sae.size
-    self._targets = {
-      f"{stack}/{member}": target
-      for stack in config.sae.stacks
-      for member, target in zip(config.sae.members, targets, strict=True)
+    self._of = {
+      name: (stack, member)
+      for stack in config.stacks
+      for name, member in zip(stack.names, stack.members, strict=True)
+      if stack.sweep.architecture == "jumprelu"
     }
-    self._bandwidth = config.sae.bandwidth
     self._still_since: dict[str, int] = {}
     self._said: set[tuple[str, str]] = set()
 
@@ -32,15 +31,16 @@ class Watch:
       values: autoencoder → figure → value, as logged.
     """
     found = []
-    for name, v in values.items():
+    for name in self._of:
+      v = values[name]
       if self._is_frozen(step, name, v) and self._is_news("frozen", name):
         found.append(self._frozen(name, v))
-      if _is_empty(v) and self._is_news("empty", name):
+      if self._is_empty(name, v) and self._is_news("empty", name):
         found.append(self._empty(name, v))
     return found
 
   def _is_frozen(self, step, name, v) -> bool:
-    target = self._targets[name]
+    target = self._of[name][1].target
     if target is None or not (
       v["moved"] < FROZEN and abs(v["l0"] / target - 1) > OFF_TARGET
     ):
@@ -57,8 +57,8 @@ class Watch:
   def _frozen(self, name, v) -> str:
     return (
       f"warning: {name}: thresholds have stood still for {PATIENCE} buckets at"
-      f" L0 {v['l0']:.4g}, target {self._targets[name]:g}; raise"
-      f" --sae.bandwidth (now {self._bandwidth:g}), --optim.lr or"
+      f" L0 {v['l0']:.4g}, target {self._of[name][1].target:g}; raise"
+      f" --sae.bandwidth (now {self._bandwidth(name):g}), --sae.optim.lr or"
       " --sae.sparsity_coefficient."
     )
 
@@ -66,10 +66,13 @@ class Watch:
     return (
       f"warning: {name}: λ has lost its hold on thresholds: a share of"
       f" {v['in_window']:.1e} of pre-activations lies within ε/2 of them; raise"
-      f" --sae.bandwidth (now {self._bandwidth:g}), or lower --optim.lr if L0"
-      " has just fallen."
+      f" --sae.bandwidth (now {self._bandwidth(name):g}), or lower"
+      " --sae.optim.lr if L0 has just fallen."
     )
 
+  def _is_empty(self, name, v) -> bool:
+    active = v["l0"] / self._of[name][0].width
+    return v["in_window"] <= min(EMPTY, EMPTY_OF_ACTIVE * active)
 
-def _is_empty(v) -> bool:
-  return v["in_window"] <= min(EMPTY, EMPTY_OF_ACTIVE * v["density_mean"])
+  def _bandwidth(self, name) -> float:
+    return self._of[name][0].sweep.bandwidth

@@ -2,6 +2,7 @@
 
 config.json  the resolved configuration     policy.json  how text was cut up
 checkpoints/  metrics.jsonl  tensorboard/  eval/STEP.json  export/  report/
+not_finite.json  what stopped the run, where something was not finite
 """
 
 import dataclasses
@@ -23,6 +24,9 @@ FREE = (
   "eval.",
   "data.cache",
   "dead_after",
+  # But for the order of sums it changes only what happens when something
+  # broke, and a run that was stopped by that must be able to go on without it.
+  "not_finite",
   "log_every",
   "checkpoint_every",
   "keep_checkpoints",

@@ -122,3 +122,31 @@ def test_held_out_rows_come_once_in_order(corpus, processes):
   expected = rows.read(range(len(rows)))["tokens"]
   np.testing.assert_array_equal(tokens[: len(rows)], expected)
   assert not tokens[len(rows) :].any()
+
+
+def test_the_contents_of_a_batch_are_told_without_reading_on(corpus):
+  batches = data.batches(corpus.train, BATCH)
+  take(batches, len(corpus.train) // BATCH + 1)
+  state = batches.get_state()
+  what = json.loads(json.dumps(batches.contents(state)))
+  batch = next(batches)
+  rows = corpus.train.read(what["rows"])
+  np.testing.assert_array_equal(rows["tokens"], batch["tokens"])
+  assert what["documents"] == sorted({*batch["document"].ravel()} - {-1})
+  assert what["pass"] == 2
+  assert batches.contents(state)["rows"] == what["rows"]
+
+
+def test_the_contents_are_those_of_all_processes(corpus):
+  state = {"next_batch": 3}
+  whole = data.batches(corpus.train, BATCH).contents(state)
+  share = data.batches(corpus.train, BATCH, 0, 1, 2).contents(state)
+  assert share == whole
+
+
+def test_what_was_closed_goes_on_where_it_was(corpus):
+  straight = row_keys(take(data.batches(corpus.train, BATCH), 6))
+  batches = data.batches(corpus.train, BATCH)
+  first = row_keys(take(batches, 2))
+  batches.close()
+  assert first + row_keys(take(batches, 4)) == straight

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsae.lm import GemmaConfig, Lm, init_params
-from tests.evals.samples import BOS, EOS, split
+from jaxsae.lm import GemmaConfig, Lm, Site, init_params
+from tests.evals import reference
+from tests.evals.samples import BOS, EOS, lookup_transcoder, split
 
 CONTEXT = 12
 
@@ -71,3 +72,13 @@ def rows():
 def batches(rows):
   """Three batches of four rows."""
   return split(rows, 4)
+
+
+@pytest.fixture(scope="session")
+def by_heart(lm, batches):
+  """A transcoder of layer 1 that is exact on the text of the batches."""
+  site = Site("transcoder", 1)
+  x = reference.activations(lm, batches, site.input)
+  y = reference.activations(lm, batches, site.output)
+  gain = 1 + np.asarray(lm.params["layer_1"]["pre_ffw_norm"]["scale"])
+  return lookup_transcoder(x, y, gain)

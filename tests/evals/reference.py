@@ -23,12 +23,16 @@ def activations(lm, batches, site):
 def latents(sae, x):
   a = as_numpy(sae)
   pre = x @ a["w_enc"] + a["b_enc"]
-  return np.where(pre > a["threshold"], np.maximum(pre, 0), 0)
+  found = np.where(pre > a["threshold"], np.maximum(pre, 0), 0)
+  if sae.k is not None:
+    found[found < np.sort(found)[:, -sae.k, None]] = 0
+  return found
 
 
 def reconstruct(sae, x):
   a = as_numpy(sae)
-  return latents(sae, x) @ a["w_dec"] + a["b_dec"]
+  made = latents(sae, x) @ a["w_dec"] + a["b_dec"]
+  return made if sae.w_skip is None else made + x @ a["w_skip"]
 
 
 def as_numpy(sae):
@@ -43,17 +47,19 @@ def fvu(x, reconstruction):
 def loss(lm, batches, site=None, replace=None):
   """Mean cross-entropy of next tokens, and how many there are.
 
-  `replace` maps activations [N, D] of text to what the model reads instead.
+  `replace` maps activations [N, D] of text to what the model reads instead; at
+  a pair, those of its input to what is read at its output.
   """
   found = []
   for batch in batches:
     x = None
     if site is not None:
-      x = _capture(lm, batch, site)
+      read = _capture(lm, batch, site.input)
+      x = _capture(lm, batch, site.output)
       text = is_text(batch)
-      x[text] = replace(x[text])
+      x[text] = replace(read[text])
       x = x.astype(np.float32)
-    logits = np.asarray(_logits(lm, batch, x, site), np.float64)
+    logits = np.asarray(_logits(lm, batch, x, site and site.output), np.float64)
     found += _losses(logits, batch)
   return np.mean(found), len(found)
 

@@ -12,21 +12,28 @@ from jaxsae.evals import Fidelity, measure_fidelity
 from jaxsae.lm import Site
 from jaxsae.sae import Sae
 from tests.evals import reference
-from tests.evals.samples import identity_sae, random_sae, silent_sae, split
+from tests.evals.samples import (
+  identity_sae,
+  random_sae,
+  random_transcoder,
+  silent_sae,
+  split,
+)
 
 RESID, ATTN = Site("resid", 0), Site("attn", 1)
+PAIR = Site("transcoder", 1)
 
 
 @pytest.fixture(scope="module")
 def means(lm, batches):
   return {
     site: reference.activations(lm, batches, site).mean(axis=0)
-    for site in (RESID, ATTN)
+    for site in (RESID, ATTN, PAIR.output)
   }
 
 
 @pytest.fixture(scope="module")
-def saes(means):
+def saes(means, by_heart):
   return {
     "a": (RESID, random_sae(16, 32, 0)),
     "b": (RESID, random_sae(16, 32, 1)),
@@ -34,6 +41,8 @@ def saes(means):
     "identity": (RESID, identity_sae(16)),
     "zero": (RESID, silent_sae(16, np.zeros(16))),
     "mean": (RESID, silent_sae(16, means[RESID])),
+    "pair": (PAIR, random_transcoder(16, 32, 3)),
+    "by_heart": (PAIR, by_heart),
   }
 
 
@@ -42,17 +51,18 @@ def measured(lm, saes, means, batches):
   return measure_fidelity(lm, saes, means, batches)
 
 
-@pytest.mark.parametrize("name", ["a", "b", "attn"])
+@pytest.mark.parametrize("name", ["a", "b", "attn", "pair"])
 def test_losses_are_those_of_numpy(lm, saes, means, batches, measured, name):
   site, sae = saes[name]
   found = measured[name]
   clean, tokens = reference.loss(lm, batches)
   assert found.tokens == tokens
   assert found.clean_loss == pytest.approx(clean, rel=1e-5)
+  mean = means[site.output]
   for loss, replace in (
     (found.spliced_loss, lambda x: reference.reconstruct(sae, x)),
     (found.zero_loss, np.zeros_like),
-    (found.mean_loss, lambda x: np.broadcast_to(means[site], x.shape)),
+    (found.mean_loss, lambda x: np.broadcast_to(mean, x.shape)),
   ):
     expected, _ = reference.loss(lm, batches, site, replace)
     assert loss == pytest.approx(expected, rel=1e-5)
@@ -80,6 +90,12 @@ def test_the_identity_loses_nothing(measured):
   assert measured["identity"].delta_loss == pytest.approx(0, abs=1e-6)
   assert measured["identity"].loss_recovered_zero == pytest.approx(1, abs=1e-4)
   assert measured["identity"].loss_recovered_mean == pytest.approx(1, abs=1e-4)
+
+
+def test_a_transcoder_that_knows_the_mlp_by_heart_loses_nothing(measured):
+  assert measured["by_heart"].delta_loss == pytest.approx(0, abs=1e-5)
+  assert measured["by_heart"].loss_recovered_zero == pytest.approx(1, abs=1e-3)
+  assert measured["by_heart"].zero_loss == measured["pair"].zero_loss
 
 
 def test_saying_zero_recovers_nothing_of_zero_ablation(measured):
@@ -111,9 +127,10 @@ def test_special_tokens_are_left_as_they_are(lm, saes, means, batches):
   """Where nothing is text, every edit leaves the model alone."""
   special = {k: v.copy() for k, v in batches[0].items()}
   special["tokens"][:] = lm.tokenizer.bos
-  found = measure_fidelity(lm, saes, means, [special])["a"]
-  clean = {found.spliced_loss, found.zero_loss, found.mean_loss}
-  assert clean == {found.clean_loss}
+  measured = measure_fidelity(lm, saes, means, [special])
+  for found in (measured["a"], measured["pair"]):
+    clean = {found.spliced_loss, found.zero_loss, found.mean_loss}
+    assert clean == {found.clean_loss}
 
 
 def test_the_splice_keeps_the_model_in_its_own_precision(lm, means, batches):

@@ -13,6 +13,7 @@ from tests.evals.samples import (
   BOS,
   identity_sae,
   random_sae,
+  random_transcoder,
   silent_sae,
   split,
 )
@@ -134,14 +135,48 @@ def test_what_always_says_the_same_has_no_fvu(lm, batches):
   assert np.isnan(found["i"].fvu)
 
 
+PAIR = Site("transcoder", 1)
+
+
+@pytest.mark.parametrize("fields", [{}, {"w_skip": None}, {"k": 5}], ids=str)
+def test_a_transcoder_reads_one_site_and_explains_another(lm, batches, fields):
+  sae = random_transcoder(16, 32, 3, **fields)
+  x = reference.activations(lm, batches, PAIR.input)
+  y = reference.activations(lm, batches, PAIR.output)
+  found, moments = measure_sparsity(lm, {"t": (PAIR, sae)}, batches)
+  active = reference.latents(sae, x) > 0
+  np.testing.assert_allclose(found["t"].density, active.mean(axis=0))
+  expected = reference.fvu(y, reference.reconstruct(sae, x))
+  assert found["t"].fvu == pytest.approx(expected, rel=1e-5)
+  assert list(moments) == [PAIR.output]
+  np.testing.assert_allclose(
+    moments[PAIR.output].mean, y.mean(axis=0), atol=1e-6
+  )
+
+
+def test_a_transcoder_that_knows_the_mlp_by_heart(lm, batches, by_heart):
+  found, _ = measure_sparsity(lm, {"t": (PAIR, by_heart)}, batches)
+  assert found["t"].fvu == pytest.approx(0, abs=1e-9)
+  assert (found["t"].l0, found["t"].dead) == (1, 0)
+
+
+def test_only_k_latents_are_active(lm, batches):
+  """Of a TopK autoencoder, though more are above their thresholds."""
+  sae = random_sae(16, 32, 0).replace(k=3)
+  found, _ = measure_sparsity(lm, {"k": (SITES[0], sae)}, batches)
+  assert found["k"].l0 == pytest.approx(3, abs=0.2)
+  active = reference.latents(sae, reference.activations(lm, batches, SITES[0]))
+  assert found["k"].l0 == pytest.approx((active > 0).sum(axis=1).mean())
+
+
 def test_autoencoders_of_one_shape_compile_once(lm, batches, monkeypatch):
-  traced, encode = [], Sae.encode
+  traced, decode = [], Sae.decode
 
-  def counting(self, x):
+  def counting(self, latents):
     traced.append(self)
-    return encode(self, x)
+    return decode(self, latents)
 
-  monkeypatch.setattr(Sae, "encode", counting)
+  monkeypatch.setattr(Sae, "decode", counting)
   where = [SITES[0], SITES[1], SITES[0]]
   saes = {str(i): (site, random_sae(16, 7, i)) for i, site in enumerate(where)}
   measure_sparsity(lm, saes, batches)

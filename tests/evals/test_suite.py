@@ -15,9 +15,10 @@ from jaxsae.errors import UserError
 from jaxsae.evals import Result, evaluate, table, write
 from jaxsae.lm import Site, sharding
 from tests.evals import reference
-from tests.evals.samples import random_sae
+from tests.evals.samples import random_sae, random_transcoder
 
 RESID, ATTN = Site("resid", 0), Site("attn", 1)
+READS_16 = random_sae(24, 4, 0).replace(w_enc=random_sae(16, 4, 0).w_enc)
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,19 @@ def test_losses_are_of_the_first_batches_and_the_mean_of_all(
     assert recovered == pytest.approx(expected, rel=1e-3)
 
 
+def test_a_transcoder_is_judged_where_it_writes(lm, batches):
+  site, sae = Site("transcoder", 0), random_transcoder(16, 32, 2)
+  found = evaluate(lm, {"t": (site, sae)}, lambda: batches, loss_batches=1)
+  x = reference.activations(lm, batches, site.input)
+  y = reference.activations(lm, batches, site.output)
+  expected = reference.fvu(y, reference.reconstruct(sae, x))
+  assert found["t"].fvu == pytest.approx(expected, rel=1e-5)
+  mean = lambda x: np.broadcast_to(y.mean(axis=0), x.shape)
+  ablated, _ = reference.loss(lm, batches[:1], site.output, mean)
+  assert found["t"].mean_loss == pytest.approx(ablated, rel=1e-5)
+  assert found["t"].to_json()["site"] == "transcoder.0"
+
+
 def test_fewer_batches_than_asked_for_are_enough(lm, saes, batches):
   found = evaluate(lm, saes, lambda: batches, loss_batches=100)
   _, tokens = reference.loss(lm, batches)
@@ -166,6 +180,7 @@ def spread_lm(lm, mesh):
     ({"loss_batches": 0}, "loss_batches=0"),
     ({"saes": {"x": (Site("mlp", 2), random_sae(16, 4, 0))}}, "mlp.2 is out"),
     ({"saes": {"x": (ATTN, random_sae(16, 4, 0))}}, r"\(16,\).*attn.1 needs"),
+    ({"saes": {"x": (ATTN, READS_16)}}, r"w_enc .*\(16, 4\), .* \(24, 4\)"),
     ({"batches": list}, "hold no text"),
   ],
 )

@@ -16,11 +16,11 @@ from jaxsae.train.cost import Cost, cost_of
 
 ROOT = pathlib.Path(__file__).parents[2]
 NAMES = ["gemma_scope_2b", "gemma_scope_9b", "gemma_scope_27b"]
-RUNS = {"gemma_scope_2b": 8, "gemma_scope_9b": 29, "gemma_scope_27b": 1}
+RUNS = {"gemma_scope_2b": 9, "gemma_scope_9b": 29, "gemma_scope_27b": 1}
 B = 10**9
 
 # Table 1 of the paper (arXiv 2408.05147): of each model and site, the layers
-# and the tokens of each width. Transcoders are left out.
+# and the tokens of each width.
 ALL_2B, ALL_9B = range(26), range(42)
 EACH_2B = {2**14: (ALL_2B, 4 * B), 2**16: (ALL_2B, 8 * B)}
 EACH_9B = {2**14: (ALL_9B, 4 * B), 2**17: (ALL_9B, 8 * B)}
@@ -28,6 +28,7 @@ TUNED = {2**14: ((9, 20, 31), 4 * B), 2**17: ((9, 20, 31), 8 * B)}
 PUBLISHED = {
   ("gemma2-2b-pt", "attn"): EACH_2B,
   ("gemma2-2b-pt", "mlp"): EACH_2B,
+  ("gemma2-2b-pt", "transcoder"): {2**14: (ALL_2B, 4 * B)},
   ("gemma2-2b-pt", "resid"): EACH_2B
   | {2**n: ((12,), 8 * B) for n in (15, 17, 18, 19)}
   | {2**20: ((5, 12, 19), 16 * B)},
@@ -52,6 +53,7 @@ SIZES = {
 RELEASED = {
   ("gemma2-2b-pt", "attn"): 260,
   ("gemma2-2b-pt", "mlp"): 260,
+  ("gemma2-2b-pt", "transcoder"): 26,
   ("gemma2-2b-pt", "resid"): 312,
   ("gemma2-9b-pt", "attn"): 492,
   ("gemma2-9b-pt", "mlp"): 492,
@@ -77,10 +79,10 @@ def cells(configs):
   """(model, site, layer, width, tokens) → how many autoencoders."""
   counts = collections.Counter()
   for config in configs:
-    for stack in config.sae.stacks:
+    for stack in config.stacks:
       site = (stack.site.where, stack.site.layer)
       key = (config.lm, *site, stack.width, config.tokens)
-      counts[key] += config.sae.size
+      counts[key] += len(config.sae.members)
   return counts
 
 
@@ -98,8 +100,11 @@ def test_every_published_cell_is_there_and_no_other(cells):
   }
 
 
-def test_each_cell_has_five_or_six_sparsities(cells):
-  assert set(cells.values()) == {5, 6}
+def test_each_cell_has_five_or_six_sparsities_and_transcoders_one(cells):
+  counts = {site == "transcoder": set() for _, site, *_ in cells}
+  for (_, site, *_), count in cells.items():
+    counts[site == "transcoder"].add(count)
+  assert counts == {False: {5, 6}, True: {1}}
 
 
 def test_each_repository_has_about_as_many_as_was_released(cells):
@@ -112,13 +117,13 @@ def test_each_repository_has_about_as_many_as_was_released(cells):
 
 
 def test_the_totals_are_the_papers(cells, total):
-  # With one autoencoder a cell, the transcoders (26 of 16k) and two of 4k on
-  # the embedding, these are the published 459 cells and 34,365,440 latents.
-  assert len(cells) + 26 + 2 == 459
+  # With one autoencoder a cell, and two of 4k on the embedding, these are the
+  # published 459 cells and 34,365,440 latents.
+  assert len(cells) + 2 == 459
   latents = sum(width for _, _, _, width, _ in cells)
-  assert latents + 26 * 2**14 + 2 * 4096 == 34_365_440
+  assert latents + 2 * 4096 == 34_365_440
   # Σ 6·2·D·F·tokens over the 2,430 released is 6.95e22.
-  assert total.saes == 822 + 1584 + 18
+  assert total.saes == 848 + 1584 + 18
   assert total.sae_flops == pytest.approx(6.95e22, rel=0.02)
 
 
@@ -134,7 +139,7 @@ def forward_passes_of_each(config):
     sweep = dataclasses.replace(config.sae, sites=(site,))
     one = dataclasses.replace(config, sae=sweep)
     once += cost_of(one, read_sizes(config.lm)).lm_flops
-  return once * len(config.sae.widths) * config.sae.size
+  return once * len(config.sae.widths) * len(config.sae.members)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -144,16 +149,20 @@ def test_every_run_has_the_shapes_of_the_published_model(grids, name):
     for site in config.sae.sites:
       site.check(gemma)
     state = abstract(config, gemma)
-    for stack, made in zip(config.sae.stacks, state.stacks, strict=True):
+    for stack, made in zip(config.stacks, state.stacks, strict=True):
       d = SIZES[config.lm[:-3]][stack.site.where == "attn"]
-      assert made.sae.w_dec.shape == (config.sae.size, stack.width, d), run
+      assert made.sae.w_dec.shape == (
+        len(config.sae.members),
+        stack.width,
+        d,
+      ), run
     arrays = jax.tree.leaves([stack.sae for stack in state.stacks])
     parameters = sum(x.size for x in arrays)
     assert parameters == cost_of(config, gemma).parameters <= 48 * B
 
 
 def abstract(config, gemma):
-  scales = (1.0,) * len(config.sae.stacks)
+  scales = ((1.0, 1.0),) * len(config.stacks)
   return jax.eval_shape(lambda: states.init(config, gemma, scales))
 
 
@@ -162,7 +171,7 @@ def test_the_bucket_of_a_run_fits_beside_its_autoencoders(grids, name):
   # What jaxsae/train/grid.py says of memory: float32, in a slice of 1.5 TB.
   for config in grids[name].values():
     gemma = read_sizes(config.lm)
-    values = sum(site.width(gemma) for site in config.sae.sites)
+    values = sum(site.width(gemma) for site in config.sites)
     assert 4 * values * config.bucket_tokens <= 250 * B
 
 
@@ -198,7 +207,7 @@ def test_a_list_as_a_person_reads_it(command):
     "16k resid mlp attn 0-25 16k 390 4.0B 28.4B 6.80e20 1.71e19",
     "65k_8-16 resid mlp attn 8-16 65k 135 8.0B 39.3B 1.88e21 2.23e19",
     "1m_19 resid 19 1m 6 16.0B 29.0B 2.78e21 5.25e19",
-    "8 in all 822 255.1B 1.57e22 2.03e20",
+    "9 in all 848 257.1B 1.58e22 2.21e20",
   ):
     assert row in rows
 

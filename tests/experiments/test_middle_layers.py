@@ -8,17 +8,30 @@ import pytest
 from jaxsae.lm.weights import read_sizes
 from jaxsae.train import state as states
 
-WHERE = {"residual": "resid", "mlp": "mlp", "attention": "attn"}
+WHERE = {
+  "residual": "resid",
+  "mlp": "mlp",
+  "attention": "attn",
+  "transcoder": "transcoder",
+}
 LAYERS = {"gemma2_2b": 12, "gemma2_9b": 20, "gemma2_27b": 22}
 NAMES = [
   *(
-    f"{model}_{kind}" for model in ("gemma2_2b", "gemma2_9b") for kind in WHERE
+    f"{model}_{kind}"
+    for model in ("gemma2_2b", "gemma2_9b")
+    for kind in ("residual", "mlp", "attention")
   ),
+  "gemma2_2b_transcoder",
   "gemma2_27b_residual",
 ]
 # Site widths D, from the shapes of the published autoencoders.
 SIZES = {
-  "gemma2_2b": {"residual": 2304, "mlp": 2304, "attention": 2048},
+  "gemma2_2b": {
+    "residual": 2304,
+    "mlp": 2304,
+    "attention": 2048,
+    "transcoder": 2304,
+  },
   "gemma2_9b": {"residual": 3584, "mlp": 3584, "attention": 4096},
   "gemma2_27b": {"residual": 4608},
 }
@@ -33,8 +46,9 @@ def test_a_middle_layer_of_the_published_model(load, name):
   assert str(site) == f"{WHERE[kind]}.{LAYERS[model]}"
   assert config.lm == f"{model.replace('_', '-')}-pt"
   assert config.workdir == f"runs/{name}"
-  state = jax.eval_shape(lambda: states.init(config, gemma, (1.0,)))
-  count, width = config.sae.size, config.sae.widths[0]
+  scales = [(1.0, 1.0)] * len(config.stacks)
+  state = jax.eval_shape(lambda: states.init(config, gemma, scales))
+  count, width = len(config.sae.members), config.sae.widths[0]
   shape = (count, SIZES[model][kind], width)
   assert state.stacks[0].sae.w_enc.shape == shape
 
@@ -46,7 +60,7 @@ def test_the_file_opens_with_its_command_and_claims_no_result(load, name):
   assert "Not yet run at full size." in doc
 
 
-@pytest.mark.parametrize("kind", WHERE)
+@pytest.mark.parametrize("kind", ("residual", "mlp", "attention"))
 def test_each_kind_runs_when_small(command, small, tmp_path, kind):
   site = f"{WHERE[kind]}.1"
   status, out, err = command(f"gemma2_2b_{kind}", *small, f"--sae.sites={site}")
@@ -56,3 +70,20 @@ def test_each_kind_runs_when_small(command, small, tmp_path, kind):
   names = [f"{site}/64/l0_{l0}" for l0 in (4, 8)]
   assert [result["name"] for result in results] == names
   assert all(name in out for name in names)
+
+
+def test_transcoders_run_when_small(command, small, tmp_path):
+  also = ("--also.0.sites=transcoder.1", "--also.0.target_l0=4,8")
+  also += ("--also.0.widths=64",)
+  status, _, err = command(
+    "gemma2_2b_transcoder", *small, "--sae.sites=transcoder.1", *also
+  )
+  assert status == 0, err
+  record = tmp_path / "runs" / "gemma2_2b_transcoder" / "eval" / "2.json"
+  results = json.loads(record.read_text())["results"]
+  assert [result["name"] for result in results] == [
+    "transcoder.1/64/l0_4",
+    "transcoder.1/64/l0_8",
+    "transcoder.1/64/skip/l0_4",
+    "transcoder.1/64/skip/l0_8",
+  ]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from jaxsae.errors import UserError
+from jaxsae.explore import logit_effects, write
 from jaxsae.explore import survey as survey_of
-from jaxsae.explore import write
 from jaxsae.lm import GemmaConfig, Lm, Site, capture, init_params
 from jaxsae.sae import Sae
 
@@ -96,10 +96,13 @@ def make_text():
   return text
 
 
+PAIR, MLP_IN = Site("transcoder", 1), Site("mlp_in", 1)
+
+
 @jax.jit
 def activations(lm, text):
   packing = {k: text[k] for k in ("segments", "positions")}
-  return capture(lm, text["tokens"], *SITES.values(), **packing)
+  return capture(lm, text["tokens"], *SITES.values(), MLP_IN, **packing)
 
 
 TEXT = make_text()
@@ -203,6 +206,38 @@ def test_cutting_an_autoencoder_into_parts_does_not_matter(monkeypatch):
     check_same(sae, other)
 
 
+@pytest.mark.parametrize("at_once", [16, 2048])
+def test_the_k_largest_are_those_of_all_latents(monkeypatch, at_once):
+  """Not those of each part."""
+  monkeypatch.setitem(survey_of.__globals__, "_AT_ONCE", at_once)
+  site, plain = SAES["resid.1/a"]
+  (found,) = look(saes={"resid.1/a": (site, plain.replace(k=2))}).saes
+  latents, mask = latents_of("resid.1/a")
+  second = np.sort(latents, axis=-1)[..., -2, None]
+  assert ((latents > 0).sum(axis=-1) > 2).any()
+  fires = ((latents > 0) & (latents >= second)).sum((0, 1))
+  np.testing.assert_allclose(found.density, fires / mask.sum())
+  assert found.density.sum() <= 2
+
+
+def test_a_transcoder_reads_its_input_and_writes_to_its_output():
+  sae = make_sae(MLP_IN, 5)
+  pair, read = look(saes={"pair": (PAIR, sae), "read": (MLP_IN, sae)}).saes
+  np.testing.assert_array_equal(pair.density, read.density)
+  np.testing.assert_array_equal(pair.contexts.tokens, read.contexts.tokens)
+  assert pair.density.sum() > 1
+  written = logit_effects(LM, Site("mlp", 1), sae.w_dec, 4)
+  np.testing.assert_array_equal(pair.promoted, written.promoted)
+  assert (pair.site, read.site) == ("transcoder.1", "mlp_in.1")
+
+
+def test_what_does_not_reach_the_logits_by_itself_promotes_nothing(tmp_path):
+  report = look(saes={"read": (MLP_IN, make_sae(MLP_IN, 5))})
+  (sae,) = report.saes
+  assert sae.promoted.shape == sae.suppressed_values.shape == (LATENTS, 0)
+  write(report, tmp_path / "index.html")
+
+
 def check_same(sae, other):
   left, right = (dataclasses.asdict(x) for x in (sae, other))
   assert left.pop("name") == right.pop("name")
@@ -238,8 +273,15 @@ def test_the_report_can_be_written(tmp_path):
 def test_an_autoencoder_of_another_site_is_named():
   sae = SAES["attn.0/b"][1]
   narrow = sae.replace(w_dec=sae.w_dec[:, :8])
-  with pytest.raises(UserError, match=r"a takes vectors of 8 .* has 16"):
+  with pytest.raises(UserError, match=r"a makes vectors of 8 .* has 16"):
     look(saes={"a": (Site("attn", 0), narrow)})
+
+
+def test_a_transcoder_that_reads_another_site_is_named():
+  sae = make_sae(MLP_IN, 5)
+  narrow = sae.replace(w_enc=sae.w_enc[:8])
+  with pytest.raises(UserError, match=r"takes vectors of 8 .* mlp_in\.1 .* 16"):
+    look(saes={"a": (PAIR, narrow)})
 
 
 def test_a_layer_that_is_not_there_is_named():

@@ -11,7 +11,7 @@ import pytest
 
 from jaxsae.errors import UserError
 from jaxsae.export import gemma_scope
-from jaxsae.lm.sites import Site
+from jaxsae.lm import GemmaConfig, Lm, Site, init_params
 from jaxsae.sae.model import Sae
 from jaxsae.sae.stack import init
 
@@ -29,6 +29,32 @@ def sae():
     b_dec=jax.random.normal(keys[3], (D,)),
     threshold=jax.random.uniform(keys[4], (F,)),
   )
+
+
+@pytest.fixture
+def transcoder(sae):
+  """From D to D - 1."""
+  return sae.replace(w_dec=sae.w_dec[:, 1:], b_dec=sae.b_dec[1:])
+
+
+@pytest.fixture
+def lm():
+  """As much of a language model as has a gain."""
+  gemma = GemmaConfig(
+    vocab_size=8,
+    num_layers=2,
+    embed_dim=D,
+    hidden_dim=8,
+    num_heads=1,
+    num_kv_heads=1,
+    head_dim=4,
+    query_pre_attn_scalar=4,
+    window=4,
+  )
+  params = init_params(gemma, jax.random.key(0))
+  norm = params["layer_1"]["pre_ffw_norm"]
+  norm["scale"] = jnp.array([0.5, -0.25, 2.0, -3.0])
+  return Lm(params, gemma)
 
 
 @pytest.fixture
@@ -51,6 +77,89 @@ def test_a_round_trip_keeps_every_bit(sae, file):
   ):
     assert theirs.dtype == jnp.float32
     np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_transcoder_may_write_another_width(transcoder, file):
+  gemma_scope.write(transcoder, file)
+  back = gemma_scope.read(file)
+  x = jax.random.normal(jax.random.key(1), (3, D))
+  np.testing.assert_array_equal(back(x), transcoder(x))
+  assert back(x).shape == (3, D - 1)
+
+
+PAIR = Site("transcoder", 1)
+
+
+def test_a_published_transcoder_reads_before_the_gain(sae, lm):
+  before = jax.random.normal(jax.random.key(1), (32, D))
+  gain = 1 + lm.params["layer_1"]["pre_ffw_norm"]["scale"][None]
+  sae = sae.replace(w_skip=jax.random.normal(jax.random.key(2), (D, D)))
+  published = gemma_scope.to_published(sae, PAIR, lm)
+  assert (published.encode(before) > 0).any()
+  np.testing.assert_allclose(
+    published(before), sae(gain * before), rtol=1e-4, atol=1e-4
+  )
+
+
+@pytest.mark.parametrize("site", [Site("resid", 1), Site("mlp_in", 1)])
+def test_other_sites_are_published_as_they_are(sae, lm, site):
+  assert gemma_scope.to_published(sae, site, lm) is sae
+  assert gemma_scope.from_published(sae, site, lm) is sae
+
+
+def test_a_transcoder_comes_back_from_its_published_form(sae, lm, file):
+  gemma_scope.write(gemma_scope.to_published(sae, PAIR, lm), file)
+  back = gemma_scope.from_published(gemma_scope.read(file), PAIR, lm)
+  jax.tree.map(
+    lambda ours, theirs: np.testing.assert_allclose(theirs, ours, rtol=1e-6),
+    sae,
+    back,
+  )
+
+
+def test_a_gain_of_0_is_named(sae, lm):
+  norm = lm.params["layer_1"]["pre_ffw_norm"]
+  norm["scale"] = norm["scale"].at[2].set(-1)
+  with pytest.raises(UserError, match=r"before transcoder\.1 has a gain of 0"):
+    gemma_scope.from_published(sae, PAIR, lm)
+
+
+def test_a_transcoder_is_not_published_without_its_gain(sae):
+  with pytest.raises(UserError, match=r"transcoder\.1 cannot be .* give lm="):
+    gemma_scope.to_published(sae, PAIR, None)
+
+
+@pytest.mark.filterwarnings("ignore")  # SAELens's imports
+def test_sae_lens_computes_the_same_of_a_transcoder(
+  sae, lm, tmp_path, monkeypatch
+):
+  """From TransformerLens's ln2.hook_normalized, which is before the gain."""
+  import torch
+  from sae_lens import JumpReLUTranscoder, JumpReLUTranscoderConfig
+  from sae_lens.loading import pretrained_sae_loaders as loaders
+
+  folder = gemma_scope.folder(PAIR, 16_384, 30)  # it asks for a known width
+  published = gemma_scope.to_published(sae, PAIR, lm)
+  gemma_scope.write(published, tmp_path / folder / "params.npz")
+  monkeypatch.setattr(
+    loaders,
+    "hf_hub_download",
+    lambda filename, **_: tmp_path / "transcoder" / filename,
+  )
+  config, state, _ = loaders.gemma_2_transcoder_huggingface_loader(
+    "google/gemma-scope-2b-pt-transcoders",
+    folder.removeprefix("transcoder/"),
+    cfg_overrides={"d_in": D, "d_out": D, "d_sae": F},
+  )
+  assert config["hook_name"] == "blocks.1.ln2.hook_normalized"
+  config = loaders.handle_config_defaulting(config)
+  theirs = JumpReLUTranscoder(JumpReLUTranscoderConfig.from_dict(config))
+  theirs.load_state_dict(state)
+  before = np.random.default_rng(0).normal(size=(32, D)).astype(np.float32)
+  gain = 1 + lm.params["layer_1"]["pre_ffw_norm"]["scale"][None]
+  with torch.no_grad():
+    found = theirs(torch.tensor(before))
+  np.testing.assert_allclose(sae(gain * before), found, rtol=1e-4, atol=1e-4)
 
 
 def test_the_file_holds_the_published_arrays(arrays, sae, file):
@@ -148,6 +257,8 @@ def test_an_autoencoder_of_zeros_is_read_compressed(file):
     (Site("resid", 1), 1_048_576, 9, "res/layer_1/width_1m/average_l0_9"),
     (Site("resid", 1), 3000, 9, "res/layer_1/width_3000/average_l0_9"),
     (Site("resid", 1), 512, 9, "res/layer_1/width_512/average_l0_9"),
+    (PAIR, 512, 9, "transcoder/layer_1/width_512/average_l0_9"),
+    (Site("mlp_in", 1), 512, 9, "mlp_in/layer_1/width_512/average_l0_9"),
   ],
 )
 def test_folders_are_named_as_published(site, width, l0, expected):
@@ -168,6 +279,18 @@ def test_a_stack_is_not_an_autoencoder(file):
   stack = init(jax.random.key(0), 3, D, F, 0.1)
   with pytest.raises(UserError, match=r"W_enc .*\(3, 4, 16\)"):
     gemma_scope.write(stack, file)
+  assert not file.exists()
+
+
+def test_what_depends_on_other_latents_is_not_written(sae, file):
+  with pytest.raises(UserError, match=r"TopK autoencoder \(k=3\) cannot be"):
+    gemma_scope.write(sae.replace(k=3), file)
+  assert not file.exists()
+
+
+def test_a_skip_is_not_left_out_silently(sae, file):
+  with pytest.raises(UserError, match=r"affine skip cannot be written .*npz"):
+    gemma_scope.write(sae.replace(w_skip=jnp.zeros((D, D))), file)
   assert not file.exists()
 
 
@@ -283,7 +406,7 @@ def test_an_array_too_many_is_named(arrays, file, name):
 @pytest.mark.parametrize("shape", [(), (0,), (F + 1,), (D, F + 1), (1, D, F)])
 def test_a_wrong_shape_is_named(arrays, file, name, shape):
   np.savez(file, **{**arrays, name: np.zeros(shape, np.float32)})
-  with pytest.raises(UserError, match=r"has shape .*W_enc|W_enc .*has shape"):
+  with pytest.raises(UserError, match=rf"{name} (in .*has|of) shape"):
     gemma_scope.read(file)
 
 

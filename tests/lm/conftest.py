@@ -167,18 +167,19 @@ def in_dtype():
 # gives for the same rounded weights; twice what was measured on 2026-11-21 at
 # the worst site of its kind, over the four models and 150 or 300 tokens:
 #
-#   between         attn         mlp          resid        logits
-#   official, ours  0.018 0.23   0.030 0.37   0.019 0.11   0.019 0.12
-#   HF, ours        0.022 0.29   0.027 0.30   0.018 0.12   0.019 0.15
-#   float32, ours   0.017 0.20   0.021 0.20   0.013 0.08   0.014 0.11
-#   float32, off.   0.015 0.17   0.025 0.28   0.016 0.12   0.016 0.10
-#   float32, HF     0.017 0.17   0.022 0.21   0.014 0.09   0.014 0.13
+#   between         attn        mlp         resid       mlp_in      logits
+#   official, ours  0.018 0.23  0.030 0.37  0.019 0.11  0.018 0.16  0.019 0.12
+#   HF, ours        0.022 0.29  0.027 0.30  0.018 0.12  0.018 0.15  0.019 0.15
+#   float32, ours   0.017 0.20  0.021 0.20  0.013 0.08  0.014 0.11  0.014 0.11
+#   float32, off.   0.015 0.17  0.025 0.28  0.016 0.12  0.016 0.11  0.016 0.10
+#   float32, HF     0.017 0.17  0.022 0.21  0.014 0.09  0.014 0.15  0.014 0.13
 #
 # (official: two of the models. Ours is the closer to float32 on each.)
 BFLOAT16 = {
   "attn": (0.045, 0.55),
   "mlp": (0.06, 0.8),
   "resid": (0.04, 0.25),
+  "mlp_in": (0.04, 0.3),
   "logits": (0.04, 0.3),
 }
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxsae.errors import UserError
-from jaxsae.lm import Site, capture, edit, run
+from jaxsae.lm import Site, capture, edit, run, splice
 from jaxsae.lm.sites import WHERE
 
 
@@ -96,7 +96,7 @@ def test_an_edit_leaves_earlier_sites_alone(grouped, tokens, sites):
   edit(grouped, tokens, readers | {middle: lambda x: x + 1})
   for site in set(sites) - {middle}:
     same = bool((seen[site] == plain[site]).all())
-    before = site.layer < 1 or site == Site("attn", 1)
+    before = site.layer < 1 or site in (Site("attn", 1), Site("mlp_in", 1))
     assert same == before, site
 
 
@@ -150,6 +150,79 @@ def test_stopping_early_gives_the_residual_stream(grouped, tokens):
   site = Site("resid", 1)
   captured = capture(grouped, tokens, site)[site]
   np.testing.assert_array_equal(stopped, captured)
+
+
+@pytest.mark.parametrize("layer", [0, 3])
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_a_transcoder_that_is_the_mlp_changes_nothing(
+  grouped, tokens, logits, layer, wrap
+):
+  edits = splice(Site("transcoder", layer), own_mlp(grouped, layer))
+  spliced = wrap(lambda lm, tokens: edit(lm, tokens, edits))
+  for _ in range(2):  # edits can be used again
+    np.testing.assert_allclose(spliced(grouped, tokens), logits, atol=1e-5)
+
+
+def own_mlp(lm, layer):
+  """mlp_in [B, T, D] → mlp, written once more."""
+  p = jax.tree.map(np.asarray, lm.params[f"layer_{layer}"])
+
+  def apply(x):
+    gate, up = jnp.einsum("BTD,SDF->SBTF", x, p["mlp"]["gating_einsum"])
+    y = (jax.nn.gelu(gate) * up) @ p["mlp"]["linear"]
+    rms = jnp.sqrt(jnp.mean(y**2, axis=-1, keepdims=True) + 1e-6)
+    return y / rms * (1 + p["post_ffw_norm"]["scale"][None, None])
+
+  return apply
+
+
+def test_a_splice_puts_in_what_it_makes_of_the_input(grouped, tokens):
+  site = Site("transcoder", 2)
+  read = capture(grouped, tokens, site.input)[site.input]
+  by_hand = edit(grouped, tokens, {site.output: lambda _: 2 * read + 1})
+  spliced = edit(grouped, tokens, splice(site, lambda x: 2 * x + 1))
+  np.testing.assert_array_equal(spliced, by_hand)
+  assert np.abs(spliced - grouped.logits(tokens)).max() > 1e-3
+
+
+def test_transcoders_of_several_layers_do_not_meet(grouped, tokens):
+  edits = {}
+  for layer in range(4):
+    at = Site("transcoder", layer)
+    edits |= splice(at, own_mlp(grouped, layer))
+  spliced = edit(grouped, tokens, edits)
+  np.testing.assert_allclose(spliced, grouped.logits(tokens), atol=1e-5)
+
+
+def test_a_splice_at_one_site_is_an_edit(grouped):
+  double = lambda x: 2 * x
+  assert splice(Site("resid", 1), double) == {Site("resid", 1): double}
+
+
+def test_a_splice_leaves_no_tracer_behind(grouped, tokens):
+  edits = splice(Site("transcoder", 1), lambda x: x)
+  with jax.checking_leaks():
+    jax.jit(lambda lm, tokens: edit(lm, tokens, edits))(grouped, tokens)
+
+
+def test_a_splice_that_changes_the_width_is_named(grouped, tokens):
+  edits = splice(Site("transcoder", 1), lambda x: x[..., :5])
+  with pytest.raises(UserError, match=r"mlp\.1 made \[2, 16, 5\] of"):
+    edit(grouped, tokens, edits)
+
+
+@pytest.mark.parametrize(
+  "call",
+  [
+    lambda lm, tokens, site: capture(lm, tokens, site),
+    lambda lm, tokens, site: edit(lm, tokens, {site: lambda x: x}),
+    lambda lm, tokens, site: run(lm, tokens, {site: lambda x: x}),
+  ],
+  ids=["capture", "edit", "run"],
+)
+def test_a_pair_is_not_one_place(grouped, tokens, call):
+  with pytest.raises(UserError, match=r"transcoder\.1 .*mlp_in\.1 or mlp\.1"):
+    call(grouped, tokens, Site("transcoder", 1))
 
 
 @pytest.mark.parametrize("call", [capture, edit], ids=["capture", "edit"])

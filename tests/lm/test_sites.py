@@ -7,10 +7,16 @@ import pytest
 from jaxsae.errors import UserError
 from jaxsae.lm import Site, gemma2_2b
 from jaxsae.lm.config import PUBLISHED
-from jaxsae.lm.sites import GEMMA_SCOPE, HUGGING_FACE, TRANSFORMER_LENS, WHERE
+from jaxsae.lm.sites import (
+  GEMMA_SCOPE,
+  HUGGING_FACE,
+  PAIRS,
+  TRANSFORMER_LENS,
+  WHERE,
+)
 
 
-@hypothesis.given(st.sampled_from(list(WHERE)), st.integers(0, 1000))
+@hypothesis.given(st.sampled_from([*WHERE, *PAIRS]), st.integers(0, 1000))
 def test_a_site_reads_back_as_written(where, layer):
   site = Site(where, layer)
   assert Site.parse(str(site)) == site
@@ -29,8 +35,23 @@ def test_what_is_not_a_site_is_named(text):
 
 @pytest.mark.parametrize("make", [Site.parse, lambda x: Site("mpl", 3)])
 def test_an_unknown_place_lists_those_there_are(make):
-  with pytest.raises(UserError, match="'mpl'; use one of resid, mlp, attn"):
+  known = "resid, mlp, attn, mlp_in, transcoder"
+  with pytest.raises(UserError, match=f"'mpl'; use one of {known}, as"):
     make("mpl.3")
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_an_autoencoder_reads_what_it_writes(where):
+  site = Site(where, 3)
+  assert site.input == site.output == site
+
+
+def test_a_transcoder_reads_one_site_and_writes_another():
+  site = Site("transcoder", 3)
+  assert (site.input, site.output) == (Site("mlp_in", 3), Site("mlp", 3))
+  config = gemma2_2b()
+  assert site.width(config) == site.output.width(config) == 2304
+  assert site.input.width(config) == 2304
 
 
 @pytest.mark.parametrize("layer", [-1, 26, 100])
@@ -61,13 +82,19 @@ def test_widths_are_those_of_gemma_scope(name, resid, attn):
   """arXiv 2408.05147 §3.1: attention sites are heads · head_dim wide."""
   config = PUBLISHED[name]()
   widths = {where: Site(where, 0).width(config) for where in WHERE}
-  assert widths == {"resid": resid, "mlp": resid, "attn": attn}
+  assert widths.pop("attn") == attn
+  assert widths == {"resid": resid, "mlp": resid, "mlp_in": resid}
 
 
-@pytest.mark.parametrize("table", [TRANSFORMER_LENS, HUGGING_FACE, GEMMA_SCOPE])
+@pytest.mark.parametrize("table", [TRANSFORMER_LENS, HUGGING_FACE])
 def test_every_site_has_a_name_of_its_own_elsewhere(table):
   assert table.keys() == WHERE.keys()
   assert len(set(table.values())) == len(WHERE)
+
+
+def test_gemma_scope_published_all_but_the_input_of_transcoders():
+  assert GEMMA_SCOPE.keys() == (WHERE | PAIRS).keys() - {"mlp_in"}
+  assert len(set(GEMMA_SCOPE.values())) == len(GEMMA_SCOPE)
 
 
 def test_sites_sort_and_can_be_keys():

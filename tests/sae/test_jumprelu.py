@@ -5,7 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsae.sae.jumprelu import Kernel, heaviside, jumprelu
+from jaxsae.sae.jumprelu import Kernel, activate
+
+
+def jumprelu(pre, threshold, kernel):
+  return activate(pre, threshold, kernel)[0]
+
+
+def heaviside(pre, threshold, kernel):
+  return activate(pre, threshold, kernel)[1]
 
 
 def grads(function, pre, threshold, kernel):

@@ -25,16 +25,29 @@ def encoder():
 
 @pytest.fixture
 def decoder():
-  """Latents, W_dec, b_dec."""
-  return draw((N, F), (F, D), (D,))
+  """Latents, W_dec."""
+  return draw((N, F), (F, D))
 
 
 def plain_encode(x, w_enc, b_enc, b_dec):
   return (x - b_dec[None]) @ w_enc + b_enc[None]
 
 
-def plain_decode(latents, w_dec, b_dec):
-  return latents @ w_dec + b_dec[None]
+def whole(latents, w_dec):
+  return decode(latents, w_dec, (F,))[0]
+
+
+def nested(latents, w_dec):
+  return jnp.stack(decode(latents, w_dec, (2, 6, F)))
+
+
+def plain_decode(latents, w_dec):
+  return latents @ w_dec
+
+
+def plain_nested(latents, w_dec):
+  ends = (2, 6, F)
+  return jnp.stack([latents[:, :end] @ w_dec[:end] for end in ends])
 
 
 def gradients(function, arguments, argnums):
@@ -57,11 +70,30 @@ def test_encoding(encoder):
   )
 
 
-def test_decoding(decoder):
-  found = gradients(decode, decoder, (0, 1, 2))
-  wanted = gradients(plain_decode, decoder, (0, 1, 2))
-  for ours, exact in zip(found, wanted, strict=True):
-    np.testing.assert_allclose(ours, exact, rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize(
+  ("ours", "plain"), [(whole, plain_decode), (nested, plain_nested)]
+)
+def test_decoding(decoder, ours, plain):
+  found, wanted = ours(*decoder), plain(*decoder)
+  np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+  found = gradients(ours, decoder, (0, 1))
+  wanted = gradients(plain, decoder, (0, 1))
+  for mine, exact in zip(found, wanted, strict=True):
+    np.testing.assert_allclose(mine, exact, rtol=1e-5, atol=1e-5)
+
+
+def test_prefixes_cost_one_product():
+  """Forward and backward: three products of [N, F] and [F, D]."""
+
+  def flops(function):
+    of = jax.grad(lambda *xs: jnp.sum(jnp.square(function(*xs))), (0, 1))
+    arrays = draw((64, 96), (96, 32))
+    return jax.jit(of).lower(*arrays).compile().cost_analysis()["flops"]
+
+  one = flops(lambda x, w: decode(x, w, (96,))[0])
+  three = flops(lambda x, w: jnp.stack(decode(x, w, (16, 32, 96))))
+  assert one >= 3 * 2 * 64 * 96 * 32
+  assert three < 1.1 * one
 
 
 def test_the_gradients_of_weights_are_not_turned_round(encoder, decoder):
@@ -71,4 +103,4 @@ def test_the_gradients_of_weights_are_not_turned_round(encoder, decoder):
 
   for plain in ((plain_encode, encoder), (plain_decode, decoder)):
     assert turns(*plain) > 0  # what differentiation makes of it
-  assert turns(encode, encoder) == turns(decode, decoder) == 0
+  assert turns(encode, encoder) == turns(whole, decoder) == 0

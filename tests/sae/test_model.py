@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsae.sae import Kernel, Objective, Sae, fold, loss
+from jaxsae.sae import JumpRelu, Kernel, Sae, directions, fold
 from jaxsae.sae import stack as stacks
 from jaxsae.sae.penalty import L0, Quadratic
 from jaxsae.sae.scale import estimate
+from tests.sae.toys import loss, stack
 
 ALIVE = jnp.zeros(32, bool)
 
@@ -54,7 +55,7 @@ def test_folding_leaves_the_same_latents_active_and_scales_the_rest():
   latents = jnp.where(pre > sae.threshold[None], jax.nn.relu(pre), 0)
   rebuilt = latents @ sae.w_dec + sae.b_dec[None]
 
-  folded = fold(sae, scale)
+  folded = fold(sae, scale, scale)
   np.testing.assert_array_equal(folded.encode(raw) > 0, latents > 0)
   np.testing.assert_allclose(
     folded.encode(raw), scale * latents, rtol=1e-3, atol=1e-3
@@ -76,7 +77,7 @@ def test_folding_changes_no_active_latent(scale):
     pre = (raw / scale - sae.b_dec[None]) @ sae.w_enc + sae.b_enc[None]
     assert jnp.min(jnp.abs(pre - sae.threshold[None])) > 1e-9
     latents = jnp.where(pre > sae.threshold[None], jax.nn.relu(pre), 0)
-    folded = fold(sae, scale)
+    folded = fold(sae, scale, scale)
     found = folded.encode(raw)
     np.testing.assert_array_equal(found > 0, latents > 0)
     np.testing.assert_array_equal((found > 0).sum(-1), (latents > 0).sum(-1))
@@ -88,27 +89,26 @@ def test_folding_changes_no_active_latent(scale):
 def test_loss_sees_what_the_folded_autoencoder_does():
   sae, x = random_sae(), jax.random.normal(jax.random.key(3), (64, 8))
   mask = (jnp.arange(64) % 3 > 0).astype(jnp.float32)
-  _, (sums, fired) = loss(
-    sae, x, mask, ALIVE, Objective(Kernel(0.1), (L0(),)), 0.5, 1.0
-  )
-  folded = fold(sae, 1.0)
+  architecture = JumpRelu(kernel=Kernel(0.1), penalties=(L0(),))
+  _, seen = loss(sae, x, mask, ALIVE, architecture, 0.5, 1.0)
+  folded = fold(sae, 1.0, 1.0)
   error = jnp.square(folded(x) - x).sum(-1)
   active = (folded.encode(x) > 0).sum(-1)
   np.testing.assert_allclose(
-    sums.squared_error, (error * mask).sum(), rtol=1e-4
+    seen.squared_error, (error * mask).sum(), rtol=1e-4
   )
-  np.testing.assert_allclose(sums.l0, (active * mask).sum())
+  np.testing.assert_allclose(seen.fired.sum(), (active * mask).sum())
   np.testing.assert_allclose(
-    sums.loss, ((error + 0.5 * active) * mask).sum(), rtol=1e-4
+    seen.loss, ((error + 0.5 * active) * mask).sum(), rtol=1e-4
   )
-  np.testing.assert_allclose(fired.sum(), sums.l0)
 
 
 def test_masked_tokens_change_nothing():
   sae, x = random_sae(), jax.random.normal(jax.random.key(3), (10, 8))
   mask = jnp.ones(10).at[4:].set(0)
+  architecture = JumpRelu(kernel=Kernel(0.3), penalties=(Quadratic(),))
   value = lambda x: jax.value_and_grad(loss, has_aux=True)(
-    sae, x, mask, ALIVE, Objective(Kernel(0.3), (Quadratic(),)), 0.5, 4.0
+    sae, x, mask, ALIVE, architecture, 0.5, 4.0
   )
   one, other = value(x), value(x.at[4:].set(1e3))
   for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
@@ -116,26 +116,27 @@ def test_masked_tokens_change_nothing():
 
 
 def test_a_stack_starts_as_published():
-  stack = stacks.init(jax.random.key(0), 3, 8, 32, threshold=0.01)
+  three = stack(3, threshold=0.01)
   np.testing.assert_allclose(
-    jnp.linalg.norm(stack.w_dec, axis=-1), 1, rtol=1e-5
+    jnp.linalg.norm(three.w_dec, axis=-1), 1, rtol=1e-5
   )
-  np.testing.assert_array_equal(stack.w_enc, stack.w_dec.mT)
-  np.testing.assert_array_equal(stack.threshold, np.float32(0.01))
-  assert not stack.b_enc.any() and not stack.b_dec.any()
-  assert not np.allclose(stack.w_dec[0], stack.w_dec[1])
+  np.testing.assert_array_equal(three.w_enc, three.w_dec.mT)
+  np.testing.assert_array_equal(three.threshold, np.float32(0.01))
+  assert not three.b_enc.any() and not three.b_dec.any()
+  assert not np.allclose(three.w_dec[0], three.w_dec[1])
 
 
-def test_a_member_does_not_depend_on_the_size_of_its_stack():
-  small = stacks.init(jax.random.key(0), 1, 8, 32, threshold=0.01)
-  large = stacks.init(jax.random.key(0), 4, 8, 32, threshold=0.01)
-  np.testing.assert_array_equal(small.w_dec[0], large.w_dec[0])
+def test_a_member_depends_on_its_seed_and_the_salt_alone():
+  init = lambda seeds, salt=0: stacks.init(JumpRelu(), seeds, 8, 8, 32, salt)
+  alone, among = init([7]), init([3, 5, 7])
+  np.testing.assert_array_equal(alone.w_dec[0], among.w_dec[2])
+  assert not np.allclose(alone.w_dec[0], init([7], salt=1).w_dec[0])
 
 
 def test_projected_gradients_only_turn_directions():
-  w = stacks.unit_rows(jax.random.normal(jax.random.key(0), (32, 8)))
+  w = directions.unit_rows(jax.random.normal(jax.random.key(0), (32, 8)))
   grad = jax.random.normal(jax.random.key(1), (32, 8))
-  left = stacks.drop_parallel(grad, w)
+  left = directions.drop_parallel(grad, w)
   np.testing.assert_allclose(jnp.sum(left * w, -1), 0, atol=1e-5)
   dropped = grad - left
   parallel = jnp.sum(dropped * w, -1, keepdims=True) * w
@@ -155,9 +156,9 @@ def test_waking_moves_the_thresholds_of_the_dead_alone():
   dead = jnp.arange(32) < 5
 
   def grad(dead):
-    objective = Objective(Kernel(0.3), (L0(),))
+    architecture = JumpRelu(kernel=Kernel(0.3), penalties=(L0(),))
     return jax.grad(loss, has_aux=True)(
-      sae, x, jnp.ones(10), dead, objective, 0.5, 4.0
+      sae, x, jnp.ones(10), dead, architecture, 0.5, 4.0
     )[0]
 
   difference = jax.tree.map(jnp.subtract, grad(dead), grad(ALIVE))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxsae.sae import Kernel, Objective, Sae, gradients, loss
+from jaxsae.sae import Ask, JumpRelu, Kernel, Rows, Sae
 from jaxsae.sae import stack as stacks
 from jaxsae.sae.penalty import (
   L0,
@@ -16,6 +16,7 @@ from jaxsae.sae.penalty import (
   Quadratic,
   Tanh,
 )
+from tests.sae.toys import gradients, loss, stack
 
 ALL = [L0(), Quadratic(), BatchQuadratic(), Tanh(), Frequency(0.1)]
 
@@ -95,10 +96,10 @@ def test_frequency_pulls_on_the_frequent():
 @pytest.mark.parametrize("penalty", ALL, ids=repr)
 @pytest.mark.parametrize("to_input", [False, True])
 def test_masked_tokens_count_nowhere(penalty, to_input):
-  sae = stacks.member(stacks.init(jax.random.key(0), 1, 8, 32, 0.1), 0)
+  sae = stacks.member(stack(1, 0.1), 0)
   x = jax.random.normal(jax.random.key(1), (20, 8))
   mask = (jnp.arange(20) % 3 > 0).astype(jnp.float32)
-  objective = Objective(Kernel(0.2, to_input), (penalty,))
+  objective = JumpRelu(kernel=Kernel(0.2, to_input), penalties=(penalty,))
   alive = jnp.zeros(32, bool)
 
   def everything(x, mask):
@@ -115,9 +116,9 @@ def test_masked_tokens_count_nowhere(penalty, to_input):
 @pytest.mark.parametrize("penalty", ALL, ids=repr)
 def test_a_stack_has_the_gradients_of_its_members(penalty):
   """λ and L0* differ from one to the next; thresholds have one number each."""
-  stack = stacks.init(jax.random.key(0), 3, 8, 32, 0.1)
+  three = stack(3, 0.1)
   x = jax.random.normal(jax.random.key(1), (40, 8))
-  objective = Objective(Kernel(0.2), (penalty,))
+  objective = JumpRelu(kernel=Kernel(0.2), penalties=(penalty,))
   coefficients, targets = jnp.array([0.1, 0.2, 0.3]), jnp.array([2.0, 4.0, 8.0])
 
   def of_one(sae, coefficient, target):
@@ -125,32 +126,33 @@ def test_a_stack_has_the_gradients_of_its_members(penalty):
     ones = jnp.ones(40)
     return gradients(sae, x, ones, alive, objective, coefficient, target)
 
-  grads, pull, _ = jax.jit(jax.vmap(of_one))(stack, coefficients, targets)
-  assert grads.threshold.shape == pull.shape == (3, 32)
+  grads, _ = jax.jit(jax.vmap(of_one))(three, coefficients, targets)
+  assert grads.threshold.shape == (3, 32)
   for i in range(3):
-    alone = of_one(stacks.member(stack, i), coefficients[i], targets[i])
-    together = (stacks.member(grads, i), pull[i])
+    alone, _ = of_one(stacks.member(three, i), coefficients[i], targets[i])
+    together = stacks.member(grads, i)
     for a, b in zip(
-      jax.tree.leaves(alone[:2]), jax.tree.leaves(together), strict=True
+      jax.tree.leaves(alone), jax.tree.leaves(together), strict=True
     ):
       np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("penalty", ALL, ids=repr)
-def test_the_two_parts_of_a_thresholds_gradient_add_up(penalty):
-  sae = stacks.member(stacks.init(jax.random.key(0), 1, 8, 32, 0.1), 0)
+def test_its_share_in_the_pull_on_thresholds(penalty):
+  sae = stacks.member(stack(1, 0.1), 0)
   x = jax.random.normal(jax.random.key(1), (40, 8))
-  rest = (x, jnp.ones(40), jnp.arange(32) < 3)
-  objective = Objective(Kernel(0.2), (penalty,))
-  grads, pull, _ = gradients(sae, *rest, objective, 0.5, 4.0)
-  direct = jax.grad(loss, has_aux=True)(sae, *rest, objective, 0.5, 4.0)[0]
-  for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(direct), strict=True):
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
-  free, none, _ = gradients(sae, *rest, Objective(Kernel(0.2), ()), 0.5, 4.0)
-  assert not none.any() and pull.any()
-  np.testing.assert_allclose(
-    grads.threshold - pull, free.threshold, rtol=1e-3, atol=1e-5
-  )
+  rest = (x, jnp.ones(40), jnp.zeros(32, bool))
+  paying = JumpRelu(kernel=Kernel(0.2), penalties=(penalty,))
+  free = JumpRelu(kernel=Kernel(0.2), penalties=())
+  grads, _ = gradients(sae, *rest, paying, 0.5, 4.0)
+  other = gradients(sae, *rest, free, 0.5, 4.0)[0].threshold
+  pull = np.abs(grads.threshold - other).sum()
+  ask = Ask(jnp.array(0.5), jnp.array(4.0), rest[-1])
+  told = paying.diagnose(sae, sae, Rows(x, x, rest[1]), ask)
+  share = pull / (pull + np.abs(other).sum())
+  np.testing.assert_allclose(told["pull"], share, rtol=1e-3)
+  assert 0 < share < 1
+  assert free.diagnose(sae, sae, Rows(x, x, rest[1]), ask)["pull"] == 0
 
 
 def crowded(shards):
@@ -167,12 +169,12 @@ def test_the_batch_mean_is_taken_over_the_whole_mesh_before_it_is_squared(
   shape,
 ):
   sae, x, means = crowded(shards=8)
-  objective = Objective(Kernel(0.2), (BatchQuadratic(),))
+  objective = JumpRelu(kernel=Kernel(0.2), penalties=(BatchQuadratic(),))
 
   def everything(sae, x, mask):
     rest = (mask, jnp.zeros(8, bool), objective, 1.0, 2.0)
-    value, (sums, _) = loss(sae, x, *rest)
-    penalty = value - sums.squared_error / sums.tokens
+    value, seen = loss(sae, x, *rest)
+    penalty = value - seen.squared_error / seen.tokens
     return penalty, gradients(sae, x, *rest)[0]
 
   alone = everything(sae, x, jnp.ones(32))

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsae.sae import Kernel, Objective, Sae, loss
+from jaxsae.sae import JumpRelu, Kernel, Sae
 from jaxsae.sae.penalty import L0, Quadratic, Tanh
+from tests.sae.toys import loss
 
 torch = pytest.importorskip("torch")
 sae_lens = pytest.importorskip("sae_lens")
@@ -76,7 +77,9 @@ def theirs(mode, to_input, centred, params, x):
 
 
 def ours(mode, to_input, params, x):
-  objective = Objective(Kernel(BANDWIDTH, to_input), (PENALTIES[mode],))
+  objective = JumpRelu(
+    kernel=Kernel(BANDWIDTH, to_input), penalties=(PENALTIES[mode],)
+  )
   sae = Sae(**{OURS[name]: jnp.asarray(v) for name, v in params.items()})
   value, grads = jax.value_and_grad(loss, has_aux=True)(
     sae,

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsae.sae import Kernel, Objective, Sae, loss
+from jaxsae.sae import JumpRelu, Kernel, Sae
 from jaxsae.sae.penalty import L0, BatchQuadratic, Frequency, Quadratic
+from tests.sae.toys import loss
 
 CELL = 1 / 64
 THRESHOLDS = (20 * CELL, 48 * CELL)
@@ -41,7 +42,7 @@ def value(thresholds, penalties, kernel=KERNEL, bias=(0.0, 0.0)):
     b_dec=jnp.zeros(2),
     threshold=thresholds,
   )
-  objective = Objective(kernel, penalties)
+  objective = JumpRelu(kernel=kernel, penalties=penalties)
   asleep = jnp.zeros(2, bool)
   # A mask of weights makes every mean an expectation.
   return loss(

@@ -39,6 +39,31 @@ from jaxsae.train import SweepConfig, TrainConfig
     ),
     ({"frequency_scale": 0.0}, "frequency_scale=0.0 must be above zero."),
     ({"bandwidth": 0.0}, "bandwidth=0.0 must be above zero."),
+    (
+      {"architecture": "relu", "target_l0": (12,)},
+      "target_l0=12 is not looked at by architecture=relu; add"
+      " --sae.target_l0= to let λ decide.",
+    ),
+    (
+      {"architecture": "topk", "target_l0": (12, 24.5)},
+      "target_l0=12,24.5: topk counts latents, so give whole numbers.",
+    ),
+    (
+      {"prefixes": (0.5, 0.25)},
+      "prefixes=0.5,0.25 do not ascend between 0 and 1; give shares of the"
+      " width, as in 0.0625,0.25.",
+    ),
+    (
+      {"prefixes": (0.001, 0.5), "widths": (64,)},
+      "widths=64 is too small for prefixes=0.001,0.5, of which each needs"
+      " latents of its own; make it larger.",
+    ),
+    (
+      {"skip": True},
+      "skip=true is for transcoders, and sites has others; name only"
+      " transcoder sites, as in transcoder.12.",
+    ),
+    ({"seeds": (1, 1)}, "seeds names one twice; name each once."),
   ],
 )
 def test_what_does_not_go_together_gets_one_sentence(settings, sentence):
@@ -60,8 +85,9 @@ def test_what_does_not_go_together_gets_one_sentence(settings, sentence):
 )  # fmt: skip
 def test_penalties_are_chosen_by_name(typed, penalties):
   config = overrides.parse(TrainConfig(), typed)
-  assert config.sae.objective.penalties == penalties
-  assert hash(config.sae.objective) == hash(config.sae.objective)
+  architecture = config.stacks[0].architecture
+  assert architecture.penalties == penalties
+  assert hash(architecture) == hash(config.stacks[0].architecture)
 
 
 def test_a_misspelt_penalty_gets_a_guess():
@@ -75,5 +101,6 @@ def test_help_lists_the_penalties():
 
 
 def test_the_kernel_trains_encoders_only_where_asked():
-  assert not SweepConfig().objective.kernel.to_input
-  assert SweepConfig(ste_to_input=True).objective.kernel.to_input
+  to_input = SweepConfig(ste_to_input=True)
+  assert not SweepConfig().stacks[0].architecture.kernel.to_input
+  assert to_input.stacks[0].architecture.kernel.to_input

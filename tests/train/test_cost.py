@@ -17,7 +17,7 @@ from jaxsae.train.cost import Cost, cost_of, shares
 
 def test_parameters_are_those_of_the_arrays(config):
   gemma = read_sizes(config.lm)
-  scales = (1.0,) * len(config.sae.stacks)
+  scales = ((1.0, 1.0),) * len(config.stacks)
   state = jax.eval_shape(lambda: states.init(config, gemma, scales))
   arrays = jax.tree.leaves([stack.sae for stack in state.stacks])
   cost = cost_of(config, gemma)

@@ -14,7 +14,7 @@ import pytest
 from jaxsae import overrides
 from jaxsae.errors import UserError
 from jaxsae.lm import capture
-from jaxsae.train import loop, open_run
+from jaxsae.train import feed, loop, open_run
 from jaxsae.train.loop import INTERRUPTED, train
 
 SCRIPT = """
@@ -36,16 +36,16 @@ FIGURES = (
   "pull",
   "threshold",
   "moved",
-  "density_mean",
   "density_max",
 )
 
 
 def lines(config):
-  """What metrics.jsonl says, but for the speed."""
+  """What metrics.jsonl says, but for times."""
   text = (pathlib.Path(config.workdir) / "metrics.jsonl").read_text()
   found = [json.loads(line) for line in text.splitlines()]
-  return [{k: v for k, v in x.items() if "second" not in k} for x in found]
+  times = ("tokens_per_second", "idle")
+  return [{k: v for k, v in x.items() if k not in times} for x in found]
 
 
 def assert_same(a, b):
@@ -56,15 +56,15 @@ def assert_same(a, b):
 
 
 def stop_at(monkeypatch, bucket):
-  """Presses Ctrl-C while that bucket is read."""
-  read, count = loop.next_bucket, iter(range(1, 1000))
+  """Presses Ctrl-C while that bucket is read, ahead of its step."""
+  read, count = feed.next_bucket, iter(range(1, 1000))
 
   def reading(*args):
     if next(count) == bucket:
       signal.raise_signal(signal.SIGINT)
     return read(*args)
 
-  monkeypatch.setattr(loop, "next_bucket", reading)
+  monkeypatch.setattr(feed, "next_bucket", reading)
 
 
 @pytest.mark.parametrize("bucket", [2, 4, 6])
@@ -79,7 +79,7 @@ def test_a_stopped_run_ends_as_if_it_had_not_been(
       train(parts)
   assert stop.value.code == INTERRUPTED
   assert "to go on:" in capsys.readouterr().err
-  assert len(lines(parts)) == bucket - 1  # the first is read twice
+  assert len(lines(parts)) == bucket - 1
   assert_same(train(parts), whole)
   assert lines(parts) == lines(config)
 
@@ -97,17 +97,29 @@ def test_a_relative_folder(config, replace, tmp_path, monkeypatch):
   assert open_run("runs/here").step == 6
 
 
-def test_the_step_is_compiled_once(config, monkeypatch):
-  compiled = []
-  compile_step = loop.compile_step
+def test_nothing_is_compiled_and_no_transfer_hides_in_any_step(
+  config, monkeypatch, caplog
+):
+  """Over a whole run, checkpoints and lines of metrics included."""
+  compile_step, compiled = loop.compile_step, []
 
-  def counting(*args):
-    compiled.append(1)
-    return compile_step(*args)
+  def guarding(*args):
+    step = compile_step(*args)
 
-  monkeypatch.setattr(loop, "compile_step", counting)
-  train(config)
-  assert len(compiled) == 1
+    def guarded(*args):
+      with jax.transfer_guard("disallow"):
+        done = step(*args)
+      compiled.append(len(caplog.records))
+      return done
+
+    return guarded
+
+  monkeypatch.setattr(loop, "compile_step", guarding)
+  with jax.log_compiles():
+    train(config)
+  assert len(compiled) == 6 and compiled[0] > 0
+  rest = [record.getMessage() for record in caplog.records[compiled[0] :]]
+  assert [text for text in rest if "XLA compilation" in text] == []
 
 
 def test_metrics_are_one_object_a_line_with_every_autoencoder(config):
@@ -144,7 +156,7 @@ def test_an_opened_run_holds_folded_autoencoders(config):
   tokens = np.arange(32).reshape(2, 16) + 10
   x = capture(run.lm, tokens, site)[site]
   trained = jax.tree.map(lambda a: a[1], state.stacks[0].sae)
-  scale = state.stacks[0].scale
+  scale = state.stacks[0].scale[1]
   pre = (x / scale - trained.b_dec[None, None]) @ trained.w_enc
   pre += trained.b_enc[None, None]
   active = pre > trained.threshold[None, None]
@@ -169,9 +181,10 @@ def test_a_run_without_a_checkpoint_is_not_opened(config, tmp_path):
     open_run(folder)
 
 
-def test_ctrl_c_in_a_real_process(config, replace, tmp_path):
-  """Stopped by a signal from outside and gone on with, bit for bit."""
-  long = replace(config, tokens=60 * 512, checkpoint_every=1000)
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_real_process_is_stopped(config, replace, tmp_path, sent):
+  """By a signal from outside, and gone on with, bit for bit."""
+  long = replace(config, tokens=60 * 512, checkpoint_every=7)
   whole = train(long)
   parts = replace(long, workdir=str(tmp_path / "parts"))
   (tmp_path / "config.json").write_text(json.dumps(overrides.to_json(parts)))
@@ -180,17 +193,18 @@ def test_ctrl_c_in_a_real_process(config, replace, tmp_path):
     command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
   )
   try:
-    metrics = pathlib.Path(parts.workdir) / "metrics.jsonl"
     deadline = time.monotonic() + 240
-    while not metrics.exists() or not metrics.read_text():
+    while not (pathlib.Path(parts.workdir) / "checkpoints" / "7").exists():
       assert process.poll() is None and time.monotonic() < deadline
-      time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+      time.sleep(0.01)
+    process.send_signal(sent)
     _, err = process.communicate(timeout=240)
   finally:
     process.kill()
-  assert process.returncode == INTERRUPTED
-  assert "to go on:" in err and "Traceback" not in err
-  assert 0 < len(lines(parts)) < 60
+  assert "Traceback" not in err
+  if sent == signal.SIGINT:
+    assert process.returncode == INTERRUPTED and "to go on:" in err
+  text = (pathlib.Path(parts.workdir) / "metrics.jsonl").read_text()
+  assert 7 <= text.count("\n") < 60
   assert_same(train(parts), whole)
   assert lines(parts) == lines(long)

@@ -98,8 +98,8 @@ def press_ctrl_c(run):
 
 def test_a_complete_run_with_other_settings_is_refused(command, tmp_path):
   assert command("--only=early")[0] == 0
-  status, _, err = command("--only=early", "--optim.lr=0.5")
-  assert status == 2 and "optim.lr was 0.003 and is 0.5" in err
+  status, _, err = command("--only=early", "--sae.optim.lr=0.5")
+  assert status == 2 and "sae.optim.lr was 0.003 and is 0.5" in err
 
 
 def test_settings_hold_for_each_run(configs, command, monkeypatch):

@@ -5,9 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxsae.sae import stack as stacks
+from jaxsae.sae import JumpRelu
 from jaxsae.train import optim
 from jaxsae.train.config import OptimConfig
+from tests.sae.toys import stack
+
+
+def rates(rate):
+  """The same for both."""
+  return jnp.full(2, rate)
 
 
 def test_direction_equals_adam_without_momentum():
@@ -26,10 +32,10 @@ def test_direction_equals_adam_without_momentum():
 def test_fifty_updates_equal_adam_with_beta_1_of_zero():
   """Of all parameters, in the order: project, Adam, renormalise."""
   config = OptimConfig(lr_warmup=10)
-  ours = stacks.init(jax.random.key(0), 2, 8, 32, 0.01)
+  ours = stack(2, 0.01)
   theirs, moments = ours, optim.transformation(config).init(ours)
   adam = optax.adam(
-    lambda i: optim.learning_rate(config, 50, i),
+    lambda i: config.lr * optim.learning_rate(config, 50, i),
     b1=0.0,
     b2=config.b2,
     eps=config.eps,
@@ -40,8 +46,10 @@ def test_fifty_updates_equal_adam_with_beta_1_of_zero():
     grads = jax.tree.map(
       lambda x, i=i: 1e-3 * jax.random.normal(jax.random.key(i), x.shape), ours
     )
-    rate = optim.learning_rate(config, 50, i)
-    ours, moments = optim.apply(config, ours, grads, moments, rate)
+    rate = rates(config.lr * optim.learning_rate(config, 50, i))
+    ours, moments = optim.apply(
+      config, JumpRelu(), ours, grads, moments, rate, ()
+    )
 
     along = jnp.einsum("sfd,sfd->sf", grads.w_dec, theirs.w_dec)[..., None]
     grads = grads.replace(w_dec=grads.w_dec - along * theirs.w_dec)
@@ -61,10 +69,10 @@ def test_fifty_updates_equal_adam_with_beta_1_of_zero():
 def test_what_adam_sees_of_directions_is_orthogonal_to_them(monkeypatch):
   """Before Adam, not after it: Adam's scaling would bring norms back in."""
   config = OptimConfig()
-  stack = stacks.init(jax.random.key(0), 2, 8, 32, 0.01)
-  moments = optim.transformation(config).init(stack)
+  pair = stack(2, 0.01)
+  moments = optim.transformation(config).init(pair)
   grads = jax.tree.map(
-    lambda x: jax.random.normal(jax.random.key(1), x.shape), stack
+    lambda x: jax.random.normal(jax.random.key(1), x.shape), pair
   )
   seen, real = [], optim.transformation(config)
 
@@ -74,49 +82,79 @@ def test_what_adam_sees_of_directions_is_orthogonal_to_them(monkeypatch):
 
   watched = optax.GradientTransformation(real.init, update)
   monkeypatch.setattr(optim, "transformation", lambda config: watched)
-  optim.apply(config, stack, grads, moments, 1e-3)
-  assert jnp.max(jnp.abs(jnp.sum(grads.w_dec * stack.w_dec, -1))) > 0.1
-  assert jnp.max(jnp.abs(jnp.sum(seen[0] * stack.w_dec, -1))) < 1e-5
+  optim.apply(config, JumpRelu(), pair, grads, moments, rates(1e-3), ())
+  assert jnp.max(jnp.abs(jnp.sum(grads.w_dec * pair.w_dec, -1))) > 0.1
+  assert jnp.max(jnp.abs(jnp.sum(seen[0] * pair.w_dec, -1))) < 1e-5
 
 
 def test_no_first_moment_is_kept():
-  stack = stacks.init(jax.random.key(0), 2, 8, 32, 0.01)
-  moments = optim.transformation(OptimConfig()).init(stack)
+  pair = stack(2, 0.01)
+  moments = optim.transformation(OptimConfig()).init(pair)
   size = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
-  assert size(moments) <= size(stack) + 1  # and the count
+  assert size(moments) <= size(pair) + 1  # and the count
 
 
 def test_directions_stay_unit_and_thresholds_positive():
   config = OptimConfig(lr=0.1)
-  stack = stacks.init(jax.random.key(0), 2, 8, 32, 0.01)
-  moments = optim.transformation(config).init(stack)
+  pair = stack(2, 0.01)
+  moments = optim.transformation(config).init(pair)
   for i in range(3):
     grads = jax.tree.map(
-      lambda x, i=i: jax.random.normal(jax.random.key(i), x.shape), stack
+      lambda x, i=i: jax.random.normal(jax.random.key(i), x.shape), pair
     )
-    stack, moments = optim.apply(config, stack, grads, moments, 0.1)
-    norms = jnp.linalg.norm(stack.w_dec, axis=-1)
+    pair, moments = optim.apply(
+      config, JumpRelu(), pair, grads, moments, rates(0.1), ()
+    )
+    norms = jnp.linalg.norm(pair.w_dec, axis=-1)
     np.testing.assert_allclose(norms, 1, rtol=1e-5)
-    assert (stack.threshold >= 0).all()
-  assert (stack.threshold == 0).any()  # the step was long enough to need it
+    assert (pair.threshold >= 0).all()
+  assert (pair.threshold == 0).any()  # the step was long enough to need it
 
 
 def test_learning_rate_warms_up_and_decays():
-  config = OptimConfig(lr=2.0, lr_warmup=10, lr_decay=0.25)
+  config = OptimConfig(lr_warmup=10, lr_decay=0.25)
   rate = [float(optim.learning_rate(config, 100, i)) for i in range(101)]
-  np.testing.assert_allclose(rate[0], 0.2, rtol=1e-6)
-  np.testing.assert_allclose(rate[5], 0.2 + 1.8 * 0.5, rtol=1e-6)
-  np.testing.assert_allclose(rate[10:76], 2.0, rtol=1e-6)
-  np.testing.assert_allclose(rate[88], 2.0 * 12 / 25, rtol=1e-6)
+  np.testing.assert_allclose(rate[0], 0.1, rtol=1e-6)
+  np.testing.assert_allclose(rate[5], 0.1 + 0.9 * 0.5, rtol=1e-6)
+  np.testing.assert_allclose(rate[10:76], 1.0, rtol=1e-6)
+  np.testing.assert_allclose(rate[88], 12 / 25, rtol=1e-6)
   assert rate[100] == 0
 
 
 def test_gemma_scope_keeps_its_rate_to_the_end():
   rate = optim.learning_rate(OptimConfig(), 5000, jnp.array(4999))
-  np.testing.assert_allclose(rate, 7e-5, rtol=1e-6)
+  np.testing.assert_allclose(rate, 1, rtol=1e-6)
 
 
 def test_sparsity_warms_up_linearly():
   config = OptimConfig(sparsity_warmup=10)
   found = [float(optim.sparsity_warmup(config, i)) for i in (0, 5, 10, 20)]
   np.testing.assert_allclose(found, [0, 0.5, 1, 1])
+
+
+def test_with_a_first_moment_it_is_adam():
+  config = OptimConfig(b1=0.9)
+  ours, adam = optim.transformation(config), optax.scale_by_adam(0.9, 0.999)
+  grads = jax.random.normal(jax.random.key(0), (20,))
+  a, _ = ours.update(grads, ours.init(grads))
+  b, _ = adam.update(grads, adam.init(grads))
+  np.testing.assert_array_equal(a, b)
+
+
+def test_clipping_shortens_each_long_gradient_by_itself(monkeypatch):
+  seen = []
+  watched = optax.GradientTransformation(
+    optax.identity().init, lambda g, s: (seen.append(g), (g, s))[1]
+  )
+  monkeypatch.setattr(optim, "transformation", lambda config: watched)
+  pair = stack(2, 0.01)
+  grads = jax.tree.map(lambda x: jnp.zeros_like(x).at[:, 0].set(1.0), pair)
+  grads = jax.tree.map(lambda x: x.at[1].multiply(1e-3), grads)
+  config, architecture = OptimConfig(clip=0.5), JumpRelu()
+  optim.apply(config, architecture, pair, grads, (), rates(0.1), ())
+  projected = jax.vmap(architecture.project)(grads, pair)
+  long, short = jax.vmap(optax.tree.norm)(seen[0])
+  np.testing.assert_allclose(long, 0.5, rtol=1e-5)
+  untouched = jax.vmap(optax.tree.norm)(projected)[1]
+  np.testing.assert_allclose(short, untouched, rtol=1e-6)
+  assert untouched < 0.5

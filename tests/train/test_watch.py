@@ -1,5 +1,7 @@
 """Warnings: when they come, how often, and of whom."""
 
+import dataclasses
+
 import pytest
 
 from jaxsae.lm import Site
@@ -17,7 +19,7 @@ CONFIG = TrainConfig(
     bandwidth=0.01,
   )
 )
-SOUND = {"l0": 10.0, "moved": 1e-3, "in_window": 1e-3, "density_mean": 0.2}
+SOUND = {"l0": 10.0, "moved": 1e-3, "in_window": 1e-3}
 NAMES = ("resid.3/64/l0_10", "resid.3/64/l0_20")
 
 
@@ -64,12 +66,16 @@ def test_an_empty_window():
 
 
 def test_an_autoencoder_that_never_fires_has_an_empty_window():
-  assert said(Watch(CONFIG), 1, in_window=0.0, density_mean=0.0)
+  assert said(Watch(CONFIG), 1, in_window=0.0, l0=0.0)
 
 
 def test_few_in_the_window_are_enough_where_few_are_active():
   """A million latents at L0 = 50 are active 5e-5 of the time."""
-  assert not said(Watch(CONFIG), 1, in_window=5e-6, density_mean=5e-5)
+  wide = dataclasses.replace(CONFIG.sae, widths=(1_000_000,))
+  watch = Watch(dataclasses.replace(CONFIG, sae=wide))
+  figures = SOUND | {"l0": 50.0, "in_window": 5e-6}
+  names = [name.replace("/64/", "/1000000/") for name in NAMES]
+  assert not watch.warnings(1, dict.fromkeys(names, figures))
 
 
 def test_without_targets_nothing_is_off_target():

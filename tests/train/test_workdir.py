@@ -21,7 +21,11 @@ def test_the_same_configuration_may_come_back(config, replace):
 def test_what_does_not_change_the_result_may_change(config, replace):
   workdir.claim(config, POLICY)
   other = replace(
-    config, mesh=MeshConfig(2, 2), checkpoint_every=7, eval__batch=4
+    config,
+    mesh=MeshConfig(2, 2),
+    checkpoint_every=7,
+    eval__batch=4,
+    not_finite="skip",
   )
   workdir.claim(other, POLICY)
 

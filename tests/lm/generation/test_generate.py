@@ -15,7 +15,7 @@ from jax.tree_util import Partial
 
 from jaxsae import mesh as meshes
 from jaxsae.errors import UserError
-from jaxsae.lm import Site, edit
+from jaxsae.lm import Site, capture, edit, splice
 from jaxsae.lm.generation import decode
 from jaxsae.lm.generation.generate import generate
 from jaxsae.lm.sharding import placement
@@ -199,6 +199,29 @@ def test_edits_act_at_every_step(small, prompts, direction):
   found = go(small, prompts, edits=edits)
   assert found == greedy(small, prompts, edits)
   assert found != go(small, prompts)
+
+
+def test_a_transcoder_acts_at_every_step(small, prompts):
+  made = lambda x: jnp.tanh(x[..., ::-1])
+  found = go(small, prompts, edits=splice(Site("transcoder", 1), made))
+  assert found != go(small, prompts)
+  for row, prompt in zip(found, prompts, strict=True):
+    assert row == by_splicing(small, prompt, made)
+
+
+def by_splicing(lm, prompt, made):
+  """The likeliest tokens, with what was read before put in by hand."""
+  site, row = Site("transcoder", 1), list(prompt)
+
+  @jax.jit
+  def logits(lm, tokens):
+    read = capture(lm, tokens, site.input)[site.input]
+    return edit(lm, tokens, {site.output: lambda _: made(read)})
+
+  for _ in range(COUNT):
+    tokens = np.array([row + [0] * (ROOM - len(row))], np.int32)
+    row.append(int(logits(lm, tokens)[0, len(row) - 1].argmax()))
+  return row[len(prompt) :]
 
 
 def test_edits_that_change_nothing_change_nothing(small, prompts):

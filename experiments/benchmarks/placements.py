@@ -1,0 +1,178 @@
+"""What a sweep costs in each placement: the cost model beside the compiler.
+
+The TPU's own compiler says what devices send, without a TPU.
+
+pip install "jaxsae[tpu]"
+python experiments/benchmarks/placements.py --out=docs/placements.md
+"""
+
+import os
+
+# Before JAX is imported: there is no TPU here, so do not look for one.
+os.environ |= {
+  "JAX_PLATFORMS": "cpu",
+  "TPU_SKIP_MDS_QUERY": "1",
+  "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+  "TPU_WORKER_HOSTNAMES": "localhost",
+  "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+  "TPU_LOG_DIR": "disabled",
+}
+
+import argparse
+import dataclasses
+import pathlib
+import time
+
+import jax
+from jax.experimental import mesh_utils, topologies
+from jax.sharding import AxisType, Mesh
+
+from jaxsae.data import DataConfig
+from jaxsae.lm import GemmaConfig, Site
+from jaxsae.train import collectives, placement
+from jaxsae.train import step as steps
+from jaxsae.train.abstract import arguments
+from jaxsae.train.choice import choices, row_dtype
+from jaxsae.train.config import BucketConfig, SweepConfig, TrainConfig
+
+TOPOLOGY, DATA, MODEL = "v5p:4x4x4", 16, 4
+MB, GIB = 1e6, 2**30
+
+# The 2B's residual stream, over blocks of nearly nothing: only the
+# autoencoders are looked at.
+STUB = GemmaConfig(
+  vocab_size=256,
+  num_layers=12,
+  embed_dim=2304,
+  hidden_dim=256,
+  num_heads=4,
+  num_kv_heads=4,
+  head_dim=32,
+  query_pre_attn_scalar=32,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """Sites times members autoencoders of one width."""
+
+  sites: int
+  members: int
+  width: int
+
+
+CASES = [Case(1, 5, 16_384), Case(12, 5, 16_384)]
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--out", type=pathlib.Path, help="also write it here")
+  options = parser.parse_args()
+  lines = [TITLE]
+  for case in CASES:
+    lines += table(case)
+  if options.out:
+    options.out.write_text("\n".join(lines))
+
+
+TITLE = f"""# Where autoencoders are trained
+
+Gemma Scope's grid of the 2B, d=2304, 4,096 tokens an update, on 64 chips
+({TOPOLOGY}) as {DATA} x {MODEL}, in each placement; compiled by the TPU
+compiler on a machine without a TPU ({time.strftime("%Y-%m-%d")}, jax
+{jax.__version__} and the libtpu that its `jax[tpu]` pins), over a language
+model of nearly empty blocks:
+
+    python experiments/benchmarks/placements.py --out=docs/placements.md
+
+Figures are a chip's, of one update. *ms* is what the cost model predicts, at
+the maker's peaks. *Sent* is what goes to other chips in the loop over updates,
+as predicted and as the compiled step has it; *moved* is what goes once a
+bucket from where stacks rest to their place and back, as predicted. *Peak* is
+the compiled step's memory.
+"""
+
+
+def table(case: Case) -> list[str]:
+  """Its heading and table, printed as they come."""
+  count = case.sites * case.members
+  lines = [
+    f"\n## {count} autoencoders of {case.width:,} latents:"
+    f" {case.members} at each of {case.sites} sites\n",
+    "| placement | ms | compute | memory | communication | sent MB, predicted"
+    " | sent MB, compiled | collectives | moved MB | peak GiB |",
+    "|---|---|---|---|---|---|---|---|---|---|",
+  ]
+  print(*lines, sep="\n", flush=True)
+  for name in placement.ALL:
+    lines.append(row(case, name))
+    print(lines[-1], flush=True)
+  lines.append(f"\nThe cost model chooses {chosen(case)}.\n")
+  print(lines[-1], flush=True)
+  return lines
+
+
+def row(case: Case, name: str) -> str:
+  """One placement of one case."""
+  config, mesh = configured(case, name), make_mesh()
+  taken = arguments(config, STUB, mesh)
+  price = priced(config, mesh, *taken[:2]).price
+  compiled = steps.compile_step(config, mesh, *taken)
+  sent = collectives.total(collectives.in_updates(compiled.as_text()))
+  predicted = price.sent - price.moved / config.updates_per_bucket
+  times = (price.seconds, price.compute, price.memory, price.communication)
+  cells = [
+    name,
+    *(f"{1e3 * seconds:.2f}" for seconds in times),
+    f"{predicted / MB:,.1f}",
+    f"{sum(sent.values()) / MB:,.1f}",
+    ", ".join(
+      f"{size / MB:,.1f} {kind}" for kind, size in sorted(sent.items())
+    ),
+    f"{price.moved / MB:,.0f}",
+    f"{compiled.memory_analysis().peak_memory_in_bytes / GIB:.1f}",
+  ]
+  return f"| {' | '.join(cells)} |"
+
+
+def chosen(case: Case) -> str:
+  """What the cost model takes."""
+  config, mesh = configured(case, "auto"), make_mesh()
+  state, lm, _ = arguments(config, STUB, mesh)
+  return priced(config, mesh, state, lm).placement.name
+
+
+def priced(config, mesh, state, lm):
+  dtype = row_dtype(config, lm)
+  (choice,) = choices(config, mesh, state.stacks, dtype)
+  return choice
+
+
+def configured(case: Case, name: str) -> TrainConfig:
+  """A bucket of 2¹⁸ tokens."""
+  sites = tuple(Site("resid", layer) for layer in range(case.sites))
+  return TrainConfig(
+    data=DataConfig(context=256),
+    sae=SweepConfig(
+      sites=sites,
+      widths=(case.width,),
+      sparsity_coefficient=tuple(1e-4 * (i + 1) for i in range(case.members)),
+      placement=name,
+    ),
+    bucket=BucketConfig(microbatches=16, rows=64),
+  )
+
+
+def make_mesh() -> Mesh:
+  """Of chips that are not here."""
+  topology = topologies.get_topology_desc(
+    platform="tpu", topology_name=TOPOLOGY
+  )
+  devices = mesh_utils.create_device_mesh(
+    (DATA, MODEL), topology.devices, allow_split_physical_axes=True
+  )
+  return Mesh(devices, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+
+
+if __name__ == "__main__":
+  main()

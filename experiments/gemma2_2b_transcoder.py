@@ -1,0 +1,34 @@
+"""Eight transcoders of the MLP of layer 12 of Gemma 2 2B, from one forward.
+
+  python experiments/gemma2_2b_transcoder.py --data.source=DIR --workdir=DIR
+
+`--data.source` is a folder of text, .parquet, .arrow or .array_record files.
+They read the MLP's input, after its norm, and make its output: four by latents
+alone, and four that also add an affine map of what they read (arXiv
+2501.18823). Gemma Scope's recipe at width 16,384, on an eighth of its tokens,
+pulled to targets of L0.
+
+Not yet run at full size.
+"""
+
+import dataclasses
+
+from jaxsae import train
+from jaxsae.data import DataConfig
+from jaxsae.lm import Site
+
+plain = train.presets.gemma_scope_to(
+  sites=(Site("transcoder", 12),), widths=(16_384,), target_l0=(20, 40, 80, 160)
+)
+
+config = train.TrainConfig(
+  workdir="runs/gemma2_2b_transcoder",
+  lm="gemma2-2b-pt",
+  tokens=500_000_000,
+  data=DataConfig(source="", context=1024),
+  sae=plain,
+  also=(dataclasses.replace(plain, name="skip", skip=True),),
+)
+
+if __name__ == "__main__":
+  train.main(config, __doc__)

@@ -1,0 +1,238 @@
+"""What every architecture has to answer, and what most answer alike.
+
+An architecture is a small frozen value, so it is static under jit. Its methods
+are about *one* autoencoder; a stack is trained by vmap over the arrays.
+
+Shapes: N tokens, D_in width of the site read, D of the site written, F latents.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxsae.sae import directions, linear
+from jaxsae.sae.model import Sae
+
+Params = Any  # an architecture's arrays; `Sae` for most
+
+
+@struct.dataclass
+class Rows:
+  """The tokens of one update, scaled to unit mean squared norm.
+
+  Attributes:
+    x: what is read, [N, D_in].
+    y: what is to be reconstructed, [N, D]; x itself but for transcoders.
+    mask: [N], 1 for tokens that count and 0 for special ones.
+  """
+
+  x: jax.Array
+  y: jax.Array
+  mask: jax.Array
+
+
+@struct.dataclass
+class Ask:
+  """What is asked of one autoencoder in one update.
+
+  Attributes:
+    coefficient: λ, a scalar.
+    target: L0*, a scalar; some architectures and penalties look at it.
+    dead: bool [F], the latents to wake.
+  """
+
+  coefficient: jax.Array
+  target: jax.Array
+  dead: jax.Array
+
+
+@struct.dataclass
+class Seen:
+  """What one autoencoder did in one update, as sums over tokens that count.
+
+  Attributes:
+    tokens: n.
+    loss: Σ loss.
+    squared_error: Σ ‖y - ŷ‖².
+    fired: [F], on how many tokens each latent was active; L0 is their sum over
+      that of tokens.
+    noted: what `settle` needs to know of the update.
+  """
+
+  tokens: jax.Array
+  loss: jax.Array
+  squared_error: jax.Array
+  fired: jax.Array
+  noted: Any = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Architecture:
+  """One kind of autoencoder: how it starts, learns, and is read when done.
+
+  Attributes:
+    prefixes: shares of the width, ascending, of which each must reconstruct by
+      itself: the losses Σ‖y - ŷ_{0:m}‖² of all, and of the whole, add up
+      (Matryoshka, arXiv 2503.17547). Empty: only the whole.
+    transcodes: it reads one site and writes another.
+    skip: a transcoder's x W_skip is part of its output.
+  """
+
+  prefixes: tuple[float, ...] = ()
+  transcodes: bool = False
+  skip: bool = False
+
+  def init(self, key: jax.Array, d_in: int, d: int, width: int) -> Params:
+    """The arrays before the first update."""
+    raise NotImplementedError
+
+  def loss(
+    self, params: Params, rows: Rows, ask: Ask
+  ) -> tuple[jax.Array, Seen]:
+    """What is minimised, and beside it what was seen."""
+    raise NotImplementedError
+
+  def gradients(
+    self, params: Params, rows: Rows, ask: Ask
+  ) -> tuple[Params, Seen]:
+    """The gradient of `loss`, and what was seen."""
+    return jax.grad(self.loss, has_aux=True)(params, rows, ask)
+
+  def project(self, grads: Params, params: Params) -> Params:
+    """Gradients as the optimiser sees them: they only turn directions."""
+    w_dec = directions.drop_parallel(grads.w_dec, params.w_dec)
+    return grads.replace(w_dec=w_dec)
+
+  def settle(self, params: Params, noted: Any) -> Params:
+    """What the optimiser made, brought back to where it must be."""
+    del noted
+    return params.replace(w_dec=directions.unit_rows(params.w_dec))
+
+  def diagnose(
+    self, before: Params, params: Params, rows: Rows, ask: Ask
+  ) -> dict[str, jax.Array]:
+    """Scalars to log; asked for once a bucket, so they may be costly.
+
+    Args:
+      before: the arrays before the bucket.
+      params: those after it.
+      rows: of its last update.
+      ask: of its last update.
+    """
+    del before, params, rows, ask
+    return {}
+
+  def fold(
+    self,
+    params: Params,
+    scale_in: jax.Array | float,
+    scale_out: jax.Array | float,
+    *,
+    target: float | None = None,
+  ) -> Sae:
+    """In training → for raw activations.
+
+    In training the input is x / scale_in, an encoder sees it minus b_dec, and
+    the target is y / scale_out (Gemma Scope, arXiv 2408.05147 appendix A).
+    Directions stay as they are; latents and output grow by `scale_out`, which
+    for an autoencoder is `scale_in`. `target` is the L0* it was trained with,
+    which only TopK has to know.
+    """
+    del target
+    return fold(params, scale_in, scale_out, centred=not self.transcodes)
+
+  def encode(self, params: Params, x: jax.Array) -> jax.Array:
+    """Scaled x [N, D_in] → pre-activations [N, F]."""
+    return linear.encode(x, params.w_enc, params.b_enc, self.centre(params))
+
+  def centre(self, params: Params) -> jax.Array:
+    """What an encoder sees its input without, [D_in]: b_dec.
+
+    A transcoder's b_dec is of another site, so its encoder sees the input.
+    """
+    d_in = params.w_enc.shape[0]
+    return jnp.zeros(d_in) if self.transcodes else params.b_dec
+
+  def errors(
+    self, params: Params, latents: jax.Array, rows: Rows
+  ) -> list[jax.Array]:
+    """ŷ - y, [N, D]: of each prefix of the latents, and last of the whole."""
+    left = params.b_dec[None, :] - rows.y
+    if self.skip:
+      left += rows.x @ params.w_skip
+    made = linear.decode(latents, params.w_dec, self._ends(latents.shape[-1]))
+    return [left + part for part in made]
+
+  def squared_errors(
+    self, params: Params, latents: jax.Array, rows: Rows
+  ) -> list[jax.Array]:
+    """‖ŷ - y‖² of each token, [N]: of each prefix, and last of the whole."""
+    return [squared(error) for error in self.errors(params, latents, rows)]
+
+  def _ends(self, width: int) -> tuple[int, ...]:
+    return (*(max(round(p * width), 1) for p in self.prefixes), width)
+
+  def start(self, key, d_in: int, d: int, width: int) -> dict[str, jax.Array]:
+    """Gemma Scope's start (§3.2): He-uniform unit directions, zero biases.
+
+    The encoder is their transpose; a transcoder's are directions of its own.
+    """
+    key, other = jax.random.split(key)
+    w_dec = directions.random(key, width, d)
+    w_enc = directions.random(other, width, d_in) if self.transcodes else w_dec
+    return {
+      "w_enc": w_enc.T,
+      "b_enc": jnp.zeros(width),
+      "w_dec": w_dec,
+      "b_dec": jnp.zeros(d),
+      "w_skip": jnp.zeros((d_in, d)) if self.skip else None,
+    }
+
+
+def squared(error: jax.Array) -> jax.Array:
+  """‖e‖² of each token: [N, D] → [N]."""
+  return jnp.sum(jnp.square(error), axis=-1)
+
+
+def report(
+  rows: Rows, mean: jax.Array, squared: jax.Array, active: jax.Array, noted=()
+) -> Seen:
+  """What was seen, without gradients.
+
+  Args:
+    rows: the tokens.
+    mean: the loss, a mean over tokens.
+    squared: squared error of each token, [N].
+    active: [N, F], 1 where a latent is.
+    noted: for `settle`.
+  """
+  tokens = jnp.sum(rows.mask)
+  seen = Seen(
+    tokens=tokens,
+    loss=tokens * mean,
+    squared_error=jnp.sum(rows.mask * squared),
+    fired=jnp.sum(rows.mask[:, None] * active, axis=0),
+    noted=noted,
+  )
+  return jax.lax.stop_gradient(seen)
+
+
+def fold(sae: Sae, scale_in, scale_out, *, centred: bool = True) -> Sae:
+  """`Architecture.fold` for arrays that already are a `Sae`'s.
+
+  W_enc' = r W_enc, W_skip' = r W_skip for r = scale_out / scale_in,
+  b_enc' = scale_out · b_enc, b_dec' = scale_out · b_dec, θ' = scale_out · θ,
+  where `centred`, b_enc is b_enc - b_dec W_enc first.
+  """
+  ratio = scale_out / scale_in
+  b_enc = sae.b_enc - sae.b_dec @ sae.w_enc if centred else sae.b_enc
+  return sae.replace(
+    w_enc=ratio * sae.w_enc,
+    b_enc=scale_out * b_enc,
+    b_dec=scale_out * sae.b_dec,
+    threshold=scale_out * sae.threshold,
+    w_skip=None if sae.w_skip is None else ratio * sae.w_skip,
+  )

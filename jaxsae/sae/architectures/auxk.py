@@ -1,0 +1,62 @@
+"""AuxK: dead latents learn to reconstruct what the living ones leave.
+
+(Gao et al., arXiv 2406.04093, appendix A.2; its details as in SAELens 6.54.12.)
+Shapes: N tokens, D width of the site written, F latents.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxsae.sae import cut, linear
+from jaxsae.sae.architectures.architecture import squared
+from jaxsae.sae.penalty import mean
+
+
+def loss(
+  pre: jax.Array,
+  dead: jax.Array,
+  w_dec: jax.Array,
+  error: jax.Array,
+  mask: jax.Array,
+) -> jax.Array:
+  """min(n_dead / k, 1) · mean ‖e - ê‖², a scalar, for k = D/2.
+
+  ê = z W_dec without a bias, where z are the k largest pre-activations of dead
+  latents on each token, of either sign; e = y - ŷ is data. Where no member of
+  the stack has a dead latent none of it is computed; memory is kept for it.
+
+  Args:
+    pre: pre-activations [N, F].
+    dead: bool [F].
+    w_dec: [F, D].
+    error: ŷ - y, [N, D].
+    mask: [N].
+  """
+  told = (pre, dead, w_dec, jax.lax.stop_gradient(error), mask)
+  nothing = lambda *_: jnp.zeros((), pre.dtype)
+  return jax.lax.cond(_in_any(jnp.any(dead)), _loss, nothing, *told)
+
+
+def _loss(pre, dead, w_dec, error, mask):
+  most = max(w_dec.shape[-1] // 2, 1)
+  count = jnp.sum(dead)
+  ranked = jnp.where(dead[None, :], pre, -jnp.inf)
+  chosen = ranked >= cut.of_each(ranked, jnp.minimum(count, most))
+  woken = jnp.where(chosen, pre, 0.0)
+  (made,) = linear.decode(woken, w_dec, (w_dec.shape[0],))
+  return jnp.minimum(count / most, 1) * mean(squared(made + error), mask)
+
+
+@jax.custom_batching.custom_vmap
+def _in_any(flag):
+  """Whether it is so in any member of a stack: one answer for all of them.
+
+  With an answer for each, vmap would compute both branches of `cond`.
+  """
+  return flag
+
+
+@_in_any.def_vmap
+def _(axis_size, in_batched, flags):
+  del axis_size, in_batched
+  return _in_any(jnp.any(flags)), False

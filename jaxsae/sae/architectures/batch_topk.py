@@ -1,0 +1,54 @@
+"""BatchTopK: of all latents on all tokens of an update, L0* · n are active.
+
+(Bussmann et al., arXiv 2412.06410.) A token may have more or fewer, as it is
+hard or easy. When done it is read as JumpReLU with one threshold: the running
+mean of the smallest active latent. Shapes: N tokens, F latents.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from jaxsae.sae import cut
+from jaxsae.sae.architectures.by_rank import ByRank
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchTopK(ByRank):
+  """`fold` makes it a JumpReLU autoencoder.
+
+  Attributes:
+    rate: how fast the threshold follows the smallest active latent (SAELens).
+  """
+
+  rate: float = 0.01
+
+  def cut(self, pre, mask, target):
+    """That of the tokens that count, wherever they lie: [1, 1]."""
+    counted = jnp.where(mask[:, None] > 0, pre, -jnp.inf)
+    count = jnp.floor(target * jnp.sum(mask)).astype(jnp.uint32)
+    return cut.of_all(counted, count)
+
+  def note(self, least):
+    """The smallest active latent: 0 if all that are positive are active.
+
+    ∞ if no latent was asked for, as of an update without tokens that count.
+    """
+    return jax.nn.relu(least[0, 0])
+
+  def settle(self, params, noted):
+    """The threshold moves towards what was noted; the first sets it.
+
+    SAELens starts at 0 and is too low by a share of 0.99^n after n updates.
+    """
+    params = super().settle(params, noted)
+    rate = jnp.where(params.threshold > 0, self.rate, 1.0)
+    moved = params.threshold + rate * (noted - params.threshold)
+    threshold = jnp.where(jnp.isfinite(noted), moved, params.threshold)
+    return params.replace(threshold=threshold)
+
+  def diagnose(self, before, params, rows, ask):
+    """threshold: what a latent has to be above when the training is over."""
+    del before, rows, ask
+    return {"threshold": jnp.mean(params.threshold)}

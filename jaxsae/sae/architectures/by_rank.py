@@ -1,0 +1,55 @@
+"""What TopK and BatchTopK share: of all latents the largest are active.
+
+Shapes: N tokens, D_in, D, F latents.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxsae.sae.architectures import auxk
+from jaxsae.sae.architectures.architecture import Architecture, report, squared
+from jaxsae.sae.model import Sae
+from jaxsae.sae.penalty import mean
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ByRank(Architecture):
+  """λ is not looked at: the target L0 says how many.
+
+  Fewer are active where fewer are positive, and more where some tie with the
+  last.
+
+  Attributes:
+    auxk: the weight of what wakes dead latents.
+  """
+
+  auxk: float = 1 / 32
+
+  def init(self, key, d_in, d, width):
+    start = self.start(key, d_in, d, width)
+    return Sae(**start, threshold=jnp.zeros(width))
+
+  def loss(self, params, rows, ask):
+    """Mean over tokens of ‖y - ŷ‖², and `auxk.loss`."""
+    pre = self.encode(params, rows.x)
+    least = self.cut(pre, rows.mask, ask.target)
+    latents = jnp.where(pre >= least, jax.nn.relu(pre), 0.0)
+    errors = self.errors(params, latents, rows)
+    left = [squared(error) for error in errors]
+    wake = auxk.loss(pre, ask.dead, params.w_dec, errors[-1], rows.mask)
+    value = mean(sum(left), rows.mask) + self.auxk * wake
+    return value, report(rows, value, left[-1], latents > 0, self.note(least))
+
+  def cut(
+    self, pre: jax.Array, mask: jax.Array, target: jax.Array
+  ) -> jax.Array:
+    """What a pre-activation must reach to be active, [N, 1] or [1, 1]."""
+    raise NotImplementedError
+
+  def note(self, least: jax.Array) -> Any:
+    """What `settle` needs to know of the cut."""
+    del least
+    return ()

@@ -1,0 +1,88 @@
+"""Gated: whether a latent is active, and how strongly, are told apart.
+
+  π = (x - b_dec) W_enc + b_gate             active where π > 0
+  m = e^r ∘ ((x - b_dec) W_enc) + b_mag      by relu(m)
+
+(Rajamanoharan et al., arXiv 2404.16014.) Shapes: N tokens, D_in, D, F latents.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxsae.sae import linear
+from jaxsae.sae.architectures.architecture import Architecture, report
+from jaxsae.sae.model import Sae
+from jaxsae.sae.penalty import mean
+
+
+@struct.dataclass
+class GatedSae:
+  """A gated autoencoder in training.
+
+  Attributes:
+    w_enc: [D_in, F], of the gate.
+    r_mag: [F]; the encoder of magnitudes is e^r W_enc.
+    b_gate: [F].
+    b_mag: [F].
+    w_dec: [F, D].
+    b_dec: [D].
+    w_skip: [D_in, D], a transcoder's affine skip, or None.
+  """
+
+  w_enc: jax.Array
+  r_mag: jax.Array
+  b_gate: jax.Array
+  b_mag: jax.Array
+  w_dec: jax.Array
+  b_dec: jax.Array
+  w_skip: jax.Array | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Gated(Architecture):
+  """The gate is trained by λ and by reconstructing on its own."""
+
+  def init(self, key, d_in, d, width):
+    start = self.start(key, d_in, d, width)
+    zeros = start.pop("b_enc")
+    return GatedSae(**start, r_mag=zeros, b_gate=zeros, b_mag=zeros)
+
+  def loss(self, params, rows, ask):
+    """Mean of ‖y - ŷ‖² + λ Σ relu(π)_i ‖W_dec,i‖ + ‖y - ŷ(relu(π))‖².
+
+    The last is what the gate makes through a decoder that is not moved by it;
+    of prefixes there it is that of the whole alone. Directions are unit, and
+    their norms are in it for those who keep them otherwise.
+    """
+    gate, magnitude = self._paths(params, rows.x)
+    latents = jnp.where(gate > 0, jax.nn.relu(magnitude), 0.0)
+    errors = self.squared_errors(params, latents, rows)
+    open_by = jax.nn.relu(gate)
+    paid = open_by @ jnp.linalg.norm(params.w_dec, axis=-1)
+    frozen = jax.lax.stop_gradient(params)
+    aside = self.squared_errors(frozen, open_by, rows)[-1]
+    value = mean(sum(errors) + ask.coefficient * paid + aside, rows.mask)
+    return value, report(rows, value, errors[-1], latents > 0)
+
+  def _paths(self, params, x):
+    """π and m, each [N, F]."""
+    zeros = jnp.zeros_like(params.b_gate)
+    plain = linear.encode(x, params.w_enc, zeros, self.centre(params))
+    magnitude = jnp.exp(params.r_mag)[None, :] * plain
+    return plain + params.b_gate[None, :], magnitude + params.b_mag[None, :]
+
+  def fold(self, params, scale_in, scale_out, *, target=None):
+    """JumpReLU of m: π > 0 is m > b_mag - e^r b_gate, and relu is m > 0."""
+    ratio = jnp.exp(params.r_mag)
+    jumping = Sae(
+      w_enc=params.w_enc * ratio[None, :],
+      b_enc=params.b_mag,
+      w_dec=params.w_dec,
+      b_dec=params.b_dec,
+      threshold=jax.nn.relu(params.b_mag - ratio * params.b_gate),
+      w_skip=params.w_skip,
+    )
+    return super().fold(jumping, scale_in, scale_out, target=target)

@@ -1,0 +1,92 @@
+"""JumpReLU: a threshold for each latent, learned by straight-through gradients.
+
+(Rajamanoharan et al., arXiv 2407.14435; trained as Gemma Scope's, arXiv
+2408.05147 §3.2.) Shapes: N tokens, D_in, D, F latents.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from jaxsae.sae.architectures.architecture import Architecture, report
+from jaxsae.sae.jumprelu import Kernel
+from jaxsae.sae.model import Sae
+from jaxsae.sae.penalty import L0, Activity, Penalty
+
+# Any small number: Adam brings a gradient that is alone to the usual size.
+WAKE = 1e-3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JumpRelu(Architecture):
+  """The project's own.
+
+  Attributes:
+    kernel: of the straight-through gradients.
+    penalties: they add up, each with the same λ.
+    threshold: θ at the start.
+  """
+
+  kernel: Kernel = Kernel(1e-3)
+  penalties: tuple[Penalty, ...] = (L0(),)
+  threshold: float = 1e-3
+
+  def init(self, key, d_in, d, width):
+    start = self.start(key, d_in, d, width)
+    return Sae(**start, threshold=jnp.full(width, self.threshold))
+
+  def loss(self, params, rows, ask):
+    """Mean over tokens of ‖y - ŷ‖², penalties, and what wakes the dead.
+
+    The encoder sees x - b_dec, as in Gemma Scope; `fold` takes that out again.
+    A dead latent has no token near its threshold and so no gradient; WAKE · θ
+    lets its threshold sink until it fires. (Anthropic's pre-activation loss,
+    Σ relu(θ - z) over dead latents, does the same, but also turns all of their
+    encoders towards the mean activation.)
+    """
+    seen = self._activity(params, params.threshold, rows)
+    squared = self.squared_errors(params, seen.latents, rows)
+    mean = seen.mean(sum(squared)) + self._paid(seen, ask)
+    wake = WAKE * jnp.sum(jnp.where(ask.dead, params.threshold, 0.0))
+    return mean + wake, report(rows, mean, squared[-1], seen.active)
+
+  def _activity(self, params, threshold, rows):
+    pre = self.encode(params, rows.x)
+    return Activity(pre, threshold, params.w_dec, rows.mask, self.kernel)
+
+  def _paid(self, seen, ask):
+    paid = [p(seen, ask.coefficient, ask.target) for p in self.penalties]
+    return sum(paid, jnp.zeros(()))
+
+  def diagnose(self, before, params, rows, ask):
+    """Figures of the thresholds.
+
+    in_window: share of pre-activations inside the kernel. pull: the penalties'
+    share in what thresholds are pulled by: Σ|∂/∂θ| of the penalties, over that
+    and Σ|∂/∂θ| of the rest of the loss. threshold: mean θ. moved: mean |Δθ|
+    over mean θ before.
+    """
+    was, theta = before.threshold, params.threshold
+    pre = self.encode(params, rows.x)
+    inside = jnp.mean(self.kernel.holds(pre, theta), axis=-1)
+    pay = lambda theta: self._paid(self._activity(params, theta, rows), ask)
+    penalty = jax.grad(pay)(theta)
+    rest = self.gradients(params, rows, ask)[0].threshold - penalty
+    pulls = [jnp.sum(jnp.abs(pull)) for pull in (penalty, rest)]
+    return {
+      "in_window": jnp.sum(rows.mask * inside)
+      / jnp.maximum(jnp.sum(rows.mask), 1),
+      "pull": _over(pulls[0], sum(pulls)),
+      "threshold": jnp.mean(theta),
+      "moved": _over(jnp.mean(jnp.abs(theta - was)), jnp.mean(was)),
+    }
+
+  def settle(self, params, noted):
+    params = super().settle(params, noted)
+    return params.replace(threshold=jnp.maximum(params.threshold, 0.0))
+
+
+def _over(part, whole):
+  """part / whole, and 0 where both are 0."""
+  return part / jnp.where(whole > 0, whole, 1)

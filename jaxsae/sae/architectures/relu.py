@@ -1,0 +1,59 @@
+"""ReLU with an L1 penalty weighted by the norms of directions.
+
+(Anthropic, "Circuits Updates", April 2024.) Shapes: N tokens, D_in, D, F.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from jaxsae.sae.architectures.architecture import Architecture, report
+from jaxsae.sae.model import Sae
+from jaxsae.sae.penalty import mean
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Relu(Architecture):
+  """Directions may have any norm; thresholds are zero and stay so.
+
+  Attributes:
+    norm: of directions at the start, and of encoders.
+  """
+
+  norm: float = 0.1
+
+  def init(self, key, d_in, d, width):
+    start = self.start(key, d_in, d, width)
+    scaled = {name: self.norm * start[name] for name in ("w_enc", "w_dec")}
+    return Sae(**{**start, **scaled}, threshold=jnp.zeros(width))
+
+  def loss(self, params, rows, ask):
+    """Mean over tokens of ‖y - ŷ‖² + λ Σ f_i ‖W_dec,i‖."""
+    latents = jax.nn.relu(self.encode(params, rows.x))
+    errors = self.squared_errors(params, latents, rows)
+    norms = jnp.linalg.norm(params.w_dec, axis=-1)
+    paid = ask.coefficient * (latents @ norms)
+    value = mean(sum(errors) + paid, rows.mask)
+    return value, report(rows, value, errors[-1], latents > 0)
+
+  def project(self, grads, params):
+    """As they are: the norms of directions are learned too."""
+    del params
+    return grads
+
+  def settle(self, params, noted):
+    """As the optimiser made it."""
+    del noted
+    return params
+
+  def fold(self, params, scale_in, scale_out, *, target=None):
+    """Directions become unit, and latents grow by what their norms were."""
+    norms = jnp.linalg.norm(params.w_dec, axis=-1)
+    unit = params.replace(
+      w_enc=params.w_enc * norms[None, :],
+      b_enc=params.b_enc * norms,
+      # A direction of norm 0 has none to show; its latent is never active.
+      w_dec=params.w_dec / jnp.where(norms > 0, norms, 1.0)[:, None],
+    )
+    return super().fold(unit, scale_in, scale_out, target=target)

@@ -1,0 +1,29 @@
+"""TopK: on each token the k largest latents are active, for k = L0*.
+
+(Gao et al., arXiv 2406.04093.) Shapes: N tokens, F latents.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from jaxsae.errors import UserError
+from jaxsae.sae import cut
+from jaxsae.sae.architectures.by_rank import ByRank
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TopK(ByRank):
+  """The target is a whole number, or is rounded to one."""
+
+  def cut(self, pre, mask, target):
+    """That of each token, [N, 1]."""
+    del mask
+    return cut.of_each(pre, jnp.round(target).astype(jnp.uint32))
+
+  def fold(self, params, scale_in, scale_out, *, target=None):
+    """As published, with k in it: the order of latents has no scale."""
+    if target is None:
+      raise UserError("folding TopK needs target=, the k it was trained with")
+    folded = super().fold(params, scale_in, scale_out)
+    return folded.replace(k=round(float(target)))

@@ -1,0 +1,140 @@
+"""The gradient of JumpReLU's loss, a chunk of latents at a time.
+
+Shapes: N tokens, D site width, F latents, C latents of a chunk, K pairs of a
+tile.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxsae.errors import UserError
+from jaxsae.sae.architectures import Ask, JumpRelu, Rows, Seen
+from jaxsae.sae.architectures.jumprelu import WAKE
+from jaxsae.sae.model import Sae
+from jaxsae.sae.sparse import part as parts
+from jaxsae.sae.sparse.pairs import WORD, Pairs, find, tiles
+from jaxsae.sae.sparse.reading import Reading, read, supports
+
+
+def gradients(
+  architecture: JumpRelu, params: Sae, rows: Rows, ask: Ask, budget: int
+) -> tuple[Sae, Seen]:
+  """What `architecture.gradients` returns, from active and in-window pairs.
+
+  Args:
+    architecture: one that `supports` knows.
+    params: one autoencoder.
+    rows: the tokens of the update.
+    ask: what is asked of it.
+    budget: pairs a token, in the mean, up to which this is tried; with more,
+      the result is that of `architecture.gradients` itself.
+
+  Raises:
+    UserError: if the architecture's gradients are not of pairs alone.
+  """
+  if not supports(architecture):
+    raise UserError(
+      f"{architecture} has gradients at latents that are not active; train it"
+      " from all latents"
+    )
+  room = budget * len(rows.mask)
+  pairs, reading = look(architecture, params, rows, ask, room)
+
+  def from_all():
+    return architecture.gradients(params, rows, ask)
+
+  def from_pairs():
+    grads = _collect(params, pairs, reading, ask.dead, architecture.kernel)
+    return grads, reading.seen
+
+  return jax.lax.cond(pairs.overflow, from_all, from_pairs)
+
+
+def budget(width: int) -> int:
+  """Pairs a token up to which they are quicker than all latents, of F.
+
+  On two CPU cores, at D = 256, both take as long where one latent in 32 to 40
+  is active. At this, pairs are 1.5 times as quick; at slightly more, a search
+  in vain costs a quarter of the dense update; at far more it soon stops.
+  (experiments/benchmarks/sparse_step.py, 2026-11-21.)
+  """
+  return width // 64
+
+
+def look(
+  architecture: JumpRelu, params: Sae, rows: Rows, ask: Ask, room: int
+) -> tuple[Pairs, Reading]:
+  """The forward pass, with room for so many pairs; void if they overflow."""
+  x, mask = _whole_words(rows.x, rows.mask)
+  centred = x - params.b_dec[None, :]
+  width = architecture.kernel.bandwidth
+  pairs = find(params, centred, mask != 0, width, room)
+  return pairs, read(architecture, params, x, mask, ask, pairs)
+
+
+def _whole_words(x, mask):
+  """Tokens that do not count, up to a multiple of those in a word."""
+  more = -len(mask) % WORD
+  return jnp.pad(x, ((0, more), (0, 0))), jnp.pad(mask, (0, more))
+
+
+def _collect(sae, pairs, reading, dead, kernel):
+  """The gradient of all latents."""
+  size = parts.chunk(sae.width)
+
+  def step(index, carry):
+    grads, b_dec = carry
+    at = index * size
+    part = parts.cut(sae, at, size)
+    new = _of_chunk(part, index, pairs, reading, kernel)
+    return parts.put(grads, new, at), b_dec + new.b_dec
+
+  begin = jax.tree.map(jnp.zeros_like, sae), jnp.sum(reading.error, axis=0)
+  chunks = sae.width // size
+  grads, b_dec = jax.lax.fori_loop(0, chunks, step, begin)
+  threshold = grads.threshold + jnp.where(dead, WAKE, 0.0)
+  return grads.replace(b_dec=b_dec, threshold=threshold)
+
+
+def _of_chunk(part, index, pairs, reading, kernel):
+  """The gradient of the latents of a chunk.
+
+  Of b_dec, only what comes through these encoders.
+  """
+  begin, end = pairs.starts[index], pairs.starts[index + 1]
+  size, d = part.w_dec.shape
+  at = index * size
+  frequency = jax.lax.dynamic_slice_in_dim(reading.frequency, at, size)
+
+  def add(sums, latent, token, pre, counts):
+    latent = jnp.where(counts, latent - at, size - 1)  # stays sorted
+    theta = part.threshold[latent]
+    on = counts & (pre > theta)
+    near = counts & (jnp.abs(pre - theta) < kernel.bandwidth / 2)
+    error = reading.error[token]
+    slope = jnp.sum(error * part.w_dec[latent], axis=-1)
+    cost = reading.l0[token] + frequency[latent] * reading.mask[token]
+    to_pre = jnp.where(on, slope, 0.0)
+    new = (
+      to_pre[:, None] * reading.x[token],
+      to_pre,
+      jnp.where(on, pre, 0.0)[:, None] * error,
+      jnp.where(near, slope, 0.0),
+      jnp.where(near, cost, 0.0),
+    )
+    put = lambda x, row: x.at[latent].add(row, indices_are_sorted=True)
+    return jax.tree.map(put, sums, new)
+
+  rows, each = jnp.zeros((size, d)), jnp.zeros(size)
+  w_enc, b_enc, w_dec, slope, cost = tiles(
+    pairs, begin, end, add, (rows, each, rows, each, each)
+  )
+  pull = -cost / kernel.bandwidth
+  pushed = -part.threshold / kernel.bandwidth * slope
+  return part.replace(
+    w_enc=w_enc.T,
+    b_enc=b_enc,
+    w_dec=w_dec,
+    b_dec=-part.w_enc @ b_enc,
+    threshold=pushed + pull,
+  )

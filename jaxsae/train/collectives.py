@@ -1,0 +1,163 @@
+"""What a compiled step moves between devices, read from its HLO.
+
+A collective is counted once, however often the text repeats it: the TPU's
+compiler writes one that runs beside other work into several fusions.
+"""
+
+import collections
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+
+UPDATES = "updates"  # the scope of the loop over updates, see step.py
+
+_KINDS = (
+  "all-reduce|all-gather|reduce-scatter|all-to-all|ragged-all-to-all"
+  "|collective-permute"
+)
+_COLLECTIVE = re.compile(
+  rf"^\s*(?:ROOT )?%?\S+ = (?P<shape>.*?) (?P<kind>{_KINDS})(?:-start)?\("
+)
+_HEAD = re.compile(r"^(?:ENTRY )?%?(?P<name>[^\s(]+) \(.*\{$")
+_CALLED = re.compile(
+  r"(?:calls|to_apply|body|condition)=%?([^\s,)}]+)"
+  r"|branch_computations=\{([^}]*)\}"
+)
+_ARRAY = re.compile(r"\b(pred|bf16|[a-z]+(\d+)\w*)\[([\d,]*)\]")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+  """One of them, on one device.
+
+  Attributes:
+    kind: as HLO calls it, as in all-gather.
+    bytes: of the larger of what goes in and what comes out.
+    devices: that take part in it together.
+    times: how often it runs in one pass through what was asked for.
+  """
+
+  kind: str
+  bytes: int
+  devices: int
+  times: int = 1
+
+  @property
+  def sent(self) -> float:
+    """Bytes that a device sends in all, as in a ring."""
+    if self.kind == "collective-permute":
+      return self.times * self.bytes
+    passes = 2 if self.kind == "all-reduce" else 1
+    share = (self.devices - 1) / self.devices
+    return self.times * passes * share * self.bytes
+
+
+def in_updates(text: str) -> list[Collective]:
+  """Those of one update, in the loop that step.py names.
+
+  Args:
+    text: `compiled.as_text()`. A bucket of a single update has no such loop.
+  """
+  program = _computations(text)
+  return _unique(
+    found
+    for line in _loops(program)
+    for found in _below(program, _body(line), 1)
+  )
+
+
+def outside(text: str) -> list[Collective]:
+  """All others: of the language model, and of the stacks' moves."""
+  program = _computations(text)
+  inside = {line for line in _loops(program)}
+  return _unique(_below(program, _entry(text), 1, inside))
+
+
+def total(found: list[Collective]) -> dict[str, float]:
+  """Bytes sent, for each kind."""
+  sums = collections.Counter()
+  for one in found:
+    sums[one.kind] += one.sent
+  return dict(sums)
+
+
+def _computations(text: str) -> dict[str, list[str]]:
+  """Name → lines."""
+  program, lines = {}, []
+  for line in text.splitlines():
+    if head := _HEAD.match(line):
+      lines = program.setdefault(head["name"], [])
+    else:
+      lines.append(line)
+  return program
+
+
+def _entry(text: str) -> str:
+  return re.search(r"^ENTRY %?([^\s(]+)", text, re.MULTILINE)[1]
+
+
+def _loops(program) -> Iterator[str]:
+  """The instruction of the loop over updates."""
+  for lines in program.values():
+    for line in lines:
+      if " while(" in line and f'/{UPDATES}/while"' in line:
+        yield line
+
+
+def _body(line: str) -> str:
+  return re.search(r"body=%?([^\s,)}]+)", line)[1]
+
+
+def _below(program, name, times, skip=frozenset()):
+  """(channel, collective) in a computation and all that it calls."""
+  for line in program.get(name, ()):
+    if line in skip:
+      continue
+    if match := _COLLECTIVE.match(line):
+      yield _read(match, line, times, scatters="all-reduce-scatter" in name)
+    trips = _TRIPS.search(line)
+    inner = times * int(trips[1]) if trips else times
+    for single, several in _CALLED.findall(line):
+      for called in re.findall(r"[^\s,%]+", single or several):
+        yield from _below(program, called, inner, skip)
+
+
+def _read(match, line, times, scatters):
+  kind = "reduce-scatter" if scatters else match["kind"]
+  sizes = [_size(*found) for found in _ARRAY.findall(match["shape"])]
+  started = f"{match['kind']}-start(" in line
+  # Of a start, the shape is that of operands and results, and more.
+  size = max(sizes) if started else sum(sizes)
+  devices = _devices(line)
+  if match["kind"] == "reduce-scatter" and not started:
+    size *= devices
+  channel = re.search(r"channel_id=(\d+)", line)
+  key = channel[1] if channel else line
+  return key, Collective(kind, size, devices, times)
+
+
+def _size(dtype: str, bits: str, dims: str) -> int:
+  bits = {"pred": 8, "bf16": 16}.get(dtype) or int(bits)
+  count = math.prod(int(n) for n in dims.split(",") if n)
+  return count * bits // 8
+
+
+def _devices(line: str) -> int:
+  """How many are in one group; a permute's are in pairs."""
+  if groups := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
+    return int(groups[1])
+  if groups := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
+    return groups[1].count(",") + 1
+  if groups := re.search(
+    r"replica_groups=mesh\[(.*?)\](?:, device_ids=\(.*?\))? \{(.*?)\}", line
+  ):
+    sizes = dict(re.findall(r"('\w+')=(\d+)", groups[1]))
+    used = re.findall(r"('\w+')(?::\(\d+\)(\d+))?", groups[2])
+    return math.prod(int(part or sizes[axis]) for axis, part in used)
+  return 2
+
+
+def _unique(found) -> list[Collective]:
+  return list(dict(found).values())

@@ -1,0 +1,324 @@
+"""Which autoencoders: what a sweep asks for, and the stacks of its training."""
+
+import dataclasses
+import itertools
+import zlib
+from collections.abc import Iterable
+from typing import Literal
+
+from jaxsae.errors import UserError
+from jaxsae.lm import Site
+from jaxsae.sae import (
+  Architecture,
+  BatchTopK,
+  Gated,
+  JumpRelu,
+  Kernel,
+  Relu,
+  TopK,
+)
+from jaxsae.sae.penalty import (
+  L0,
+  BatchQuadratic,
+  Frequency,
+  Penalty,
+  Quadratic,
+  Tanh,
+)
+
+PENALTIES: dict[str, Penalty] = {
+  "l0": L0(),
+  "quadratic": Quadratic(),
+  "batch_quadratic": BatchQuadratic(),
+  "tanh": Tanh(),
+}
+
+ARCHITECTURES: dict[str, type[Architecture]] = {
+  "jumprelu": JumpRelu,
+  "relu": Relu,
+  "gated": Gated,
+  "topk": TopK,
+  "batch_topk": BatchTopK,
+}
+
+
+def check_positive(config, *names: str) -> None:
+  """Raises UserError unless the settings, or all numbers in them, are."""
+  for name in names:
+    value = getattr(config, name)
+    values = value if isinstance(value, tuple) else (value,)
+    if any(v <= 0 for v in values):
+      raise UserError(f"{name}={value} must be above zero.")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+  """Adam, and the warm-ups, in updates.
+
+  Defaults are Gemma Scope's (arXiv 2408.05147 §3.2).
+  """
+
+  lr: float = 7e-5  # peak learning rate
+  lr_warmup: int = 1000  # updates; a cosine from a tenth of the peak
+  lr_decay: float = 0.0  # last share of the run, in which lr falls to zero
+  sparsity_warmup: int = 10_000  # updates; λ grows linearly from zero
+  b1: float = 0.0  # decay of the first moment; 0 keeps none
+  b2: float = 0.999  # decay of the second moment
+  eps: float = 1e-8  # keeps the step finite where gradients vanish
+  clip: float | None = None  # largest norm of an autoencoder's gradient
+  # Rates of biases and thresholds over that of weights. Adam moves all numbers
+  # alike, so 1/√D is what training at a mean squared norm of D amounts to.
+  vector_rate: float = 1.0
+
+  def __post_init__(self):
+    check_positive(self, "lr", "vector_rate")
+    if self.clip is not None:
+      check_positive(self, "clip")
+    if not 0 <= self.lr_decay <= 1:
+      raise UserError(f"lr_decay={self.lr_decay} is not a share from 0 to 1.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+  """One autoencoder of a stack; the others differ from it in these alone.
+
+  Attributes:
+    coefficient: λ.
+    target: L0*, or None where λ alone decides.
+    lr: its peak learning rate.
+    seed: of its initial weights.
+    name: as in l0_32 or lambda_0.0006.
+  """
+
+  coefficient: float
+  target: float | None
+  lr: float
+  seed: int
+  name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepConfig:
+  """Autoencoders of one kind: every site, width, sparsity, rate and seed.
+
+  Sparsity is a list of coefficients, or a list of targets for what pulls to
+  them. Defaults are Gemma Scope's (arXiv 2408.05147 §3.2), for inputs of unit
+  mean squared norm.
+  """
+
+  # What stands in the names of its autoencoders. None: the architecture,
+  # unless that is jumprelu.
+  name: str | None = None
+  architecture: Literal["jumprelu", "relu", "gated", "topk", "batch_topk"] = (
+    "jumprelu"
+  )
+  sites: tuple[Site, ...] = (Site("resid", 12),)  # as in resid.12,mlp.12
+  widths: tuple[int, ...] = (16_384,)  # latents
+  # What sparsity costs a JumpReLU. l0: each active latent alike. tanh: the
+  # same, but bent and smooth. quadratic: how far each token's L0 is from its
+  # target. batch_quadratic: how far the mean L0 of an update is.
+  penalty: Literal["l0", "quadratic", "batch_quadratic", "tanh"] = "l0"
+  # One autoencoder each, for the two quadratic penalties; for topk and
+  # batch_topk it is k. Else empty.
+  target_l0: tuple[float, ...] = ()
+  # λ. Without targets one autoencoder each; with targets a single value, the
+  # strength of the pull to them.
+  sparsity_coefficient: tuple[float, ...] = (6e-4,)
+  # ω: each latent also pays λ p²/ω, for p the share of tokens it is active on,
+  # so that few are active nearly always. None: it does not.
+  frequency_scale: float | None = None
+  bandwidth: float = 1e-3  # ε of the straight-through kernel
+  ste_to_input: bool = False  # the kernel's gradients train encoders too
+  initial_threshold: float = 1e-3  # θ at the start
+  # Matryoshka: shares of the width, as in 0.0625,0.25, that must reconstruct by
+  # themselves. Empty: only the whole.
+  prefixes: tuple[float, ...] = ()
+  skip: bool = False  # transcoders add an affine map of what they read
+  # Tokens without firing after which a latent is woken: its threshold sinks
+  # until it fires again, or, in topk and batch_topk, it learns from the error
+  # (AuxK). None: never, as in Gemma Scope.
+  wake_after: int | None = None
+  # Peak learning rates, one autoencoder each. Empty: that of optim.
+  learning_rates: tuple[float, ...] = ()
+  seeds: tuple[int, ...] = (0,)  # of the initial weights, one autoencoder each
+  # Where its autoencoders lie on the mesh. auto: where a cost model says.
+  placement: Literal[
+    "auto", "by_sae", "by_sae_and_latent", "by_latent", "by_latent_and_row"
+  ] = "auto"
+  optim: OptimConfig = OptimConfig()
+
+  def __post_init__(self):
+    for name in ("sites", "widths", "seeds"):
+      _check_distinct(self, name)
+    check_positive(self, "widths", "target_l0", "sparsity_coefficient")
+    check_positive(self, "bandwidth", "learning_rates")
+    if self.frequency_scale is not None:
+      check_positive(self, "frequency_scale")
+    _check_one_of(self, "penalty", PENALTIES)
+    _check_one_of(self, "architecture", ARCHITECTURES)
+    self._check_targets()
+    self._check_prefixes()
+    if self.skip and not all(s.input != s.output for s in self.sites):
+      raise UserError(
+        "skip=true is for transcoders, and sites has others; name only"
+        " transcoder sites, as in transcoder.12."
+      )
+
+  def _check_targets(self):
+    needs, by = self._pulls_to_target, f"architecture={self.architecture}"
+    if self.architecture == "jumprelu":
+      by = f"penalty={self.penalty}"
+    if self.target_l0 and not needs:
+      way = ""
+      if self.architecture == "jumprelu":
+        way = (
+          " --sae.penalty=quadratic (or batch_quadratic) to pull L0 there, or"
+        )
+      raise UserError(
+        f"target_l0={_list(self.target_l0)} is not looked at by {by}; add{way}"
+        " --sae.target_l0= to let λ decide."
+      )
+    if needs and not self.target_l0:
+      raise UserError(
+        f"{by} pulls L0 to targets and there are none; add e.g."
+        " --sae.target_l0=32,64."
+      )
+    if self.architecture == "topk" and any(t % 1 for t in self.target_l0):
+      raise UserError(
+        f"target_l0={_list(self.target_l0)}: topk counts"
+        " latents, so give whole numbers."
+      )
+    if not self.sparsity_coefficient:
+      raise UserError("sparsity_coefficient is empty; give at least one λ.")
+    if self.target_l0 and len(self.sparsity_coefficient) != 1:
+      raise UserError(
+        f"sparsity_coefficient has {len(self.sparsity_coefficient)} values;"
+        " with target_l0 give one, the strength of the pull."
+      )
+
+  @property
+  def _pulls_to_target(self) -> bool:
+    if self.architecture == "jumprelu":
+      return PENALTIES[self.penalty].pulls_to_target
+    return self.architecture in ("topk", "batch_topk")
+
+  def _check_prefixes(self):
+    ascend = all(a < b for a, b in itertools.pairwise((0, *self.prefixes, 1)))
+    if not ascend:
+      raise UserError(
+        f"prefixes={_list(self.prefixes)} do not ascend"
+        " between 0 and 1; give shares of the width, as in 0.0625,0.25."
+      )
+    for width in self.widths:
+      ends = [round(p * width) for p in self.prefixes]
+      if len({0, *ends, width}) < len(ends) + 2:
+        raise UserError(
+          f"widths={width} is too small for prefixes={_list(self.prefixes)},"
+          " of which each needs latents of its own; make it larger."
+        )
+
+  @property
+  def members(self) -> tuple[Member, ...]:
+    """Every sparsity, learning rate and seed: what a stack is made of."""
+    rates = self.learning_rates or (self.optim.lr,)
+    return tuple(
+      Member(*sparsity, lr, seed, self._name(*sparsity, lr, seed))
+      for sparsity in self._sparsities
+      for lr in rates
+      for seed in self.seeds
+    )
+
+  @property
+  def _sparsities(self) -> list[tuple[float, float | None]]:
+    """λ and L0*."""
+    if self.target_l0:
+      return [(self.sparsity_coefficient[0], t) for t in self.target_l0]
+    return [(value, None) for value in self.sparsity_coefficient]
+
+  def _name(self, coefficient, target, lr, seed) -> str:
+    words = [f"lambda_{coefficient:g}" if target is None else f"l0_{target:g}"]
+    if len(self.learning_rates) > 1:
+      words.append(f"lr_{lr:g}")
+    if len(self.seeds) > 1:
+      words.append(f"seed_{seed}")
+    return "_".join(words)
+
+  @property
+  def stacks(self) -> tuple["Stack", ...]:
+    """One stack for each site and width."""
+    return tuple(
+      Stack(self, site, width) for site in self.sites for width in self.widths
+    )
+
+
+def _list(values: Iterable[float]) -> str:
+  return ",".join(f"{value:g}" for value in values)
+
+
+def _check_one_of(sweep: SweepConfig, name: str, known: Iterable[str]) -> None:
+  value = getattr(sweep, name)
+  if value not in known:
+    raise UserError(f"{name}={value!r} is none of {', '.join(known)}.")
+
+
+def _check_distinct(sweep: SweepConfig, name: str) -> None:
+  values = getattr(sweep, name)
+  if not values:
+    raise UserError(f"{name} is empty; a sweep needs at least one.")
+  if len(set(values)) < len(values):
+    raise UserError(f"{name} names one twice; name each once.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack:
+  """The autoencoders of one sweep, site and width; they train as one array."""
+
+  sweep: SweepConfig
+  site: Site
+  width: int
+
+  def __str__(self) -> str:
+    label = self.sweep.name
+    if label is None and self.sweep.architecture != "jumprelu":
+      label = self.sweep.architecture
+    return "/".join([str(self.site), str(self.width), *filter(None, [label])])
+
+  @property
+  def members(self) -> tuple[Member, ...]:
+    """Of its size S."""
+    return self.sweep.members
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    """Of each member, as in resid.12/16384/l0_32."""
+    return tuple(f"{self}/{member.name}" for member in self.members)
+
+  @property
+  def salt(self) -> int:
+    """What tells its initial weights from those of other sites and widths."""
+    return zlib.crc32(f"{self.site}/{self.width}".encode())
+
+  @property
+  def architecture(self) -> Architecture:
+    """How its members learn."""
+    sweep = self.sweep
+    transcodes = self.site.input != self.site.output
+    shared = {
+      "prefixes": sweep.prefixes,
+      "transcodes": transcodes,
+      "skip": sweep.skip,
+    }
+    if sweep.architecture == "jumprelu":
+      return JumpRelu(**shared, **_of_jumprelu(sweep))
+    return ARCHITECTURES[sweep.architecture](**shared)
+
+
+def _of_jumprelu(sweep: SweepConfig) -> dict:
+  penalties = (PENALTIES[sweep.penalty],)
+  if sweep.frequency_scale is not None:
+    penalties += (Frequency(sweep.frequency_scale),)
+  return {
+    "kernel": Kernel(sweep.bandwidth, sweep.ste_to_input),
+    "penalties": penalties,
+    "threshold": sweep.initial_threshold,
+  }

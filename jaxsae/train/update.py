@@ -1,0 +1,191 @@
+"""One update of the autoencoders of one group.
+
+Shapes: S autoencoders, N tokens, D site width, F latents.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax.sharding import Mesh
+
+from jaxsae.lm import Site
+from jaxsae.sae import Ask, Rows, Seen, sparse
+from jaxsae.train import optim
+from jaxsae.train.config import TrainConfig
+from jaxsae.train.group import Group
+from jaxsae.train.state import StackState
+
+MOST_IDLE = 2**30  # where the count of idle tokens stops growing
+NEVER = 2**31 - 1  # a count that is never reached
+WIDE = 4096  # the least width at which few pairs were tried
+
+
+@struct.dataclass
+class Tokens:
+  """What all groups are updated on at once.
+
+  Attributes:
+    activations: of every site, raw, [N, D].
+    mask: [N], 1 for tokens that count.
+    number: int32 [], of the update, counted from 0.
+  """
+
+  activations: dict[Site, jax.Array]
+  mask: jax.Array
+  number: jax.Array
+
+
+@struct.dataclass
+class Progress:
+  """How far one group is in a bucket.
+
+  Attributes:
+    state: its stacks' as one.
+    fired: [S, F], how often latents were active so far.
+  """
+
+  state: StackState
+  fired: jax.Array
+
+
+@struct.dataclass
+class Update:
+  """What one update of one group leaves for the metrics, [S] each.
+
+  Attributes:
+    tokens: n, that count.
+    loss: Σ over them.
+    squared_error: Σ over them.
+    coefficient: λ.
+    sound: bool, whether loss and gradient are finite; and the new weights,
+      where what is not is skipped.
+  """
+
+  tokens: jax.Array
+  loss: jax.Array
+  squared_error: jax.Array
+  coefficient: jax.Array
+  sound: jax.Array
+
+
+def update_group(
+  config: TrainConfig,
+  mesh: Mesh,
+  group: Group,
+  progress: Progress,
+  tokens: Tokens,
+) -> tuple[Progress, Update]:
+  """One update of S autoencoders.
+
+  Args:
+    config: the run's.
+    mesh: of the devices.
+    group: what they are.
+    progress: their state and count.
+    tokens: what to update them on.
+  """
+  progress = group.keep(progress, mesh)
+  before = progress.state
+  rows = group.rows(tokens.activations, tokens.mask, before, mesh)
+  ask = group.keep(_ask(group, before, tokens.number), mesh)
+  grads, seen = _gradients(mesh, group, before.sae, rows, ask)
+  # Summed here; the optimiser works where the arrays are.
+  grads, seen = group.keep((grads, seen), mesh)
+  warm = optim.learning_rate(group.optim, config.updates, tokens.number)
+  sae, moments = optim.apply(
+    group.optim,
+    group.architecture,
+    before.sae,
+    grads,
+    before.moments,
+    warm * group.each("lr"),
+    seen.noted,
+  )
+  after = before.replace(sae=sae, moments=moments, idle=_idle(before, seen))
+  sound = jnp.isfinite(seen.loss) & jnp.isfinite(_norms(grads))
+  if config.not_finite == "skip":
+    sound &= jnp.isfinite(_norms(sae))
+    after = _chosen(sound, after, before)
+    seen = seen.replace(fired=jnp.where(sound[:, None], seen.fired, 0))
+  update = Update(
+    tokens=seen.tokens,
+    loss=seen.loss,
+    squared_error=seen.squared_error,
+    coefficient=ask.coefficient,
+    sound=sound,
+  )
+  progress = Progress(after, progress.fired + seen.fired)
+  return group.keep(progress, mesh), update
+
+
+def _gradients(mesh: Mesh, group: Group, params, rows: Rows, ask: Ask):
+  """Of all latents, or, on one CPU and where it is quicker, of few pairs."""
+  architecture, width = group.architecture, group.stacks[0].width
+  alone = mesh.size == 1 and len(group.stacks) == 1
+  is_cpu = mesh.devices.flat[0].platform == "cpu"
+  if alone and is_cpu and width >= WIDE and sparse.supports(architecture):
+    budget = sparse.budget(width)
+    one = lambda each: sparse.gradients(
+      architecture, each[0], rows, each[1], budget
+    )
+    # Not vmap, which would take both ways for each.
+    return jax.lax.map(one, (params, ask))
+  of_all = jax.vmap(architecture.gradients, in_axes=(0, group.axes, 0))
+  return of_all(params, rows, ask)
+
+
+def _ask(group: Group, state: StackState, number: jax.Array) -> Ask:
+  warm = optim.sparsity_warmup(group.optim, number)
+  wake_after = group.stacks[0].sweep.wake_after or NEVER
+  return Ask(
+    coefficient=warm * group.each("coefficient"),
+    target=jnp.asarray(group.each("target")),
+    dead=state.idle >= wake_after,
+  )
+
+
+def _idle(state: StackState, seen: Seen) -> jax.Array:
+  tokens = seen.tokens.astype(jnp.int32)[:, None]
+  idle = jnp.where(seen.fired > 0, 0, state.idle + tokens)
+  return jnp.minimum(idle, MOST_IDLE)
+
+
+def _norms(params) -> jax.Array:
+  """Of each autoencoder's gradient or weights, [S]."""
+  return jax.vmap(optax.tree.norm)(params)
+
+
+def _chosen(sound: jax.Array, after: StackState, before: StackState):
+  """For each autoencoder, what the update made of it, or what it was."""
+
+  def choose(new, old):
+    if new.ndim == 0:  # the count of updates goes on for all
+      return new
+    return jnp.where(sound.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+
+  return jax.tree.map(choose, after, before)
+
+
+def diagnose(
+  mesh: Mesh,
+  group: Group,
+  before: StackState,
+  after: StackState,
+  tokens: Tokens,
+) -> dict[str, jax.Array]:
+  """What the architecture says of a bucket: name → [S].
+
+  Args:
+    mesh: of the devices.
+    group: what its autoencoders are.
+    before: their state before the bucket.
+    after: their state after it.
+    tokens: of its last update.
+  """
+  rows = group.rows(tokens.activations, tokens.mask, after, mesh)
+  ask = group.keep(_ask(group, after, tokens.number), mesh)
+  tell = group.architecture.diagnose
+  return jax.vmap(tell, in_axes=(0, 0, group.axes, 0))(
+    before.sae, after.sae, rows, ask
+  )

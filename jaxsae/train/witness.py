@@ -1,0 +1,77 @@
+"""What is seen of every step when it is over, and told."""
+
+from etils import epath
+
+from jaxsae.data import Batches, Corpus
+from jaxsae.train.clock import Clock
+from jaxsae.train.config import TrainConfig
+from jaxsae.train.feed import Bucket
+from jaxsae.train.log import Log
+from jaxsae.train.not_finite import Guard
+from jaxsae.train.step import Metrics
+
+
+class Witness:
+  """Sees every step when it is over: what it did, and how long it took.
+
+  Args:
+    config: the run's.
+    path: its folder.
+    step: after which it goes on.
+    corpus: its text.
+    batches: what it reads of it.
+  """
+
+  def __init__(
+    self,
+    config: TrainConfig,
+    path: epath.Path,
+    step: int,
+    corpus: Corpus,
+    batches: Batches,
+  ):
+    self._config = config
+    self._log = Log(config, path, step)
+    self._clock = Clock()
+    self._guard = Guard(config, path, batches, corpus.documents)
+    self._unseen: list[tuple[int, Bucket, tuple[Metrics, ...]]] = []
+
+  def __enter__(self):
+    self._log.__enter__()
+    return self
+
+  def __exit__(self, *error):
+    self._clock.close()
+    self._log.__exit__(*error)
+
+  def hand_over(self, number: int, bucket: Bucket) -> None:
+    """Takes note of a step just before it is called.
+
+    Args:
+      number: its own, from 1.
+      bucket: what it trains on.
+    """
+    self._clock.hand_over(number, bucket.batch)
+
+  def follow(
+    self, number: int, bucket: Bucket, metrics: tuple[Metrics, ...]
+  ) -> None:
+    """Takes note of what that step will leave."""
+    self._clock.follow(metrics)
+    self._unseen.append((number, bucket, metrics))
+
+  def look(self, until: int) -> None:
+    """Waits for all steps up to this one, and tells of them.
+
+    Raises:
+      RunError: one of them broke, and that is to stop the run.
+    """
+    while self._unseen and self._unseen[0][0] <= until:
+      self._tell(*self._unseen.pop(0))
+
+  def _tell(self, number, bucket, metrics) -> None:
+    for warning in self._guard.look(number, metrics, bucket):
+      self._log.say(warning)
+    if number % self._config.log_every == 0 or number == self._config.steps:
+      idle, skipped = self._clock.idle(number), self._guard.skipped()
+      self._log.write(number, metrics, idle, skipped)

@@ -1,0 +1,187 @@
+"""What is true of every architecture."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsae.sae import BatchTopK, Gated, JumpRelu, Relu, stack
+from tests.sae.architectures.samples import (
+  ALL,
+  WIDTH,
+  D,
+  assert_close,
+  draw_params,
+  draw_rows,
+  make_ask,
+)
+
+D_IN = 4  # of transcoders
+LEARN_ALL = (JumpRelu, Gated)  # others have no threshold to learn
+KINDS = {
+  "autoencoder": {},
+  "transcoder": {"transcodes": True},
+  "skip": {"transcodes": True, "skip": True},
+}
+ROWS, ASK = draw_rows(), make_ask(dead=3)
+
+
+@pytest.fixture(params=ALL)
+def make(request):
+  return ALL[request.param]
+
+
+@pytest.fixture(params=KINDS)
+def case(request, make):
+  """An architecture, its parameters and tokens, in float64."""
+  kind = KINDS[request.param]
+  with jax.enable_x64(True):
+    architecture = make(**kind)
+    d_in = D_IN if kind else D
+    params = draw_params(architecture, d_in, dtype=jnp.float64)
+    rows = draw_rows(d_in, D if kind else None, dtype=jnp.float64)
+    yield architecture, params, rows, make_ask(dtype=jnp.float64)
+
+
+def at_the_end(architecture, params, rows, ask):
+  """BatchTopK's threshold where this one update has its cut."""
+  if not isinstance(architecture, BatchTopK):
+    return params
+  noted = architecture.loss(params, rows, ask)[1].noted
+  return params.replace(threshold=jnp.full(WIDTH, noted * (1 - 1e-12)))
+
+
+def test_folding_changes_no_latent_and_scales_what_is_made(case):
+  """On raw activations: fired exactly as in training, and ŷ scaled."""
+  architecture, params, rows, ask = case
+  scale_in = 7.3
+  scale_out = 0.41 if architecture.transcodes else scale_in
+  seen = architecture.loss(params, rows, ask)[1]
+  params = at_the_end(architecture, params, rows, ask)
+  sae = architecture.fold(params, scale_in, scale_out, target=ask.target)
+
+  counted = rows.mask > 0
+  raw = scale_in * rows.x[counted]
+  fired = jnp.sum(sae.encode(raw) > 0, axis=0)
+  np.testing.assert_array_equal(fired, seen.fired)
+  assert 0 < jnp.sum(fired) < fired.size * seen.tokens
+  latents = sae.encode(raw) / scale_out
+  if isinstance(architecture, Relu):  # directions were not unit before
+    latents /= jnp.linalg.norm(params.w_dec, axis=-1)[None, :]
+  whole = jax.tree.map(lambda x: x[counted], rows)
+  made = architecture.errors(params, latents, whole)[-1] + whole.y
+  assert_close(sae(raw), scale_out * made)
+  off = scale_out * whole.y - sae(raw)
+  assert_close(jnp.sum(off**2), scale_out**2 * seen.squared_error)
+
+
+def test_gradients_are_of_the_parameters_and_of_every_one(case):
+  architecture, params, rows, ask = case
+  grads, seen = architecture.gradients(params, rows, ask)
+  loss, _ = architecture.loss(params, rows, ask)
+  assert_close(seen.loss, loss * seen.tokens)
+  assert jax.tree.structure(grads) == jax.tree.structure(params)
+  learned = {
+    name: np.asarray(grad)
+    for name, grad in vars(grads).items()
+    if isinstance(grad, jax.Array)
+  }
+  moved = {name for name, grad in learned.items() if grad.any()}
+  unmoved = set() if isinstance(architecture, LEARN_ALL) else {"threshold"}
+  assert moved == learned.keys() - unmoved
+
+
+def test_the_encoder_of_a_transcoder_does_not_see_b_dec(case):
+  architecture, params, rows, ask = case
+  moved = params.replace(b_dec=params.b_dec + 1)
+  fired = [
+    architecture.loss(some, rows, ask)[1].fired for some in (params, moved)
+  ]
+  assert np.array_equal(*fired) == architecture.transcodes
+
+
+def test_the_gradient_of_the_skip(make):
+  """Latents do not depend on it, so a difference is exact up to rounding."""
+  with jax.enable_x64(True):
+    architecture = make(transcodes=True, skip=True)
+    params = draw_params(architecture, D_IN, dtype=jnp.float64)
+    rows, ask = draw_rows(D_IN, D, dtype=jnp.float64), make_ask()
+    move = jnp.asarray(np.random.default_rng(5).normal(size=(D_IN, D)))
+
+    def value(t):
+      moved = params.replace(w_skip=params.w_skip + t * move)
+      # Gated's frozen decoder does not move.
+      return architecture.loss(moved, rows, ask)[1].squared_error
+
+    slope = (value(1e-3) - value(-1e-3)) / 2e-3 / jnp.sum(rows.mask)
+    grad = architecture.gradients(params, rows, ask)[0].w_skip
+    assert_close(jnp.sum(grad * move), slope, rtol=1e-7)
+
+
+def test_tokens_that_do_not_count_change_nothing(case):
+  architecture, params, rows, _ = case
+  ask = make_ask(dead=5, dtype=jnp.float64)
+  other = jnp.where(rows.mask[:, None] > 0, rows.x, 9.0)
+  y = other if rows.y is rows.x else rows.y
+  both = [
+    architecture.gradients(params, some, ask)
+    for some in (rows, rows.replace(x=other, y=y))
+  ]
+  assert_close(*both)
+
+
+def test_members_of_a_stack_are_as_if_alone(make):
+  """Each with a λ, a target and dead latents of its own, or none."""
+  architecture = make(prefixes=(0.5,))
+  members = [draw_params(architecture, seed=seed) for seed in range(3)]
+  asks = [make_ask(0.1, 3.0), make_ask(0.3, 5.0, dead=7), make_ask(0.0, 1.0)]
+  rows = draw_rows()
+  together = lambda trees: jax.tree.map(lambda *x: jnp.stack(x), *trees)
+  step = lambda params, ask: _step(architecture, params, rows, ask)
+  stacked = jax.jit(jax.vmap(step))(together(members), together(asks))
+  for i, (params, ask) in enumerate(zip(members, asks, strict=True)):
+    found = stack.member(stacked, i)
+    assert_close(found, jax.jit(step)(params, ask), rtol=1e-4, atol=1e-5)
+
+
+def _step(architecture, params, rows, ask):
+  grads, seen = architecture.gradients(params, rows, ask)
+  moved = jax.tree.map(
+    lambda p, g: p - 0.01 * g, params, architecture.project(grads, params)
+  )
+  return architecture.settle(moved, seen.noted), seen, grads
+
+
+def test_an_update_keeps_types_and_shapes(make):
+  architecture = make()
+  params = draw_params(architecture)
+  after, seen, grads = jax.jit(lambda p: _step(architecture, p, ROWS, ASK))(
+    params
+  )
+  described = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+  assert described(after) == described(params) == described(grads)
+  leaves = jax.tree.leaves((after, seen))
+  assert all(leaf.dtype == jnp.float32 for leaf in leaves)
+  assert not any(leaf.weak_type for leaf in leaves)
+
+
+def test_directions_stay_unit_where_they_should(make):
+  architecture = make()
+  start = architecture.init(jax.random.key(0), D, D, WIDTH)
+  after = _step(architecture, start, ROWS, ASK)[0]
+  norms = [jnp.linalg.norm(p.w_dec, axis=-1) for p in (start, after)]
+  if isinstance(architecture, Relu):
+    np.testing.assert_allclose(norms[0], 0.1, rtol=1e-5)
+    assert jnp.all(jnp.abs(norms[1] - norms[0]) > 0)
+  else:
+    np.testing.assert_allclose(jnp.stack(norms), 1, rtol=1e-5)
+
+
+def test_a_descent_reconstructs_better(make):
+  """Some steps of plain gradient descent."""
+  architecture = make()
+  params = architecture.init(jax.random.key(0), D, D, WIDTH)
+  ask = make_ask(1e-3, 4.0)
+  step = lambda p, _: _step(architecture, p, ROWS, ask)[:2]
+  seen = jax.lax.scan(step, params, length=200)[1]
+  assert seen.squared_error[-1] < 0.8 * seen.squared_error[0]

@@ -1,0 +1,60 @@
+"""ReLU and L1, by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsae.sae import Relu
+from tests.sae.architectures.samples import (
+  WIDTH,
+  D,
+  draw_params,
+  draw_rows,
+  make_ask,
+)
+
+RELU = Relu()
+
+
+def test_the_loss_is_the_published_one():
+  params, rows = draw_params(RELU), draw_rows()
+  w = {name: np.asarray(value) for name, value in vars(params).items()}
+  x, mask = np.asarray(rows.x), np.asarray(rows.mask)
+  latents = np.maximum((x - w["b_dec"]) @ w["w_enc"] + w["b_enc"], 0)
+  error = latents @ w["w_dec"] + w["b_dec"] - x
+  norms = np.linalg.norm(w["w_dec"], axis=1)
+  each = np.sum(error**2, axis=1) + 0.7 * np.sum(latents * norms, axis=1)
+  loss, seen = RELU.loss(params, rows, make_ask(0.7))
+  np.testing.assert_allclose(loss, np.sum(mask * each) / mask.sum(), rtol=1e-5)
+  np.testing.assert_array_equal(seen.fired, mask @ (latents > 0))
+
+
+def test_how_the_norm_is_shared_between_encoder_and_decoder_costs_nothing():
+  params, rows = draw_params(RELU), draw_rows()
+  stretch = jnp.linspace(0.25, 4, WIDTH)
+  other = params.replace(
+    w_enc=params.w_enc * stretch[None, :],
+    b_enc=params.b_enc * stretch,
+    w_dec=params.w_dec / stretch[:, None],
+  )
+  losses = [RELU.loss(p, rows, make_ask(0.7))[0] for p in (params, other)]
+  np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_folded_directions_are_unit_and_one_without_a_norm_stays_silent():
+  params = draw_params(RELU)
+  params = params.replace(w_dec=params.w_dec.at[3].set(0))
+  sae = RELU.fold(params, 2.0, 2.0)
+  norms = np.linalg.norm(sae.w_dec, axis=1)
+  np.testing.assert_allclose(np.delete(norms, 3), 1, rtol=1e-5)
+  latents = sae.encode(10 * draw_rows().x)
+  assert norms[3] == 0 and not latents[:, 3].any()
+  assert np.isfinite(latents).all() and latents.any()
+
+
+def test_a_start_of_another_norm():
+  params = Relu(norm=0.5).init(jax.random.key(0), D, D, WIDTH)
+  norms = jnp.linalg.norm(params.w_dec, axis=1)
+  np.testing.assert_allclose(norms, 0.5, rtol=1e-5)
+  np.testing.assert_array_equal(params.w_enc, params.w_dec.T)
+  assert not params.threshold.any()

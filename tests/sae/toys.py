@@ -1,0 +1,25 @@
+"""JumpReLU's loss with its arguments in a row, and small stacks."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxsae.sae import Ask, JumpRelu, Rows
+from jaxsae.sae import stack as stacks
+
+
+def loss(sae, x, mask, dead, architecture, coefficient, target):
+  """The loss, and what was seen."""
+  rows = Rows(x, x, mask)
+  ask = Ask(jnp.asarray(coefficient), jnp.asarray(target), dead)
+  return architecture.loss(sae, rows, ask)
+
+
+def gradients(sae, *rest):
+  """The gradient of `loss`, and what was seen."""
+  return jax.grad(loss, has_aux=True)(sae, *rest)
+
+
+def stack(size, threshold, d=8, width=32):
+  """As many autoencoders, of different seeds."""
+  architecture = JumpRelu(threshold=threshold)
+  return stacks.init(architecture, range(size), d, d, width)

@@ -1,0 +1,58 @@
+"""Steps compiled for a mesh and placement, without any arrays."""
+
+import jax.numpy as jnp
+
+from jaxsae.data import DataConfig
+from jaxsae.lm import GemmaConfig, Site
+from jaxsae.train import collectives
+from jaxsae.train import step as steps
+from jaxsae.train.abstract import arguments
+from jaxsae.train.choice import choices, row_dtype
+from jaxsae.train.config import BucketConfig, SweepConfig, TrainConfig
+
+GEMMA = GemmaConfig(
+  vocab_size=256,
+  num_layers=1,
+  embed_dim=256,
+  hidden_dim=256,
+  num_heads=8,
+  num_kv_heads=8,
+  head_dim=32,
+  query_pre_attn_scalar=32,
+)
+
+
+def config(placement: str, data: int) -> TrainConfig:
+  """Two stacks of four autoencoders; 16 tokens an update on each device."""
+  return TrainConfig(
+    data=DataConfig(context=64),
+    sae=SweepConfig(
+      sites=(Site("resid", 0), Site("mlp", 0)),
+      widths=(2048,),
+      sparsity_coefficient=(1e-4, 2e-4, 4e-4, 8e-4),
+      placement=placement,
+    ),
+    bucket=BucketConfig(
+      microbatches=2, rows=8 * data, update_tokens=256 * data
+    ),
+  )
+
+
+def compiled(placement: str, mesh, dtype=jnp.bfloat16) -> dict:
+  """What one update sends, by kind of collective, and was predicted to.
+
+  On a CPU with float32 only: there, what is gathered of bfloat16 is first made
+  float32.
+  """
+  settings = config(placement, mesh.shape["data"])
+  taken = arguments(settings, GEMMA, mesh, dtype)
+  state, lm, _ = taken
+  (choice,) = choices(settings, mesh, state.stacks, row_dtype(settings, lm))
+  text = steps.compile_step(settings, mesh, *taken).as_text()
+  price, updates = choice.price, settings.updates_per_bucket
+  return {
+    "sent": collectives.total(collectives.in_updates(text)),
+    "outside": collectives.total(collectives.outside(text)),
+    "predicted": price.sent - price.moved / updates,
+    "moved": price.moved,
+  }

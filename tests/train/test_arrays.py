@@ -1,0 +1,89 @@
+"""Training on activations that are already there."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsae.data import DataConfig
+from jaxsae.lm import Site
+from jaxsae.mesh import MeshConfig
+from jaxsae.sae import sparse
+from jaxsae.train import BucketConfig, OptimConfig, SweepConfig, TrainConfig
+from jaxsae.train import update as updates
+from jaxsae.train.arrays import train_on
+
+UPDATES, BATCH, D = 30, 64, 16
+
+
+@pytest.fixture
+def x():
+  """Sparse sums of fixed directions, not of unit norm: [U, N, D]."""
+  keys = jax.random.split(jax.random.key(0), 3)
+  directions = jax.random.normal(keys[0], (40, D))
+  on = jax.random.uniform(keys[1], (UPDATES, BATCH, 40)) < 0.1
+  strength = 1 + jax.random.uniform(keys[2], on.shape)
+  return (on * strength) @ directions
+
+
+@pytest.fixture
+def config():
+  return TrainConfig(
+    tokens=UPDATES * BATCH,
+    data=DataConfig(context=BATCH),
+    sae=SweepConfig(
+      sites=(Site("resid", 0),),
+      widths=(64,),
+      penalty="quadratic",
+      target_l0=(4, 8),
+      bandwidth=0.05,
+      initial_threshold=0.05,
+      optim=OptimConfig(lr=1e-2, lr_warmup=5, sparsity_warmup=5),
+    ),
+    bucket=BucketConfig(microbatches=1, rows=1, update_tokens=BATCH),
+    mesh=MeshConfig(1, 1),
+  )
+
+
+def fvu(sae, x):
+  error = jnp.sum(jnp.square(x - sae(x)))
+  return error / jnp.sum(jnp.square(x - jnp.mean(x, axis=0)[None]))
+
+
+def test_it_learns_raw_activations(config, x):
+  made = train_on(config, iter(x), x[0])
+  assert list(made) == ["resid.0/64/l0_4", "resid.0/64/l0_8"]
+  for sae in made.values():
+    assert fvu(sae, x[-1]) < 0.5
+
+
+def test_a_wide_one_is_made_from_pairs_and_is_the_same(
+  config, x, replace, monkeypatch
+):
+  wide = replace(config, sae__widths=(updates.WIDE,), tokens=5 * BATCH)
+  called, real = [], sparse.gradients
+  monkeypatch.setattr(
+    sparse, "gradients", lambda *args: (called.append(1), real(*args))[1]
+  )
+  pairs = train_on(wide, iter(x), x[0])
+  assert called
+  called.clear()
+  monkeypatch.setattr(updates, "WIDE", 10**9)
+  jax.clear_caches()
+  dense = train_on(wide, iter(x), x[0])
+  assert not called
+  for name, sae in dense.items():
+    for one, other in zip(
+      jax.tree.leaves(sae), jax.tree.leaves(pairs[name]), strict=True
+    ):
+      most = float(jnp.max(jnp.abs(one))) or 1.0
+      np.testing.assert_allclose(one / most, other / most, atol=2e-3)
+
+
+def test_biases_and_thresholds_may_have_a_rate_of_their_own(config, x, replace):
+  still = replace(config, sae__optim__vector_rate=1e-12)
+  found = train_on(still, iter(x), x[0])["resid.0/64/l0_8"]
+  scale = np.sqrt(np.mean(np.sum(np.square(x[0]), axis=-1)))
+  np.testing.assert_allclose(found.threshold, 0.05 * scale, rtol=1e-4)
+  np.testing.assert_allclose(found.b_dec, 0, atol=1e-6)
+  assert fvu(found, x[-1]) < 1  # weights do learn

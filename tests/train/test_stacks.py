@@ -1,0 +1,99 @@
+"""Whatever trains in one step becomes what it would have become alone."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from jaxsae import train
+from jaxsae.errors import UserError
+from jaxsae.lm import Site
+from jaxsae.mesh import MeshConfig
+from jaxsae.train import SweepConfig
+from jaxsae.train.run import open_run
+from tests.train.toys import some_buckets
+
+RESID = Site("resid", 1)
+TRANSCODER = Site("transcoder", 0)
+
+
+def sweeps(config) -> dict[str, SweepConfig]:
+  """One of each kind, all of the toy's width and optimiser."""
+  change = lambda **fields: dataclasses.replace(config.sae, **fields)
+  free = {"penalty": "l0", "target_l0": (), "sites": (RESID,)}
+  return {
+    "rates and seeds": change(
+      name="many", learning_rates=(1e-3, 3e-3), seeds=(0, 1)
+    ),
+    "topk": change(architecture="topk", sites=(RESID,)),
+    "batch_topk": change(architecture="batch_topk", wake_after=100),
+    "relu": change(architecture="relu", **free),
+    "gated": change(architecture="gated", **free),
+    "matryoshka": change(name="nested", prefixes=(0.25, 0.5)),
+    "transcoder": change(sites=(TRANSCODER,), skip=True),
+    "another width": change(widths=(32,)),
+  }
+
+
+@pytest.fixture
+def everything(config):
+  """All of them in one step, on one device."""
+  config = dataclasses.replace(config, mesh=MeshConfig(1, 1))
+  return dataclasses.replace(config, also=tuple(sweeps(config).values()))
+
+
+def figures(config, buckets=2):
+  """Name → loss, L0 and FVU in each bucket."""
+  seen, _ = some_buckets(config, buckets)
+  return {
+    name: [[b[s].loss[i], b[s].l0[i], b[s].fvu[i]] for b in seen]
+    for s, stack in enumerate(config.stacks)
+    for i, name in enumerate(stack.names)
+  }
+
+
+@pytest.fixture
+def together(everything):
+  return figures(everything)
+
+
+def test_each_is_what_it_is_alone(everything, together):
+  assert len(together) == 4 + 16 + 2 + 4 + 1 + 1 + 4 + 2 + 4
+  for sweep in everything.also:
+    alone = figures(dataclasses.replace(everything, sae=sweep, also=()))
+    for name, found in alone.items():
+      np.testing.assert_allclose(found, together[name], rtol=2e-3, err_msg=name)
+
+
+def test_each_learns(together):
+  for name, (first, *_, last) in together.items():
+    assert np.isfinite(last).all(), name
+    assert last[2] < first[2], name  # FVU
+
+
+def test_rates_and_seeds_make_a_difference(together):
+  of = lambda name: np.array(together[f"resid.1/64/many/l0_4_{name}"])
+  base = of("lr_0.003_seed_0")
+  for other in ("lr_0.001_seed_0", "lr_0.003_seed_1"):
+    assert not np.allclose(of(other), base, rtol=1e-2), other
+  np.testing.assert_allclose(base, together["resid.1/64/l0_4"], rtol=2e-3)
+
+
+def test_a_run_of_all_is_judged_and_exported(config, tmp_path):
+  config = dataclasses.replace(config, also=tuple(sweeps(config).values()))
+  train.train(config)
+  run = open_run(config.workdir)
+  results = train.evaluate(run)
+  assert results.keys() == run.saes.keys()
+  for name, result in results.items():
+    assert 0 < result.fvu < 1 and np.isfinite(result.delta_loss), name
+  for k in (4, 8):  # each token has its k, or fewer where fewer are positive
+    assert 0.9 * k < results[f"resid.1/64/topk/l0_{k}"].l0 <= k
+  with pytest.raises(UserError, match="TopK"):
+    train.export(run, "gemma_scope", tmp_path / "out")
+  assert not (tmp_path / "out").exists()
+
+
+def test_names_that_are_the_same_are_refused(config):
+  with pytest.raises(UserError, match="Two autoencoders would be called"):
+    dataclasses.replace(config, also=(config.sae,))

@@ -1,0 +1,39 @@
+"""A toy run, step by step."""
+
+import jax
+import numpy as np
+
+from jaxsae import mesh as meshes
+from jaxsae.lm import load_lm
+from jaxsae.train import loop
+from jaxsae.train import step as steps
+from jaxsae.train.abstract import abstract_state
+
+
+def start(config):
+  """Everything a step needs, at the beginning of a run."""
+  mesh = meshes.make(config.mesh)
+  lm = load_lm(config.lm, mesh=mesh)
+  batches = loop._batches(config, loop.open_corpus(config, lm))
+  abstract = abstract_state(config, lm.config, mesh)
+  first = loop.next_bucket(config, mesh, batches)
+  state = loop._begin(config, mesh, lm, abstract, first)
+  return mesh, lm, batches, state
+
+
+def curve(config, buckets=3):
+  """Losses, L0s and FVUs of the first buckets, and the last state."""
+  seen, state = some_buckets(config, buckets)
+  return np.array([[[m.loss, m.l0, m.fvu] for m in ms] for ms in seen]), state
+
+
+def some_buckets(config, buckets):
+  """The metrics of the first buckets, and the last state."""
+  mesh, lm, batches, state = start(config)
+  seen, step = [], None
+  for _ in range(buckets):
+    bucket = loop.next_bucket(config, mesh, batches)
+    step = step or steps.compile_step(config, mesh, state, lm, bucket)
+    state, metrics = step(state, lm, bucket)
+    seen.append(jax.device_get(metrics))
+  return seen, state
