@@ -53,7 +53,7 @@ def quickstart(monkeypatch, capsys, tmp_path, lm_path, texts):
     ("--tokens=many", ["--tokens=many"]),
     ("--sae.sites=resid.7", ["resid.7", "layers 0 to 1"]),
     ("--sae.sites=residual.1", ["residual.1"]),
-    ("--sae.widths=60", ["60", "--mesh.model"]),
+    ("--sae.widths=60", ["placement=by_latent", "8 devices", "60"]),
     ("--mesh.model=3", ["--mesh.model=3", "8 devices"]),
     ("--bucket.update_tokens=60", ["update_tokens=60"]),
     ("--lm=nowhere", ["nowhere", "config.json"]),
@@ -62,7 +62,7 @@ def quickstart(monkeypatch, capsys, tmp_path, lm_path, texts):
   ],
 )
 def test_one_sentence_and_status_2(quickstart, tmp_path, override, says):
-  extra = ["--mesh.model=8"] if "widths=60" in override else []
+  extra = ["--sae.placement=by_latent"] if "widths=60" in override else []
   status, err = quickstart(override, *extra)
   assert status == 2
   assert err.startswith("error: ") and err.count("\n") == 1

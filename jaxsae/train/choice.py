@@ -112,6 +112,11 @@ def _choose(found: list[Price], asked: str) -> tuple[Price, tuple[Price, ...]]:
   return chosen, tuple(p for p in found if p is not chosen)
 
 
+def check(config: TrainConfig, mesh: Mesh, state: TrainState, lm: Lm) -> None:
+  """Raises UserError if a stack can not be trained anywhere on the mesh."""
+  choices(config, mesh, state.stacks, row_dtype(config, lm))
+
+
 def lines(
   config: TrainConfig, mesh: Mesh, state: TrainState, lm: Lm
 ) -> Iterator[str]:

@@ -60,6 +60,7 @@ def train(config: TrainConfig) -> TrainState:
   lm.check_length(config.data.context)
   for site in config.sites:
     site.check(lm.config)
+  choice.check(config, mesh, abstract_state(config, lm.config, mesh), lm)
   print(f"reading {config.data.source} …", flush=True)
   corpus = open_corpus(config, lm)
   _say_what_is_left_out(corpus)
