@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from jaxsae.export import gemma_scope
+from jaxsae.sae import JumpRelu
 from jaxsae.sae import stack as stacks
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -31,7 +32,9 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
   section = README.split("## In a notebook")[1].split("\n## ")[0]
   blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
   folder = re.search(r'load_sae\(\s*"(.*?)"', section)[1]
-  sae = stacks.member(stacks.init(jax.random.key(0), 1, 128, 256, 0.2), 0)
+  sae = stacks.member(
+    stacks.init(JumpRelu(threshold=0.2), [0], 128, 128, 256), 0
+  )
   gemma_scope.write(sae, tmp_path / folder / "params.npz")
   names = {}
   assert len(blocks) == 2

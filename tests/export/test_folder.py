@@ -2,18 +2,18 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
 
 from jaxsae.errors import UserError
 from jaxsae.export import load_sae, write_all
 from jaxsae.lm import Lm, Site, gemma2_tiny
+from jaxsae.sae import JumpRelu
 from jaxsae.sae import stack as stacks
 
 
 def sae(seed):
-  made = stacks.init(jax.random.key(seed), 1, 8, 16, 0.1)
+  made = stacks.init(JumpRelu(threshold=0.1), [seed], 8, 8, 16)
   return stacks.member(made, 0)
 
 

@@ -12,6 +12,7 @@ import pytest
 from jaxsae.errors import UserError
 from jaxsae.export import gemma_scope
 from jaxsae.lm import GemmaConfig, Lm, Site, init_params
+from jaxsae.sae import JumpRelu
 from jaxsae.sae.model import Sae
 from jaxsae.sae.stack import init
 
@@ -276,7 +277,7 @@ def test_an_existing_file_stays(sae, file):
 
 
 def test_a_stack_is_not_an_autoencoder(file):
-  stack = init(jax.random.key(0), 3, D, F, 0.1)
+  stack = init(JumpRelu(threshold=0.1), range(3), D, D, F)
   with pytest.raises(UserError, match=r"W_enc .*\(3, 4, 16\)"):
     gemma_scope.write(stack, file)
   assert not file.exists()

@@ -1,17 +1,17 @@
 """One call loads an autoencoder, whatever it is given."""
 
-import jax
 import numpy as np
 import pytest
 
 from jaxsae.errors import UserError
 from jaxsae.export import gemma_scope, load_sae
+from jaxsae.sae import JumpRelu
 from jaxsae.sae.stack import init, member
 
 
 @pytest.fixture
 def sae():
-  return member(init(jax.random.key(0), 1, 4, 16, 0.1), 0)
+  return member(init(JumpRelu(threshold=0.1), [0], 4, 4, 16), 0)
 
 
 @pytest.mark.parametrize("ask", ["params.npz", "."])
