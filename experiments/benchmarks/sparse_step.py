@@ -1,7 +1,7 @@
 """One update of one wide autoencoder: from all latents, and from its pairs.
 
   pip install jaxsae
-  python experiments/benchmarks/sparse_step.py
+  python -m experiments.benchmarks.sparse_step
 
 Loss, gradients and optimiser at N = 1024, D = 256 in float32 on this machine's
 CPU, in a state where L0 latents are active. Microseconds a token, medians of
@@ -31,13 +31,13 @@ On two busy CPU cores, 2026-11-21, jax 0.10.0:
 | 65536 | 2048 | 2257 | 2179 | 1.0 | 1524 | 1543 | 1.0 | 11% |
 """
 
-import statistics
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.benchmarks import turns
 from jaxsae.sae import Ask, JumpRelu, Rows, sparse
 from jaxsae.sae import stack as stacks
 from jaxsae.train import optim
@@ -76,10 +76,8 @@ def row(width, l0):
     updates(pairs(budget), x, width, l0),
     product(x, width),
   )
-  wall, cpu = (
-    [1e6 / N * statistics.median(seconds) for seconds in times]
-    for times in take_turns(*functions)
-  )
+  times = np.array(turns.take(functions, TURNS, wall_and_cpu))
+  wall, cpu = 1e6 / N * np.median(times, axis=1).T
   return (
     f"| {width} | {l0} | {wall[0]:.0f} | {wall[1]:.0f}"
     f" | {wall[0] / wall[1]:.1f} | {cpu[0]:.0f} | {cpu[1]:.0f}"
@@ -149,18 +147,8 @@ def product(x, width):
   return lambda: encode(x, w_enc).block_until_ready()
 
 
-def take_turns(*functions):
-  """Wall and CPU seconds of each turn of each function, interleaved."""
-  wall, cpu = ([[] for _ in functions] for _ in range(2))
-  for turn in range(1 + TURNS):
-    for i, function in enumerate(functions):
-      begin = time.perf_counter(), time.process_time()
-      function()
-      end = time.perf_counter(), time.process_time()
-      if turn:  # the first compiles
-        wall[i].append(end[0] - begin[0])
-        cpu[i].append(end[1] - begin[1])
-  return wall, cpu
+def wall_and_cpu() -> np.ndarray:
+  return np.array([time.perf_counter(), time.process_time()])
 
 
 if __name__ == "__main__":

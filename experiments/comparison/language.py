@@ -8,24 +8,21 @@ the same width, learning rate and schedules, and are judged on the same text
 that none has seen. `trainers.py` says what is each side's own.
 """
 
-import argparse
 import dataclasses
 import functools
 import importlib.metadata
 import itertools
-import pathlib
-import statistics
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.comparison import trainers
+from experiments.comparison.output import spread, tell
 from experiments.comparison.trainers import Trial
 from jaxsae import data, evals
 from jaxsae import mesh as meshes
 from jaxsae.data import DataConfig
-from jaxsae.files import whole_file
 from jaxsae.lm import Lm, Site, capture, load_lm
 from jaxsae.mesh import MeshConfig
 
@@ -62,14 +59,7 @@ class Comparison:
 
 
 def main():
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--out", type=pathlib.Path, help="also write it here")
-  out = parser.parse_args().out
-  text = page(Comparison())
-  print(text, end="")
-  if out:
-    with whole_file(out) as partial:
-      partial.write_text(text, encoding="utf-8")
+  tell(__doc__, lambda: page(Comparison()))
 
 
 def page(c: Comparison) -> str:
@@ -86,7 +76,6 @@ def page(c: Comparison) -> str:
         for seed in c.seeds
       ]
       lines.append(row(target, name, found))
-      print(lines[-1], flush=True)
   return "\n".join(lines) + "\n"
 
 
@@ -147,12 +136,6 @@ def row(target: float, name: str, found: list[evals.Result]) -> str:
     )
   ]
   return f"| {' | '.join([f'{target:g}', name, *cells])} |"
-
-
-def spread(values: list[float], digits: int) -> str:
-  """Mean ± standard deviation."""
-  deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-  return f"{statistics.fmean(values):.{digits}f} ± {deviation:.{digits}f}"
 
 
 def title(c: Comparison) -> str:

@@ -11,11 +11,9 @@ the middle target, with a seed that is not reported: of those whose L0 is within
 comes nearest.
 """
 
-import argparse
 import dataclasses
 import importlib.metadata
 import itertools
-import pathlib
 import statistics
 import time
 from collections.abc import Iterator
@@ -25,9 +23,9 @@ import numpy as np
 
 from experiments.comparison import features as known
 from experiments.comparison.features import Features
+from experiments.comparison.output import spread, tell
 from experiments.comparison.recovery import Recovery, measure
 from experiments.comparison.trainers import Trial, train_ours, train_saelens
-from jaxsae.files import whole_file
 
 CLOSE = 0.05  # share of its target that an L0 may be off when tuning
 SIDES = {"jaxsae": train_ours, "SAELens": train_saelens}
@@ -81,14 +79,7 @@ class Outcome:
 
 
 def main():
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--out", type=pathlib.Path, help="also write it here")
-  out = parser.parse_args().out
-  text = page(Comparison())
-  print(text, end="")
-  if out:
-    with whole_file(out) as partial:
-      partial.write_text(text, encoding="utf-8")
+  tell(__doc__, lambda: page(Comparison()))
 
 
 def page(c: Comparison) -> str:
@@ -227,13 +218,6 @@ def result_rows(c: Comparison, outcomes: dict[str, Outcome]) -> list[str]:
     for i, target in enumerate(c.targets)
     for name, outcome in outcomes.items()
   ]
-
-
-def spread(values: list[float]) -> str:
-  """Mean ± standard deviation of the seeds."""
-  if len(values) == 1:
-    return f"{values[0]:.3f}"
-  return f"{statistics.fmean(values):.3f} ± {statistics.stdev(values):.3f}"
 
 
 def grid_rows(outcomes: dict[str, Outcome]) -> list[str]:

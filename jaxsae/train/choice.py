@@ -112,15 +112,14 @@ def _choose(found: list[Price], asked: str) -> tuple[Price, tuple[Price, ...]]:
   return chosen, tuple(p for p in found if p is not chosen)
 
 
-def check(config: TrainConfig, mesh: Mesh, state: TrainState, lm: Lm) -> None:
-  """Raises UserError if a stack can not be trained anywhere on the mesh."""
-  choices(config, mesh, state.stacks, row_dtype(config, lm))
-
-
 def lines(
   config: TrainConfig, mesh: Mesh, state: TrainState, lm: Lm
 ) -> Iterator[str]:
-  """What the log says of placements and of the bucket."""
+  """What the log says of placements and of the bucket; `state` may be abstract.
+
+  Raises:
+    UserError: as `choices`.
+  """
   kind = mesh.devices.flat[0].device_kind
   chip = chips.of(kind)
   stand_in = "" if chip.name == kind else f", for {kind!r} is not known"
@@ -133,7 +132,7 @@ def lines(
       f"  {count} autoencoders of {_named(stacks)}"
       f" {choice.placement.name}: {_costs(choice.price)}{_next(choice.others)}"
     )
-  yield _bucket(config, mesh, state, lm)
+  yield _bucket(config, mesh, lm)
 
 
 def _named(stacks) -> str:
@@ -157,7 +156,7 @@ def _next(others) -> str:
   return f"; next {best.placement.name} {1e3 * best.seconds:.3g} ms"
 
 
-def _bucket(config, mesh, state, lm) -> str:
+def _bucket(config, mesh, lm) -> str:
   dtype = row_dtype(config, lm)
   columns = sum(site.width(lm.config) for site in config.sites)
   size = config.bucket_tokens * columns * dtype.itemsize

@@ -60,7 +60,8 @@ def train(config: TrainConfig) -> TrainState:
   lm.check_length(config.data.context)
   for site in config.sites:
     site.check(lm.config)
-  choice.check(config, mesh, abstract_state(config, lm.config, mesh), lm)
+  abstract = abstract_state(config, lm.config, mesh)
+  placed = list(choice.lines(config, mesh, abstract, lm))
   print(f"reading {config.data.source} …", flush=True)
   corpus = open_corpus(config, lm)
   _say_what_is_left_out(corpus)
@@ -70,9 +71,9 @@ def train(config: TrainConfig) -> TrainState:
   with contextlib.ExitStack() as ending:
     ending.callback(batches.close)
     ending.callback(checkpoints.close)  # when what is being written is whole
-    state = _start(config, mesh, lm, checkpoints, batches)
+    state = _start(config, mesh, lm, abstract, checkpoints, batches)
     _announce(config, mesh, corpus, int(state.step))
-    print(*choice.lines(config, mesh, state, lm), sep="\n")
+    print(*placed, sep="\n")
     print("compiling the step …", flush=True)
     witness = ending.enter_context(
       Witness(config, path, int(state.step), corpus, batches)
@@ -122,9 +123,8 @@ def _batches(config, corpus):
   return data.batches(corpus.train, rows, config.data.seed)
 
 
-def _start(config, mesh, lm, checkpoints, batches) -> TrainState:
+def _start(config, mesh, lm, abstract, checkpoints, batches) -> TrainState:
   """The newest checkpoint, or the beginning."""
-  abstract = abstract_state(config, lm.config, mesh)
   if checkpoints.latest is not None:
     state, position = checkpoints.restore(abstract)
     batches.set_state(position)

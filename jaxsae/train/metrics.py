@@ -7,13 +7,12 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 
 from jaxsae.lm import Site
 from jaxsae.train.group import Group
 from jaxsae.train.state import StackState
-from jaxsae.train.update import Update
+from jaxsae.train.update import Update, norms
 
 
 @struct.dataclass
@@ -98,6 +97,6 @@ def of_group(
 def _first_broken(sound: jax.Array, after: StackState) -> jax.Array:
   """See `Metrics.broken`; from sound [U, S]."""
   # Once a bucket: weights that break before its end break the next loss too.
-  finite = jnp.isfinite(jax.vmap(optax.tree.norm)(after.sae))
+  finite = jnp.isfinite(norms(after.sae))
   late = jnp.where(finite, -1, len(sound) - 1)
   return jnp.where(jnp.all(sound, axis=0), late, jnp.argmin(sound, axis=0))

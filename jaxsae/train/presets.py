@@ -15,6 +15,8 @@ are projected before Adam and directions renormalised after it
 into the arrays at the end (`sae/model.py`).
 """
 
+import dataclasses
+
 from jaxsae.lm import Site
 from jaxsae.train.sweep import OptimConfig, SweepConfig
 
@@ -91,15 +93,6 @@ def gemma_scope_2(**chosen) -> SweepConfig:
     "sparsity_coefficient": (1e-2,),
     "frequency_scale": 1.0,
     "prefixes": (1 / 32, 3 / 32, 7 / 32, 15 / 32),
-    "optim": OptimConfig(
-      lr=7e-5,
-      lr_warmup=1000,
-      lr_decay=0.0,
-      sparsity_warmup=50_000,
-      b1=0.0,
-      b2=0.999,
-      eps=1e-8,
-      clip=None,
-    ),
+    "optim": dataclasses.replace(gemma_scope().optim, sparsity_warmup=50_000),
   }
   return gemma_scope(**(recipe | chosen))

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from jaxsae.lm import Site
 from jaxsae.sae import Ask, Rows, Seen, sparse
+from jaxsae.sae.architectures.architecture import Params
 from jaxsae.train import optim
 from jaxsae.train.config import TrainConfig
 from jaxsae.train.group import Group
@@ -103,9 +104,9 @@ def update_group(
     seen.noted,
   )
   after = before.replace(sae=sae, moments=moments, idle=_idle(before, seen))
-  sound = jnp.isfinite(seen.loss) & jnp.isfinite(_norms(grads))
+  sound = jnp.isfinite(seen.loss) & jnp.isfinite(norms(grads))
   if config.not_finite == "skip":
-    sound &= jnp.isfinite(_norms(sae))
+    sound &= jnp.isfinite(norms(sae))
     after = _chosen(sound, after, before)
     seen = seen.replace(fired=jnp.where(sound[:, None], seen.fired, 0))
   update = Update(
@@ -151,7 +152,7 @@ def _idle(state: StackState, seen: Seen) -> jax.Array:
   return jnp.minimum(idle, MOST_IDLE)
 
 
-def _norms(params) -> jax.Array:
+def norms(params: Params) -> jax.Array:
   """Of each autoencoder's gradient or weights, [S]."""
   return jax.vmap(optax.tree.norm)(params)
 

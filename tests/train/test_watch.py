@@ -94,8 +94,8 @@ def test_the_log_says_it_in_one_line(config, tmp_path, capsys, monkeypatch):
   )
   monkeypatch.setattr("jaxsae.train.log.figures", lambda *_: values)
   with log:
-    log.write(1, ())
-    log.write(2, ())
+    log.write(1, (), 0.0, {})
+    log.write(2, (), 0.0, {})
   lines = capsys.readouterr().out.splitlines()
   assert [x.split(":")[1].strip() for x in lines if "warning" in x] == list(
     values

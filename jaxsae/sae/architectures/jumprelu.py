@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxsae.sae.architectures.architecture import Architecture, report
 from jaxsae.sae.jumprelu import Kernel
 from jaxsae.sae.model import Sae
-from jaxsae.sae.penalty import L0, Activity, Penalty
+from jaxsae.sae.penalty import L0, Activity, Penalty, mean
 
 # Any small number: Adam brings a gradient that is alone to the usual size.
 WAKE = 1e-3
@@ -45,14 +45,14 @@ class JumpRelu(Architecture):
     Σ relu(θ - z) over dead latents, does the same, but also turns all of their
     encoders towards the mean activation.)
     """
-    seen = self._activity(params, params.threshold, rows)
-    squared = self.squared_errors(params, seen.latents, rows)
-    mean = seen.mean(sum(squared)) + self._paid(seen, ask)
-    wake = WAKE * jnp.sum(jnp.where(ask.dead, params.threshold, 0.0))
-    return mean + wake, report(rows, mean, squared[-1], seen.active)
-
-  def _activity(self, params, threshold, rows):
     pre = self.encode(params, rows.x)
+    seen = self._activity(pre, params.threshold, params, rows)
+    squared = self.squared_errors(params, seen.latents, rows)
+    value = mean(sum(squared), rows.mask) + self._paid(seen, ask)
+    wake = WAKE * jnp.sum(jnp.where(ask.dead, params.threshold, 0.0))
+    return value + wake, report(rows, value, squared[-1], seen.active)
+
+  def _activity(self, pre, threshold, params, rows):
     return Activity(pre, threshold, params.w_dec, rows.mask, self.kernel)
 
   def _paid(self, seen, ask):
@@ -70,13 +70,15 @@ class JumpRelu(Architecture):
     was, theta = before.threshold, params.threshold
     pre = self.encode(params, rows.x)
     inside = jnp.mean(self.kernel.holds(pre, theta), axis=-1)
-    pay = lambda theta: self._paid(self._activity(params, theta, rows), ask)
+
+    def pay(theta):
+      return self._paid(self._activity(pre, theta, params, rows), ask)
+
     penalty = jax.grad(pay)(theta)
     rest = self.gradients(params, rows, ask)[0].threshold - penalty
     pulls = [jnp.sum(jnp.abs(pull)) for pull in (penalty, rest)]
     return {
-      "in_window": jnp.sum(rows.mask * inside)
-      / jnp.maximum(jnp.sum(rows.mask), 1),
+      "in_window": mean(inside, rows.mask),
       "pull": _over(pulls[0], sum(pulls)),
       "threshold": jnp.mean(theta),
       "moved": _over(jnp.mean(jnp.abs(theta - was)), jnp.mean(was)),

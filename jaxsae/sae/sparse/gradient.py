@@ -56,7 +56,7 @@ def budget(width: int) -> int:
   On two CPU cores, at D = 256, both take as long where one latent in 32 to 40
   is active. At this, pairs are 1.5 times as quick; at slightly more, a search
   in vain costs a quarter of the dense update; at far more it soon stops.
-  (experiments/benchmarks/sparse_step.py, 2026-11-21.)
+  (python -m experiments.benchmarks.sparse_step, 2026-11-21.)
   """
   return width // 64
 
