@@ -1,0 +1,73 @@
+"""What arrays hold, as short texts: to notice that a bit has changed.
+
+Against accidents, not intent: whoever wants to can make two arrays alike.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+# Of two sums over the same words, so that both would have to agree by chance.
+SEEDS = (0x9E3779B9, 0x7F4A7C15)
+
+
+def fingerprints(tree) -> dict[str, str]:
+  """The path of every array below a tree → 16 hexadecimal digits.
+
+  The same however the arrays are spread over devices.
+  """
+  found = jax.device_get(jax.jit(_each)(tree))
+  paths, _ = jax.tree_util.tree_flatten_with_path(found)
+  return {
+    jax.tree_util.keystr(path): f"{sums[0]:08x}{sums[1]:08x}"
+    for path, sums in paths
+  }
+
+
+def digest(x: jax.Array) -> jax.Array:
+  """Two sums, uint32 [2], of the bits of an array.
+
+  A word is scrambled together with its place, and all are summed. Scrambling
+  is one to one, so one changed word always shows; several changed ones cancel
+  in both sums with a chance of 2⁻⁶⁴.
+  """
+  words = _words(x)
+  place = _places(words.shape)
+  sums = [
+    jnp.sum(_scramble(words ^ _scramble(place + jnp.uint32(seed))))
+    for seed in SEEDS
+  ]
+  return jnp.stack(sums).astype(jnp.uint32)
+
+
+def _each(tree):
+  return jax.tree.map(digest, tree)
+
+
+def _words(x: jax.Array) -> jax.Array:
+  """The bits as uint32, with a last axis more where a value has several."""
+  if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+    x = jax.random.key_data(x)
+  if x.dtype == jnp.bool_:
+    return x.astype(jnp.uint32)
+  size = min(x.dtype.itemsize, 4)
+  words = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * size}"))
+  return words.astype(jnp.uint32)
+
+
+def _places(shape: tuple[int, ...]) -> jax.Array:
+  """The place of every word in row-major order, modulo 2³²."""
+  place = jnp.zeros(shape, jnp.uint32)
+  for axis in range(len(shape)):
+    stride = math.prod(shape[axis + 1 :]) % 2**32
+    index = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+    place += jnp.uint32(stride) * index
+  return place
+
+
+def _scramble(word: jax.Array) -> jax.Array:
+  """MurmurHash3's 32-bit finaliser (Appleby, 2011), which is one to one."""
+  word = (word ^ (word >> 16)) * jnp.uint32(0x85EBCA6B)
+  word = (word ^ (word >> 13)) * jnp.uint32(0xC2B2AE35)
+  return word ^ (word >> 16)
