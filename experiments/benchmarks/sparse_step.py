@@ -9,26 +9,8 @@ turns taken one after the other; CPU is what both cores spent together, which
 other work on the machine disturbs less. `encoder` is the share that the one
 dense product has in the CPU time of the sparse update: the rest of it is all
 that could still be saved. The last seven rows look for the crossover: one
-latent in 32 to 40. With hardly more pairs than the budget an update takes a
-quarter longer than the dense one, for a search in vain: 500 µs of CPU where the
-dense one took 402, by `row` at width 16384, L0 300 and `budget = 256`.
-On two busy CPU cores, 2026-11-21, jax 0.10.0:
-
-| F | L0 | dense | sparse | ratio | dense CPU | sparse CPU | ratio | encoder |
-|---|---|---|---|---|---|---|---|---|
-| 16384 | 32 | 542 | 160 | 3.4 | 368 | 109 | 3.4 | 38% |
-| 16384 | 128 | 552 | 177 | 3.1 | 357 | 173 | 2.1 | 24% |
-| 65536 | 32 | 2332 | 543 | 4.3 | 1593 | 401 | 4.0 | 45% |
-| 65536 | 128 | 1607 | 489 | 3.3 | 1655 | 487 | 3.4 | 37% |
-| 262144 | 32 | 10699 | 2328 | 4.6 | 6986 | 1597 | 4.4 | 48% |
-| 262144 | 128 | 10006 | 2234 | 4.5 | 6579 | 1595 | 4.1 | 43% |
-| 4096 | 32 | 148 | 57 | 2.6 | 99 | 48 | 2.0 | 25% |
-| 4096 | 128 | 149 | 122 | 1.2 | 99 | 122 | 0.8 | 10% |
-| 16384 | 256 | 599 | 321 | 1.9 | 389 | 266 | 1.5 | 16% |
-| 16384 | 512 | 562 | 627 | 0.9 | 386 | 424 | 0.9 | 10% |
-| 16384 | 1024 | 576 | 1062 | 0.5 | 390 | 767 | 0.5 | 6% |
-| 65536 | 1024 | 2404 | 1390 | 1.7 | 1613 | 1017 | 1.6 | 17% |
-| 65536 | 2048 | 2257 | 2179 | 1.0 | 1524 | 1543 | 1.0 | 11% |
+latent in 32 to 40. Training does it from width 16,384 on. With hardly more pairs than the budget an update takes a
+quarter longer than the dense one, for a search in vain.
 """
 
 import time

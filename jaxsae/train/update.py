@@ -19,7 +19,7 @@ from jaxsae.train.state import StackState
 
 MOST_IDLE = 2**30  # where the count of idle tokens stops growing
 NEVER = 2**31 - 1  # a count that is never reached
-WIDE = 4096  # the least width at which few pairs were tried
+WIDE = 16_384  # the least width at which few pairs are worth a try
 
 
 @struct.dataclass
