@@ -6,7 +6,6 @@ import jax
 import numpy as np
 
 from experiments.benchmarks.settings import Settings
-from jaxsae import data
 from jaxsae import mesh as meshes
 from jaxsae.data import DataConfig
 from jaxsae.lm import Lm, Site, load_lm
@@ -14,7 +13,7 @@ from jaxsae.mesh import MeshConfig
 from jaxsae.sae import Sae
 from jaxsae.sae.stack import member
 from jaxsae.train import config as configs
-from jaxsae.train import loop, step
+from jaxsae.train import feed, loop, step
 from jaxsae.train import state as states
 
 
@@ -62,10 +61,10 @@ class Training:
     return np.concatenate([next(batches)["tokens"] for _ in range(buckets)])
 
   def _open_batches(self):
-    return data.batches(self._rows, self.settings.bucket_rows)
+    return feed.open_batches(self._config, self._mesh, self._rows)
 
   def _next_bucket(self):
-    return loop.next_bucket(self._config, self._mesh, self._batches)
+    return feed.next_bucket(self._config, self._mesh, self._batches)
 
   def _begin(self, bucket):
     def begin(lm, bucket):

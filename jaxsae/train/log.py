@@ -90,6 +90,22 @@ class Log:
     return (step - self._first) * self._config.bucket_tokens / seconds
 
 
+class Silence:
+  """The log of a process that does not lead: it says nothing."""
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    pass
+
+  def write(self, *_) -> None:
+    pass
+
+  def say(self, line: str) -> None:
+    pass
+
+
 def figures(config: TrainConfig, metrics: tuple[Metrics, ...]) -> Values:
   """The metrics of every autoencoder as plain numbers, under its name."""
   # All in one go, and computed with here: an operation on the devices would

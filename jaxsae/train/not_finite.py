@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from jaxsae import pod
 from jaxsae.data import Batches
 from jaxsae.errors import RunError
 from jaxsae.train import workdir
@@ -58,7 +59,8 @@ class Guard:
     """
     broken = self._broken(metrics)
     if broken and self._config.not_finite == "stop":
-      self._record(step, broken, bucket)
+      if pod.leads():
+        self._record(step, broken, bucket)
       raise RunError(self._sentence(step, broken, bucket))
     news = [name for name in broken if name not in self._warned]
     self._warned |= broken.keys()

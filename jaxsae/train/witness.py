@@ -2,11 +2,12 @@
 
 from etils import epath
 
+from jaxsae import pod
 from jaxsae.data import Batches, Corpus
 from jaxsae.train.clock import Clock
 from jaxsae.train.config import TrainConfig
 from jaxsae.train.feed import Bucket
-from jaxsae.train.log import Log
+from jaxsae.train.log import Log, Silence
 from jaxsae.train.not_finite import Guard
 from jaxsae.train.step import Metrics
 
@@ -31,7 +32,7 @@ class Witness:
     batches: Batches,
   ):
     self._config = config
-    self._log = Log(config, path, step)
+    self._log = Log(config, path, step) if pod.leads() else Silence()
     self._clock = Clock()
     self._guard = Guard(config, path, batches, corpus.documents)
     self._unseen: list[tuple[int, Bucket, tuple[Metrics, ...]]] = []

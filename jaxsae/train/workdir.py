@@ -61,6 +61,11 @@ def claim(config: TrainConfig, policy: TokenPolicy) -> epath.Path:
   return path
 
 
+def is_claimed(path: epath.Path) -> bool:
+  """Whether the folder is a run's."""
+  return (path / "config.json").exists()
+
+
 def is_complete(config: TrainConfig) -> bool:
   """Whether the run is over: trained to its end and judged.
 

@@ -15,6 +15,7 @@ from jaxsae.train import loop
 from jaxsae.train.feed import Feed
 from jaxsae.train.metrics import Metrics
 from jaxsae.train.state import TrainState
+from jaxsae.train.stop import Stop
 from jaxsae.train.witness import Witness
 from tests.train.test_feed import Counting
 
@@ -36,9 +37,8 @@ def run(config, replace, tmp_path, monkeypatch):
     corpus = type("Corpus", (), {"documents": ["one"]})
     with Witness(told.config, tmp_path, 0, corpus, batches) as witness:
       told.follow(witness)
-      interrupt = loop._Interrupt()
       loop._run(
-        told.config, told.mesh, None, state, feed, told, witness, interrupt
+        told.config, told.mesh, None, state, feed, told, witness, Stop()
       )
     return told
 

@@ -5,7 +5,7 @@ import numpy as np
 
 from jaxsae import mesh as meshes
 from jaxsae.lm import load_lm
-from jaxsae.train import loop
+from jaxsae.train import feed, loop
 from jaxsae.train import step as steps
 from jaxsae.train.abstract import abstract_state
 
@@ -14,9 +14,10 @@ def start(config):
   """Everything a step needs, at the beginning of a run."""
   mesh = meshes.make(config.mesh)
   lm = load_lm(config.lm, mesh=mesh)
-  batches = loop._batches(config, loop.open_corpus(config, lm))
+  corpus = loop.open_corpus(config, lm)
+  batches = feed.open_batches(config, mesh, corpus.train)
   abstract = abstract_state(config, lm.config, mesh)
-  first = loop.next_bucket(config, mesh, batches)
+  first = feed.next_bucket(config, mesh, batches)
   state = loop._begin(config, mesh, lm, abstract, first)
   return mesh, lm, batches, state
 
@@ -32,7 +33,7 @@ def some_buckets(config, buckets):
   mesh, lm, batches, state = start(config)
   seen, step = [], None
   for _ in range(buckets):
-    bucket = loop.next_bucket(config, mesh, batches)
+    bucket = feed.next_bucket(config, mesh, batches)
     step = step or steps.compile_step(config, mesh, state, lm, bucket)
     state, metrics = step(state, lm, bucket)
     seen.append(jax.device_get(metrics))
