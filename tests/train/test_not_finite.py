@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxsae import mesh as meshes
 from jaxsae.errors import RunError
 from jaxsae.lm import Lm, Site, load_lm, save_lm
 from jaxsae.mesh import MeshConfig

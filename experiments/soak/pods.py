@@ -1,5 +1,6 @@
 """Real processes that train, alone or as a pod on this machine."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -18,44 +19,54 @@ from jaxsae.train.config import TrainConfig
 ROOT = pathlib.Path(__file__).parents[2]
 
 # What an experiment file is, but for where its configuration comes from.
-TRAIN = """
-import json, os, sys
+EXPERIMENT = """
+import json, os
 from jaxsae import overrides, pod, train
 from jaxsae.train.config import TrainConfig
-pod.HEARTBEAT = int(os.environ.get("TEST_HEARTBEAT", "30"))
-config = overrides.from_json(TrainConfig, json.load(open(os.environ["CONFIG"])))
-train.main(config)
+pod.HEARTBEAT = int(os.environ.get("HEARTBEAT", pod.HEARTBEAT))
+config = json.load(open(os.environ["CONFIG"]))
+train.main(overrides.from_json(TrainConfig, config))
 """
 
 
 class Pod:
-  """`count` processes of `devices` devices each that run one script."""
+  """Processes that run one script; as a context, none outlives it.
 
-  def __init__(self, config: TrainConfig, folder, count, devices, script=TRAIN):
+  Args:
+    config: of the run.
+    folder: for what they print.
+    count: how many.
+    devices: of each.
+    script: Python, which finds the configuration in the file that the variable
+      CONFIG names.
+    heartbeat: seconds; see `jaxsae.pod`.
+  """
+
+  def __init__(
+    self,
+    config: TrainConfig,
+    folder,
+    count=1,
+    devices=8,
+    script=EXPERIMENT,
+    heartbeat=30,
+  ):
     self._folder = pathlib.Path(folder)
     self._folder.mkdir(parents=True, exist_ok=True)
     file = self._folder / "config.json"
     file.write_text(json.dumps(overrides.to_json(config)))
-    environment = os.environ | {
+    self._environment = os.environ | {
       "CONFIG": str(file),
+      "HEARTBEAT": str(heartbeat),
+      "JAX_PLATFORMS": "cpu",
       "PYTHONPATH": str(ROOT),
       "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     }
+    port = _free_port()
     self.processes = [
-      self._start(script, i, environment | _place(count, i, port))
-      for port in [_free_port()]
-      for i in range(count)
+      self._start(script, index, _place(count, index, port))
+      for index in range(count)
     ]
-
-  def _start(self, script, index, environment):
-    with open(self._folder / f"{index}.log", "wb") as log:
-      return subprocess.Popen(
-        [sys.executable, "-c", script],
-        env=environment,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-      )
 
   def __enter__(self):
     return self
@@ -63,51 +74,65 @@ class Pod:
   def __exit__(self, *_):
     self.kill()
 
-  def kill(self):
-    """With -9, and whatever they started."""
+  def kill(self) -> None:
+    """All of them, with -9."""
     for process in self.processes:
-      if process.poll() is None:
+      with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
       process.wait()
 
   def wait(self, timeout=240) -> list[int]:
-    """The exit statuses."""
+    """Until all have ended; their exit statuses."""
     end = time.monotonic() + timeout
     return [p.wait(max(end - time.monotonic(), 0.1)) for p in self.processes]
 
+  def over(self) -> bool:
+    """Whether one has ended."""
+    return any(process.poll() is not None for process in self.processes)
+
   def said(self, index=0) -> str:
+    """What one of them has printed."""
     return (self._folder / f"{index}.log").read_text(errors="replace")
 
+  def _start(self, script, index, place):
+    with open(self._folder / f"{index}.log", "wb") as log:
+      return subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=self._environment | place,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+      )
 
-def run(config, folder, count=1, devices=8, script=TRAIN) -> None:
+
+def run(config: TrainConfig, folder, count=1, devices=8, **options) -> Pod:
   """To its end, which must be a good one."""
-  with Pod(config, folder, count, devices, script) as pod:
+  with Pod(config, folder, count, devices, **options) as pod:
     statuses = pod.wait()
     assert statuses == [0] * count, "\n".join(map(pod.said, range(count)))
+  return pod
 
 
-def metrics(config) -> list[dict]:
+def metrics(config: TrainConfig) -> list[dict]:
   """What metrics.jsonl says, but for times."""
-  text = (pathlib.Path(config.workdir) / "metrics.jsonl").read_text()
+  file = pathlib.Path(config.workdir) / "metrics.jsonl"
   times = ("tokens_per_second", "idle")
-  found = [json.loads(line) for line in text.splitlines()]
+  lines = file.read_text().splitlines() if file.exists() else []
+  found = [json.loads(line) for line in lines]
   return [{k: v for k, v in x.items() if k not in times} for x in found]
 
 
-def wait_for_step(config, step, pod, timeout=180) -> None:
-  """Until the log has that step."""
-  file = pathlib.Path(config.workdir) / "metrics.jsonl"
+def wait_for_step(config: TrainConfig, step: int, pod: Pod, timeout=180):
+  """Until its line is there."""
   end = time.monotonic() + timeout
-  while time.monotonic() < end:
-    if file.exists() and len(file.read_text().splitlines()) >= step:
-      return
-    assert all(p.poll() is None for p in pod.processes), pod.said()
+  file = pathlib.Path(config.workdir) / "metrics.jsonl"
+  while not file.exists() or file.read_text().count("\n") < step:
+    assert not pod.over() and time.monotonic() < end, pod.said()
     time.sleep(0.02)
-  raise AssertionError(f"step {step} never came\n{pod.said()}")
 
 
-def assert_same(a, b, **tolerance):
-  """Bit for bit, or to a tolerance."""
+def assert_same(a, b, **tolerance) -> None:
+  """Two trees of arrays are, bit for bit or to a tolerance."""
   for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
     if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
       x, y = jax.random.key_data(x), jax.random.key_data(y)
@@ -118,6 +143,7 @@ def assert_same(a, b, **tolerance):
 
 
 def _place(count, index, port) -> dict[str, str]:
+  """Which of how many it is, for `jaxsae.pod.join`."""
   if count == 1:
     return {}
   return {
