@@ -13,8 +13,13 @@ import time
 import jax
 import numpy as np
 
+from jaxsae import mesh as meshes
 from jaxsae import overrides
+from jaxsae.lm.weights import read_sizes
+from jaxsae.train.abstract import abstract_state
+from jaxsae.train.checkpoint import Checkpoints
 from jaxsae.train.config import TrainConfig
+from jaxsae.train.state import TrainState
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -113,6 +118,17 @@ def run(config: TrainConfig, folder, count=1, devices=8, **options) -> Pod:
   return pod
 
 
+def newest(config: TrainConfig) -> tuple[TrainState, dict]:
+  """State and data position of the newest checkpoint, with this mesh."""
+  mesh = meshes.make(config.mesh)
+  abstract = abstract_state(config, read_sizes(config.lm), mesh)
+  folder = pathlib.Path(config.workdir) / "checkpoints"
+  checkpoints = Checkpoints(folder, keep=None)
+  found = checkpoints.restore(abstract)
+  checkpoints.close()
+  return found
+
+
 def metrics(config: TrainConfig) -> list[dict]:
   """What metrics.jsonl says, but for times."""
   file = pathlib.Path(config.workdir) / "metrics.jsonl"
@@ -133,13 +149,25 @@ def wait_for_step(config: TrainConfig, step: int, pod: Pod, timeout=180):
 
 def assert_same(a, b, **tolerance) -> None:
   """Two trees of arrays are, bit for bit or to a tolerance."""
-  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-      x, y = jax.random.key_data(x), jax.random.key_data(y)
+  for x, y in zip(_plain(a), _plain(b), strict=True):
     if tolerance:
-      np.testing.assert_allclose(np.asarray(x), np.asarray(y), **tolerance)
+      np.testing.assert_allclose(x, y, **tolerance)
     else:
-      np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+      np.testing.assert_array_equal(x, y)
+
+
+def _plain(tree) -> list[np.ndarray]:
+  """Its leaves; of keys, their data."""
+  return [
+    np.asarray(jax.random.key_data(x) if _is_key(x) else x)
+    for x in jax.tree.leaves(tree)
+  ]
+
+
+def _is_key(x) -> bool:
+  return isinstance(x, jax.Array) and jax.dtypes.issubdtype(
+    x.dtype, jax.dtypes.prng_key
+  )
 
 
 def _place(count, index, port) -> dict[str, str]:

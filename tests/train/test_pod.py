@@ -13,13 +13,10 @@ import pytest
 
 from experiments.soak import pods
 from jaxsae import data
-from jaxsae import mesh as meshes
 from jaxsae.export import load_sae
 from jaxsae.lm import Site, load_lm
 from jaxsae.mesh import MeshConfig
 from jaxsae.train import loop
-from jaxsae.train.abstract import abstract_state
-from jaxsae.train.checkpoint import Checkpoints
 from jaxsae.train.stop import PREEMPTED
 
 HEARTBEAT = 10  # seconds
@@ -68,15 +65,10 @@ def named(small, replace, tmp_path):
   return lambda name: replace(small, workdir=str(tmp_path / name))
 
 
-def final(config, step=None):
-  """The newest state, on as many devices as its mesh asks for."""
-  mesh = meshes.make(config.mesh)
-  abstract = abstract_state(config, load_lm(config.lm).config, mesh)
-  folder = pathlib.Path(config.workdir) / "checkpoints"
-  checkpoints = Checkpoints(folder, keep=None)
-  state, position = checkpoints.restore(abstract)
-  checkpoints.close()
-  return jax.device_get(state.stacks), int(state.step), position
+def final(config):
+  """Where a run has come to: its autoencoders, step and data position."""
+  state, position = pods.newest(config)
+  return state.stacks, int(state.step), position
 
 
 def test_processes_agree_with_one(config, replace, tmp_path):
