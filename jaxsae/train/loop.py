@@ -21,13 +21,15 @@ import sys
 from collections.abc import Callable
 
 import jax
+from etils import epath
 
 from jaxsae import data
 from jaxsae import mesh as meshes
 from jaxsae.data import Corpus
 from jaxsae.errors import UserError
 from jaxsae.lm import Lm, load_lm
-from jaxsae.train import choice, workdir
+from jaxsae.train import choice, texts, together, workdir
+from jaxsae.train import lease as leases
 from jaxsae.train import state as states
 from jaxsae.train.abstract import abstract_state
 from jaxsae.train.checkpoint import Checkpoints
@@ -64,19 +66,22 @@ def train(config: TrainConfig) -> TrainState:
   placed = list(choice.lines(config, mesh, abstract, lm))
   print(f"reading {config.data.source} …", flush=True)
   corpus = open_corpus(config, lm)
-  _say_what_is_left_out(corpus)
+  print(texts.told(corpus), flush=True)
   batches = _batches(config, corpus)
-  path = workdir.claim(config, corpus.policy)
-  checkpoints = Checkpoints(path / "checkpoints", config.keep_checkpoints)
+  path = epath.Path(config.workdir)
   with contextlib.ExitStack() as ending:
     ending.callback(batches.close)
+    lease = ending.enter_context(leases.hold(path))
+    together.first(lambda: workdir.claim(config, corpus.policy))
+    together.first(lambda: texts.check(path, corpus))
+    checkpoints = Checkpoints(path / "checkpoints", config.keep_checkpoints)
     ending.callback(checkpoints.close)  # when what is being written is whole
     state = _start(config, mesh, lm, abstract, checkpoints, batches)
     _announce(config, mesh, corpus, int(state.step))
     print(*placed, sep="\n")
     print("compiling the step …", flush=True)
     witness = ending.enter_context(
-      Witness(config, path, int(state.step), corpus, batches)
+      Witness(config, path, int(state.step), corpus, batches, lease.check)
     )
     interrupt = ending.enter_context(_Interrupt())
     feed = Feed(config, mesh, batches)
@@ -94,15 +99,6 @@ def open_corpus(config: TrainConfig, lm: Lm) -> Corpus:
       " tokenizer beside its weights."
     )
   return data.open_corpus(config.data, lm.tokenizer)
-
-
-def _say_what_is_left_out(corpus: Corpus) -> None:
-  if corpus.unreadable:
-    some = "; ".join(corpus.unreadable[:3])
-    rest = "; …" if len(corpus.unreadable) > 3 else ""
-    print(
-      f"left out {len(corpus.unreadable)} texts: {some}{rest}", file=sys.stderr
-    )
 
 
 def _announce(config, mesh, corpus, step) -> None:
