@@ -69,12 +69,12 @@ def sweep(folder) -> None:
   Leaves alone what a living process of this machine is writing; one of
   another machine counts as dead.
   """
-  for path in folder.iterdir() if folder.exists() else ():
+  for path in list(folder.iterdir()) if folder.exists() else ():
     of_file = _OF_FILE.fullmatch(path.name)
     if of_file and not _is_other(int(of_file[1])):
       path.unlink(missing_ok=True)
-    elif _OF_FOLDER.fullmatch(path.name) and path.is_dir():
-      _remove_if_left(path)
+    elif _OF_FOLDER.fullmatch(path.name) and not is_remote(path):
+      _remove_if_left(pathlib.Path(path))
 
 
 @contextlib.contextmanager
@@ -98,7 +98,9 @@ def _remove_if_left(folder) -> None:
 
   Where there are no locks, removes what nobody has touched for a day.
   """
-  taken = contextlib.suppress(BlockingIOError, FileNotFoundError)
+  taken = contextlib.suppress(
+    BlockingIOError, FileNotFoundError, NotADirectoryError
+  )
   with taken, locked(folder) as is_locked:
     touched = max(p.stat().st_mtime for p in (folder, *folder.iterdir()))
     if is_locked or time.time() - touched > _A_DAY:
