@@ -66,16 +66,25 @@ def leads() -> bool:
 def lead(act: Callable[[], T]) -> T:
   """What `act` returns in the process that leads, in all of them.
 
-  All have to call this, and wait there. What it returns must be JSON; if it
-  raises a UserError or RunError, all raise it.
+  All have to call this, and wait there. What takes long should be cut into
+  several calls, for waiting has a limit in time.
+
+  Args:
+    act: called in the process that leads; returns JSON.
+
+  Raises:
+    UserError, RunError: `act` raised it. Anything else that it raises is a
+      RunError in the other processes.
   """
   if jax.process_count() == 1:
     return act()
-  outcome = json.loads(_spread(json.dumps(_outcome(act) if leads() else None)))
-  for kind in (UserError, RunError):
-    if kind.__name__ in outcome:
-      raise kind(outcome[kind.__name__])
-  return outcome["value"]
+  outcome, failed = _outcome(act) if leads() else (None, None)
+  value, kind, text = json.loads(_spread(json.dumps(outcome)))
+  if failed is not None:
+    raise failed
+  if kind is not None:
+    raise (UserError if kind == UserError.__name__ else RunError)(text)
+  return value
 
 
 @contextlib.contextmanager
@@ -145,11 +154,12 @@ def _number(name: str, text: str) -> int:
   return int(text)
 
 
-def _outcome(act) -> dict:
+def _outcome(act) -> tuple[tuple, Exception | None]:
+  """What it returned, the kind and the text of what it raised; and that."""
   try:
-    return {"value": act()}
-  except (UserError, RunError) as error:
-    return {type(error).__name__: str(error)}
+    return (act(), None, None), None
+  except Exception as error:  # raised when all know of it
+    return (None, type(error).__name__, str(error)), error
 
 
 def _spread(text: str) -> str:

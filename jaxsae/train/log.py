@@ -24,9 +24,23 @@ Values = dict[str, dict[str, float]]  # autoencoder → figure → value
 class Log:
   """Writes one line of metrics at a time, and shows the newest."""
 
-  def __init__(self, config: TrainConfig, path: epath.Path, step: int):
-    """Goes on after `step`; lines of later steps, never finished, are cut."""
+  def __init__(
+    self,
+    config: TrainConfig,
+    path: epath.Path,
+    step: int,
+    counts: Mapping[str, int],
+  ):
+    """Goes on after `step`; lines of later steps, never finished, are cut.
+
+    Args:
+      config: the run's.
+      path: its folder.
+      step: after which it goes on.
+      counts: of its text, told in every line as `data/NAME`.
+    """
     self._config = config
+    self._data = {f"data/{name}": count for name, count in counts.items()}
     self._first, self._started = step, time.perf_counter()
     self._jsonl = _cut(path / "metrics.jsonl", step).open("a")
     self._board = SummaryWriter(
@@ -71,6 +85,7 @@ class Log:
       for figure, value in of_one.items()
     }
     line = {"step": step, "tokens": tokens}
+    line |= self._data
     line |= {k: v if math.isfinite(v) else None for k, v in flat.items()}
     self._jsonl.write(json.dumps(line) + "\n")
     self._jsonl.flush()

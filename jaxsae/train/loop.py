@@ -26,7 +26,8 @@ from jaxsae import mesh as meshes
 from jaxsae.data import Corpus
 from jaxsae.errors import UserError
 from jaxsae.lm import Lm, load_lm
-from jaxsae.train import choice, workdir
+from jaxsae.train import choice, texts, workdir
+from jaxsae.train import lease as leases
 from jaxsae.train import state as states
 from jaxsae.train.abstract import abstract_state
 from jaxsae.train.checkpoint import Checkpoints
@@ -62,18 +63,20 @@ def train(config: TrainConfig) -> TrainState:
   placed = list(choice.lines(config, mesh, abstract, lm))
   pod.tell(f"reading {config.data.source} …")
   corpus = open_corpus(config, lm)
-  _say_what_is_left_out(corpus)
+  pod.tell(texts.told(corpus))
   batches = open_batches(config, mesh, corpus.train)
-  path = _claim(config, corpus)
-  checkpoints = Checkpoints(path / "checkpoints", config.keep_checkpoints)
+  path = epath.Path(config.workdir)
   with contextlib.ExitStack() as ending:
     ending.callback(batches.close)
+    lease = ending.enter_context(leases.hold(path))
+    _claim(config, path, corpus)
+    checkpoints = Checkpoints(path / "checkpoints", config.keep_checkpoints)
     ending.callback(checkpoints.close)  # when what is being written is whole
     state = _start(config, mesh, lm, abstract, checkpoints, batches)
     _announce(config, mesh, corpus, int(state.step))
     pod.tell(*placed, "compiling the step …")
     witness = ending.enter_context(
-      Witness(config, path, int(state.step), corpus, batches)
+      Witness(config, path, int(state.step), corpus, batches, lease.check)
     )
     stop = ending.enter_context(Stop())
     feed = Feed(config, mesh, batches)
@@ -93,15 +96,6 @@ def open_corpus(config: TrainConfig, lm: Lm) -> Corpus:
   return data.open_corpus(config.data, lm.tokenizer)
 
 
-def _say_what_is_left_out(corpus: Corpus) -> None:
-  if corpus.unreadable and pod.leads():
-    some = "; ".join(corpus.unreadable[:3])
-    rest = "; …" if len(corpus.unreadable) > 3 else ""
-    print(
-      f"left out {len(corpus.unreadable)} texts: {some}{rest}", file=sys.stderr
-    )
-
-
 def _announce(config, mesh, corpus, step) -> None:
   count = sum(len(stack.names) for stack in config.stacks)
   shape = "x".join(str(size) for size in mesh.devices.shape)
@@ -114,16 +108,15 @@ def _announce(config, mesh, corpus, step) -> None:
   )
 
 
-def _claim(config: TrainConfig, corpus: Corpus) -> epath.Path:
-  """The run's folder, which every process sees."""
+def _claim(config: TrainConfig, path: epath.Path, corpus: Corpus) -> None:
+  """Makes sure that the folder is this run's, and that all processes see it."""
   pod.lead(lambda: str(workdir.claim(config, corpus.policy)))
-  path = epath.Path(config.workdir)
+  pod.lead(lambda: texts.check(path, corpus))
   if not pod.every(workdir.is_claimed(path)):
     raise UserError(
       f"not every host sees {path}; give --workdir=DIR one on storage that all"
       " hosts of the pod share, such as gs://."
     )
-  return path
 
 
 def _start(config, mesh, lm, abstract, checkpoints, batches) -> TrainState:

@@ -1,5 +1,7 @@
 """What is seen of every step when it is over, and told."""
 
+from collections.abc import Callable
+
 from etils import epath
 
 from jaxsae import pod
@@ -21,6 +23,8 @@ class Witness:
     step: after which it goes on.
     corpus: its text.
     batches: what it reads of it.
+    check: called before anything is told, and so before anything is saved;
+      raises unless the run is still this process's.
   """
 
   def __init__(
@@ -30,9 +34,12 @@ class Witness:
     step: int,
     corpus: Corpus,
     batches: Batches,
+    check: Callable[[], None],
   ):
-    self._config = config
-    self._log = Log(config, path, step) if pod.leads() else Silence()
+    self._config, self._check = config, check
+    self._log = (
+      Log(config, path, step, corpus.counts) if pod.leads() else Silence()
+    )
     self._clock = Clock()
     self._guard = Guard(config, path, batches, corpus.documents)
     self._unseen: list[tuple[int, Bucket, tuple[Metrics, ...]]] = []
@@ -65,9 +72,11 @@ class Witness:
     """Waits for all steps up to this one, and tells of them.
 
     Raises:
-      RunError: one of them broke, and that is to stop the run.
+      RunError: one of them broke, and that is to stop the run; or the run
+        is no longer this process's.
     """
     while self._unseen and self._unseen[0][0] <= until:
+      self._check()
       self._tell(*self._unseen.pop(0))
 
   def _tell(self, number, bucket, metrics) -> None:

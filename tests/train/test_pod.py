@@ -7,8 +7,6 @@ import pathlib
 import signal
 import time
 
-import jax
-import numpy as np
 import pytest
 
 from experiments.soak import pods
@@ -183,24 +181,3 @@ def test_what_is_wrong_is_said_by_all_and_ends_all(named, replace, tmp_path):
   with pods.Pod(run, tmp_path / "log", 2, 1) as pod:
     assert pod.wait(120) == [2, 2]
   assert all("holds no run" in pod.said(index) for index in range(2))
-
-
-def test_half_a_description_of_a_pod_is_refused(monkeypatch):
-  from jaxsae import pod
-  from jaxsae.errors import UserError
-
-  monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
-  with pytest.raises(UserError, match="JAX_PROCESS_ID"):
-    pod.join()
-  monkeypatch.setenv("JAX_PROCESS_ID", "one")
-  monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "127.0.0.1:9")
-  with pytest.raises(UserError, match="JAX_PROCESS_ID=one is not a number"):
-    pod.join()
-
-
-def test_an_array_of_one_process_is_fetched_as_it_is():
-  from jaxsae import pod
-
-  np.testing.assert_array_equal(pod.fetch({"x": jax.numpy.ones(3)})["x"], 1)
-  assert pod.every(True) and not pod.every(False)
-  assert pod.lead(lambda: 3) == 3

@@ -34,8 +34,10 @@ def run(config, replace, tmp_path, monkeypatch):
     )
     state = TrainState(jnp.array(0), jax.random.key(0), ())
     feed = Feed(told.config, told.mesh, batches)
-    corpus = type("Corpus", (), {"documents": ["one"]})
-    with Witness(told.config, tmp_path, 0, corpus, batches) as witness:
+    corpus = type("Corpus", (), {"documents": ["one"], "counts": {}})
+    with Witness(
+      told.config, tmp_path, 0, corpus, batches, told.check
+    ) as witness:
       told.follow(witness)
       loop._run(
         told.config, told.mesh, None, state, feed, told, witness, Stop()
@@ -88,6 +90,9 @@ class Told:
   def save(self, state, position):
     self.events.append(f"save {int(state.step)}")
     assert position == {"next_batch": int(state.step)}
+
+  def check(self):
+    self.events.append("check")
 
   def wait(self):
     pass
