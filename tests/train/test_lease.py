@@ -13,6 +13,7 @@ import pytest
 from etils import epath
 
 from jaxsae.errors import RunError, UserError
+from jaxsae.lm import Site
 from jaxsae.train import feed
 from jaxsae.train import lease as leases
 from jaxsae.train.lease import FILE, Lease, Owner, hold
@@ -279,8 +280,13 @@ def test_a_full_disk_does_not_lose_the_lease(folder, monkeypatch):
     lease.check()
 
 
-def test_a_run_that_is_under_way_is_left_alone(workers, config):
-  one, _ = workers
+@pytest.fixture
+def small(config, replace):
+  return replace(config, sae__sites=(Site("resid", 0),))
+
+
+def test_a_run_that_is_under_way_is_left_alone(workers, small, replace):
+  (one, _), config = workers, replace(small, tokens=512)
   folder = epath.Path(config.workdir)
   take(one, folder)
   with pytest.raises(UserError, match=f"pid {one.pid}"):
@@ -293,9 +299,9 @@ def test_a_run_that_is_under_way_is_left_alone(workers, config):
 
 
 def test_a_run_that_lost_its_lease_saves_and_tells_nothing_more(
-  config, monkeypatch
+  small, monkeypatch
 ):
-  folder, read = epath.Path(config.workdir), feed.next_bucket
+  folder, read = epath.Path(small.workdir), feed.next_bucket
   count = iter(range(1, 1000))
 
   def reading(*args):
@@ -306,7 +312,7 @@ def test_a_run_that_lost_its_lease_saves_and_tells_nothing_more(
   monkeypatch.setattr(feed, "next_bucket", reading)
   monkeypatch.setattr(leases, "RENEW_EVERY", 60.0)
   with pytest.raises(RunError, match="now belongs to host far"):
-    train(config)
+    train(small)
   lines = (folder / "metrics.jsonl").read_text().splitlines()
   assert len(lines) < 5
   saved = [p.name for p in (folder / "checkpoints").iterdir()]
