@@ -127,12 +127,13 @@ class Cache:
 
 
 def _is_safe() -> bool:
-  """Whether a process may load what another one has to compile.
+  """Whether all processes find what the first one, which alone writes, did.
 
-  Only the first process writes. On GPUs, XLA compiles with all processes taking
-  part, and one that has found its program would be waited for.
+  On CPUs a program has another name in each process, so the others would still
+  compile while the first waits for them in its step. On GPUs, XLA compiles with
+  all processes taking part, and one that had found its program would be missed.
   """
-  return jax.process_count() == 1 or jax.default_backend() != "gpu"
+  return jax.process_count() == 1 or jax.default_backend() == "tpu"
 
 
 def _mend(folder: epath.Path) -> None:
