@@ -15,6 +15,7 @@ from jaxsae.sae.stack import member
 from jaxsae.train import config as configs
 from jaxsae.train import feed, loop, step
 from jaxsae.train import state as states
+from jaxsae.train.checkpoint import Checkpoints
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +55,10 @@ class Training:
     self._state, metrics = self._step(self._state, self.lm, bucket)
     jax.block_until_ready(self._state)
     self.l0 = [float(l0) for stack in metrics for l0 in stack.l0]
+
+  def save(self, checkpoints: Checkpoints) -> None:
+    """Starts to save, as the loop does."""
+    checkpoints.save(self._state, self._batches.get_state())
 
   def read_tokens(self, buckets: int) -> np.ndarray:
     """The rows of the first so many buckets, int [R, T]."""

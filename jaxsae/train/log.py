@@ -14,8 +14,9 @@ from rich.table import Table
 from tensorboardX import SummaryWriter
 
 from jaxsae.files import whole_file
+from jaxsae.train.cache import Start
 from jaxsae.train.config import TrainConfig
-from jaxsae.train.step import Metrics
+from jaxsae.train.metrics import Metrics, rounded
 from jaxsae.train.watch import Watch
 
 Values = dict[str, dict[str, float]]  # autoencoder → figure → value
@@ -42,7 +43,8 @@ class Log:
     self._config = config
     self._data = {f"data/{name}": count for name, count in counts.items()}
     self._first, self._started = step, time.perf_counter()
-    self._jsonl = _cut(path / "metrics.jsonl", step).open("a")
+    self._file = _cut(path / "metrics.jsonl", step)
+    self._jsonl = self._file.open("a")
     self._board = SummaryWriter(
       str(path / "tensorboard"), purge_step=step + 1, write_to_disk=True
     )
@@ -63,7 +65,7 @@ class Log:
     step: int,
     metrics: tuple[Metrics, ...],
     idle: float,
-    skipped: Mapping[str, int],
+    counts: Mapping[str, Mapping[str, int]],
   ) -> None:
     """Fetches the metrics of a step from the devices and tells everyone.
 
@@ -71,11 +73,12 @@ class Log:
       step: its number.
       metrics: of each stack.
       idle: share of the time since the last line in which the devices waited.
-      skipped: how many updates each autoencoder left out since then.
+      counts: figure → autoencoder → how often something happened since then.
     """
     values = figures(self._config, metrics)
-    for name, count in skipped.items():
-      values[name]["skipped"] = count
+    for figure, of_each in counts.items():
+      for name, count in of_each.items():
+        values[name][figure] = count
     tokens = step * self._config.bucket_tokens
     speed = self._speed(step)
     flat = {"tokens_per_second": round(speed), "idle": float(f"{idle:.3g}")}
@@ -95,6 +98,15 @@ class Log:
     for warning in self._watch.warnings(step, values):
       self.say(warning)
 
+  def newest(self, count: int) -> list[str]:
+    """So many of the newest lines of metrics.jsonl, oldest first."""
+    return self._file.read_text().splitlines()[-count:]
+
+  def begin(self, step: int, start: Start) -> None:
+    """Tells how long it took to come to the first step of this process."""
+    self._board.add_scalar("seconds_to_first_step", start.seconds, step)
+    self.say(str(start))
+
   def say(self, line: str) -> None:
     """Shows a line that stays."""
     self._screen.say(line)
@@ -112,6 +124,12 @@ class Silence:
     return self
 
   def __exit__(self, *_):
+    pass
+
+  def newest(self, count: int) -> list[str]:
+    return []
+
+  def begin(self, *_) -> None:
     pass
 
   def write(self, *_) -> None:
@@ -138,9 +156,7 @@ def figures(config: TrainConfig, metrics: tuple[Metrics, ...]) -> Values:
       **of_stack.figures,
     }
     for i, name in enumerate(stack.names):
-      values[name] = {
-        figure: float(f"{x[i]:.6g}") for figure, x in arrays.items()
-      }
+      values[name] = {figure: rounded(x[i]) for figure, x in arrays.items()}
   return values
 
 

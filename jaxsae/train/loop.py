@@ -26,10 +26,11 @@ from jaxsae import mesh as meshes
 from jaxsae.data import Corpus
 from jaxsae.errors import UserError
 from jaxsae.lm import Lm, load_lm
-from jaxsae.train import choice, texts, workdir
+from jaxsae.train import choice, replicas, texts, workdir
 from jaxsae.train import lease as leases
 from jaxsae.train import state as states
 from jaxsae.train.abstract import abstract_state
+from jaxsae.train.cache import Cache
 from jaxsae.train.checkpoint import Checkpoints
 from jaxsae.train.command import again
 from jaxsae.train.config import TrainConfig
@@ -50,8 +51,10 @@ def train(config: TrainConfig) -> TrainState:
 
   Raises:
     UserError: something about the run can not be.
-    RunError: a number was not finite, and `config.not_finite` is "stop".
+    RunError: a number was not finite, and `config.not_finite` is "stop"; or
+      devices that should hold the same do not.
   """
+  cache = Cache(config.workdir)
   mesh = meshes.make(config.mesh)
   states.check_rows(config, mesh)
   data.check_source(config.data.source)  # before weights that take minutes
@@ -72,12 +75,14 @@ def train(config: TrainConfig) -> TrainState:
     _claim(config, path, corpus)
     checkpoints = Checkpoints(path / "checkpoints", config.keep_checkpoints)
     ending.callback(checkpoints.close)  # when what is being written is whole
+    ending.enter_context(cache)
     state = _start(config, mesh, lm, abstract, checkpoints, batches)
     _announce(config, mesh, corpus, int(state.step))
     pod.tell(*placed, "compiling the step …")
     witness = ending.enter_context(
       Witness(config, path, int(state.step), corpus, batches, lease.check)
     )
+    witness.time_first_step(cache.start)
     stop = ending.enter_context(Stop())
     feed = Feed(config, mesh, batches)
     state = _run(config, mesh, lm, state, feed, checkpoints, witness, stop)
@@ -157,6 +162,7 @@ def _run(
     if number < config.steps:
       feed.read_ahead()
     witness.look(until=number - 1)
+    replicas.check(config, mesh, number, state, lm)
     if number % config.checkpoint_every == 0:
       witness.look(until=number)  # what is broken is never saved
       checkpoints.save(state, feed.position)

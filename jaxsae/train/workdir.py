@@ -29,6 +29,7 @@ FREE = (
   # But for the order of sums it changes only what happens when something
   # broke, and a run that was stopped by that must be able to go on without it.
   "not_finite",
+  "check_replicas_every",
   "log_every",
   "checkpoint_every",
   "keep_checkpoints",
