@@ -27,7 +27,7 @@ from jaxsae import mesh as meshes
 from jaxsae.data import Corpus
 from jaxsae.errors import UserError
 from jaxsae.lm import Lm, load_lm
-from jaxsae.train import choice, workdir
+from jaxsae.train import choice, start_from, workdir
 from jaxsae.train import state as states
 from jaxsae.train.abstract import abstract_state
 from jaxsae.train.checkpoint import Checkpoints
@@ -55,6 +55,7 @@ def train(config: TrainConfig) -> TrainState:
   """
   mesh = meshes.make(config.mesh)
   states.check_rows(config, mesh)
+  start_from.check(config)
   data.check_source(config.data.source)  # before weights that take minutes
   lm = load_lm(config.lm, mesh=mesh, fsdp=config.fsdp)
   lm.check_length(config.data.context)
@@ -67,7 +68,9 @@ def train(config: TrainConfig) -> TrainState:
   _say_what_is_left_out(corpus)
   batches = _batches(config, corpus)
   path = workdir.claim(config, corpus.policy)
-  checkpoints = Checkpoints(path / "checkpoints", config.keep_checkpoints)
+  checkpoints = Checkpoints(
+    path / "checkpoints", config.keep_checkpoints, config.keep_every
+  )
   with contextlib.ExitStack() as ending:
     ending.callback(batches.close)
     ending.callback(checkpoints.close)  # when what is being written is whole
@@ -135,6 +138,9 @@ def _start(config, mesh, lm, abstract, checkpoints, batches) -> TrainState:
   batches.set_state(position)
   state = _begin(config, mesh, lm, abstract, first)
   check_scales(config, state)
+  if config.start_from is not None:
+    state = start_from.take(config, mesh, lm.config, state)
+  checkpoints.prepare(state)
   return state
 
 

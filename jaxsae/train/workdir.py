@@ -2,6 +2,7 @@
 
 config.json  the resolved configuration     policy.json  how text was cut up
 checkpoints/  metrics.jsonl  tensorboard/  eval/STEP.json  export/  report/
+damaged/  checkpoints that could not be used
 not_finite.json  what stopped the run, where something was not finite
 """
 
@@ -30,6 +31,7 @@ FREE = (
   "log_every",
   "checkpoint_every",
   "keep_checkpoints",
+  "keep_every",
 )
 
 
@@ -112,8 +114,13 @@ def _check_same(saved: TrainConfig, now: TrainConfig, record) -> None:
   if different:
     raise UserError(
       f"{record} belongs to another configuration: {'; '.join(different)}."
-      " Give --workdir=DIR a new one, or the settings it was started with."
+      " Give --workdir=DIR a new one, or the settings it was started with. Only"
+      f" these may change: {_free()}."
     )
+
+
+def _free() -> str:
+  return ", ".join(name + "*" * name.endswith(".") for name in FREE)
 
 
 def _text(value) -> str:
