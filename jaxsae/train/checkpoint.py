@@ -17,7 +17,11 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from jaxsae.errors import RunError, UserError
-from jaxsae.lm.formats.orbax_errors import cause_of, ignore_abandoned_reads
+from jaxsae.lm.formats.orbax_errors import (
+  cause_of,
+  ignore_abandoned_reads,
+  ignore_tracebacks,
+)
 from jaxsae.train import damage as damages
 from jaxsae.train import record
 from jaxsae.train.damage import Damaged, agreed
@@ -180,6 +184,7 @@ class Checkpoints:
   def _open(self) -> None:
     """Opens Orbax's own list of checkpoints, which is never read again."""
     if self._orbax is None:
+      ignore_tracebacks()
       policies = [_policies.LatestN(self._keep)]
       if self._keep_every is not None:
         policies.append(_policies.EveryNSteps(self._keep_every))
@@ -193,8 +198,7 @@ class Checkpoints:
   def _failure_named(self):
     """Makes one sentence of whatever keeps a checkpoint from being written."""
     try:
-      with _quiet():
-        yield
+      yield
     except Exception as error:
       raise RunError(
         f"checkpoint {self._newest} could not be written in {self.directory}"

@@ -31,7 +31,7 @@ def write(state: TrainState, data: dict) -> dict:
     "step": int(state.step),
     "data": data,
     "arrays": {path: [types[path], prints[path]] for path in types},
-    "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    "versions": {name: _version(name) for name in PACKAGES},
   }
   return {"content": content, "sha256": _digest(content)}
 
@@ -82,6 +82,13 @@ def _types(tree) -> dict[str, str]:
     jax.tree_util.keystr(path): f"{x.dtype}[{','.join(map(str, x.shape))}]"
     for path, x in paths
   }
+
+
+def _version(package: str) -> str:
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return "not installed"  # such as jaxsae, run from its sources
 
 
 def _digest(content) -> str:

@@ -1,7 +1,6 @@
 """Checkpoints that were damaged are told of, kept, and never used."""
 
 import collections
-import dataclasses
 import json
 import pathlib
 import random
@@ -13,51 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsae import mesh as meshes
 from jaxsae.errors import UserError
-from jaxsae.lm.weights import read_sizes
 from jaxsae.train import open_run
-from jaxsae.train.abstract import abstract_state
 from jaxsae.train.checkpoint import Checkpoints
 from jaxsae.train.loop import train
-from tests.train.toys import small
 
 RECORD = "_CHECKPOINT_METADATA"
-
-
-@dataclasses.dataclass(frozen=True)
-class Made:
-  """A run that is over.
-
-  Attributes:
-    config: its own.
-    like: shapes and shardings of its state.
-    states: its step → the state and data position saved then.
-  """
-
-  config: object
-  like: object
-  states: dict
-
-  @property
-  def path(self) -> pathlib.Path:
-    return pathlib.Path(self.config.workdir)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory, texts, lm_path):
-  config = small(tmp_path_factory.mktemp("made"), texts, lm_path)
-  train(config)
-  mesh = meshes.make(config.mesh)
-  like = abstract_state(config, read_sizes(config.lm), mesh)
-  states = {}
-  for step in (2, 4, 6):
-    alone = tmp_path_factory.mktemp("alone")
-    folder = pathlib.Path(config.workdir, "checkpoints", str(step))
-    shutil.copytree(folder, alone / str(step))
-    states[step] = Checkpoints(alone, keep=None).restore(like)
-  assert {int(state.step) for state, _ in states.values()} == {2, 4, 6}
-  return Made(config, like, states)
 
 
 @pytest.fixture

@@ -22,7 +22,9 @@ def cause_of(error: Exception) -> str:
   if isinstance(chain[-1], jax.errors.JaxRuntimeError):
     raise chain[-1]
   _drop_other_failures(chain)
-  reason = re.split(r"\n| \[tensorstore_spec", str(chain[-1]).strip())[0]
+  reason = re.split(
+    r"\n| \[tensorstore_spec| \[os_error", str(chain[-1]).strip()
+  )[0]
   return reason or type(chain[-1]).__name__
 
 
@@ -40,6 +42,15 @@ def ignore_abandoned_reads() -> None:
       before(unraisable)
 
   sys.unraisablehook = hook
+
+
+def ignore_tracebacks() -> None:
+  """Says nothing of failures that Orbax's threads log and also raise."""
+  logging.getLogger("absl").addFilter(_is_no_traceback)
+
+
+def _is_no_traceback(record: logging.LogRecord) -> bool:
+  return record.exc_info is None or "orbax" not in record.pathname
 
 
 def _is_abandoned_read(unraisable) -> bool:
