@@ -79,7 +79,7 @@ def lead(act: Callable[[], T]) -> T:
   if jax.process_count() == 1:
     return act()
   outcome, failed = _outcome(act) if leads() else (None, None)
-  value, kind, text = json.loads(_spread(json.dumps(outcome)))
+  value, kind, text = json.loads(of_all(json.dumps(outcome))[0])
   if failed is not None:
     raise failed
   if kind is not None:
@@ -102,6 +102,20 @@ def outlasting():
       print(f"a process was lost: {error}", file=sys.stderr, flush=True)
       time.sleep(2 * HEARTBEAT)
     raise
+
+
+def of_all(text: str) -> list[str]:
+  """The texts of all processes, in their order; all have to call this."""
+  if jax.process_count() == 1:
+    return [text]
+  data = np.frombuffer(text.encode(), np.uint8)
+  sizes = multihost_utils.process_allgather(np.int32(data.size))
+  row = np.zeros(max(1, sizes.max()), np.uint8)  # all send as many bytes
+  row[: data.size] = data
+  rows = multihost_utils.process_allgather(row)
+  return [
+    bytes(row[:size]).decode() for row, size in zip(rows, sizes, strict=True)
+  ]
 
 
 def every(true: bool) -> bool:
@@ -160,15 +174,6 @@ def _outcome(act) -> tuple[tuple, Exception | None]:
     return (act(), None, None), None
   except Exception as error:  # raised when all know of it
     return (None, type(error).__name__, str(error)), error
-
-
-def _spread(text: str) -> str:
-  """The leader's text, in every process."""
-  data = np.frombuffer(text.encode(), np.uint8)
-  size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
-  # Its own length, for all have to send arrays of one shape.
-  data = np.resize(data, size) if not leads() else data
-  return bytes(multihost_utils.broadcast_one_to_all(data)).decode()
 
 
 def _whole(x):

@@ -26,7 +26,7 @@ from jaxsae import mesh as meshes
 from jaxsae.data import Corpus
 from jaxsae.errors import UserError
 from jaxsae.lm import Lm, load_lm
-from jaxsae.train import choice, replicas, texts, workdir
+from jaxsae.train import choice, replicas, start_from, texts, workdir
 from jaxsae.train import lease as leases
 from jaxsae.train import state as states
 from jaxsae.train.abstract import abstract_state
@@ -57,6 +57,7 @@ def train(config: TrainConfig) -> TrainState:
   cache = Cache(config.workdir)
   mesh = meshes.make(config.mesh)
   states.check_rows(config, mesh)
+  start_from.check(config)
   data.check_source(config.data.source)  # before weights that take minutes
   lm = load_lm(config.lm, mesh=mesh, fsdp=config.fsdp)
   lm.check_length(config.data.context)
@@ -73,7 +74,9 @@ def train(config: TrainConfig) -> TrainState:
     ending.callback(batches.close)
     lease = ending.enter_context(leases.hold(path))
     _claim(config, path, corpus)
-    checkpoints = Checkpoints(path / "checkpoints", config.keep_checkpoints)
+    checkpoints = Checkpoints(
+      path / "checkpoints", config.keep_checkpoints, config.keep_every
+    )
     ending.callback(checkpoints.close)  # when what is being written is whole
     ending.enter_context(cache)
     state = _start(config, mesh, lm, abstract, checkpoints, batches)
@@ -136,6 +139,9 @@ def _start(config, mesh, lm, abstract, checkpoints, batches) -> TrainState:
   batches.set_state(position)
   state = _begin(config, mesh, lm, abstract, first)
   check_scales(config, state)
+  if config.start_from is not None:
+    state = start_from.take(config, mesh, lm.config, state)
+  checkpoints.prepare(state)
   return state
 
 

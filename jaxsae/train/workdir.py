@@ -3,6 +3,7 @@
 config.json  the resolved configuration     policy.json  how text was cut up
 lease.json  who trains it now               corpus.json  what its text was
 checkpoints/  metrics.jsonl  tensorboard/  eval/STEP.json  export/  report/
+damaged/  checkpoints that could not be used
 not_finite.json  what stopped the run, where something was not finite
 """
 
@@ -33,6 +34,7 @@ FREE = (
   "log_every",
   "checkpoint_every",
   "keep_checkpoints",
+  "keep_every",
 )
 
 
@@ -152,8 +154,13 @@ def _check_same(saved: TrainConfig, now: TrainConfig, record) -> None:
   if different:
     raise UserError(
       f"{record} belongs to another configuration: {'; '.join(different)}."
-      " Give --workdir=DIR a new one, or the settings it was started with."
+      " Give --workdir=DIR a new one, or the settings it was started with. Only"
+      f" these may change: {_free()}."
     )
+
+
+def _free() -> str:
+  return ", ".join(name + "*" * name.endswith(".") for name in FREE)
 
 
 def _text(value) -> str:

@@ -4,10 +4,12 @@ import jax
 import numpy as np
 
 from jaxsae import mesh as meshes
-from jaxsae.lm import load_lm
+from jaxsae.data import DataConfig
+from jaxsae.lm import Site, load_lm
 from jaxsae.train import feed, loop
 from jaxsae.train import step as steps
 from jaxsae.train.abstract import abstract_state
+from jaxsae.train.config import BucketConfig, SweepConfig, TrainConfig
 
 
 def start(config):
@@ -38,3 +40,23 @@ def some_buckets(config, buckets):
     state, metrics = step(state, lm, bucket)
     seen.append(jax.device_get(metrics))
   return seen, state
+
+
+def small(folder, texts, lm_path) -> TrainConfig:
+  """One stack of two autoencoders; six buckets, a checkpoint every two."""
+  return TrainConfig(
+    workdir=str(folder / "run"),
+    lm=str(lm_path),
+    tokens=6 * 512,
+    data=DataConfig(source=str(texts), context=16, cache=str(folder / "cache")),
+    sae=SweepConfig(
+      sites=(Site("resid", 1),),
+      widths=(64,),
+      penalty="quadratic",
+      target_l0=(4.0, 8.0),
+      sparsity_coefficient=(1e-2,),
+    ),
+    bucket=BucketConfig(microbatches=4, rows=8, update_tokens=64),
+    checkpoint_every=2,
+    keep_checkpoints=3,
+  )
