@@ -34,6 +34,7 @@ class Checkpoints:
       preservation_policy=_policies.LatestN(keep),
       cleanup_tmp_directories=keep is not None,
     )
+    self._saving = None  # the save that was started last
 
   @property
   def latest(self) -> int | None:
@@ -53,8 +54,9 @@ class Checkpoints:
     step = int(state.step)
     if step != self.latest:
       self._check_room(state)
+      self._end_save()
       # Without force, Orbax skips a save, silently, while another is written.
-      self._orbax.save_async(
+      self._saving = self._orbax.save_async(
         step, state, force=True, custom_metadata={"data": data}
       )
 
@@ -67,9 +69,17 @@ class Checkpoints:
   def wait(self) -> None:
     """Returns when everything is on disk."""
     self._orbax.wait()
+    self._end_save()
 
   def close(self) -> None:
     self._orbax.close()
+    self._end_save()
+
+  def _end_save(self) -> None:
+    """Waits for it; until it is asked for its result, its thread stays."""
+    if self._saving is not None:
+      saving, self._saving = self._saving, None
+      saving.result()
 
   def _check_room(self, state: TrainState) -> None:
     if not self._local:
