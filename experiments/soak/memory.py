@@ -4,8 +4,9 @@
 
 The run is as any other, in a process of its own: every step is logged, every
 hundredth saved, and replicas compared where there are any. Prints its resident
-size every 1,000 steps, and exits with status 1 if it has grown by more than
-24 MB since step 2,000.
+size every 1,000 steps, and apart from it what of the mapped text has been read
+so far, which the system takes back when it must. Exits with status 1 if the
+former has grown by more than 24 MB since step 2,000.
 """
 
 import json
@@ -48,9 +49,11 @@ train.train(config)
 def main(config=CONFIG) -> None:
   with tempfile.TemporaryDirectory() as folder:
     told = []
-    for step, size in sizes(config, pathlib.Path(folder)):
-      print(f"step {step:6,}  {size:6.1f} MB", flush=True)
-      told.append(size)
+    for step, own, mapped in sizes(config, pathlib.Path(folder)):
+      print(
+        f"step {step:6,}  {own:6.1f} MB  files {mapped:6.1f} MB", flush=True
+      )
+      told.append(own)
   grown = told[-1] - told[WARM - 1]
   print(f"grew by {grown:.1f} MB after warm-up; {LIMIT:g} MB are allowed")
   sys.exit(grown > LIMIT)
@@ -61,8 +64,8 @@ def sizes(
   folder: pathlib.Path,
   every: int = EVERY,
   script: str = RUN,
-) -> Iterator[tuple[int, float]]:
-  """Every so many steps: the step, and the resident size of the run in MB.
+) -> Iterator[tuple[int, float, float]]:
+  """Every so many steps: the step, what is resident in MB, and mapped files.
 
   Args:
     config: the run's, but for its folder.
@@ -77,23 +80,31 @@ def sizes(
     due = every
     for step in steps(process, folder / "run" / "metrics.jsonl"):
       if step >= due:
-        yield step, psutil.Process(process.pid).memory_info().rss / 2**20
+        yield step, *resident(process.pid)
         due += every
   if process.returncode:
     sys.exit(f"error: the run ended with status {process.returncode}")
+
+
+def resident(pid: int) -> tuple[float, float]:
+  """MB of a process in memory: its own, and of files, shared as they are."""
+  size = psutil.Process(pid).memory_info()
+  return (size.rss - size.shared) / 2**20, size.shared / 2**20
 
 
 def steps(process: subprocess.Popen, file: pathlib.Path) -> Iterator[int]:
   """The steps of the lines of a file, as they come."""
   while not file.exists() and process.poll() is None:
     time.sleep(0.1)
+  line = ""
   with file.open() as lines:
     while process.poll() is None:
-      line = lines.readline()
+      line += lines.readline()
       if line.endswith("\n"):
         yield json.loads(line)["step"]
+        line = ""
       else:
-        time.sleep(0.05)
+        time.sleep(0.05)  # so far, or half of a line
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ class Checkpoints:
     self._keep, self._keep_every = keep, keep_every
     self._newest: int | None = None  # that was restored or saved here
     self._orbax: ocp.training.Checkpointer | None = None  # to save with
+    self._saving: ocp.AsyncResponse | None = None  # the last that was started
 
   @property
   def latest(self) -> int | None:
@@ -93,7 +94,7 @@ class Checkpoints:
     self._newest = step
     with self._failure_named():
       # Without force, Orbax skips a save, silently, while another is written.
-      self._orbax.save_async(
+      self._saving = self._orbax.save_async(
         step, state, force=True, custom_metadata=record.write(state, data)
       )
 
@@ -129,12 +130,15 @@ class Checkpoints:
     Raises:
       RunError: it could not be written.
     """
-    if self._orbax is not None:
+    if self._saving is not None:
+      saving, self._saving = self._saving, None
       with self._failure_named():
         self._orbax.wait()
+        saving.result()  # until it is asked for, a thread waits to give it
 
   def close(self) -> None:
     """The same, and ends the threads that write."""
+    self.wait()
     if self._orbax is not None:
       with self._failure_named():
         self._orbax.close()
