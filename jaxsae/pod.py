@@ -38,10 +38,12 @@ def join() -> None:
 
   A Cloud TPU pod, Slurm, Kubernetes and Open MPI are found as JAX finds them;
   elsewhere the environment says it in JAX_COORDINATOR_ADDRESS,
-  JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+  JAX_NUM_PROCESSES and JAX_PROCESS_ID. Where neither says anything, or JAX is
+  in use already, as in a notebook, this process stays alone.
 
   Raises:
-    UserError: some of these are set and others are not, or are no numbers.
+    UserError: some of these are set and others are not, or are no numbers; or
+      they are, and JAX is in use already.
   """
   if jax.distributed.is_initialized():
     return
@@ -52,10 +54,13 @@ def join() -> None:
       heartbeat_timeout_seconds=HEARTBEAT,
       shutdown_timeout_seconds=SHUTDOWN,
     )
-  except ValueError:
-    # What JAX raises where it finds no cluster.
+  except (ValueError, RuntimeError) as error:
+    # What JAX raises where it finds no cluster, and where it is in use.
     if described:
-      raise
+      raise UserError(
+        f"process {described['process_id']} can not join the pod at"
+        f" {described['coordinator_address']}: {error}"
+      ) from error
 
 
 def leads() -> bool:

@@ -108,6 +108,20 @@ def test_half_a_description_of_a_pod_is_refused(monkeypatch):
     pod.join()
 
 
+def test_what_uses_jax_already_joins_no_pod(monkeypatch):
+  jax.devices()
+  pod.join()  # nothing says that there is one
+  assert jax.process_count() == 1
+  for name, value in {
+    "JAX_NUM_PROCESSES": "2",
+    "JAX_PROCESS_ID": "1",
+    "JAX_COORDINATOR_ADDRESS": "127.0.0.1:9",
+  }.items():
+    monkeypatch.setenv(name, value)
+  with pytest.raises(UserError, match="process 1 can not join"):
+    pod.join()
+
+
 def test_an_array_of_one_process_is_fetched_as_it_is():
   np.testing.assert_array_equal(pod.fetch({"x": jax.numpy.ones(3)})["x"], 1)
   assert pod.every(True) and not pod.every(False)

@@ -63,7 +63,7 @@ def test_a_second_start_compiles_nothing_and_changes_nothing(small, tmp_path):
   file = tmp_path / "config.json"
   cold, warm = (in_(small, tmp_path / "a" / name) for name in ("cold", "warm"))
   (asked, found, kept), out, _ = run(cold, file)
-  assert asked == kept > 0 and found == 0
+  assert asked == kept + found and kept > 0
   assert re.search(r"first step after .* s, of which .* s to compile", out)
 
   assert_found(asked, *run(warm, file))
