@@ -44,22 +44,24 @@ def join() -> None:
   Raises:
     UserError: some of these are set and others are not, or are no numbers; or
       they are, and JAX is in use already.
+    RunError: the others did not come in five minutes.
   """
   if jax.distributed.is_initialized():
     return
-  described = _described()
   try:
     jax.distributed.initialize(
-      **described,
+      **_described(),
       heartbeat_timeout_seconds=HEARTBEAT,
       shutdown_timeout_seconds=SHUTDOWN,
     )
+  except jax.errors.JaxRuntimeError as error:
+    raise RunError(f"the processes of the pod did not meet: {error}") from error
   except (ValueError, RuntimeError) as error:
     # What JAX raises where it finds no cluster, and where it is in use.
-    if described:
+    if ADDRESS in os.environ:
       raise UserError(
-        f"process {described['process_id']} can not join the pod at"
-        f" {described['coordinator_address']}: {error}"
+        f"{ADDRESS}={os.environ[ADDRESS]} is set, and this process can not join"
+        f" that pod: {error}"
       ) from error
 
 

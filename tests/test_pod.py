@@ -118,7 +118,7 @@ def test_what_uses_jax_already_joins_no_pod(monkeypatch):
     "JAX_COORDINATOR_ADDRESS": "127.0.0.1:9",
   }.items():
     monkeypatch.setenv(name, value)
-  with pytest.raises(UserError, match="process 1 can not join"):
+  with pytest.raises(UserError, match="can not join that pod"):
     pod.join()
 
 
