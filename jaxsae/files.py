@@ -1,8 +1,19 @@
 """Files and folders that appear whole or not at all."""
 
 import contextlib
+import fcntl
 import os
+import pathlib
+import re
 import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+
+_OF_FILE = re.compile(r"\..+\.(\d+)\.partial")
+_OF_FOLDER = re.compile(r"[^.].*\.partial")
+_PATIENCE = 60.0  # seconds, while others remove what is left
+_A_DAY = 86_400.0  # seconds
 
 
 @contextlib.contextmanager
@@ -36,7 +47,116 @@ def whole_folder(path):
   shutil.rmtree(partial, ignore_errors=True)
   try:
     partial.mkdir(parents=True)
-    yield partial
-    partial.replace(path)
+    with locked(partial):
+      yield partial
+      partial.replace(path)
   finally:
     shutil.rmtree(partial, ignore_errors=True)
+
+
+def unfinished(folder) -> Iterator:
+  """What processes that were killed left of files they were writing here.
+
+  Yields paths, with the names that `whole_file` gives and no others. Whether
+  the process still lives is not asked: the folder must be the caller's alone.
+  """
+  return (path for path in folder.iterdir() if _OF_FILE.fullmatch(path.name))
+
+
+def sweep(folder) -> None:
+  """Removes what killed processes left in a folder that others write to, too.
+
+  Leaves alone what a living process of this machine is writing; one of
+  another machine counts as dead.
+  """
+  for path in list(folder.iterdir()) if folder.exists() else ():
+    of_file = _OF_FILE.fullmatch(path.name)
+    if of_file and not _is_other(int(of_file[1])):
+      path.unlink(missing_ok=True)
+    elif _OF_FOLDER.fullmatch(path.name) and not is_remote(path):
+      _remove_if_left(pathlib.Path(path))
+
+
+@contextlib.contextmanager
+def scratch(parent, prefix: str):
+  """Yields a new folder in a local one; it is removed at the end.
+
+  First removes folders with this prefix that killed processes left.
+  """
+  with contextlib.ExitStack() as holding:
+    with locked(parent, patience=_PATIENCE):
+      for left in pathlib.Path(parent).glob(f"{prefix}*"):
+        _remove_if_left(left)
+      folder = tempfile.mkdtemp(prefix=prefix, dir=parent)
+      holding.enter_context(locked(folder))
+    holding.callback(shutil.rmtree, folder, ignore_errors=True)
+    yield folder
+
+
+def _remove_if_left(folder) -> None:
+  """Removes a folder unless a living process holds its lock.
+
+  Where there are no locks, removes what nobody has touched for a day.
+  """
+  taken = contextlib.suppress(
+    BlockingIOError, FileNotFoundError, NotADirectoryError
+  )
+  with taken, locked(folder) as is_locked:
+    touched = max(p.stat().st_mtime for p in (folder, *folder.iterdir()))
+    if is_locked or time.time() - touched > _A_DAY:
+      shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(folder, patience: float = 0.0):
+  """Holds the lock of a folder, which a process loses when it dies.
+
+  Yields whether there is such a lock: object stores have none, nor have some
+  network file systems.
+
+  Args:
+    folder: it must exist, and need not be local.
+    patience: seconds to wait for another process that holds it.
+
+  Raises:
+    BlockingIOError: it still does.
+  """
+  if is_remote(folder):
+    yield False
+    return
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    yield _lock(descriptor, time.monotonic() + patience)
+  finally:
+    os.close(descriptor)
+
+
+def is_remote(path) -> bool:
+  """Whether a path is a URL, such as gs://bucket/folder."""
+  return "://" in str(path)
+
+
+def _lock(descriptor: int, until: float) -> bool:
+  while True:
+    try:
+      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      return True
+    except BlockingIOError:
+      if time.monotonic() > until:
+        raise
+      time.sleep(0.02)
+    except OSError:
+      return False
+
+
+def _is_other(pid: int) -> bool:
+  """Whether it is a living process, and not this one."""
+  if pid == os.getpid():
+    return False
+  try:
+    os.kill(pid, 0)
+  except ProcessLookupError:
+    return False
+  except (PermissionError, OverflowError):
+    pass
+  return True

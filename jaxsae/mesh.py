@@ -47,6 +47,11 @@ def make(config: MeshConfig) -> Mesh:
       f"--mesh.data={data} by --mesh.model={config.model} needs"
       f" {data * config.model} devices; there are {count}."
     )
+  if data * config.model < count and jax.process_count() > 1:
+    raise UserError(
+      f"--mesh.data={data} by --mesh.model={config.model} leaves out some of"
+      f" the {count} devices of this pod; leave --mesh.data away to use all."
+    )
   devices = np.array(jax.devices()[: data * config.model])
   axes = (AxisType.Auto, AxisType.Auto)
   return Mesh(

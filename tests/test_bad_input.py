@@ -58,6 +58,8 @@ def quickstart(monkeypatch, capsys, tmp_path, lm_path, texts):
     ("--bucket.update_tokens=60", ["update_tokens=60"]),
     ("--lm=nowhere", ["nowhere", "config.json"]),
     ("--data.source=nowhere", ["nowhere"]),
+    ("--start_from=nowhere", ["nowhere", "not a run"]),
+    ("--keep_every=0", ["keep_every=0", "above zero"]),
     ("--bucket.microbatches=400", ["rows", "batch"]),
   ],
 )

@@ -25,9 +25,10 @@ import psutil
 
 from jaxsae.files import whole_file
 
-NAMES = """
-  sae_step sparse_step end_to_end sweep scaling forward_vs_official
-""".split()
+NAMES = (
+  "sae_step sparse_step end_to_end sweep scaling forward_vs_official"
+  " checkpoints"
+).split()
 ROOT = pathlib.Path(__file__).parents[2]
 VERSIONS = "jax jaxlib flax torch transformers sae-lens gemma".split()
 

@@ -6,7 +6,6 @@ import jax
 import numpy as np
 
 from experiments.benchmarks.settings import Settings
-from jaxsae import data
 from jaxsae import mesh as meshes
 from jaxsae.data import DataConfig
 from jaxsae.lm import Lm, Site, load_lm
@@ -14,8 +13,9 @@ from jaxsae.mesh import MeshConfig
 from jaxsae.sae import Sae
 from jaxsae.sae.stack import member
 from jaxsae.train import config as configs
-from jaxsae.train import loop, step
+from jaxsae.train import feed, loop, step
 from jaxsae.train import state as states
+from jaxsae.train.checkpoint import Checkpoints
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,16 +56,20 @@ class Training:
     jax.block_until_ready(self._state)
     self.l0 = [float(l0) for stack in metrics for l0 in stack.l0]
 
+  def save(self, checkpoints: Checkpoints) -> None:
+    """Starts to save, as the loop does."""
+    checkpoints.save(self._state, self._batches.get_state())
+
   def read_tokens(self, buckets: int) -> np.ndarray:
     """The rows of the first so many buckets, int [R, T]."""
     batches = self._open_batches()
     return np.concatenate([next(batches)["tokens"] for _ in range(buckets)])
 
   def _open_batches(self):
-    return data.batches(self._rows, self.settings.bucket_rows)
+    return feed.open_batches(self._config, self._mesh, self._rows)
 
   def _next_bucket(self):
-    return loop.next_bucket(self._config, self._mesh, self._batches)
+    return feed.next_bucket(self._config, self._mesh, self._batches)
 
   def _begin(self, bucket):
     def begin(lm, bucket):

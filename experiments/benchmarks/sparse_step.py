@@ -9,8 +9,9 @@ turns taken one after the other; CPU is what both cores spent together, which
 other work on the machine disturbs less. `encoder` is the share that the one
 dense product has in the CPU time of the sparse update: the rest of it is all
 that could still be saved. The last seven rows look for the crossover: one
-latent in 32 to 40. Training does it from width 16,384 on. With hardly more pairs than the budget an update takes a
-quarter longer than the dense one, for a search in vain.
+latent in 32 to 40. With hardly more pairs than the budget an update takes a
+quarter longer than the dense one, for a search in vain. Training uses pairs on
+one CPU, from width 16,384 on.
 """
 
 import time

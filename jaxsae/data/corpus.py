@@ -81,6 +81,18 @@ class Corpus:
   empty: int  # documents left out because they are blank
   ignored: int  # files left out because of their suffix
   unreadable: list[str]  # "name: reason" of each text left out
+  longer: int  # documents that do not fit in a row and go on in the next
+  hashes: np.ndarray  # [documents, 16] uint8, of the texts
+
+  @property
+  def counts(self) -> dict[str, int]:
+    """What was left out of the text, of each kind, and what was cut."""
+    return {
+      "unreadable": len(self.unreadable),
+      "empty": self.empty,
+      "duplicates": self.duplicates,
+      "longer": self.longer,
+    }
 
 
 def open_corpus(config: DataConfig, tokenizer: Tokenizer) -> Corpus:
@@ -109,6 +121,8 @@ def open_corpus(config: DataConfig, tokenizer: Tokenizer) -> Corpus:
     empty=store.empty,
     ignored=store.ignored,
     unreadable=store.unreadable,
+    longer=int((np.diff(store.offsets) >= config.context).sum()),
+    hashes=store.hashes,
   )
 
 

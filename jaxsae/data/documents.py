@@ -127,8 +127,11 @@ def _walk(
   seen = {_identity(root)}
 
   def unlistable(error):
-    name = os.path.relpath(error.filename, root)
-    listing.unreadable.append(Unreadable(name, str(error.strerror)))
+    raise UserError(
+      f"the folder {error.filename} can not be listed ({error.strerror}), so"
+      " what it holds would be missing; make it readable or take it out of the"
+      " source"
+    ) from error
 
   for folder, below, names in os.walk(
     root, onerror=unlistable, followlinks=True
@@ -171,12 +174,22 @@ def _add(listing: Listing, path: str, name: str) -> None:
   try:
     status = os.stat(path)
   except OSError as error:
-    listing.unreadable.append(Unreadable(name, str(error.strerror)))
+    _leave_out(listing, path, name, str(error.strerror))
     return
   if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
-    listing.unreadable.append(Unreadable(name, "is not a regular file"))
+    _leave_out(listing, path, name, "is not a regular file")
     return
   listing.files.append(File(path, name, status.st_size, status.st_mtime_ns))
+
+
+def _leave_out(listing: Listing, path: str, name: str, reason: str) -> None:
+  """One text may be missing, if that is told; a table of many may not."""
+  if formats.is_table(path):
+    raise UserError(
+      f"{path} can not be read ({reason}), and it may hold many documents; put"
+      " it right or take it out of the source"
+    )
+  listing.unreadable.append(Unreadable(name, reason))
 
 
 def _chunks(listing: Listing, file: File, column: str) -> list[formats.Chunk]:

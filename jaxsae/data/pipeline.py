@@ -1,6 +1,6 @@
 """Batches for a step: shuffled with Grain, shared by hosts, resumable."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from absl import logging
@@ -21,8 +21,7 @@ def batches(
   rows: Rows,
   batch: int,
   seed: int = 0,
-  process_index: int = 0,
-  process_count: int = 1,
+  mine: Sequence[int] | None = None,
 ) -> "Batches":
   """Endless shuffled batches of `rows`.
 
@@ -31,23 +30,21 @@ def batches(
 
   Args:
     batch: B, rows in the batch of all processes together.
-    process_index: which contiguous slice of every batch this process reads.
+    mine: the places in every batch, from 0, whose rows this process reads; by
+      default all.
 
   Raises:
-    UserError: fewer rows than one batch, or a batch that can not be shared.
+    UserError: fewer rows than one batch.
   """
   if batch < 1:
     raise UserError(f"batch={batch} reads nothing; use 1 or more")
-  if batch % process_count:
-    raise UserError(
-      f"batch={batch} does not divide over {process_count} processes"
-    )
   if len(rows) < batch:
     raise UserError(
       f"the text makes {len(rows)} rows of {rows.context} tokens and one batch "
       f"needs {batch}; use more text, a smaller batch or a shorter context"
     )
-  return Batches(rows, batch, seed, process_index, process_count)
+  places = range(batch) if mine is None else mine
+  return Batches(rows, batch, seed, np.asarray(places))
 
 
 class Batches(Iterator):
@@ -56,10 +53,8 @@ class Batches(Iterator):
   The state is the same on every process and for every number of processes.
   """
 
-  def __init__(self, rows, batch, seed, process_index, process_count):
+  def __init__(self, rows, batch, seed, mine):
     self._identity = {"corpus": rows.fingerprint, "batch": batch, "seed": seed}
-    share = batch // process_count
-    mine = slice(process_index * share, (process_index + 1) * share)
     # Grain's shuffle takes another order for each pass of the repeat. Only
     # indices are batched here, so the rows of other processes cost nothing.
     order = grain.MapDataset.range(len(rows)).seed(seed).shuffle().repeat()
@@ -69,7 +64,10 @@ class Batches(Iterator):
     self._reader = None
 
   def __next__(self) -> dict[str, np.ndarray]:
-    """The next batch of int32 arrays [B / processes, T]; see `Rows.read`."""
+    """The rows of the next batch that are ours, int32 [≤ B, T].
+
+    See `Rows.read`.
+    """
     if self._reader is None:
       rest = self._dataset.slice(slice(self._next, None))
       self._reader = iter(rest.to_iter_dataset(_READ_AHEAD))
@@ -130,23 +128,19 @@ class Batches(Iterator):
 
 
 def held_out_batches(
-  corpus: Corpus, batch: int, process_index: int = 0, process_count: int = 1
+  corpus: Corpus, batch: int
 ) -> Iterator[dict[str, np.ndarray]]:
   """Every held-out row once, in order; the last batch is padded to size.
 
   Raises:
-    UserError: nothing is held out, or a batch that can not be shared.
+    UserError: nothing is held out, or a batch of nothing.
   """
-  if batch < 1 or batch % process_count:
-    raise UserError(
-      f"batch={batch} does not divide over {process_count} processes"
-    )
+  if batch < 1:
+    raise UserError(f"batch={batch} reads nothing; use 1 or more")
   rows = corpus.held_out
   if not len(rows):
     raise UserError("nothing is held out; use held_out=0.05 or another share")
-  share = batch // process_count
-  first = process_index * share
   return (
-    rows.read(range(len(rows))[at + first : at + first + share], share)
+    rows.read(range(len(rows))[at : at + batch], batch)
     for at in range(0, len(rows), batch)
   )

@@ -4,8 +4,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Protocol
@@ -21,6 +19,7 @@ from jaxsae.data.documents import (
   read_documents,
 )
 from jaxsae.errors import UserError
+from jaxsae.files import scratch
 
 PACKING = (
   "every segment starts with BOS; documents follow one another and are cut "
@@ -100,7 +99,8 @@ def open_store(config: DataConfig, tokenizer: Tokenizer) -> Store:
 
   The cache is looked up by the files' names, sizes and times of change and by
   the tokenizer. Two processes may make the same store at once: each writes a
-  folder of its own, and the first to finish names it.
+  folder of its own, and the first to finish names it. What a killed process
+  left of one is removed when the next store is made.
 
   Raises:
     UserError: the source can not be read, has no text, or the cache folder can
@@ -112,12 +112,9 @@ def open_store(config: DataConfig, tokenizer: Tokenizer) -> Store:
   if not os.path.isdir(folder):
     with _writing_to(cache):
       os.makedirs(cache, exist_ok=True)
-      scratch = tempfile.mkdtemp(prefix=".making-", dir=cache)
-      try:
-        _write_store(scratch, config, listing, tokenizer)
-        _rename(scratch, folder)
-      finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+      with scratch(cache, ".making-") as made:
+        _write_store(made, config, listing, tokenizer)
+        _rename(made, folder)
   return _load_store(folder)
 
 
@@ -243,9 +240,9 @@ def _fingerprint(hashes: dict[bytes, str], tokenizer: Tokenizer) -> str:
   return whole.hexdigest()
 
 
-def _rename(scratch: str, folder: str) -> None:
+def _rename(made: str, folder: str) -> None:
   try:
-    os.rename(scratch, folder)
+    os.rename(made, folder)
   except OSError:
     if not os.path.isdir(folder):  # else another process was first
       raise

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from jaxsae import pod
 from jaxsae.errors import UserError
 from jaxsae.lm import Lm, Site, edit, next_token_loss, splice
 from jaxsae.sae import Sae
@@ -99,7 +100,7 @@ def measure_fidelity(
   totals, tokens = dict.fromkeys(variants, 0.0), 0
   for batch in batches:
     sums = {key: _loss(lm, batch, edits) for key, edits in variants.items()}
-    sums = jax.device_get(sums)
+    sums = pod.fetch(sums)
     tokens += int(sums["clean"][1])
     totals = {key: totals[key] + float(sums[key][0]) for key in variants}
   if not tokens:
@@ -118,9 +119,9 @@ def _variants(saes, means) -> dict[str, Edits]:
   """Every way in which the model runs: clean once, ablated once a site."""
   variants = {"clean": {}}
   for site in sorted({site.output for site, _ in saes.values()}):
-    mean = jnp.asarray(means[site], jnp.float32)
+    mean = np.asarray(means[site], np.float32)
     variants[f"mean {site}"] = {site: Constant(mean)}
-    variants[f"zero {site}"] = {site: Constant(jnp.zeros_like(mean))}
+    variants[f"zero {site}"] = {site: Constant(np.zeros_like(mean))}
   for name, (site, sae) in saes.items():
     variants[f"spliced {name}"] = {site: sae}
   return variants

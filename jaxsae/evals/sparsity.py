@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsae import pod
 from jaxsae.errors import UserError
 from jaxsae.lm import Lm, Site, capture
 from jaxsae.sae import Sae
@@ -125,7 +126,7 @@ def _read(lm, saes, sites, batch):
     name: _tally(sae, activations[site.input], activations[site.output], mask)
     for name, (site, sae) in saes.items()
   }
-  return jax.device_get((seen, tallies))
+  return pod.fetch((seen, tallies))
 
 
 @functools.partial(jax.jit, static_argnames="sites")

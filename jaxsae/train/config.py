@@ -65,13 +65,23 @@ class TrainConfig:
   # What becomes of an update whose loss, gradient or weights are not finite.
   # stop: the run ends before it is saved. skip: that autoencoder leaves it out.
   not_finite: Literal["stop", "skip"] = "stop"
+  # Buckets between two comparisons, bit by bit, of all that several devices
+  # hold alike, weights of the language model included. None: never.
+  check_replicas_every: int | None = None
   log_every: int = 1  # buckets between two lines of metrics
   checkpoint_every: int = 100  # buckets between two checkpoints
   keep_checkpoints: int = 2  # so many of the newest
+  keep_every: int | None = None  # and those of its multiples, for good
+  # Folder of a run whose autoencoders a new one begins with: their weights,
+  # thresholds and scales. None: it begins with random ones.
+  start_from: str | None = None
 
   def __post_init__(self):
     check_positive(self, "tokens", "log_every", "checkpoint_every")
     check_positive(self, "keep_checkpoints")
+    for name in ("keep_every", "check_replicas_every"):
+      if getattr(self, name) is not None:
+        check_positive(self, name)
     self._check_names()
     per_lane = self.bucket.update_tokens // self.bucket.rows
     lane = self.bucket.microbatches * self.data.context

@@ -8,10 +8,12 @@ was handed over costs the devices nothing, and no thread of our own is needed.
 import dataclasses
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
+from jaxsae import data
 from jaxsae import mesh as meshes
-from jaxsae.data import Batches
+from jaxsae.data import Batches, Rows
 from jaxsae.train.config import TrainConfig
 from jaxsae.train.step import Batch
 
@@ -63,12 +65,35 @@ class Feed:
       self._ready = Bucket(batch, before, self._batches.get_state())
 
 
+def open_batches(config: TrainConfig, mesh: Mesh, rows: Rows) -> Batches:
+  """Buckets as flat batches [M·B, T], of which this process reads its part."""
+  microbatches, size = config.bucket.microbatches, config.bucket.rows
+  every = np.arange(microbatches * size).reshape(microbatches, size)
+  mine = every[:, _columns(config, mesh)].reshape(-1)
+  return data.batches(rows, every.size, config.data.seed, mine)
+
+
 def next_bucket(config: TrainConfig, mesh: Mesh, batches: Batches) -> Batch:
   """The next bucket on the devices: int [M, B, T] each."""
-  rows = next(batches)
-  shape = (config.bucket.microbatches, config.bucket.rows, -1)
+  rows, columns = next(batches), _columns(config, mesh)
   layout = meshes.shard(mesh, None, "data", None)
-  return {
-    name: jax.device_put(rows[name].reshape(shape), layout)
-    for name in ("tokens", "segments", "positions")
-  }
+
+  def put(name):
+    own = rows[name].reshape(config.bucket.microbatches, len(columns), -1)
+    shape = (own.shape[0], config.bucket.rows, own.shape[2])
+
+    def part(index):
+      wanted = np.arange(config.bucket.rows)[index[1]]
+      return own[:, np.searchsorted(columns, wanted)]
+
+    return jax.make_array_from_callback(shape, layout, part)
+
+  return {name: put(name) for name in ("tokens", "segments", "positions")}
+
+
+def _columns(config: TrainConfig, mesh: Mesh) -> np.ndarray:
+  """Which of the B rows of a microbatch lie on this process's devices."""
+  every = np.arange(config.bucket.rows)
+  layout = meshes.shard(mesh, "data")
+  parts = layout.addressable_devices_indices_map(every.shape).values()
+  return np.unique(np.concatenate([every[part] for part in parts]))

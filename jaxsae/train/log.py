@@ -14,8 +14,9 @@ from rich.table import Table
 from tensorboardX import SummaryWriter
 
 from jaxsae.files import whole_file
+from jaxsae.train.cache import Start
 from jaxsae.train.config import TrainConfig
-from jaxsae.train.step import Metrics
+from jaxsae.train.metrics import Metrics, rounded
 from jaxsae.train.watch import Watch
 
 Values = dict[str, dict[str, float]]  # autoencoder → figure → value
@@ -24,11 +25,26 @@ Values = dict[str, dict[str, float]]  # autoencoder → figure → value
 class Log:
   """Writes one line of metrics at a time, and shows the newest."""
 
-  def __init__(self, config: TrainConfig, path: epath.Path, step: int):
-    """Goes on after `step`; lines of later steps, never finished, are cut."""
+  def __init__(
+    self,
+    config: TrainConfig,
+    path: epath.Path,
+    step: int,
+    counts: Mapping[str, int],
+  ):
+    """Goes on after `step`; lines of later steps, never finished, are cut.
+
+    Args:
+      config: the run's.
+      path: its folder.
+      step: after which it goes on.
+      counts: of its text, told in every line as `data/NAME`.
+    """
     self._config = config
+    self._data = {f"data/{name}": count for name, count in counts.items()}
     self._first, self._started = step, time.perf_counter()
-    self._jsonl = _cut(path / "metrics.jsonl", step).open("a")
+    self._file = _cut(path / "metrics.jsonl", step)
+    self._jsonl = self._file.open("a")
     self._board = SummaryWriter(
       str(path / "tensorboard"), purge_step=step + 1, write_to_disk=True
     )
@@ -49,7 +65,7 @@ class Log:
     step: int,
     metrics: tuple[Metrics, ...],
     idle: float,
-    skipped: Mapping[str, int],
+    counts: Mapping[str, Mapping[str, int]],
   ) -> None:
     """Fetches the metrics of a step from the devices and tells everyone.
 
@@ -57,11 +73,12 @@ class Log:
       step: its number.
       metrics: of each stack.
       idle: share of the time since the last line in which the devices waited.
-      skipped: how many updates each autoencoder left out since then.
+      counts: figure → autoencoder → how often something happened since then.
     """
     values = figures(self._config, metrics)
-    for name, count in skipped.items():
-      values[name]["skipped"] = count
+    for figure, of_each in counts.items():
+      for name, count in of_each.items():
+        values[name][figure] = count
     tokens = step * self._config.bucket_tokens
     speed = self._speed(step)
     flat = {"tokens_per_second": round(speed), "idle": float(f"{idle:.3g}")}
@@ -71,6 +88,7 @@ class Log:
       for figure, value in of_one.items()
     }
     line = {"step": step, "tokens": tokens}
+    line |= self._data
     line |= {k: v if math.isfinite(v) else None for k, v in flat.items()}
     self._jsonl.write(json.dumps(line) + "\n")
     self._jsonl.flush()
@@ -80,6 +98,15 @@ class Log:
     for warning in self._watch.warnings(step, values):
       self.say(warning)
 
+  def newest(self, count: int) -> list[str]:
+    """So many of the newest lines of metrics.jsonl, oldest first."""
+    return self._file.read_text().splitlines()[-count:]
+
+  def begin(self, step: int, start: Start) -> None:
+    """Tells how long it took to come to the first step of this process."""
+    self._board.add_scalar("seconds_to_first_step", start.seconds, step)
+    self.say(str(start))
+
   def say(self, line: str) -> None:
     """Shows a line that stays."""
     self._screen.say(line)
@@ -88,6 +115,28 @@ class Log:
     """Tokens a second since this process began to train."""
     seconds = time.perf_counter() - self._started
     return (step - self._first) * self._config.bucket_tokens / seconds
+
+
+class Silence:
+  """The log of a process that does not lead: it says nothing."""
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    pass
+
+  def newest(self, count: int) -> list[str]:
+    return []
+
+  def begin(self, *_) -> None:
+    pass
+
+  def write(self, *_) -> None:
+    pass
+
+  def say(self, line: str) -> None:
+    pass
 
 
 def figures(config: TrainConfig, metrics: tuple[Metrics, ...]) -> Values:
@@ -107,9 +156,7 @@ def figures(config: TrainConfig, metrics: tuple[Metrics, ...]) -> Values:
       **of_stack.figures,
     }
     for i, name in enumerate(stack.names):
-      values[name] = {
-        figure: float(f"{x[i]:.6g}") for figure, x in arrays.items()
-      }
+      values[name] = {figure: rounded(x[i]) for figure, x in arrays.items()}
   return values
 
 

@@ -16,45 +16,48 @@ Evaluation is not part of this: it comes after training, in the same process.
 """
 
 import contextlib
-import signal
 import sys
-from collections.abc import Callable
 
 import jax
+from etils import epath
 
-from jaxsae import data
+from jaxsae import data, pod
 from jaxsae import mesh as meshes
 from jaxsae.data import Corpus
 from jaxsae.errors import UserError
 from jaxsae.lm import Lm, load_lm
-from jaxsae.train import choice, workdir
+from jaxsae.train import choice, replicas, start_from, texts, workdir
+from jaxsae.train import lease as leases
 from jaxsae.train import state as states
 from jaxsae.train.abstract import abstract_state
+from jaxsae.train.cache import Cache
 from jaxsae.train.checkpoint import Checkpoints
 from jaxsae.train.command import again
 from jaxsae.train.config import TrainConfig
-from jaxsae.train.feed import Feed
-from jaxsae.train.feed import next_bucket as next_bucket
+from jaxsae.train.feed import Feed, next_bucket, open_batches
 from jaxsae.train.not_finite import check_scales
 from jaxsae.train.state import TrainState
 from jaxsae.train.step import compile_step, estimate_scales
+from jaxsae.train.stop import Stop
 from jaxsae.train.witness import Witness
-
-INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 
 
 def train(config: TrainConfig) -> TrainState:
   """Trains, or goes on with, the run in `config.workdir`.
 
   Ctrl-C ends the step at hand, leaves a checkpoint, prints how to go on and
-  exits with status 130; a second Ctrl-C ends only what is being written.
+  exits with status 130; SIGTERM does the same, with status 42. A second one
+  ends only what is being written. See `stop.py`.
 
   Raises:
     UserError: something about the run can not be.
-    RunError: a number was not finite, and `config.not_finite` is "stop".
+    RunError: a number was not finite, and `config.not_finite` is "stop"; or
+      devices that should hold the same do not.
   """
+  cache = Cache(config.workdir)
   mesh = meshes.make(config.mesh)
   states.check_rows(config, mesh)
+  start_from.check(config)
   data.check_source(config.data.source)  # before weights that take minutes
   lm = load_lm(config.lm, mesh=mesh, fsdp=config.fsdp)
   lm.check_length(config.data.context)
@@ -62,27 +65,32 @@ def train(config: TrainConfig) -> TrainState:
     site.check(lm.config)
   abstract = abstract_state(config, lm.config, mesh)
   placed = list(choice.lines(config, mesh, abstract, lm))
-  print(f"reading {config.data.source} …", flush=True)
+  pod.tell(f"reading {config.data.source} …")
   corpus = open_corpus(config, lm)
-  _say_what_is_left_out(corpus)
-  batches = _batches(config, corpus)
-  path = workdir.claim(config, corpus.policy)
-  checkpoints = Checkpoints(path / "checkpoints", config.keep_checkpoints)
+  pod.tell(texts.told(corpus))
+  batches = open_batches(config, mesh, corpus.train)
+  path = epath.Path(config.workdir)
   with contextlib.ExitStack() as ending:
     ending.callback(batches.close)
+    lease = ending.enter_context(leases.hold(path))
+    _claim(config, path, corpus)
+    checkpoints = Checkpoints(
+      path / "checkpoints", config.keep_checkpoints, config.keep_every
+    )
     ending.callback(checkpoints.close)  # when what is being written is whole
+    ending.enter_context(cache)
     state = _start(config, mesh, lm, abstract, checkpoints, batches)
     _announce(config, mesh, corpus, int(state.step))
-    print(*placed, sep="\n")
-    print("compiling the step …", flush=True)
+    pod.tell(*placed, "compiling the step …")
     witness = ending.enter_context(
-      Witness(config, path, int(state.step), corpus, batches)
+      Witness(config, path, int(state.step), corpus, batches, lease.check)
     )
-    interrupt = ending.enter_context(_Interrupt())
+    witness.time_first_step(cache.start)
+    stop = ending.enter_context(Stop())
     feed = Feed(config, mesh, batches)
-    state = _run(config, mesh, lm, state, feed, checkpoints, witness, interrupt)
-  if interrupt.asked and int(state.step) < config.steps:
-    _say_how_to_go_on(int(state.step))
+    state = _run(config, mesh, lm, state, feed, checkpoints, witness, stop)
+  if stop.status is not None and int(state.step) < config.steps:
+    _exit(int(state.step), stop)
   return state
 
 
@@ -96,31 +104,27 @@ def open_corpus(config: TrainConfig, lm: Lm) -> Corpus:
   return data.open_corpus(config.data, lm.tokenizer)
 
 
-def _say_what_is_left_out(corpus: Corpus) -> None:
-  if corpus.unreadable:
-    some = "; ".join(corpus.unreadable[:3])
-    rest = "; …" if len(corpus.unreadable) > 3 else ""
-    print(
-      f"left out {len(corpus.unreadable)} texts: {some}{rest}", file=sys.stderr
-    )
-
-
 def _announce(config, mesh, corpus, step) -> None:
   count = sum(len(stack.names) for stack in config.stacks)
   shape = "x".join(str(size) for size in mesh.devices.shape)
-  print(
+  pod.tell(
     f"{count} autoencoders at"
     f" {', '.join(map(str, config.sites))}, from one forward pass of"
     f" {config.lm}, on {mesh.devices.size} device(s) as {shape}\n"
     f"{config.tokens:,} of {corpus.train.tokens:,} tokens, in {config.steps}"
     f" buckets of {config.bucket_tokens:,}; starts after bucket {step}",
-    flush=True,
   )
 
 
-def _batches(config, corpus):
-  rows = config.bucket.microbatches * config.bucket.rows
-  return data.batches(corpus.train, rows, config.data.seed)
+def _claim(config: TrainConfig, path: epath.Path, corpus: Corpus) -> None:
+  """Makes sure that the folder is this run's, and that all processes see it."""
+  pod.lead(lambda: str(workdir.claim(config, corpus.policy)))
+  pod.lead(lambda: texts.check(path, corpus))
+  if not pod.every(workdir.is_claimed(path)):
+    raise UserError(
+      f"not every host sees {path}; give --workdir=DIR one on storage that all"
+      " hosts of the pod share, such as gs://."
+    )
 
 
 def _start(config, mesh, lm, abstract, checkpoints, batches) -> TrainState:
@@ -135,6 +139,9 @@ def _start(config, mesh, lm, abstract, checkpoints, batches) -> TrainState:
   batches.set_state(position)
   state = _begin(config, mesh, lm, abstract, first)
   check_scales(config, state)
+  if config.start_from is not None:
+    state = start_from.take(config, mesh, lm.config, state)
+  checkpoints.prepare(state)
   return state
 
 
@@ -148,10 +155,10 @@ def _begin(config, mesh, lm, abstract, bucket) -> TrainState:
 
 
 def _run(
-  config, mesh, lm, state, feed, checkpoints, witness, interrupt
+  config, mesh, lm, state, feed, checkpoints, witness, stop
 ) -> TrainState:
   number, step = int(state.step), None
-  while number < config.steps and not interrupt.asked:
+  while number < config.steps and not stop.asked(number):
     bucket = feed.take()
     step = step or compile_step(config, mesh, state, lm, bucket.batch)
     witness.hand_over(number + 1, bucket)
@@ -161,6 +168,7 @@ def _run(
     if number < config.steps:
       feed.read_ahead()
     witness.look(until=number - 1)
+    replicas.check(config, mesh, number, state, lm)
     if number % config.checkpoint_every == 0:
       witness.look(until=number)  # what is broken is never saved
       checkpoints.save(state, feed.position)
@@ -170,30 +178,11 @@ def _run(
   return state
 
 
-class _Interrupt:
-  """Turns the first Ctrl-C into a wish; the second is the usual exception.
-
-  A step's input is gone once the step is under way, so an exception in the
-  middle of the loop would leave nothing to save.
-  """
-
-  def __init__(self):
-    self.asked = False
-    self._before: Callable | int | None = None
-
-  def __enter__(self):
-    self._before = signal.signal(signal.SIGINT, self._ask)
-    return self
-
-  def __exit__(self, *_):
-    signal.signal(signal.SIGINT, self._before)
-
-  def _ask(self, *_):
-    self.asked = True
-    signal.signal(signal.SIGINT, self._before)
-    print("\nstopping after this step …", file=sys.stderr, flush=True)
-
-
-def _say_how_to_go_on(step: int) -> None:
-  print(f"stopped at step {step}; to go on:\n  {again()}", file=sys.stderr)
-  sys.exit(INTERRUPTED)
+def _exit(step: int, stop: Stop) -> None:
+  if pod.leads():
+    print(
+      f"stopped at step {step}, saved {stop.seconds():.1f} s after it was asked"
+      f" for; to go on:\n  {again()}",
+      file=sys.stderr,
+    )
+  sys.exit(stop.status)

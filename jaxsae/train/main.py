@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import rich
 
-from jaxsae import evals, overrides
+from jaxsae import evals, overrides, pod
 from jaxsae.errors import UserError, exit_on_user_error
 from jaxsae.lm.weights import read_sizes
 from jaxsae.train import listing, workdir
@@ -33,7 +33,9 @@ def main(
     then: what the experiment does with the finished run.
   """
   with exit_on_user_error():
-    run = _train_and_judge(overrides.parse(config, doc=doc))
+    parsed = overrides.parse(config, doc=doc)
+    pod.join()
+    run = _train_and_judge(parsed)
     if then is not None:
       then(run)
 
@@ -55,13 +57,17 @@ def main_each(configs: Callable[[], Configs], doc: str | None = None) -> None:
     if choice.list:
       rich.print(listing.table(chosen, _costs(chosen)))
     else:
+      pod.join()
       _go_through(chosen)
 
 
+@pod.outlasting()
 def _train_and_judge(config: TrainConfig) -> Run:
   train(config)
   run = open_run(config.workdir)
-  rich.print(evals.table(evaluate(run)))
+  results = evaluate(run)
+  if pod.leads():
+    rich.print(evals.table(results))
   return run
 
 
@@ -171,10 +177,10 @@ def _costs(configs: Configs) -> dict[str, Cost]:
 
 def _go_through(configs: Configs) -> None:
   if not configs:
-    print("no run is in this share; there are more shares than runs")
+    pod.tell("no run is in this share; there are more shares than runs")
   for number, (name, config) in enumerate(configs.items(), 1):
     done = workdir.is_complete(config)
     state = f"is complete: {config.workdir}" if done else "…"
-    print(f"run {number} of {len(configs)}, {name} {state}", flush=True)
+    pod.tell(f"run {number} of {len(configs)}, {name} {state}")
     if not done:
       _train_and_judge(config)

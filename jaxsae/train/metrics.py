@@ -45,6 +45,11 @@ class Metrics:
   figures: dict[str, jax.Array]
 
 
+def rounded(value: float) -> float:
+  """To six digits, as it is logged."""
+  return float(f"{value:.6g}")
+
+
 def spread(
   activations: Mapping[Site, jax.Array], mask: jax.Array
 ) -> dict[Site, jax.Array]:

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from etils import epath
 
+from jaxsae import pod
 from jaxsae.data import Batches
 from jaxsae.errors import RunError
 from jaxsae.train import workdir
@@ -58,7 +59,8 @@ class Guard:
     """
     broken = self._broken(metrics)
     if broken and self._config.not_finite == "stop":
-      self._record(step, broken, bucket)
+      if pod.leads():
+        self._record(step, broken, bucket)
       raise RunError(self._sentence(step, broken, bucket))
     news = [name for name in broken if name not in self._warned]
     self._warned |= broken.keys()
@@ -99,10 +101,11 @@ class Guard:
     ]
     more = len(broken) - len(found)
     rest = f" and {more} more" if more else ""
+    where = place(self._batches, bucket)
     return (
       f"step {step}: loss, gradient or weights were not finite in"
       f" {', '.join(found)}{rest} (updates count from 0 to"
-      f" {self._config.updates_per_bucket - 1}). {self._place(bucket)}; its"
+      f" {self._config.updates_per_bucket - 1}). {where}; its"
       f" rows and documents are in {self._path / RECORD}. Nothing was saved"
       " since; to go on from the newest checkpoint, or from the beginning if"
       " there is none, and leave such updates out:\n"
@@ -113,13 +116,15 @@ class Guard:
     return (
       f"warning: {name}: update {at} of step {step} was not finite and is left"
       f" out, as such updates will be (`skipped` in metrics.jsonl)."
-      f" {self._place(bucket)}."
+      f" {place(self._batches, bucket)}."
     )
 
-  def _place(self, bucket) -> str:
-    number = bucket.before["next_batch"]
-    part = self._batches.contents(bucket.before)["pass"]
-    return f"The step read batch {number} of the data, in pass {part}"
+
+def place(batches: Batches, bucket: Bucket) -> str:
+  """Where in the data a bucket was, as a sentence without its full stop."""
+  number = bucket.before["next_batch"]
+  part = batches.contents(bucket.before)["pass"]
+  return f"The step read batch {number} of the data, in pass {part}"
 
 
 def check_scales(config: TrainConfig, state: TrainState) -> None:

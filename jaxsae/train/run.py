@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import jax
 from etils import epath
 
-from jaxsae import data, evals
+from jaxsae import data, evals, pod
 from jaxsae import explore as explorer
 from jaxsae import export as exports
 from jaxsae import mesh as meshes
@@ -89,15 +89,16 @@ def evaluate(run: Run) -> dict[str, evals.Result]:
   results = evals.evaluate(
     run.lm, run.saes, batches, run.config.eval.loss_batches
   )
-  evals.write(results, _record(run), step=run.step)
+  pod.lead(lambda: evals.write(results, _record(run), step=run.step))
   return results
 
 
 def figures(run: Run) -> dict[str, dict]:
   """What `eval/STEP.json` says of each autoencoder; judged now if it must."""
-  if not _record(run).exists():
+  if not pod.lead(_record(run).exists):
     evaluate(run)
-  results = json.loads(_record(run).read_text())["results"]
+  record = pod.lead(lambda: json.loads(_record(run).read_text()))
+  results = record["results"]
   return {result["name"]: result for result in results}
 
 
@@ -113,16 +114,24 @@ def export(run: Run, format: str, out) -> list[str]:
     The files' paths within the folder.
   """
   measured = figures(run)
-  return exports.write_all(
-    format,
-    [(s, sae, measured[name]["l0"]) for name, (s, sae) in run.saes.items()],
-    out,
-    run.lm,
-  )
+  saes = [
+    (site, pod.fetch(sae), measured[name]["l0"])
+    for name, (site, sae) in run.saes.items()
+  ]
+  return pod.lead(lambda: exports.write_all(format, saes, out, run.lm))
 
 
 def explore(run: Run) -> epath.Path:
-  """Writes the report, `report/index.html`, and returns its path."""
+  """Writes the report, `report/index.html`, and returns its path.
+
+  Raises:
+    UserError: in a pod, whose processes would all make it.
+  """
+  if jax.process_count() > 1:
+    raise UserError(
+      "a report is made by one process, and this is one of"
+      f" {jax.process_count()}; run `jaxsae explore {run.path}` on one host."
+    )
   measured = figures(run)
   for name, target in run.targets.items():
     measured[name]["target_l0"] = target

@@ -1,14 +1,20 @@
 """What is seen of every step when it is over, and told."""
 
+from collections.abc import Callable
+
+import jax
 from etils import epath
 
+from jaxsae import pod
 from jaxsae.data import Batches, Corpus
+from jaxsae.train.cache import Start
 from jaxsae.train.clock import Clock
 from jaxsae.train.config import TrainConfig
 from jaxsae.train.feed import Bucket
-from jaxsae.train.log import Log
+from jaxsae.train.log import Log, Silence
+from jaxsae.train.metrics import Metrics
 from jaxsae.train.not_finite import Guard
-from jaxsae.train.step import Metrics
+from jaxsae.train.spikes import WINDOW, Spikes
 
 
 class Witness:
@@ -20,6 +26,8 @@ class Witness:
     step: after which it goes on.
     corpus: its text.
     batches: what it reads of it.
+    check: called before anything is told, and so before anything is saved;
+      raises unless the run is still this process's.
   """
 
   def __init__(
@@ -29,11 +37,16 @@ class Witness:
     step: int,
     corpus: Corpus,
     batches: Batches,
+    check: Callable[[], None],
   ):
-    self._config = config
-    self._log = Log(config, path, step)
+    self._config, self._check = config, check
+    self._log = (
+      Log(config, path, step, corpus.counts) if pod.leads() else Silence()
+    )
     self._clock = Clock()
     self._guard = Guard(config, path, batches, corpus.documents)
+    self._spikes = Spikes(config, batches, self._log.newest(WINDOW))
+    self._start: Callable[[], Start] | None = None
     self._unseen: list[tuple[int, Bucket, tuple[Metrics, ...]]] = []
 
   def __enter__(self):
@@ -43,6 +56,10 @@ class Witness:
   def __exit__(self, *error):
     self._clock.close()
     self._log.__exit__(*error)
+
+  def time_first_step(self, start: Callable[[], Start]) -> None:
+    """Asks for the time of the start when the next step is over."""
+    self._start = start
 
   def hand_over(self, number: int, bucket: Bucket) -> None:
     """Takes note of a step just before it is called.
@@ -64,14 +81,32 @@ class Witness:
     """Waits for all steps up to this one, and tells of them.
 
     Raises:
-      RunError: one of them broke, and that is to stop the run.
+      RunError: one of them broke, and that is to stop the run; or the run
+        is no longer this process's.
     """
     while self._unseen and self._unseen[0][0] <= until:
+      self._check()
       self._tell(*self._unseen.pop(0))
 
   def _tell(self, number, bucket, metrics) -> None:
-    for warning in self._guard.look(number, metrics, bucket):
+    seen = _seen(metrics)
+    if self._start is not None:
+      self._log.begin(number, self._start())
+      self._start = None
+    warnings = self._guard.look(number, seen, bucket)
+    warnings += self._spikes.look(number, seen, bucket)
+    for warning in warnings:
       self._log.say(warning)
     if number % self._config.log_every == 0 or number == self._config.steps:
-      idle, skipped = self._clock.idle(number), self._guard.skipped()
-      self._log.write(number, metrics, idle, skipped)
+      counts = {
+        "skipped": self._guard.skipped(),
+        "spikes": self._spikes.counts(),
+      }
+      self._log.write(number, metrics, self._clock.idle(number), counts)
+
+
+def _seen(metrics: tuple[Metrics, ...]) -> tuple[Metrics, ...]:
+  """What is looked at in every step, off the devices in one go."""
+  names = ("l0", "fvu", "coefficient", "density_max", "idle", "figures")
+  left = dict.fromkeys(names)
+  return jax.device_get(tuple(of_stack.replace(**left) for of_stack in metrics))

@@ -1,19 +1,22 @@
 """The folder of a run: what it holds, and whose it is.
 
 config.json  the resolved configuration     policy.json  how text was cut up
+lease.json  who trains it now               corpus.json  what its text was
 checkpoints/  metrics.jsonl  tensorboard/  eval/STEP.json  export/  report/
+damaged/  checkpoints that could not be used
 not_finite.json  what stopped the run, where something was not finite
 """
 
 import dataclasses
 import json
+import re
 
 from etils import epath
 
 from jaxsae import overrides
 from jaxsae.data import TokenPolicy, check_policy
 from jaxsae.errors import UserError
-from jaxsae.files import whole_file
+from jaxsae.files import sweep, unfinished, whole_file
 from jaxsae.train.config import TrainConfig
 
 # What may differ between a run and its continuation: none changes the result.
@@ -27,14 +30,28 @@ FREE = (
   # But for the order of sums it changes only what happens when something
   # broke, and a run that was stopped by that must be able to go on without it.
   "not_finite",
+  "check_replicas_every",
   "log_every",
   "checkpoint_every",
   "keep_checkpoints",
+  "keep_every",
 )
+
+
+# What a start that was killed leaves: all but config.json, which is written
+# last and so says that the folder is a run's.
+_BEGUN = re.compile(r"lease\.json|\.(config|policy|lease)\.json\.\d+\.partial")
+
+# What is written by commands that read the run, and may do so at any time.
+_OF_OTHERS = ("eval", "export", "report")
 
 
 def claim(config: TrainConfig, policy: TokenPolicy) -> epath.Path:
   """Makes the folder, or makes sure that it belongs to this configuration.
+
+  A start that is killed anywhere in this is begun again by the next. The files
+  that a killed process was writing are removed, so the caller must own the
+  run.
 
   Raises:
     UserError: names the settings that differ, or says why it can not be made.
@@ -46,19 +63,25 @@ def claim(config: TrainConfig, policy: TokenPolicy) -> epath.Path:
     if record.exists():
       _check_same(read_config(path), config, record)
       check_policy_of(path, policy)
-    elif any(path.iterdir()):
+    elif not all(_is_begun(file) for file in path.iterdir()):
       raise UserError(
         f"{path} is not empty and holds no run; give --workdir=DIR a new one."
       )
     else:
       write_json(path / "policy.json", dataclasses.asdict(policy))
       write_json(record, overrides.to_json(config))
+    _sweep(path)
   except OSError as error:
     raise UserError(
       f"{path} can not be written ({error.strerror}); give --workdir=DIR"
       " another."
     ) from error
   return path
+
+
+def is_claimed(path: epath.Path) -> bool:
+  """Whether the folder is a run's."""
+  return (path / "config.json").exists()
 
 
 def is_complete(config: TrainConfig) -> bool:
@@ -103,6 +126,25 @@ def write_json(path: epath.Path, data) -> None:
     partial.write_text(json.dumps(data, indent=2) + "\n")
 
 
+def _is_begun(file: epath.Path) -> bool:
+  """Whether a file can be the rest of a start that was killed."""
+  if file.name != "policy.json":
+    return bool(_BEGUN.fullmatch(file.name))
+  try:
+    keys = set(json.loads(file.read_text()))
+  except (ValueError, TypeError):
+    return False
+  return keys == {field.name for field in dataclasses.fields(TokenPolicy)}
+
+
+def _sweep(path: epath.Path) -> None:
+  """Removes what processes that were killed left of files, all over the run."""
+  for partial in list(unfinished(path)):
+    partial.unlink(missing_ok=True)
+  for name in _OF_OTHERS:
+    sweep(path / name)
+
+
 def _check_same(saved: TrainConfig, now: TrainConfig, record) -> None:
   different = [
     f"{name} was {_text(was)} and is {_text(given)}"
@@ -112,8 +154,13 @@ def _check_same(saved: TrainConfig, now: TrainConfig, record) -> None:
   if different:
     raise UserError(
       f"{record} belongs to another configuration: {'; '.join(different)}."
-      " Give --workdir=DIR a new one, or the settings it was started with."
+      " Give --workdir=DIR a new one, or the settings it was started with. Only"
+      f" these may change: {_free()}."
     )
+
+
+def _free() -> str:
+  return ", ".join(name + "*" * name.endswith(".") for name in FREE)
 
 
 def _text(value) -> str:

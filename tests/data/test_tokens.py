@@ -94,6 +94,15 @@ def test_a_failure_leaves_nothing_behind(config, tokenizer):
   assert os.listdir(config.cache) == []
 
 
+def test_what_a_killed_process_left_is_removed(config, tokenizer):
+  left = os.path.join(config.cache, ".making-0123")
+  os.makedirs(left)
+  with open(os.path.join(left, "tokens.npy"), "wb") as file:
+    file.write(b"half")
+  open_store(config, tokenizer)
+  assert len(os.listdir(config.cache)) == 1 and not os.path.exists(left)
+
+
 def test_an_unwritable_cache_is_named(config, tokenizer, tmp_path):
   (tmp_path / "file").write_text("")
   inside = dataclasses.replace(config, cache=str(tmp_path / "file" / "cache"))

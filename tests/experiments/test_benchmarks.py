@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import __main__ as page
-from experiments.benchmarks import scaling, turns
+from experiments.benchmarks import checkpoints, scaling, turns
 from experiments.benchmarks.ours import Training
 from experiments.benchmarks.settings import Settings
 from jaxsae.lm import Site
@@ -193,3 +193,22 @@ def test_a_benchmark_that_fails_leaves_the_page_alone(write, tmp_path):
 def test_every_benchmark_of_the_page_exists():
   folder = page.ROOT / "experiments" / "benchmarks"
   assert all((folder / f"{name}.py").exists() for name in page.NAMES)
+
+
+def test_what_a_checkpoint_costs_is_a_line(settings, tmp_path, capsys):
+  checkpoints.overhead(settings, tmp_path, rounds=1)
+  ((step, cost, share),) = rows(capsys.readouterr().out)
+  expected = float(cost) / float(step)  # of 100 steps, in %
+  assert float(share.rstrip("%")) == pytest.approx(expected, rel=0.3, abs=1)
+  assert any((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_second_start_finds_what_the_first_compiled(
+  settings, tmp_path, monkeypatch, capsys
+):
+  """In this process, where a real one is started otherwise."""
+  monkeypatch.setattr(checkpoints, "SETTINGS", settings)
+  for name, word in (("cold", "compile"), ("again", "load")):
+    checkpoints.one_step(str(tmp_path / name))
+    out = capsys.readouterr().out
+    assert checkpoints.LINE.search(out) and f"s to {word}" in out

@@ -10,7 +10,7 @@ from jaxsae import data
 from jaxsae import mesh as meshes
 from jaxsae.lm import load_lm
 from jaxsae.train import loop
-from jaxsae.train.feed import Feed
+from jaxsae.train.feed import Feed, open_batches
 
 
 class Counting:
@@ -74,7 +74,7 @@ def test_a_failure_in_a_reading_thread_is_raised_and_threads_end(
     raise OSError("the disk is gone")
 
   monkeypatch.setattr(data.corpus, "fill_row", fail)
-  batches = loop._batches(config, corpus)
+  batches = open_batches(config, mesh, corpus.train)
   feed = Feed(config, mesh, batches)
   with pytest.raises(OSError, match="the disk is gone"):
     feed.take()

@@ -15,7 +15,8 @@ from jaxsae import overrides
 from jaxsae.errors import UserError
 from jaxsae.lm import capture
 from jaxsae.train import feed, loop, open_run
-from jaxsae.train.loop import INTERRUPTED, train
+from jaxsae.train.loop import train
+from jaxsae.train.stop import INTERRUPTED, PREEMPTED
 
 SCRIPT = """
 import json, sys
@@ -181,8 +182,15 @@ def test_a_run_without_a_checkpoint_is_not_opened(config, tmp_path):
     open_run(folder)
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
-def test_a_real_process_is_stopped(config, replace, tmp_path, sent):
+@pytest.mark.parametrize(
+  "sent, status",
+  [
+    (signal.SIGINT, INTERRUPTED),
+    (signal.SIGTERM, PREEMPTED),
+    (signal.SIGKILL, -signal.SIGKILL),
+  ],
+)
+def test_a_real_process_is_stopped(config, replace, tmp_path, sent, status):
   """By a signal from outside, and gone on with, bit for bit."""
   long = replace(config, tokens=60 * 512, checkpoint_every=7)
   whole = train(long)
@@ -202,8 +210,8 @@ def test_a_real_process_is_stopped(config, replace, tmp_path, sent):
   finally:
     process.kill()
   assert "Traceback" not in err
-  if sent == signal.SIGINT:
-    assert process.returncode == INTERRUPTED and "to go on:" in err
+  assert process.returncode == status
+  assert ("to go on:" in err) == (status > 0)
   text = (pathlib.Path(parts.workdir) / "metrics.jsonl").read_text()
   assert 7 <= text.count("\n") < 60
   assert_same(train(parts), whole)

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxsae import mesh as meshes
 from jaxsae.errors import RunError
 from jaxsae.lm import Lm, Site, load_lm, save_lm
 from jaxsae.mesh import MeshConfig
-from jaxsae.train import loop, metrics, open_run
+from jaxsae.train import feed, loop, metrics, open_run
 from jaxsae.train import step as steps
 from jaxsae.train.feed import Bucket
 from jaxsae.train.loop import train
@@ -48,7 +49,7 @@ def three_steps(config):
   mesh, lm, batches, state = start(config)
   step, seen = None, []
   for _ in range(3):
-    bucket = loop.next_bucket(config, mesh, batches)
+    bucket = feed.next_bucket(config, mesh, batches)
     step = step or steps.compile_step(config, mesh, state, lm, bucket)
     state, (of_stack,) = step(state, lm, bucket)
     seen.append(of_stack)
@@ -129,7 +130,8 @@ def poisoned(config, replace, tmp_path):
   """
   config = replace(config, data__seed=2)  # there is such a word
   lm = load_lm(config.lm)
-  batches = loop._batches(config, loop.open_corpus(config, lm))
+  corpus = loop.open_corpus(config, lm)
+  batches = feed.open_batches(config, meshes.make(config.mesh), corpus.train)
   read = [next(batches)["tokens"] for _ in range(4)]
   words = np.setdiff1d(read[3], np.concatenate(read[:3]))
   table = lm.params["embedder"]["input_embedding"].at[words[0]].set(jnp.nan)

@@ -87,7 +87,7 @@ def test_without_targets_nothing_is_off_target():
 
 
 def test_the_log_says_it_in_one_line(config, tmp_path, capsys, monkeypatch):
-  log = Log(config, tmp_path, 0)
+  log = Log(config, tmp_path, 0, {})
   values = dict.fromkeys(
     ("resid.1/64/l0_4", "resid.1/64/l0_8", "attn.0/64/l0_4", "attn.0/64/l0_8"),
     SOUND | {"fvu": 0.1, "in_window": 1e-7},

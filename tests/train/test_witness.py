@@ -15,6 +15,7 @@ from jaxsae.train import loop
 from jaxsae.train.feed import Feed
 from jaxsae.train.metrics import Metrics
 from jaxsae.train.state import TrainState
+from jaxsae.train.stop import Stop
 from jaxsae.train.witness import Witness
 from tests.train.test_feed import Counting
 
@@ -33,12 +34,13 @@ def run(config, replace, tmp_path, monkeypatch):
     )
     state = TrainState(jnp.array(0), jax.random.key(0), ())
     feed = Feed(told.config, told.mesh, batches)
-    corpus = type("Corpus", (), {"documents": ["one"]})
-    with Witness(told.config, tmp_path, 0, corpus, batches) as witness:
+    corpus = type("Corpus", (), {"documents": ["one"], "counts": {}})
+    with Witness(
+      told.config, tmp_path, 0, corpus, batches, told.check
+    ) as witness:
       told.follow(witness)
-      interrupt = loop._Interrupt()
       loop._run(
-        told.config, told.mesh, None, state, feed, told, witness, interrupt
+        told.config, told.mesh, None, state, feed, told, witness, Stop()
       )
     return told
 
@@ -88,6 +90,9 @@ class Told:
   def save(self, state, position):
     self.events.append(f"save {int(state.step)}")
     assert position == {"next_batch": int(state.step)}
+
+  def check(self):
+    self.events.append("check")
 
   def wait(self):
     pass

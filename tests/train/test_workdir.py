@@ -44,6 +44,18 @@ def test_another_configuration_is_refused(config, replace, change, named):
     workdir.claim(replace(config, **change), POLICY)
 
 
+def test_the_refusal_says_what_may_change(config, replace):
+  workdir.claim(config, POLICY)
+  other = replace(config, tokens=9000, data__seed=3, keep_every=4)
+  with pytest.raises(UserError) as refused:
+    workdir.claim(other, POLICY)
+  said, free = str(refused.value).split("Only these may change: ")
+  assert "tokens was 3072 and is 9000; data.seed was 0 and is 3" in said
+  assert "keep_every" not in said
+  for name in ("mesh.*", "eval.*", "checkpoint_every", "keep_every"):
+    assert name in free
+
+
 def test_another_tokenizer_is_refused(config):
   workdir.claim(config, POLICY)
   other = TokenPolicy(tokenizer="xyz", bos=2, eos=1, context=16)

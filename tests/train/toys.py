@@ -4,19 +4,22 @@ import jax
 import numpy as np
 
 from jaxsae import mesh as meshes
-from jaxsae.lm import load_lm
-from jaxsae.train import loop
+from jaxsae.data import DataConfig
+from jaxsae.lm import Site, load_lm
+from jaxsae.train import feed, loop
 from jaxsae.train import step as steps
 from jaxsae.train.abstract import abstract_state
+from jaxsae.train.config import BucketConfig, SweepConfig, TrainConfig
 
 
 def start(config):
   """Everything a step needs, at the beginning of a run."""
   mesh = meshes.make(config.mesh)
   lm = load_lm(config.lm, mesh=mesh)
-  batches = loop._batches(config, loop.open_corpus(config, lm))
+  corpus = loop.open_corpus(config, lm)
+  batches = feed.open_batches(config, mesh, corpus.train)
   abstract = abstract_state(config, lm.config, mesh)
-  first = loop.next_bucket(config, mesh, batches)
+  first = feed.next_bucket(config, mesh, batches)
   state = loop._begin(config, mesh, lm, abstract, first)
   return mesh, lm, batches, state
 
@@ -32,8 +35,28 @@ def some_buckets(config, buckets):
   mesh, lm, batches, state = start(config)
   seen, step = [], None
   for _ in range(buckets):
-    bucket = loop.next_bucket(config, mesh, batches)
+    bucket = feed.next_bucket(config, mesh, batches)
     step = step or steps.compile_step(config, mesh, state, lm, bucket)
     state, metrics = step(state, lm, bucket)
     seen.append(jax.device_get(metrics))
   return seen, state
+
+
+def small(folder, texts, lm_path) -> TrainConfig:
+  """One stack of two autoencoders; six buckets, a checkpoint every two."""
+  return TrainConfig(
+    workdir=str(folder / "run"),
+    lm=str(lm_path),
+    tokens=6 * 512,
+    data=DataConfig(source=str(texts), context=16, cache=str(folder / "cache")),
+    sae=SweepConfig(
+      sites=(Site("resid", 1),),
+      widths=(64,),
+      penalty="quadratic",
+      target_l0=(4.0, 8.0),
+      sparsity_coefficient=(1e-2,),
+    ),
+    bucket=BucketConfig(microbatches=4, rows=8, update_tokens=64),
+    checkpoint_every=2,
+    keep_checkpoints=3,
+  )

@@ -5,17 +5,14 @@ is one sentence.
 """
 
 import contextlib
-import gc
-import logging
 import math
 import os
-import re
-import traceback
 
 import jax
 
 from jaxsae.errors import UserError
 from jaxsae.lm.formats.layouts import Stored
+from jaxsae.lm.formats.orbax_errors import cause_of, ignore_abandoned_reads
 from jaxsae.lm.sharding import Path
 
 _TREE = "_METADATA"  # the file that Orbax puts beside the arrays of a tree
@@ -107,32 +104,12 @@ def names_of(path) -> Path:
 
 @contextlib.contextmanager
 def _damage_named(path):
-  """Makes one sentence of the innermost cause, which Orbax buries."""
+  """Makes one sentence of whatever Orbax and TensorStore raise."""
+  ignore_abandoned_reads()
   try:
     yield
-  except Exception as error:  # Orbax and TensorStore raise all kinds
-    chain = [error]
-    while chain[-1].__cause__ is not None:
-      chain.append(chain[-1].__cause__)
-    if isinstance(chain[-1], jax.errors.JaxRuntimeError):
-      raise  # such as: the device is full
-    _drop_other_failures(chain)
-    reason = re.split(r"\n| \[tensorstore_spec", str(chain[-1]).strip())[0]
+  except Exception as error:
     raise UserError(
       f"{path} cannot be read; it may be damaged or incomplete"
-      f" ({reason or type(chain[-1]).__name__})."
+      f" ({cause_of(error)})."
     ) from error
-
-
-def _drop_other_failures(chain: list[Exception]) -> None:
-  """Ends Orbax's other reads, which failed too, without a word.
-
-  It awaits them together and looks at the first failure only; asyncio prints
-  a traceback for each of the others when it is collected.
-  """
-  logger = logging.getLogger("asyncio")
-  was_disabled, logger.disabled = logger.disabled, True
-  for error in chain:
-    traceback.clear_frames(error.__traceback__)
-  gc.collect()
-  logger.disabled = was_disabled

@@ -1,0 +1,187 @@
+"""Real processes that train, alone or as a pod on this machine."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+
+from jaxsae import mesh as meshes
+from jaxsae import overrides
+from jaxsae.lm.weights import read_sizes
+from jaxsae.train.abstract import abstract_state
+from jaxsae.train.checkpoint import Checkpoints
+from jaxsae.train.config import TrainConfig
+from jaxsae.train.state import TrainState
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+# What an experiment file is, but for where its configuration comes from.
+EXPERIMENT = """
+import json, os
+from jaxsae import overrides, pod, train
+from jaxsae.train.config import TrainConfig
+pod.HEARTBEAT = int(os.environ.get("HEARTBEAT", pod.HEARTBEAT))
+config = json.load(open(os.environ["CONFIG"]))
+train.main(overrides.from_json(TrainConfig, config))
+"""
+
+
+class Pod:
+  """Processes that run one script; as a context, none outlives it.
+
+  Args:
+    config: of the run.
+    folder: for what they print.
+    count: how many.
+    devices: of each.
+    script: Python, which finds the configuration in the file that the variable
+      CONFIG names.
+    heartbeat: seconds; see `jaxsae.pod`.
+  """
+
+  def __init__(
+    self,
+    config: TrainConfig,
+    folder,
+    count=1,
+    devices=8,
+    script=EXPERIMENT,
+    heartbeat=30,
+  ):
+    self._folder = pathlib.Path(folder)
+    self._folder.mkdir(parents=True, exist_ok=True)
+    file = self._folder / "config.json"
+    file.write_text(json.dumps(overrides.to_json(config)))
+    self._environment = os.environ | {
+      "CONFIG": str(file),
+      "HEARTBEAT": str(heartbeat),
+      "JAX_PLATFORMS": "cpu",
+      "PYTHONPATH": str(ROOT),
+      "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    }
+    port = _free_port()
+    self.processes = [
+      self._start(script, index, _place(count, index, port))
+      for index in range(count)
+    ]
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self.kill()
+
+  def kill(self) -> None:
+    """All of them, with -9."""
+    for process in self.processes:
+      with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+      process.wait()
+
+  def wait(self, timeout=240) -> list[int]:
+    """Until all have ended; their exit statuses."""
+    end = time.monotonic() + timeout
+    return [p.wait(max(end - time.monotonic(), 0.1)) for p in self.processes]
+
+  def over(self) -> bool:
+    """Whether one has ended."""
+    return any(process.poll() is not None for process in self.processes)
+
+  def said(self, index=0) -> str:
+    """What one of them has printed."""
+    return (self._folder / f"{index}.log").read_text(errors="replace")
+
+  def _start(self, script, index, place):
+    with open(self._folder / f"{index}.log", "wb") as log:
+      return subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=self._environment | place,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+      )
+
+
+def run(config: TrainConfig, folder, count=1, devices=8, **options) -> Pod:
+  """To its end, which must be a good one."""
+  with Pod(config, folder, count, devices, **options) as pod:
+    statuses = pod.wait()
+    assert statuses == [0] * count, "\n".join(map(pod.said, range(count)))
+  return pod
+
+
+def newest(config: TrainConfig) -> tuple[TrainState, dict]:
+  """State and data position of the newest checkpoint, with this mesh."""
+  mesh = meshes.make(config.mesh)
+  abstract = abstract_state(config, read_sizes(config.lm), mesh)
+  folder = pathlib.Path(config.workdir) / "checkpoints"
+  checkpoints = Checkpoints(folder, keep=None)
+  found = checkpoints.restore(abstract)
+  checkpoints.close()
+  return found
+
+
+def metrics(config: TrainConfig) -> list[dict]:
+  """What metrics.jsonl says, but for times."""
+  file = pathlib.Path(config.workdir) / "metrics.jsonl"
+  times = ("tokens_per_second", "idle")
+  lines = file.read_text().splitlines() if file.exists() else []
+  found = [json.loads(line) for line in lines]
+  return [{k: v for k, v in x.items() if k not in times} for x in found]
+
+
+def wait_for_step(config: TrainConfig, step: int, pod: Pod, timeout=180):
+  """Until its line is there."""
+  end = time.monotonic() + timeout
+  file = pathlib.Path(config.workdir) / "metrics.jsonl"
+  while not file.exists() or file.read_text().count("\n") < step:
+    assert not pod.over() and time.monotonic() < end, pod.said()
+    time.sleep(0.02)
+
+
+def assert_same(a, b, **tolerance) -> None:
+  """Two trees of arrays are, bit for bit or to a tolerance."""
+  for x, y in zip(_plain(a), _plain(b), strict=True):
+    if tolerance:
+      np.testing.assert_allclose(x, y, **tolerance)
+    else:
+      np.testing.assert_array_equal(x, y)
+
+
+def _plain(tree) -> list[np.ndarray]:
+  """Its leaves; of keys, their data."""
+  return [
+    np.asarray(jax.random.key_data(x) if _is_key(x) else x)
+    for x in jax.tree.leaves(tree)
+  ]
+
+
+def _is_key(x) -> bool:
+  return isinstance(x, jax.Array) and jax.dtypes.issubdtype(
+    x.dtype, jax.dtypes.prng_key
+  )
+
+
+def _place(count, index, port) -> dict[str, str]:
+  """Which of how many it is, for `jaxsae.pod.join`."""
+  if count == 1:
+    return {}
+  return {
+    "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+    "JAX_NUM_PROCESSES": str(count),
+    "JAX_PROCESS_ID": str(index),
+  }
+
+
+def _free_port() -> int:
+  with socket.socket() as listening:
+    listening.bind(("127.0.0.1", 0))
+    return listening.getsockname()[1]

@@ -1,0 +1,273 @@
+"""One run, one owner: `lease.json` in its folder says who it is.
+
+A lease is over at once when its process is seen to be dead, which can be seen
+from the same machine and container. Otherwise it is over when nobody renewed
+it for 30 seconds. Those are counted on the clock of the one who waits for it:
+the clocks of two machines are never compared.
+
+A process that was stopped, and goes on after another took over, finds another
+name in the file and ends. It looks before every line of metrics and every
+checkpoint, unless it has looked in the last five seconds.
+
+Where a folder can be locked (local disks), everything here is done under its
+lock, so of several that start at once exactly one becomes the owner. Where it
+can not (object stores, some network disks), the last that writes wins, and the
+others see that a second later, or, if they were slower than that, when they
+look again. There the file must be read as it was last written, by all.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import math
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Self
+
+from etils import epath
+
+from jaxsae import pod
+from jaxsae.errors import RunError, UserError
+from jaxsae.files import locked, whole_file
+from jaxsae.train import process
+
+FILE = "lease.json"
+# Seconds.
+RENEW_EVERY = 10.0
+OVER_AFTER = 30.0  # without being renewed
+TRUSTED = 5.0  # since it was looked at
+LOOK_EVERY = 1.0  # at that of another, to see whether it is renewed
+
+
+@contextlib.contextmanager
+def hold(folder: epath.Path) -> Iterator["Lease"]:
+  """Makes this run the owner of its folder, for as long as the block lasts.
+
+  All processes of the run call it; process 0 holds the lease. If it is not
+  clear at once whether the owner before is dead, waits for at most 30 seconds
+  to see whether it renews its lease.
+
+  Args:
+    folder: of the run; made if it does not exist.
+
+  Raises:
+    UserError: another run owns it, and is alive; in all processes.
+  """
+  lease = Lease(folder)
+  while not pod.lead(lease.take):
+    time.sleep(LOOK_EVERY)
+  with lease:
+    yield lease
+
+
+@dataclasses.dataclass(frozen=True)
+class Owner:
+  """What the file says."""
+
+  host: str
+  pid: int
+  place: str  # `process.place()`
+  birth: str  # `process.birth(pid)`
+  attempt: str  # differs for each that ever took a lease
+  started: str  # for a person
+  renewed: float  # by the clock of its host, in seconds
+
+  @classmethod
+  def me(cls) -> Self:
+    """This process, now."""
+    now = datetime.datetime.now(datetime.UTC)
+    return cls(
+      host=socket.gethostname(),
+      pid=os.getpid(),
+      place=process.place(),
+      birth=process.birth(os.getpid()),
+      attempt=uuid.uuid4().hex,
+      started=f"{now:%Y-%m-%d %H:%M:%S} UTC",
+      renewed=round(time.time(), 3),
+    )
+
+  @property
+  def is_here(self) -> bool:
+    """Whether it can be seen from here whether it is dead."""
+    return self.place == process.place()
+
+  @property
+  def is_dead(self) -> bool:
+    """Whether that is certain."""
+    return self.is_here and process.birth(self.pid) != self.birth
+
+  @property
+  def is_fresh(self) -> bool:
+    """Whether it was renewed just now, by a clock that is also ours."""
+    return self.is_here and time.time() - self.renewed < OVER_AFTER
+
+  def __str__(self) -> str:
+    return f"host {self.host}, pid {self.pid}, started {self.started}"
+
+
+class Lease:
+  """The lease of one folder, in process 0; in others it does nothing."""
+
+  def __init__(self, folder: epath.Path):
+    self._folder, self._file = folder, folder / FILE
+    self._me = Owner.me()
+    self._seen: Owner | None = None  # another, that may be dead
+    self._seen_at = self._looked_at = -math.inf
+    self._one_at_a_time = threading.Lock()
+    self._ended = threading.Event()
+    self._thread = threading.Thread(target=self._keep, daemon=True)
+
+  def take(self) -> bool:
+    """Becomes the owner if there is none; False: it is too early to say.
+
+    Raises:
+      UserError: there is one, or the folder can not be written.
+    """
+    try:
+      self._folder.mkdir(parents=True, exist_ok=True)
+      with locked(self._folder, patience=OVER_AFTER) as is_locked:
+        owner = self._read()
+        if owner is not None and owner.attempt == self._me.attempt:
+          return True  # written before, and still there
+        if not self._is_over(owner):
+          return False
+        self._write()
+        self._tell_of(owner)
+        return is_locked
+    except OSError as error:
+      raise UserError(
+        f"{self._folder} can not be written ({error.strerror}); give"
+        " --workdir=DIR another."
+      ) from error
+
+  def check(self) -> None:
+    """Returns if this process is the owner still; quick if it was just now.
+
+    Raises:
+      RunError: it is not, or that can not be seen. Nothing may be written.
+    """
+    if pod.leads() and _now() - self._looked_at > TRUSTED:
+      self.renew()
+
+  def renew(self) -> None:
+    """Says that this process is alive.
+
+    Raises:
+      RunError: it is no longer the owner, or that can not be seen.
+    """
+    with self._one_at_a_time:
+      looking_at = _now()
+      try:
+        with locked(self._folder, patience=OVER_AFTER):
+          self._check_same(self._read())
+          # A full disk is not the end of it: nobody else can write either.
+          with contextlib.suppress(OSError):
+            self._write()
+      except (OSError, UserError) as error:
+        self._bear(error)
+      else:
+        self._looked_at = looking_at
+
+  def __enter__(self):
+    if pod.leads():
+      self._thread.start()
+    return self
+
+  def __exit__(self, *_):
+    self._ended.set()
+    if pod.leads():
+      self._thread.join()
+      with contextlib.suppress(OSError, UserError):
+        self._release()
+
+  def _release(self) -> None:
+    with locked(self._folder, patience=OVER_AFTER):
+      owner = self._read()
+      if owner is not None and owner.attempt == self._me.attempt:
+        self._file.unlink()
+
+  def _keep(self) -> None:
+    while not self._ended.wait(RENEW_EVERY):
+      # Whatever it is, as of a store out of reach: `check` will meet it too.
+      with contextlib.suppress(Exception):
+        self.renew()
+
+  def _bear(self, error: Exception) -> None:
+    """For as long as nobody can have taken over, the file may be unreadable."""
+    if _now() - self._looked_at > OVER_AFTER:
+      raise RunError(
+        f"{self._file} can not be read ({error}), so another may own the run by"
+        " now; the same command goes on."
+      ) from error
+
+  def _is_over(self, owner: Owner | None) -> bool:
+    if owner is None or owner.is_dead:
+      return True
+    if owner != self._seen:
+      if self._seen is not None or owner.is_fresh:
+        raise UserError(_refusal(self._folder, owner))
+      self._seen, self._seen_at = owner, _now()
+      print(
+        f"{self._folder} has an owner ({owner}); waiting for up to"
+        f" {OVER_AFTER:g} s to see whether it is alive …",
+        flush=True,
+      )
+    return _now() - self._seen_at > OVER_AFTER
+
+  def _check_same(self, owner: Owner | None) -> None:
+    if owner is None or owner.attempt != self._me.attempt:
+      self._looked_at = -math.inf
+      other = "is gone" if owner is None else f"now belongs to {owner}"
+      raise RunError(
+        f"{self._file} {other}: this process was stopped for so long that"
+        " another took over, or someone removed the file. It ends without"
+        " writing anything more; the other goes on."
+      )
+
+  def _read(self) -> Owner | None:
+    try:
+      text = self._file.read_text()
+    except FileNotFoundError:
+      return None
+    if not text.strip():  # what a power cut may leave
+      return None
+    try:
+      return Owner(**json.loads(text))
+    except (ValueError, TypeError) as error:
+      raise UserError(
+        f"{self._file} does not say who the run belongs to ({error}); remove"
+        " it if no run is under way here."
+      ) from error
+
+  def _write(self) -> None:
+    self._me = dataclasses.replace(self._me, renewed=round(time.time(), 3))
+    with whole_file(self._file) as partial:
+      partial.write_text(json.dumps(dataclasses.asdict(self._me), indent=2))
+    self._looked_at = _now()
+
+  def _tell_of(self, owner: Owner | None) -> None:
+    if owner is not None:
+      ago = max(0.0, self._me.renewed - owner.renewed)
+      print(
+        f"{self._folder}: takes over from {owner}, which was last alive"
+        f" {ago:.0f} s ago and did not end cleanly",
+        flush=True,
+      )
+
+
+def _refusal(folder, owner: Owner) -> str:
+  return (
+    f"{folder} belongs to a run that is under way on {owner}; wait for its end"
+    f" or end it (`kill {owner.pid}` there), or give --workdir=DIR another."
+  )
+
+
+def _now() -> float:
+  """Seconds on a clock that goes on while a machine sleeps, where it can."""
+  clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+  return time.clock_gettime(clock)

@@ -1,0 +1,39 @@
+"""A run does not grow; one that does is seen to."""
+
+import pytest
+
+from experiments.soak import memory
+
+LEAKING = (
+  """
+import numpy as np
+from jaxsae.train import witness
+look, kept = witness.Witness.look, []
+def leaking(*args, **more):
+  kept.append(np.ones(25_000))  # 200 kB
+  look(*args, **more)
+witness.Witness.look = leaking
+"""
+  + memory.RUN
+)
+
+
+@pytest.fixture
+def grown(config, replace, tmp_path):
+  """MB by which a run of some hundred steps grows after its warm-up."""
+
+  def by(script):
+    run = replace(config, tokens=450 * 512, checkpoint_every=50)
+    told = list(memory.sizes(run, tmp_path, every=50, script=script))
+    assert len(told) >= 8
+    return told[-1][1] - told[3][1]
+
+  return by
+
+
+def test_a_run_of_some_hundred_steps_does_not_grow(grown):
+  assert grown(memory.RUN) < 15
+
+
+def test_one_that_leaks_does(grown):
+  assert grown(LEAKING) > 30

@@ -1,0 +1,51 @@
+"""A run that is over, for those who damage, copy or go on with it."""
+
+import dataclasses
+import pathlib
+import shutil
+
+import pytest
+
+from jaxsae import mesh as meshes
+from jaxsae.lm.weights import read_sizes
+from jaxsae.train.abstract import abstract_state
+from jaxsae.train.checkpoint import Checkpoints
+from jaxsae.train.config import TrainConfig
+from jaxsae.train.loop import train
+from jaxsae.train.state import TrainState
+from tests.train.toys import small
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+  """A run that is over, with all its checkpoints; look, but do not touch.
+
+  Attributes:
+    config: its own.
+    like: shapes and shardings of its state.
+    states: 2, 4 and 6 → the state and data position saved then.
+  """
+
+  config: TrainConfig
+  like: TrainState
+  states: dict[int, tuple[TrainState, dict]]
+
+  @property
+  def path(self) -> pathlib.Path:
+    return pathlib.Path(self.config.workdir)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory, texts, lm_path) -> Made:
+  config = small(tmp_path_factory.mktemp("made"), texts, lm_path)
+  train(config)
+  mesh = meshes.make(config.mesh)
+  like = abstract_state(config, read_sizes(config.lm), mesh)
+  states = {}
+  for step in (2, 4, 6):
+    alone = tmp_path_factory.mktemp("alone")
+    folder = pathlib.Path(config.workdir, "checkpoints", str(step))
+    shutil.copytree(folder, alone / str(step))
+    states[step] = Checkpoints(alone, keep=None).restore(like)
+  assert [int(state.step) for state, _ in states.values()] == [2, 4, 6]
+  return Made(config, like, states)
