@@ -5,7 +5,9 @@
 
 Each is a script of its own and runs in a process of its own; its docstring and
 what it prints become its section. How much of the machine other processes took
-meanwhile is written beside it.
+meanwhile is written beside it. With names, only these are measured anew:
+
+  .venv/bin/python -m experiments.benchmarks sae_step scaling
 """
 
 import argparse
@@ -20,6 +22,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 
 import psutil
 
@@ -37,15 +40,34 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   out = ROOT / "docs" / "BENCHMARKS.md"
   parser.add_argument("--out", type=pathlib.Path, default=out)
-  modules = [f"experiments.benchmarks.{name}" for name in NAMES]
-  write(modules, parser.parse_args().out)
+  parser.add_argument("names", nargs="*", help=f"some of {' '.join(NAMES)}")
+  args = parser.parse_args()
+  if unknown := set(args.names) - set(NAMES):
+    parser.error(f"no benchmark is called {' or '.join(sorted(unknown))}")
+  modules = [f"experiments.benchmarks.{name}" for name in args.names or NAMES]
+  write(modules, args.out, kept(args.out) if args.names else {})
 
 
-def write(modules: list[str], out: pathlib.Path) -> None:
-  """Runs the modules and writes the page, or nothing if one of them fails."""
-  sections = [section(module) for module in modules]
+def kept(page: pathlib.Path) -> dict[str, str]:
+  """The sections of a page by their names."""
+  _, *sections = page.read_text(encoding="utf-8").split("\n## ")
+  return {text.partition("\n")[0]: f"## {text}" for text in sections}
+
+
+def write(
+  modules: list[str], out: pathlib.Path, others: Mapping[str, str]
+) -> None:
+  """Runs the modules and writes the page, or nothing if one of them fails.
+
+  Args:
+    modules: what to run.
+    out: the page.
+    others: sections to keep, where no module has one of that name.
+  """
+  sections = dict(others) | dict(map(section, modules))
   with whole_file(out) as partial:
-    partial.write_text("\n".join([title(), *sections]), encoding="utf-8")
+    text = "\n".join([title(), *sections.values()])
+    partial.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
   print(f"wrote {out}")
 
 
@@ -56,7 +78,7 @@ def title() -> str:
 
     python -m experiments.benchmarks
 
-{time.strftime("%Y-%m-%d")}, on {os.cpu_count()} cores of {processor()} with
+On {os.cpu_count()} cores of {processor()} with
 {memory:.0f} GiB of memory; Python {platform.python_version()},
 {", ".join(packages)}.
 What is compared was measured in one process, in turns; times are medians.
@@ -70,8 +92,8 @@ def processor() -> str:
   return named[1] if named else platform.processor() or platform.machine()
 
 
-def section(module: str) -> str:
-  """A module's docstring, and what it prints when it is run."""
+def section(module: str) -> tuple[str, str]:
+  """A module's name for people; its docstring, and what it prints."""
   source = pathlib.Path(importlib.util.find_spec(module).origin)
   doc = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8")))
   name, _, body = doc.partition("\n")
@@ -81,8 +103,11 @@ def section(module: str) -> str:
   took = time.monotonic() - begin
   others = share_of_others(before, cpu_seconds(), took)
   body = re.sub(r"(?m)^  (?=\S)", "    ", body.strip("\n"))
-  said = f"Took {took:.0f} s; other processes had {others:.0%} of the machine."
-  return f"## {name}\n\n{body}\n\n{printed}\n{said}\n"
+  said = (
+    f"Took {took:.0f} s on {time.strftime('%Y-%m-%d')}; other processes had"
+    f" {others:.0%} of the machine."
+  )
+  return name, f"## {name}\n\n{body}\n\n{printed}\n{said}\n"
 
 
 def run(module: str) -> str:

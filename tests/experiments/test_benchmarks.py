@@ -174,11 +174,17 @@ def write(tmp_path, monkeypatch):
 def test_the_page_has_what_each_benchmark_says_and_prints(write, tmp_path):
   write("first", '"""One.\n\n  command\n\nWhy.\n"""\nprint("| 1 |")\n')
   write("second", '"""Two."""\nprint("| 2 |")\n')
-  page.write(["first", "second"], tmp_path / "docs" / "page.md")
-  text = (tmp_path / "docs" / "page.md").read_text()
+  out = tmp_path / "docs" / "page.md"
+  page.write(["first", "second"], out, {})
+  text = out.read_text()
   assert "## One.\n\n    command\n\nWhy.\n\n| 1 |\n" in text
   assert text.index("| 1 |") < text.index("## Two.") < text.index("| 2 |")
   assert f"jax {jax.__version__}" in text
+  write("second", '"""Two."""\nprint("| 3 |")\n')
+  page.write(["second"], out, page.kept(out))
+  again = out.read_text()
+  assert again.index("| 1 |") < again.index("## Two.") < again.index("| 3 |")
+  assert "| 2 |" not in again and again.count("Took") == text.count("Took") == 2
 
 
 def test_a_benchmark_that_fails_leaves_the_page_alone(write, tmp_path):
@@ -186,7 +192,7 @@ def test_a_benchmark_that_fails_leaves_the_page_alone(write, tmp_path):
   out = tmp_path / "page.md"
   out.write_text("as it was")
   with pytest.raises(SystemExit, match="broken failed; nothing was written"):
-    page.write(["broken"], out)
+    page.write(["broken"], out, {})
   assert out.read_text() == "as it was"
 
 
