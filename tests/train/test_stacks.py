@@ -27,6 +27,7 @@ def sweeps(config) -> dict[str, SweepConfig]:
     ),
     "topk": change(architecture="topk", sites=(RESID,)),
     "batch_topk": change(architecture="batch_topk", wake_after=100),
+    "free_jumprelu": change(architecture="free_jumprelu"),
     "relu": change(architecture="relu", **free),
     "gated": change(architecture="gated", **free),
     "matryoshka": change(name="nested", prefixes=(0.25, 0.5)),
