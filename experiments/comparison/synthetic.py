@@ -50,7 +50,7 @@ class Comparison:
   width: int = 1024  # latents
   updates: int = 768
   batch: int = 1024  # samples of an update
-  targets: tuple[float, ...] = (4, 8)
+  targets: tuple[float, ...] = (4, 8, 12)
   seeds: tuple[int, ...] = (1, 2, 3)  # of samples and initial weights
   tuning_seed: int = 0
   rates: tuple[float, ...] = (3e-3,)
@@ -90,7 +90,8 @@ def page(c: Comparison) -> str:
   outcomes = compare(c, features)
   minutes = (time.perf_counter() - begin) / 60
   l0 = statistics.fmean(np.mean(m > 0) for _, m in held_out(c, features))
-  lines = [title(c, c.settings.features * l0, minutes), *HEAD]
+  lines = [title(c, c.settings.features * l0, minutes)]
+  lines += [*summary(outcomes), *HEAD]
   lines += [*result_rows(c, outcomes), LEVEL, *level_rows(outcomes)]
   lines += [CHOICE, *grid_rows(outcomes)]
   return "\n".join(lines) + "\n"
@@ -162,8 +163,8 @@ correlated as in SynthSAEBench (arXiv 2602.14687); {l0:.1f} fire at a time. Our
 JumpReLU, with directions that are unit throughout and with ones of any norm
 (`free_jumprelu`), and SAELens' learn {c.width:,} latents from the same
 {c.updates * c.batch:,} samples in the same order and are judged by
-{c.held_out * c.batch:,} others. Mean ± standard deviation of
-{len(c.seeds)} seeds.
+{c.held_out * c.batch:,} others. Mean ± standard deviation of {len(c.seeds)}
+seeds.
 
     python -m experiments.comparison.synthetic --out=docs/synthetic.md
 
@@ -175,6 +176,26 @@ many features are some latent's nearest, over the latents; *precision*, *recall*
 and *F1* hold when a latent is active against when its nearest feature fires;
 *shrinkage* is ‖x̂‖/‖x‖. `experiments/comparison/recovery.py` defines them.
 """
+
+
+def summary(outcomes: dict[str, Outcome]) -> list[str]:
+  """What the tables show."""
+  founds = {name: outcome.found for name, outcome in outcomes.items()}
+  theirs = founds.pop("SAELens")
+  return [
+    f"- {name}, less SAELens' at an equal L0 of {l0:.1f}: "
+    + ", ".join(
+      f"{column} {mean(ours, l0, column) - mean(theirs, l0, column):+.3f}"
+      for column in ("MCC", "precision", "recall")
+    )
+    + "."
+    for name, ours in founds.items()
+    for l0 in frontier.shared([ours, theirs])[1:2]
+  ] + [""]
+
+
+def mean(found, l0: float, column: str) -> float:
+  return statistics.fmean(frontier.at(l0, found, COLUMNS[column]))
 
 
 COLUMNS = {

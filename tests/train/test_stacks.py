@@ -59,7 +59,7 @@ def together(everything):
 
 
 def test_each_is_what_it_is_alone(everything, together):
-  assert len(together) == 4 + 16 + 2 + 4 + 1 + 1 + 4 + 2 + 4
+  assert len(together) == 4 + 16 + 2 + 4 + 4 + 1 + 1 + 4 + 2 + 4
   for sweep in everything.also:
     alone = figures(dataclasses.replace(everything, sae=sweep, also=()))
     for name, found in alone.items():
