@@ -1,9 +1,9 @@
-"""Known features found again: our JumpReLU beside SAELens', in one run.
+"""Known features found again: our JumpReLUs beside SAELens', in one run.
 
   pip install "jaxsae[test]"
   python -m experiments.comparison.synthetic --out=docs/synthetic.md
 
-Both learn from the same samples in the same order, at the same width and to the
+All learn from the same samples in the same order, at the same width and to the
 same L0; `trainers.py` says what else they share. Learning rate, λ and the decay
 of Adam's second moment are chosen for each side from one grid by one rule, at
 the middle target, with a seed that is not reported: of those whose L0 is within
@@ -22,13 +22,24 @@ import jax
 import numpy as np
 
 from experiments.comparison import features as known
+from experiments.comparison import frontier
 from experiments.comparison.features import Features
 from experiments.comparison.output import spread, tell
 from experiments.comparison.recovery import Recovery, measure
-from experiments.comparison.trainers import Trial, train_ours, train_saelens
+from experiments.comparison.trainers import (
+  Trial,
+  train_ours,
+  train_ours_free,
+  train_saelens,
+)
+from experiments.comparison.tuning import Point, choose
 
 CLOSE = 0.05  # share of its target that an L0 may be off when tuning
-SIDES = {"jaxsae": train_ours, "SAELens": train_saelens}
+SIDES = {
+  "jaxsae": train_ours,
+  "jaxsae, free directions": train_ours_free,
+  "SAELens": train_saelens,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +50,7 @@ class Comparison:
   width: int = 1024  # latents
   updates: int = 768
   batch: int = 1024  # samples of an update
-  targets: tuple[float, ...] = (4, 8)
+  targets: tuple[float, ...] = (4, 8, 12)
   seeds: tuple[int, ...] = (1, 2, 3)  # of samples and initial weights
   tuning_seed: int = 0
   rates: tuple[float, ...] = (3e-3,)
@@ -51,16 +62,6 @@ class Comparison:
   def tuning_target(self) -> float:
     """The middle one."""
     return self.targets[len(self.targets) // 2]
-
-
-@dataclasses.dataclass(frozen=True)
-class Point:
-  """One point of the grid, and what came of it at the target tuned at."""
-
-  rate: float
-  pull: float
-  decay: float
-  found: Recovery
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,22 +90,25 @@ def page(c: Comparison) -> str:
   outcomes = compare(c, features)
   minutes = (time.perf_counter() - begin) / 60
   l0 = statistics.fmean(np.mean(m > 0) for _, m in held_out(c, features))
-  lines = [title(c, c.settings.features * l0, minutes), *HEAD]
-  lines += [*result_rows(c, outcomes), CHOICE, *grid_rows(outcomes)]
+  lines = [title(c, c.settings.features * l0, minutes)]
+  lines += [*summary(outcomes), *HEAD]
+  lines += [*result_rows(c, outcomes), LEVEL, *level_rows(outcomes)]
+  lines += [CHOICE, *grid_rows(outcomes)]
   return "\n".join(lines) + "\n"
 
 
 def compare(c: Comparison, features: Features) -> dict[str, Outcome]:
   """The name of each side to how it did."""
   points = tune(c, features)
-  chosen = {n: choose(p, c.tuning_target) for n, p in points.items()}
+  chosen = {
+    name: choose(of_side, c.tuning_target, CLOSE, lambda found: -found.mcc)
+    for name, of_side in points.items()
+  }
   found = {name: [] for name in SIDES}
   for seed in c.seeds:
     x = samples(c, features, seed)
     for name, train in SIDES.items():
-      best = chosen[name]
-      values = best.rate, best.pull, best.decay
-      trial = Trial(x, c.width, c.targets, *values, seed)
+      trial = Trial(x, c.width, c.targets, *chosen[name].values, seed)
       found[name].append(judge(c, features, train(trial)))
   return {
     name: Outcome(points[name], chosen[name], tuple(found[name]))
@@ -125,15 +129,6 @@ def tune(c: Comparison, features: Features) -> dict[str, tuple[Point, ...]]:
     name: tuple(point(train, *values) for values in grid)
     for name, train in SIDES.items()
   }
-
-
-def choose(points: tuple[Point, ...], target: float) -> Point:
-  """By the rule that is given at the top."""
-  off = lambda point: abs(point.found.l0 / target - 1)
-  close = [point for point in points if off(point) <= CLOSE]
-  if not close:
-    return min(points, key=off)
-  return max(close, key=lambda point: point.found.mcc)
 
 
 def judge(c: Comparison, features: Features, saes) -> tuple[Recovery, ...]:
@@ -165,10 +160,11 @@ def title(c: Comparison, l0: float, minutes: float) -> str:
 
 There are {s.features:,} known features in {s.width} dimensions, in trees and
 correlated as in SynthSAEBench (arXiv 2602.14687); {l0:.1f} fire at a time. Our
-JumpReLU and SAELens' learn {c.width:,} latents from the same
+JumpReLU, with directions that are unit throughout and with ones of any norm
+(`free_jumprelu`), and SAELens' learn {c.width:,} latents from the same
 {c.updates * c.batch:,} samples in the same order and are judged by
-{c.held_out * c.batch:,} others. Mean ± standard deviation of
-{len(c.seeds)} seeds.
+{c.held_out * c.batch:,} others. Mean ± standard deviation of {len(c.seeds)}
+seeds.
 
     python -m experiments.comparison.synthetic --out=docs/synthetic.md
 
@@ -179,7 +175,31 @@ jax {version("jax")}, sae-lens {version("sae-lens")}, torch {version("torch")}.
 many features are some latent's nearest, over the latents; *precision*, *recall*
 and *F1* hold when a latent is active against when its nearest feature fires;
 *shrinkage* is ‖x̂‖/‖x‖. `experiments/comparison/recovery.py` defines them.
+
+Unit directions that start at random turn slowly in so few updates. SAELens'
+start at a tenth of that, so they are mostly made by the first updates; so are
+those of `free_jumprelu`.
 """
+
+
+def summary(outcomes: dict[str, Outcome]) -> list[str]:
+  """What the tables show."""
+  founds = {name: outcome.found for name, outcome in outcomes.items()}
+  theirs = founds.pop("SAELens")
+  return [
+    f"- {name}, less SAELens' at an equal L0 of {l0:.1f}: "
+    + ", ".join(
+      f"{column} {mean(ours, l0, column) - mean(theirs, l0, column):+.3f}"
+      for column in ("MCC", "precision", "recall")
+    )
+    + "."
+    for name, ours in founds.items()
+    for l0 in frontier.shared([ours, theirs])[1:2]
+  ] + [""]
+
+
+def mean(found, l0: float, column: str) -> float:
+  return statistics.fmean(frontier.at(l0, found, COLUMNS[column]))
 
 
 COLUMNS = {
@@ -197,6 +217,12 @@ HEAD = [
   f"| target L0 | side | {' | '.join(COLUMNS)} |",
   "|---|---|" + "---|" * len(COLUMNS),
 ]
+LEVEL = f"""
+At equal L0, each seed's targets joined by a line in log L0, at the least, the
+middle and the largest L0 that all of them reach:
+
+| L0 | side | {" | ".join(list(COLUMNS)[1:])} |
+|---|---|{"---|" * (len(COLUMNS) - 1)}"""
 CHOICE = f"""
 Learning rate, λ (for inputs of unit mean squared norm) and the decay β₂ of
 Adam's second moment were chosen for each side with one more seed, at the middle
@@ -216,6 +242,19 @@ def result_rows(c: Comparison, outcomes: dict[str, Outcome]) -> list[str]:
       for figure in COLUMNS.values()
     )
     for i, target in enumerate(c.targets)
+    for name, outcome in outcomes.items()
+  ]
+
+
+def level_rows(outcomes: dict[str, Outcome]) -> list[str]:
+  sides = [outcome.found for outcome in outcomes.values()]
+  return [
+    f"| {l0:.2f} | {name} |"
+    + "".join(
+      f" {spread(frontier.at(l0, outcome.found, figure))} |"
+      for figure in list(COLUMNS.values())[1:]
+    )
+    for l0 in frontier.shared(sides)
     for name, outcome in outcomes.items()
   ]
 

@@ -1,10 +1,10 @@
 """The two sides of the comparison: each trains on the same trial.
 
 Both minimise squared error and the quadratic pull of each sample's L0 to a
-target (Gemma Scope 2). Kernel width, warm-ups and decay are the same; the rest
-is each side's own. We have unit directions and Adam without first moment.
-SAELens has its trainer's defaults: Adam with β₁ = 0.9, gradients clipped at
-norm 1, directions of any length.
+target (Gemma Scope 2). Kernel width, warm-ups, decay and Adam are the same, and
+gradients are clipped at the same norm; the rest is each side's own. Ours have
+unit directions but for `train_ours_free`. SAELens' have any norm and start at a
+tenth, so that at first a step of the same size turns them ten times as far.
 
 Shapes: U updates, N samples of each, D site width, F latents.
 """
@@ -35,6 +35,8 @@ WARM, DECAY = 0.1, 0.2  # shares of the run: lr and λ rise, lr falls to zero
 # ε where ‖x‖² is D, as in SAELens, whose default it is. Gemma Scope's 1e-3
 # where ‖x‖² is 1 is nearly the same: 0.048 at D = 2304.
 BANDWIDTH = 0.05
+START = 0.01  # θ there at the start, where directions are short
+MOMENTUM = 0.9  # Adam's β₁; SAELens' default
 IDLE = 100  # updates without firing that make a latent dead for AuxK
 
 
@@ -79,6 +81,14 @@ def train_ours(trial: Trial, **recipe) -> list[Sae]:
   return list(made.values())
 
 
+def train_ours_free(trial: Trial) -> list[Sae]:
+  """The same with directions of any norm, which start as SAELens' do."""
+  start = START / trial.x.shape[-1] ** 0.5
+  return train_ours(
+    trial, architecture="free_jumprelu", initial_threshold=start
+  )
+
+
 def train_our_batch_topk(trial: Trial) -> list[Sae]:
   """The same by BatchTopK, with AuxK for what has been idle for an update."""
   wake_after = IDLE * trial.x.shape[1]
@@ -104,6 +114,7 @@ def our_config(trial: Trial, **recipe) -> TrainConfig:
       lr_warmup=int(WARM * updates),
       lr_decay=DECAY,
       sparsity_warmup=int(WARM * updates),
+      b1=MOMENTUM,
       b2=trial.decay,
       clip=1 / d,  # SAELens' 1 where ‖x‖² is D
       vector_rate=d**-0.5,
@@ -137,6 +148,7 @@ def fit(trial: Trial, target: float) -> JumpReLUTrainingSAE:
       d_sae=trial.width,
       normalize_activations="expected_average_only_in",
       jumprelu_bandwidth=BANDWIDTH,
+      jumprelu_init_threshold=START,
       jumprelu_sparsity_loss_mode="quadratic",
       target_l0=target,
       l0_coefficient=d * trial.pull,
@@ -176,6 +188,7 @@ def run(trial: Trial, sae):
     lr_end=trial.rate,
     lr_warm_up_steps=int(WARM * updates),
     lr_decay_steps=int(DECAY * updates),
+    adam_beta1=MOMENTUM,
     adam_beta2=trial.decay,
     n_batches_for_norm_estimate=len(trial.first),
     dead_feature_window=IDLE,

@@ -3,6 +3,7 @@
 from jaxsae.sae.architectures import Architecture as Architecture
 from jaxsae.sae.architectures import Ask as Ask
 from jaxsae.sae.architectures import BatchTopK as BatchTopK
+from jaxsae.sae.architectures import FreeJumpRelu as FreeJumpRelu
 from jaxsae.sae.architectures import Gated as Gated
 from jaxsae.sae.architectures import GatedSae as GatedSae
 from jaxsae.sae.architectures import JumpRelu as JumpRelu

@@ -11,6 +11,7 @@ from jaxsae.lm import Site
 from jaxsae.sae import (
   Architecture,
   BatchTopK,
+  FreeJumpRelu,
   Gated,
   JumpRelu,
   Kernel,
@@ -35,6 +36,7 @@ PENALTIES: dict[str, Penalty] = {
 
 ARCHITECTURES: dict[str, type[Architecture]] = {
   "jumprelu": JumpRelu,
+  "free_jumprelu": FreeJumpRelu,
   "relu": Relu,
   "gated": Gated,
   "topk": TopK,
@@ -109,9 +111,10 @@ class SweepConfig:
   # What stands in the names of its autoencoders. None: the architecture,
   # unless that is jumprelu.
   name: str | None = None
-  architecture: Literal["jumprelu", "relu", "gated", "topk", "batch_topk"] = (
-    "jumprelu"
-  )
+  # free_jumprelu: directions start short and may have any norm.
+  architecture: Literal[
+    "jumprelu", "free_jumprelu", "relu", "gated", "topk", "batch_topk"
+  ] = "jumprelu"
   sites: tuple[Site, ...] = (Site("resid", 12),)  # as in resid.12,mlp.12
   widths: tuple[int, ...] = (16_384,)  # latents
   # What sparsity costs a JumpReLU. l0: each active latent alike. tanh: the
@@ -166,11 +169,11 @@ class SweepConfig:
 
   def _check_targets(self):
     needs, by = self._pulls_to_target, f"architecture={self.architecture}"
-    if self.architecture == "jumprelu":
+    if self._jumps:
       by = f"penalty={self.penalty}"
     if self.target_l0 and not needs:
       way = ""
-      if self.architecture == "jumprelu":
+      if self._jumps:
         way = (
           " --sae.penalty=quadratic (or batch_quadratic) to pull L0 there, or"
         )
@@ -197,8 +200,12 @@ class SweepConfig:
       )
 
   @property
+  def _jumps(self) -> bool:
+    return issubclass(ARCHITECTURES[self.architecture], JumpRelu)
+
+  @property
   def _pulls_to_target(self) -> bool:
-    if self.architecture == "jumprelu":
+    if self._jumps:
       return PENALTIES[self.penalty].pulls_to_target
     return self.architecture in ("topk", "batch_topk")
 
@@ -308,9 +315,10 @@ class Stack:
       "transcodes": transcodes,
       "skip": sweep.skip,
     }
-    if sweep.architecture == "jumprelu":
-      return JumpRelu(**shared, **_of_jumprelu(sweep))
-    return ARCHITECTURES[sweep.architecture](**shared)
+    kind = ARCHITECTURES[sweep.architecture]
+    if issubclass(kind, JumpRelu):
+      return kind(**shared, **_of_jumprelu(sweep))
+    return kind(**shared)
 
 
 def _of_jumprelu(sweep: SweepConfig) -> dict:

@@ -1,5 +1,6 @@
 """Tells, once for each autoencoder, when its sparsity has stopped obeying."""
 
+from jaxsae.sae import JumpRelu
 from jaxsae.train.config import TrainConfig
 
 FROZEN = 1e-6  # relative movement of θ in a bucket, below which it stands still
@@ -18,7 +19,7 @@ class Watch:
       name: (stack, member)
       for stack in config.stacks
       for name, member in zip(stack.names, stack.members, strict=True)
-      if stack.sweep.architecture == "jumprelu"
+      if isinstance(stack.architecture, JumpRelu)
     }
     self._still_since: dict[str, int] = {}
     self._said: set[tuple[str, str]] = set()

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from jaxsae.errors import UserError
-from jaxsae.sae import Ask, BatchTopK, JumpRelu, Kernel, Rows, Sae, sparse
+from jaxsae.sae import (
+  Ask,
+  BatchTopK,
+  FreeJumpRelu,
+  JumpRelu,
+  Kernel,
+  Rows,
+  Sae,
+  sparse,
+)
 from jaxsae.sae.penalty import L0, BatchQuadratic, Frequency, Quadratic, Tanh
 from jaxsae.sae.sparse.pairs import find
 
@@ -77,6 +86,12 @@ def test_every_gradient_is_that_of_the_dense_path(n, architecture):
   dense, pairs = both(samples(n), architecture, 300)
   assert np.any(dense[0].threshold)
   assert_equal(dense, pairs)
+
+
+def test_directions_need_not_be_unit():
+  sae, *rest = samples(50)
+  sae = sae.replace(w_dec=sae.w_dec * jnp.linspace(0.2, 3, F)[:, None])
+  assert_equal(*both((sae, *rest), FreeJumpRelu(kernel=KERNEL), 300))
 
 
 @pytest.mark.parametrize("width", [1, 24, 1536])

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from jaxsae.sae import JumpRelu
 from jaxsae.train import optim
@@ -141,12 +142,18 @@ def test_with_a_first_moment_it_is_adam():
   np.testing.assert_array_equal(a, b)
 
 
-def test_clipping_shortens_each_long_gradient_by_itself(monkeypatch):
-  seen = []
+@pytest.fixture
+def seen(monkeypatch):
+  """Gradients as Adam is given them."""
+  gradients = []
   watched = optax.GradientTransformation(
-    optax.identity().init, lambda g, s: (seen.append(g), (g, s))[1]
+    optax.identity().init, lambda g, s: (gradients.append(g), (g, s))[1]
   )
   monkeypatch.setattr(optim, "transformation", lambda config: watched)
+  return gradients
+
+
+def test_clipping_shortens_each_long_gradient_by_itself(seen):
   pair = stack(2, 0.01)
   grads = jax.tree.map(lambda x: jnp.zeros_like(x).at[:, 0].set(1.0), pair)
   grads = jax.tree.map(lambda x: x.at[1].multiply(1e-3), grads)
@@ -158,3 +165,20 @@ def test_clipping_shortens_each_long_gradient_by_itself(monkeypatch):
   untouched = jax.vmap(optax.tree.norm)(projected)[1]
   np.testing.assert_allclose(short, untouched, rtol=1e-6)
   assert untouched < 0.5
+
+
+def test_clipping_is_the_same_at_any_scale_of_activations(seen):
+  """For ‖x‖² of s² weights' gradients are s² times those of 1, vectors' s."""
+  alone, s = stack(2, 0.01), 16.0
+  grads = jax.tree.map(jnp.ones_like, alone)
+  larger = jax.tree.map(lambda g: g * (s**2 if g.ndim == 3 else s), grads)
+  for config, given in (
+    (OptimConfig(clip=1 / s**2, vector_rate=1 / s), grads),
+    (OptimConfig(clip=1.0), larger),
+    (OptimConfig(clip=1 / s**2), grads),
+  ):
+    optim.apply(config, JumpRelu(), alone, given, (), rates(0.1), ())
+  here, there, without_rate = ([g.w_enc[0], g.threshold[0]] for g in seen)
+  for a, b, power in zip(here, there, (s**2, s), strict=True):
+    np.testing.assert_allclose(power * a, b, rtol=1e-5)
+  assert not np.allclose(here[0], without_rate[0], rtol=1e-2)

@@ -27,6 +27,7 @@ def sweeps(config) -> dict[str, SweepConfig]:
     ),
     "topk": change(architecture="topk", sites=(RESID,)),
     "batch_topk": change(architecture="batch_topk", wake_after=100),
+    "free_jumprelu": change(architecture="free_jumprelu"),
     "relu": change(architecture="relu", **free),
     "gated": change(architecture="gated", **free),
     "matryoshka": change(name="nested", prefixes=(0.25, 0.5)),
@@ -58,7 +59,7 @@ def together(everything):
 
 
 def test_each_is_what_it_is_alone(everything, together):
-  assert len(together) == 4 + 16 + 2 + 4 + 1 + 1 + 4 + 2 + 4
+  assert len(together) == 4 + 16 + 2 + 4 + 4 + 1 + 1 + 4 + 2 + 4
   for sweep in everything.also:
     alone = figures(dataclasses.replace(everything, sae=sweep, also=()))
     for name, found in alone.items():

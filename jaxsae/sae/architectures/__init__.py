@@ -5,6 +5,7 @@ from jaxsae.sae.architectures.architecture import Ask as Ask
 from jaxsae.sae.architectures.architecture import Rows as Rows
 from jaxsae.sae.architectures.architecture import Seen as Seen
 from jaxsae.sae.architectures.batch_topk import BatchTopK as BatchTopK
+from jaxsae.sae.architectures.free_jumprelu import FreeJumpRelu as FreeJumpRelu
 from jaxsae.sae.architectures.gated import Gated as Gated
 from jaxsae.sae.architectures.gated import GatedSae as GatedSae
 from jaxsae.sae.architectures.jumprelu import JumpRelu as JumpRelu

@@ -220,6 +220,18 @@ def report(
   return jax.lax.stop_gradient(seen)
 
 
+def with_unit_directions(sae: Sae) -> Sae:
+  """The same autoencoder; latents grow by what norms of directions were."""
+  norms = jnp.linalg.norm(sae.w_dec, axis=-1)
+  return sae.replace(
+    w_enc=sae.w_enc * norms[None, :],
+    b_enc=sae.b_enc * norms,
+    # A direction of norm 0 has none to show; its latent is never active.
+    w_dec=sae.w_dec / jnp.where(norms > 0, norms, 1.0)[:, None],
+    threshold=sae.threshold * norms,
+  )
+
+
 def fold(sae: Sae, scale_in, scale_out, *, centred: bool = True) -> Sae:
   """`Architecture.fold` for arrays that already are a `Sae`'s.
 

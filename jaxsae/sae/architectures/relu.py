@@ -8,7 +8,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxsae.sae.architectures.architecture import Architecture, report
+from jaxsae.sae.architectures.architecture import (
+  Architecture,
+  report,
+  with_unit_directions,
+)
 from jaxsae.sae.model import Sae
 from jaxsae.sae.penalty import mean
 
@@ -49,11 +53,5 @@ class Relu(Architecture):
 
   def fold(self, params, scale_in, scale_out, *, target=None):
     """Directions become unit, and latents grow by what their norms were."""
-    norms = jnp.linalg.norm(params.w_dec, axis=-1)
-    unit = params.replace(
-      w_enc=params.w_enc * norms[None, :],
-      b_enc=params.b_enc * norms,
-      # A direction of norm 0 has none to show; its latent is never active.
-      w_dec=params.w_dec / jnp.where(norms > 0, norms, 1.0)[:, None],
-    )
+    unit = with_unit_directions(params)
     return super().fold(unit, scale_in, scale_out, target=target)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.comparison import features as known
+from experiments.comparison import tuning
 from experiments.comparison.recovery import Recovery
 from jaxsae.train import arrays
 
@@ -53,14 +54,18 @@ def test_the_page_has_every_side_target_and_grid_point(monkeypatch, tmp_path):
   synthetic.main()
   lines = out.read_text(encoding="utf-8").splitlines()
   rows = [line.split(" | ") for line in lines if line.startswith("| ")]
-  results = [row[:2] for row in rows[1:5]]
-  assert results == [
+  heads = [i for i, row in enumerate(rows) if "side" in "".join(row[:2])]
+  results, level, grid = (
+    rows[a + 1 : b] for a, b in zip(heads, [*heads[1:], None], strict=True)
+  )
+  assert [row[:2] for row in results] == [
     [f"| {target}", name] for target in (3, 5) for name in synthetic.SIDES
   ]
-  assert all(len(row) == 2 + len(synthetic.COLUMNS) for row in rows[:5])
-  assert all(re.search(r"\d ± \d", cell) for r in rows[1:5] for cell in r[2:])
-  assert len(rows[6:]) == 4
-  chosen = [row[0] for row in rows[6:] if "chosen" in row[-1]]
+  assert all(len(row) == 2 + len(synthetic.COLUMNS) for row in results)
+  assert all(re.search(r"\d ± \d", cell) for r in results for cell in r[2:])
+  assert len(level) in (0, 3 * len(SIDES))
+  assert len(grid) == 2 * len(SIDES)
+  chosen = [row[0] for row in grid if "chosen" in row[-1]]
   assert chosen == [f"| {name}" for name in synthetic.SIDES]
 
 
@@ -145,10 +150,11 @@ def test_held_out_samples_and_those_of_seeds_are_all_different(features):
 def test_the_rule_of_choice(l0s_and_mccs, chosen):
   blank = Recovery(*np.zeros(len(dataclasses.fields(Recovery))))
   points = tuple(
-    synthetic.Point(1e-3, 0.1, 0.99, dataclasses.replace(blank, l0=l0, mcc=mcc))
+    tuning.Point(1e-3, 0.1, 0.99, dataclasses.replace(blank, l0=l0, mcc=mcc))
     for l0, mcc in l0s_and_mccs
   )
-  assert synthetic.choose(points, 10.0) is points[chosen]
+  picked = tuning.choose(points, 10.0, 0.05, lambda found: -found.mcc)
+  assert picked is points[chosen]
 
 
 def test_the_defaults_can_be_made():

@@ -7,6 +7,7 @@ import numpy as np
 from jaxsae.sae import (
   Ask,
   BatchTopK,
+  FreeJumpRelu,
   Gated,
   JumpRelu,
   Kernel,
@@ -19,6 +20,7 @@ D, WIDTH, TOKENS = 6, 24, 40
 
 ALL = {
   "jumprelu": lambda **kw: JumpRelu(kernel=Kernel(0.3), **kw),
+  "free_jumprelu": lambda **kw: FreeJumpRelu(kernel=Kernel(0.3), **kw),
   "relu": Relu,
   "gated": Gated,
   "topk": TopK,

@@ -1,0 +1,45 @@
+"""JumpReLU whose directions may have any norm.
+
+Directions and encoders start short, so the first updates turn them far: what is
+learned depends less on where they started. Where updates are few, latents are
+cleaner than with directions that are unit from the start
+(`docs/synthetic.md`). Shapes: F latents.
+"""
+
+import dataclasses
+
+from jaxsae.sae.architectures.architecture import with_unit_directions
+from jaxsae.sae.architectures.jumprelu import JumpRelu
+from jaxsae.sae.model import Sae
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FreeJumpRelu(JumpRelu):
+  """Anthropic's and SAELens' start and freedom, with JumpRelu's loss.
+
+  Attributes:
+    norm: of directions at the start, and of encoders.
+  """
+
+  norm: float = 0.1
+
+  def init(self, key, d_in, d, width) -> Sae:
+    start = super().init(key, d_in, d, width)
+    return start.replace(
+      w_enc=self.norm * start.w_enc, w_dec=self.norm * start.w_dec
+    )
+
+  def project(self, grads, params):
+    """As they are: the norms of directions are learned too."""
+    del params
+    return grads
+
+  def settle(self, params, noted):
+    """Directions as the optimiser made them."""
+    settled = super().settle(params, noted)
+    return settled.replace(w_dec=params.w_dec)
+
+  def fold(self, params, scale_in, scale_out, *, target=None):
+    """Directions become unit, and latents grow by what their norms were."""
+    unit = with_unit_directions(params)
+    return super().fold(unit, scale_in, scale_out, target=target)

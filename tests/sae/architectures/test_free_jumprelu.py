@@ -1,0 +1,56 @@
+"""JumpReLU with directions of any norm."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsae.sae import FreeJumpRelu, JumpRelu
+from tests.sae.architectures.samples import (
+  WIDTH,
+  D,
+  assert_close,
+  draw_params,
+  draw_rows,
+  make_ask,
+)
+
+FREE, ROWS = FreeJumpRelu(), draw_rows()
+
+
+def test_it_starts_where_jumprelu_does_but_short():
+  free, unit = (
+    a.init(jax.random.key(0), D, D, WIDTH) for a in (FREE, JumpRelu())
+  )
+  assert_close(free.w_dec, 0.1 * unit.w_dec)
+  assert_close(free.w_enc, 0.1 * unit.w_enc)
+  assert_close(free.threshold, unit.threshold)
+
+
+def test_the_loss_is_that_of_jumprelu():
+  params = draw_params(FREE)
+  ours, theirs = (
+    a.loss(params, ROWS, make_ask())[0] for a in (FREE, JumpRelu())
+  )
+  np.testing.assert_allclose(ours, theirs)
+
+
+def test_norms_are_learned():
+  params = draw_params(FREE)
+  grads, seen = FREE.gradients(params, ROWS, make_ask())
+  assert_close(FREE.project(grads, params), grads)
+  moved = params.replace(threshold=params.threshold - 0.1)
+  settled = FREE.settle(moved, seen.noted)
+  assert_close(settled.w_dec, params.w_dec)
+  assert jnp.min(moved.threshold) < 0 <= jnp.min(settled.threshold)
+  assert not np.allclose(JumpRelu().project(grads, params).w_dec, grads.w_dec)
+
+
+def test_folded_directions_are_unit_and_one_without_a_norm_stays_silent():
+  params = draw_params(FREE)
+  params = params.replace(w_dec=params.w_dec.at[3].set(0))
+  sae = FREE.fold(params, 2.0, 2.0)
+  norms = np.linalg.norm(sae.w_dec, axis=1)
+  np.testing.assert_allclose(np.delete(norms, 3), 1, rtol=1e-5)
+  latents = sae.encode(10 * ROWS.x)
+  assert norms[3] == 0 and not latents[:, 3].any()
+  assert np.isfinite(latents).all() and latents.any()
