@@ -48,9 +48,10 @@ def join() -> None:
   """
   if jax.distributed.is_initialized():
     return
+  described = _described()
   try:
     jax.distributed.initialize(
-      **_described(),
+      **described,
       heartbeat_timeout_seconds=HEARTBEAT,
       shutdown_timeout_seconds=SHUTDOWN,
     )

@@ -186,7 +186,8 @@ where JumpReLU's L0 is pulled to its target (quadratic), λ were chosen for each
 side with one more seed, at the middle target: of the points whose L0 is within
 {CLOSE:.0%} of it the one with the least FVU; if there are none, the one that
 comes nearest. *free* is `free_jumprelu`, whose directions start short and may
-have any norm, as SAELens' do. Mean ± standard deviation of {len(c.seeds)} seeds.
+have any norm, as SAELens' do. Mean ± standard deviation of {len(c.seeds)}
+seeds.
 
     python -m experiments.comparison.language --out=docs/quality.md
 

@@ -251,7 +251,7 @@ def test_a_run_by_itself_when_small_and_not_again(small, tmp_path):
 def test_the_other_grids_when_small(command, small, tmp_path, name, runs):
   status, _, err = command(name, *runs, *small, "--sae.sites=resid.0")
   assert status == 0, err
-  (folder,) = (tmp_path / "runs" / name).iterdir()
+  (folder,) = (tmp_path / "runs" / name).glob("[!.]*")
   assert len(results_in(folder)) == 2
 
 

@@ -10,7 +10,7 @@ from experiments.soak import pods
 from jaxsae.lm import Site
 from tests.train.test_pod import final
 
-KILLS = 5
+KILLS = 3
 
 
 @pytest.mark.parametrize("count, devices", [(1, 2), (2, 1)])
