@@ -186,13 +186,21 @@ where JumpReLU's L0 is pulled to its target (quadratic), λ were chosen for each
 side with one more seed, at the middle target: of the points whose L0 is within
 {CLOSE:.0%} of it the one with the least FVU; if there are none, the one that
 comes nearest. *free* is `free_jumprelu`, whose directions start short and may
-have any norm, as SAELens' do. Mean ± standard deviation of {len(c.seeds)} seeds.
+have any norm, as SAELens' do. Mean ± standard deviation of {len(c.seeds)}
+seeds.
 
     python -m experiments.comparison.language --out=docs/quality.md
 
 Made in {minutes:.0f} minutes on {time.strftime("%Y-%m-%d")}, with
 jax {version("jax")}, sae-lens {version("sae-lens")}, torch {version("torch")}.
 """
+
+
+REASONS = """
+Found on 2026-11-21: JumpReLU's lead at few latents and lag at many are those of
+directions that are unit throughout; `free_jumprelu` has neither. BatchTopK's
+lag at many is its encoder's start at unit norm; started at a tenth it had none
+(target 64, one seed)."""
 
 
 def summary(outcomes: Outcomes) -> str:
@@ -208,7 +216,7 @@ def summary(outcomes: Outcomes) -> str:
       f"- {kind}, ours over SAELens' at equal L0, from few to many: FVU {fvu};"
       f" delta loss {loss}."
     )
-  return "\n".join(lines)
+  return "\n".join([*lines, REASONS])
 
 
 if __name__ == "__main__":
