@@ -196,6 +196,13 @@ jax {version("jax")}, sae-lens {version("sae-lens")}, torch {version("torch")}.
 """
 
 
+REASONS = """
+Found on 2026-11-21: JumpReLU's lead at few latents and lag at many are those of
+directions that are unit throughout; `free_jumprelu` has neither. BatchTopK's
+lag at many is its encoder's start at unit norm; started at a tenth it had none
+(target 64, one seed)."""
+
+
 def summary(outcomes: Outcomes) -> str:
   """What the tables show."""
   lines = []
@@ -209,7 +216,7 @@ def summary(outcomes: Outcomes) -> str:
       f"- {kind}, ours over SAELens' at equal L0, from few to many: FVU {fvu};"
       f" delta loss {loss}."
     )
-  return "\n".join(lines)
+  return "\n".join([*lines, REASONS])
 
 
 if __name__ == "__main__":
