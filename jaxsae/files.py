@@ -10,6 +10,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 
+from jaxsae import process
+
 _OF_FILE = re.compile(r"\..+\.(\d+)\.partial")
 _OF_FOLDER = re.compile(r"[^.].*\.partial")
 _PATIENCE = 60.0  # seconds, while others remove what is left
@@ -151,12 +153,4 @@ def _lock(descriptor: int, until: float) -> bool:
 
 def _is_other(pid: int) -> bool:
   """Whether it is a living process, and not this one."""
-  if pid == os.getpid():
-    return False
-  try:
-    os.kill(pid, 0)
-  except ProcessLookupError:
-    return False
-  except (PermissionError, OverflowError):
-    pass
-  return True
+  return pid != os.getpid() and process.is_there(pid)

@@ -1,7 +1,6 @@
 """What the leader finds, all processes hear: with two real ones."""
 
 import json
-import socket
 import subprocess
 import sys
 
@@ -9,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.soak import pods
 from jaxsae import pod
 from jaxsae.errors import UserError
 
@@ -23,6 +23,7 @@ jax.distributed.initialize(
   coordinator_bind_address=f"127.0.0.1:{port}", initialization_timeout=60)
 from etils import epath
 from jaxsae.errors import RunError, UserError
+from experiments.soak import pods
 from jaxsae import pod
 from jaxsae.train import lease
 
@@ -61,9 +62,7 @@ jax.distributed.shutdown()
 @pytest.fixture(scope="module")
 def heard(tmp_path_factory):
   """What each of two processes heard, and how often it acted."""
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    port = free.getsockname()[1]
+  port = pods.free_port()
   folder = tmp_path_factory.mktemp("pod") / "run"
   processes = [
     subprocess.Popen(

@@ -24,10 +24,10 @@ import numpy as np
 
 from experiments.comparison import language_tables as tables
 from experiments.comparison import trainers
-from experiments.comparison.language_tables import Outcome, Outcomes
+from experiments.comparison.language_tables import Outcomes
 from experiments.comparison.output import tell
 from experiments.comparison.trainers import Trial
-from experiments.comparison.tuning import Point, choose
+from experiments.comparison.tuning import Outcome, Point, choose
 from jaxsae import data, evals
 from jaxsae import mesh as meshes
 from jaxsae.data import DataConfig

@@ -1,30 +1,12 @@
 """How sides did on a language model: the tables of the page."""
 
-import dataclasses
 import statistics
 from collections.abc import Sequence
 
 from experiments.comparison import frontier
 from experiments.comparison.frontier import at
 from experiments.comparison.output import spread
-from experiments.comparison.tuning import Point
-from jaxsae.evals import Result
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-  """How one side did.
-
-  Attributes:
-    points: the grid.
-    chosen: the point that all seeds were trained with.
-    found: for each seed a Result of each target.
-  """
-
-  points: tuple[Point, ...]
-  chosen: Point
-  found: tuple[tuple[Result, ...], ...]
-
+from experiments.comparison.tuning import Outcome
 
 Outcomes = dict[str, Outcome]  # of each side, by its name
 

@@ -32,7 +32,7 @@ from experiments.comparison.trainers import (
   train_ours_free,
   train_saelens,
 )
-from experiments.comparison.tuning import Point, choose
+from experiments.comparison.tuning import Outcome, Point, choose
 
 CLOSE = 0.05  # share of its target that an L0 may be off when tuning
 SIDES = {
@@ -62,21 +62,6 @@ class Comparison:
   def tuning_target(self) -> float:
     """The middle one."""
     return self.targets[len(self.targets) // 2]
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-  """How one side did.
-
-  Attributes:
-    points: the grid.
-    chosen: the point that all seeds were trained with.
-    found: for each seed a Recovery of each target.
-  """
-
-  points: tuple[Point, ...]
-  chosen: Point
-  found: tuple[tuple[Recovery, ...], ...]
 
 
 def main():

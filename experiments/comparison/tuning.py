@@ -27,6 +27,21 @@ class Point:
     return self.rate, self.pull, self.decay
 
 
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """How one side did.
+
+  Attributes:
+    points: the grid.
+    chosen: the point that all seeds were trained with.
+    found: for each seed the figures of each target.
+  """
+
+  points: tuple[Point, ...]
+  chosen: Point
+  found: tuple[tuple[Any, ...], ...]
+
+
 def choose(
   points: Sequence[Point],
   target: float,

@@ -4,17 +4,19 @@
   python -m experiments.soak.kill --kills=40 --processes=2
 
 A small sweep on the small Gemma 2, saved after every step, is run once to its
-end, and once with all its processes killed at random moments and started again.
-Prints what each was killed in, and whether weights, moments, counters, key,
-data position, metrics and evaluation came out with the same bits. Exits with 1
-if they did not.
+end, and then again and again with all its processes killed at random moments
+and started anew until it is over. Prints what each was killed in, and whether
+weights, moments, counters, key, data position, metrics and evaluation came out
+with the same bits. Exits with 1 if they did not.
 """
 
 import argparse
 import collections
+import contextlib
 import dataclasses
 import pathlib
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -68,31 +70,42 @@ def main():
 
 def soak(folder, kills: int, processes: int, seed: int) -> list[str]:
   """The names of what came out otherwise."""
-  whole, parts = (
-    dataclasses.replace(CONFIG, workdir=str(folder / name))
-    for name in ("whole", "parts")
-  )
-  begin = time.monotonic()
+  whole = dataclasses.replace(CONFIG, workdir=str(folder / "whole"))
+  again = dataclasses.replace(CONFIG, workdir=str(folder / "again"))
   pods.run(whole, folder / "log", processes, devices=2)
+  begin = time.monotonic()  # from here on nothing needs compiling
+  pods.run(again, folder / "log", processes, devices=2)
   longest = time.monotonic() - begin
-  moments, phases = random.Random(seed), collections.Counter()
-  for _ in range(kills):
-    with pods.Pod(parts, folder / "log", processes, devices=2) as pod:
-      time.sleep(moments.uniform(0, 1) * longest)
-      phases[phase(parts, pod)] += 1
-  pods.run(parts, folder / "log", processes, devices=2)
-  differing = compare(whole, parts)
+  moments, phases, differing = random.Random(seed), collections.Counter(), []
+  runs = 0
+  while phases.total() < kills:
+    runs += 1
+    parts = dataclasses.replace(CONFIG, workdir=str(folder / f"parts{runs}"))
+    draw = lambda: moments.uniform(0, longest)
+    phases += kill_until_over(parts, folder / "log", processes, draw)
+    differing += compare(whole, parts)
   for name, count in phases.most_common():
     print(f"killed {count:3} times {name}")
-  print(f"different: {', '.join(differing) or 'nothing'}")
+  print(f"{runs} runs; different: {', '.join(differing) or 'nothing'}")
   return differing
+
+
+def kill_until_over(config, log, processes, draw) -> collections.Counter:
+  """In what a run was killed, and how often, before it came to its end."""
+  phases = collections.Counter()
+  while True:
+    with pods.Pod(config, log, processes, devices=2) as pod:
+      with contextlib.suppress(subprocess.TimeoutExpired):
+        statuses = pod.wait(draw())
+        assert statuses == [0] * processes, pod.said()
+        return phases
+      assert all(p.poll() in (None, 0) for p in pod.processes), pod.said()
+      phases[phase(config, pod)] += 1
 
 
 def phase(config: TrainConfig, pod: pods.Pod) -> str:
   """What the run is in."""
   said, path = pod.said(), pathlib.Path(config.workdir)
-  if pod.over():
-    return "after its end"
   if any(path.glob("checkpoints/*.orbax-checkpoint-tmp*")):
     return "during a save"
   if f"{config.steps}/{config.steps}" in said:

@@ -67,7 +67,7 @@ class Pod:
       "PYTHONPATH": str(ROOT),
       "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     }
-    port = _free_port()
+    port = free_port()
     self.processes = [
       self._start(script, index, _place(count, index, port))
       for index in range(count)
@@ -133,8 +133,7 @@ def metrics(config: TrainConfig) -> list[dict]:
   """What metrics.jsonl says, but for times."""
   file = pathlib.Path(config.workdir) / "metrics.jsonl"
   times = ("tokens_per_second", "idle")
-  lines = file.read_text().splitlines() if file.exists() else []
-  found = [json.loads(line) for line in lines]
+  found = [json.loads(line) for line in file.read_text().splitlines()]
   return [{k: v for k, v in x.items() if k not in times} for x in found]
 
 
@@ -181,7 +180,8 @@ def _place(count, index, port) -> dict[str, str]:
   }
 
 
-def _free_port() -> int:
+def free_port() -> int:
+  """A port of this machine that nobody listens on."""
   with socket.socket() as listening:
     listening.bind(("127.0.0.1", 0))
     return listening.getsockname()[1]

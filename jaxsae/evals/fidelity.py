@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from jaxsae import mesh as meshes
 from jaxsae import pod
 from jaxsae.errors import UserError
 from jaxsae.lm import Lm, Site, edit, next_token_loss, splice
@@ -99,7 +100,10 @@ def measure_fidelity(
   variants = _variants(saes, means)
   totals, tokens = dict.fromkeys(variants, 0.0), 0
   for batch in batches:
-    sums = {key: _loss(lm, batch, edits) for key, edits in variants.items()}
+    sums = {
+      key: meshes.finished(_loss(lm, batch, edits))
+      for key, edits in variants.items()
+    }
     sums = pod.fetch(sums)
     tokens += int(sums["clean"][1])
     totals = {key: totals[key] + float(sums[key][0]) for key in variants}

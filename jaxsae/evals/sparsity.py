@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsae import mesh as meshes
 from jaxsae import pod
 from jaxsae.errors import UserError
 from jaxsae.lm import Lm, Site, capture
@@ -122,10 +123,10 @@ def measure_sparsity(
 def _read(lm, saes, sites, batch):
   """Everything that one batch says, on the host."""
   activations, mask, seen = _capture(lm, sites, batch)
-  tallies = {
-    name: _tally(sae, activations[site.input], activations[site.output], mask)
-    for name, (site, sae) in saes.items()
-  }
+  tallies = {}
+  for name, (site, sae) in saes.items():
+    x, y = activations[site.input], activations[site.output]
+    tallies[name] = meshes.finished(_tally(sae, x, y, mask))
   return pod.fetch((seen, tallies))
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from jaxsae import mesh as meshes
 from jaxsae.errors import UserError
 from jaxsae.explore.contexts import Best, add_contexts, no_contexts, to_report
 from jaxsae.explore.neighbours import nearest
@@ -130,8 +131,6 @@ def _watch(lm, saes, batches, contexts, window) -> tuple[dict, int]:
     activations, mask = _read(lm, sites, batch)
     for name, (site, sae) in saes.items():
       seen[name] = _look(seen[name], sae, activations[site.input], mask, batch)
-    # Without waiting, batches would queue up in memory.
-    jax.block_until_ready(seen)
     tokens += int(jnp.sum(mask))
   if not tokens:
     raise UserError("There is no text to look at; give at least one batch.")
@@ -156,12 +155,15 @@ def _look(seen: list[_Seen], sae: Sae, x, mask, batch) -> list[_Seen]:
   parts = list(zip(seen, _slices(sae), strict=True))
   if sae.k is None:
     return [
-      _encode_and_add(old, _part(sae, some), x, mask, batch)
+      meshes.finished(_encode_and_add(old, _part(sae, some), x, mask, batch))
       for old, some in parts
     ]
   # Only all latents together can say which are the k largest.
   latents = _encode(sae, x)
-  return [_add(old, latents[..., some], mask, batch) for old, some in parts]
+  return [
+    meshes.finished(_add(old, latents[..., some], mask, batch))
+    for old, some in parts
+  ]
 
 
 def _part(sae: Sae, some: slice) -> Sae:

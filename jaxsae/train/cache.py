@@ -17,6 +17,9 @@ from etils import epath
 from jax.experimental.compilation_cache import compilation_cache
 from jaxlib import utils
 
+from jaxsae import pod
+from jaxsae.files import is_remote
+
 FOLDER = ".compiled"  # in the parent of the run's folder
 STAMP = "checked"  # in that: entries up to its time were whole
 
@@ -92,7 +95,7 @@ class Cache:
   def _use(self) -> None:
     try:
       self._folder.mkdir(parents=True, exist_ok=True)
-      if jax.process_index() == 0 and "://" not in str(self._folder):
+      if pod.leads() and not is_remote(self._folder):
         _mend(self._folder)
     except OSError as error:
       print(

@@ -18,6 +18,7 @@ from orbax.checkpoint import v1 as ocp
 
 from jaxsae import pod
 from jaxsae.errors import RunError, UserError
+from jaxsae.files import is_remote
 from jaxsae.lm.formats.orbax_errors import (
   cause_of,
   ignore_abandoned_reads,
@@ -50,7 +51,7 @@ class Checkpoints:
     self, directory, keep: int | None, keep_every: int | None = None
   ):
     # Orbax wants absolute paths; gs:// and its like are that already.
-    local = "://" not in str(directory)
+    local = not is_remote(directory)
     self.directory = epath.Path(
       os.path.abspath(directory) if local else directory
     )

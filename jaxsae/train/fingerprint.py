@@ -17,7 +17,7 @@ def fingerprints(tree) -> dict[str, str]:
 
   The same however the arrays are spread over devices.
   """
-  found = jax.device_get(jax.jit(_each)(tree))
+  found = jax.device_get(_each(tree))
   paths, _ = jax.tree_util.tree_flatten_with_path(found)
   return {
     jax.tree_util.keystr(path): f"{sums[0]:08x}{sums[1]:08x}"
@@ -41,6 +41,7 @@ def digest(x: jax.Array) -> jax.Array:
   return jnp.stack(sums).astype(jnp.uint32)
 
 
+@jax.jit
 def _each(tree):
   return jax.tree.map(digest, tree)
 

@@ -31,10 +31,9 @@ from typing import Self
 
 from etils import epath
 
-from jaxsae import pod
+from jaxsae import pod, process
 from jaxsae.errors import RunError, UserError
 from jaxsae.files import locked, whole_file
-from jaxsae.train import process
 
 FILE = "lease.json"
 # Seconds.

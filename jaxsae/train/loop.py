@@ -16,14 +16,16 @@ Evaluation is not part of this: it comes after training, in the same process.
 """
 
 import contextlib
+import dataclasses
 import sys
 
 import jax
 from etils import epath
+from jax.sharding import Mesh
 
 from jaxsae import data, pod
 from jaxsae import mesh as meshes
-from jaxsae.data import Corpus
+from jaxsae.data import Batches, Corpus
 from jaxsae.errors import UserError
 from jaxsae.lm import Lm, load_lm
 from jaxsae.train import choice, replicas, start_from, texts, workdir
@@ -55,43 +57,73 @@ def train(config: TrainConfig) -> TrainState:
       devices that should hold the same do not.
   """
   cache = Cache(config.workdir)
-  mesh = meshes.make(config.mesh)
-  states.check_rows(config, mesh)
-  start_from.check(config)
-  data.check_source(config.data.source)  # before weights that take minutes
-  lm = load_lm(config.lm, mesh=mesh, fsdp=config.fsdp)
-  lm.check_length(config.data.context)
-  for site in config.sites:
-    site.check(lm.config)
-  abstract = abstract_state(config, lm.config, mesh)
-  placed = list(choice.lines(config, mesh, abstract, lm))
-  pod.tell(f"reading {config.data.source} …")
-  corpus = open_corpus(config, lm)
-  pod.tell(texts.told(corpus))
-  batches = open_batches(config, mesh, corpus.train)
+  setting = _prepare(config)
   path = epath.Path(config.workdir)
   with contextlib.ExitStack() as ending:
-    ending.callback(batches.close)
+    ending.callback(setting.batches.close)
     lease = ending.enter_context(leases.hold(path))
-    _claim(config, path, corpus)
+    _claim(setting, path)
     checkpoints = Checkpoints(
       path / "checkpoints", config.keep_checkpoints, config.keep_every
     )
     ending.callback(checkpoints.close)  # when what is being written is whole
     ending.enter_context(cache)
-    state = _start(config, mesh, lm, abstract, checkpoints, batches)
-    _announce(config, mesh, corpus, int(state.step))
-    pod.tell(*placed, "compiling the step …")
+    state = _start(setting, checkpoints)
+    _announce(setting, int(state.step))
     witness = ending.enter_context(
-      Witness(config, path, int(state.step), corpus, batches, lease.check)
+      Witness(
+        config,
+        path,
+        int(state.step),
+        setting.corpus,
+        setting.batches,
+        lease.check,
+      )
     )
     witness.time_first_step(cache.start)
     stop = ending.enter_context(Stop())
-    feed = Feed(config, mesh, batches)
-    state = _run(config, mesh, lm, state, feed, checkpoints, witness, stop)
+    state = _run(setting, state, checkpoints, witness, stop)
   if stop.status is not None and int(state.step) < config.steps:
     _exit(int(state.step), stop)
   return state
+
+
+@dataclasses.dataclass(frozen=True)
+class _Setting:
+  """All that a run needs beside its state and its folder.
+
+  Attributes:
+    abstract: the state's shapes and shardings.
+    placed: what is said of where stacks are trained.
+    batches: of the corpus' training part; to be closed.
+  """
+
+  config: TrainConfig
+  mesh: Mesh
+  lm: Lm
+  abstract: TrainState
+  placed: tuple[str, ...]
+  corpus: Corpus
+  batches: Batches
+
+
+def _prepare(config: TrainConfig) -> _Setting:
+  """What is quick to find wrong comes first."""
+  mesh = meshes.make(config.mesh)
+  states.check_rows(config, mesh)
+  start_from.check(config)
+  data.check_source(config.data.source)
+  lm = load_lm(config.lm, mesh=mesh, fsdp=config.fsdp)
+  lm.check_length(config.data.context)
+  for site in config.sites:
+    site.check(lm.config)
+  abstract = abstract_state(config, lm.config, mesh)
+  placed = tuple(choice.lines(config, mesh, abstract, lm))
+  pod.tell(f"reading {config.data.source} …")
+  corpus = open_corpus(config, lm)
+  pod.tell(texts.told(corpus))
+  batches = open_batches(config, mesh, corpus.train)
+  return _Setting(config, mesh, lm, abstract, placed, corpus, batches)
 
 
 def open_corpus(config: TrainConfig, lm: Lm) -> Corpus:
@@ -104,20 +136,9 @@ def open_corpus(config: TrainConfig, lm: Lm) -> Corpus:
   return data.open_corpus(config.data, lm.tokenizer)
 
 
-def _announce(config, mesh, corpus, step) -> None:
-  count = sum(len(stack.names) for stack in config.stacks)
-  shape = "x".join(str(size) for size in mesh.devices.shape)
-  pod.tell(
-    f"{count} autoencoders at"
-    f" {', '.join(map(str, config.sites))}, from one forward pass of"
-    f" {config.lm}, on {mesh.devices.size} device(s) as {shape}\n"
-    f"{config.tokens:,} of {corpus.train.tokens:,} tokens, in {config.steps}"
-    f" buckets of {config.bucket_tokens:,}; starts after bucket {step}",
-  )
-
-
-def _claim(config: TrainConfig, path: epath.Path, corpus: Corpus) -> None:
+def _claim(setting: _Setting, path: epath.Path) -> None:
   """Makes sure that the folder is this run's, and that all processes see it."""
+  config, corpus = setting.config, setting.corpus
   pod.lead(lambda: str(workdir.claim(config, corpus.policy)))
   pod.lead(lambda: texts.check(path, corpus))
   if not pod.every(workdir.is_claimed(path)):
@@ -127,36 +148,61 @@ def _claim(config: TrainConfig, path: epath.Path, corpus: Corpus) -> None:
     )
 
 
-def _start(config, mesh, lm, abstract, checkpoints, batches) -> TrainState:
+def _announce(setting: _Setting, step: int) -> None:
+  config, devices = setting.config, setting.mesh.devices
+  count = sum(len(stack.names) for stack in config.stacks)
+  pod.tell(
+    f"{count} autoencoders at"
+    f" {', '.join(map(str, config.sites))}, from one forward pass of"
+    f" {config.lm}, on {devices.size} device(s) as"
+    f" {'x'.join(map(str, devices.shape))}",
+    f"{config.tokens:,} of {setting.corpus.train.tokens:,} tokens, in"
+    f" {config.steps} buckets of {config.bucket_tokens:,}; starts after bucket"
+    f" {step}",
+    *setting.placed,
+    "compiling the step …",
+  )
+
+
+def _start(setting: _Setting, checkpoints: Checkpoints) -> TrainState:
   """The newest checkpoint, or the beginning."""
+  config, mesh, batches = setting.config, setting.mesh, setting.batches
   if checkpoints.latest is not None:
-    state, position = checkpoints.restore(abstract)
+    state, position = checkpoints.restore(setting.abstract)
     batches.set_state(position)
     return state
   # The first bucket is read for its scale, then again to train on.
   position = batches.get_state()
   first = next_bucket(config, mesh, batches)
   batches.set_state(position)
-  state = _begin(config, mesh, lm, abstract, first)
+  state = _begin(setting, first)
   check_scales(config, state)
   if config.start_from is not None:
-    state = start_from.take(config, mesh, lm.config, state)
+    state = start_from.take(config, mesh, setting.lm.config, state)
   checkpoints.prepare(state)
   return state
 
 
-def _begin(config, mesh, lm, abstract, bucket) -> TrainState:
+def _begin(setting: _Setting, bucket) -> TrainState:
+  config, mesh = setting.config, setting.mesh
+
   def begin(lm, bucket):
     scales = estimate_scales(config, mesh, lm, bucket)
     return states.init(config, lm.config, scales)
 
-  layout = states.sharding(abstract, mesh)
-  return jax.jit(begin, out_shardings=layout)(lm, bucket)
+  layout = states.sharding(setting.abstract, mesh)
+  return jax.jit(begin, out_shardings=layout)(setting.lm, bucket)
 
 
 def _run(
-  config, mesh, lm, state, feed, checkpoints, witness, stop
+  setting: _Setting,
+  state: TrainState,
+  checkpoints: Checkpoints,
+  witness: Witness,
+  stop: Stop,
 ) -> TrainState:
+  config, mesh, lm = setting.config, setting.mesh, setting.lm
+  feed = Feed(config, mesh, setting.batches)
   number, step = int(state.step), None
   while number < config.steps and not stop.asked(number):
     bucket = feed.take()

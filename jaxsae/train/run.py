@@ -98,8 +98,7 @@ def figures(run: Run) -> dict[str, dict]:
   if not pod.lead(_record(run).exists):
     evaluate(run)
   record = pod.lead(lambda: json.loads(_record(run).read_text()))
-  results = record["results"]
-  return {result["name"]: result for result in results}
+  return {result["name"]: result for result in record["results"]}
 
 
 def export(run: Run, format: str, out) -> list[str]:

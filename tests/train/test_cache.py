@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from experiments.soak import pods
 from jaxsae import overrides
 from jaxsae.errors import RunError
 from jaxsae.lm import Site
 from jaxsae.train import cache as caches
 from jaxsae.train.cache import FOLDER, Cache
 from jaxsae.train.loop import train
-from tests.train.test_loop import assert_same, lines
 
 # Tells at its end how often JAX wrote what it compiled, and found it.
 SCRIPT = """
@@ -67,16 +67,17 @@ def test_a_second_start_compiles_nothing_and_changes_nothing(small, tmp_path):
   assert re.search(r"first step after .* s, of which .* s to compile", out)
 
   assert_found(asked, *run(warm, file))
-  assert lines(warm) == lines(cold)
+  assert pods.metrics(warm) == pods.metrics(cold)
   go_back(warm)
   (asked, _, kept), _, _ = run(warm, file)  # what reads a checkpoint is new
   assert kept < asked
   go_back(warm)
   assert_found(asked, *run(warm, file))
-  assert lines(warm) == lines(cold)
+  assert pods.metrics(warm) == pods.metrics(cold)
   whole = in_(small, tmp_path / "b" / "whole")
-  assert_same(train(whole), train(warm))  # the first compiled in this process
-  assert lines(whole) == lines(warm)
+  # The first of these was compiled in this process.
+  pods.assert_same(train(whole), train(warm))
+  assert pods.metrics(whole) == pods.metrics(warm)
 
 
 def assert_found(expected, counts, out, err):

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.soak import pods
 from jaxsae.errors import UserError
 from jaxsae.lm.weights import read_sizes
 from jaxsae.train import state as states
 from jaxsae.train.checkpoint import Checkpoints
-from tests.train.test_loop import assert_same
 from tests.train.toys import small
 
 
@@ -69,7 +69,7 @@ def test_state_and_position_come_back(tmp_path, state):
   fill(checkpoints, state, [3, 3, 5])
   checkpoints.close()
   found, position = Checkpoints(tmp_path / "c", None).restore(state)
-  assert_same(found, at(state, 5))
+  pods.assert_same(found, at(state, 5))
   assert position == {"next_batch": 5}
 
 

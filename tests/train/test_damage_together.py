@@ -1,11 +1,12 @@
 """Two processes agree on which checkpoint is intact."""
 
 import json
-import socket
 import subprocess
 import sys
 
 import pytest
+
+from experiments.soak import pods
 
 SCRIPT = """
 import json, os, pathlib, sys
@@ -69,9 +70,7 @@ jax.distributed.shutdown()
 
 
 def run_two(folder, where):
-  with socket.socket() as probe:
-    probe.bind(("127.0.0.1", 0))
-    port = probe.getsockname()[1]
+  port = pods.free_port()
   processes = [
     subprocess.Popen(
       [sys.executable, "-c", SCRIPT, str(i), str(port), str(folder), where],

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.soak import pods
 from jaxsae import overrides
 from jaxsae.errors import UserError
 from jaxsae.lm import capture
@@ -41,21 +42,6 @@ FIGURES = (
 )
 
 
-def lines(config):
-  """What metrics.jsonl says, but for times."""
-  text = (pathlib.Path(config.workdir) / "metrics.jsonl").read_text()
-  found = [json.loads(line) for line in text.splitlines()]
-  times = ("tokens_per_second", "idle")
-  return [{k: v for k, v in x.items() if k not in times} for x in found]
-
-
-def assert_same(a, b):
-  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-      x, y = jax.random.key_data(x), jax.random.key_data(y)
-    np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
-
-
 def stop_at(monkeypatch, bucket):
   """Presses Ctrl-C while that bucket is read, ahead of its step."""
   read, count = feed.next_bucket, iter(range(1, 1000))
@@ -80,16 +66,16 @@ def test_a_stopped_run_ends_as_if_it_had_not_been(
       train(parts)
   assert stop.value.code == INTERRUPTED
   assert "to go on:" in capsys.readouterr().err
-  assert len(lines(parts)) == bucket - 1
-  assert_same(train(parts), whole)
-  assert lines(parts) == lines(config)
+  assert len(pods.metrics(parts)) == bucket - 1
+  pods.assert_same(train(parts), whole)
+  assert pods.metrics(parts) == pods.metrics(config)
 
 
 def test_a_finished_run_does_nothing_more(config):
   state = train(config)
-  before = lines(config)
-  assert_same(train(config), state)
-  assert lines(config) == before
+  before = pods.metrics(config)
+  pods.assert_same(train(config), state)
+  assert pods.metrics(config) == before
 
 
 def test_a_relative_folder(config, replace, tmp_path, monkeypatch):
@@ -125,7 +111,7 @@ def test_nothing_is_compiled_and_no_transfer_hides_in_any_step(
 
 def test_metrics_are_one_object_a_line_with_every_autoencoder(config):
   train(config)
-  found = lines(config)
+  found = pods.metrics(config)
   assert [x["step"] for x in found] == [1, 2, 3, 4, 5, 6]
   for name in ("resid.1/64/l0_4", "attn.0/64/l0_8"):
     for figure in FIGURES:
@@ -137,10 +123,10 @@ def test_metrics_are_one_object_a_line_with_every_autoencoder(config):
 def test_lines_that_a_crash_left_are_written_again(config, replace):
   train(config)
   file = pathlib.Path(config.workdir) / "metrics.jsonl"
-  expected = lines(config)
+  expected = pods.metrics(config)
   file.write_text(file.read_text() + '{"step": 7, "tokens": 9}\n{"ste')
   train(config)
-  assert lines(config) == expected
+  assert pods.metrics(config) == expected
 
 
 def test_an_opened_run_holds_folded_autoencoders(config):
@@ -214,5 +200,5 @@ def test_a_real_process_is_stopped(config, replace, tmp_path, sent, status):
   assert ("to go on:" in err) == (status > 0)
   text = (pathlib.Path(parts.workdir) / "metrics.jsonl").read_text()
   assert 7 <= text.count("\n") < 60
-  assert_same(train(parts), whole)
-  assert lines(parts) == lines(long)
+  pods.assert_same(train(parts), whole)
+  assert pods.metrics(parts) == pods.metrics(long)

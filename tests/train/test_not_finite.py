@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.soak import pods
 from jaxsae import mesh as meshes
 from jaxsae.errors import RunError
 from jaxsae.lm import Lm, Site, load_lm, save_lm
@@ -20,7 +21,6 @@ from jaxsae.train.loop import train
 from jaxsae.train.metrics import Metrics
 from jaxsae.train.not_finite import RECORD, Guard
 from jaxsae.train.state import StackState
-from tests.train.test_loop import lines
 from tests.train.toys import start
 
 GOOD = 3e-3
@@ -100,7 +100,7 @@ def test_nothing_is_saved_when_only_the_last_weights_broke(
   state = train(replace(config, not_finite="skip"))
   assert int(state.step) == 6
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.stacks))
-  for line in lines(config):
+  for line in pods.metrics(config):
     assert [line[f"{name}/skipped"] for name in NAMES] == [0, 1]
     assert line[f"{NAMES[1]}/fvu"] is None
 
@@ -154,14 +154,14 @@ def test_a_step_that_broke_is_named_and_the_run_goes_on_without_it(
   assert_rows_hold(run, record["data"], word)
   # Step 4 was to be saved; the checkpoint before it is the newest.
   assert open_run(run.workdir).step == 2
-  assert [line["step"] for line in lines(run)] == [1, 2, 3]
+  assert [line["step"] for line in pods.metrics(run)] == [1, 2, 3]
 
   state = train(replace(run, not_finite="skip"))
   assert int(state.step) == 6
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.stacks))
   text = (folder / "metrics.jsonl").read_text()
   assert "NaN" not in text and "Infinity" not in text
-  of_four = lines(run)[3]
+  of_four = pods.metrics(run)[3]
   first = record["autoencoders"][names[0]]
   assert 0 < of_four[f"{names[0]}/skipped"] <= 8 - first
   out = capsys.readouterr().out

@@ -10,10 +10,10 @@ import sys
 import pytest
 from orbax.checkpoint._src.path import atomicity
 
+from experiments.soak import pods
 from jaxsae import overrides
 from jaxsae.errors import RunError
 from jaxsae.train.loop import train
-from tests.train.test_loop import assert_same
 from tests.train.toys import small
 
 # No file may grow beyond 20 kB once the first checkpoint is there: as if the
@@ -66,7 +66,7 @@ def test_a_disk_that_fills_up(config, made, tmp_path):
   assert "2" in names(config) and "4" not in names(config)
   left = [name for name in names(config) if "tmp" in name]
   assert left  # or the next lines would show nothing
-  assert_same(train(config), made.states[6][0])
+  pods.assert_same(train(config), made.states[6][0])
   assert names(config) == ["2", "4", "6"]
 
 

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from experiments.soak import pods
 from jaxsae.train import spikes
 from jaxsae.train.loop import train
 from jaxsae.train.metrics import Metrics
 from jaxsae.train.spikes import LEAST, WINDOW, Spikes
-from tests.train.test_loop import lines
 from tests.train.test_not_finite import BUCKET, Told
 
 STEPS = 400
@@ -147,7 +147,7 @@ def test_a_run_looks_at_every_step_and_counts(
   out = capsys.readouterr().out
   told = [x for x in out.splitlines() if "the loss jumped" in x]
   assert told and all("batch" in x and "in pass 1." in x for x in told)
-  (logged,) = lines(config)
+  (logged,) = pods.metrics(config)
   names = [name for stack in config.stacks for name in stack.names]
   counts = [logged[f"{name}/spikes"] for name in names]
   assert sum(counts) >= len(told)

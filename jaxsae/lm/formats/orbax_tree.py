@@ -11,6 +11,7 @@ import os
 import jax
 
 from jaxsae.errors import UserError
+from jaxsae.files import is_remote
 from jaxsae.lm.formats.layouts import Stored
 from jaxsae.lm.formats.orbax_errors import cause_of, ignore_abandoned_reads
 from jaxsae.lm.sharding import Path
@@ -85,7 +86,7 @@ def _root(path):
 
   The name is None if the folder itself is the item.
   """
-  if "://" not in str(path):
+  if not is_remote(path):
     path = type(path)(os.path.abspath(path))
   found = names(path)
   if len(found) != 1:

@@ -193,3 +193,15 @@ def test_a_descent_reconstructs_better(make):
   step = lambda p, _: _step(architecture, p, ROWS, ask)[:2]
   seen = jax.lax.scan(step, params, length=200)[1]
   assert seen.squared_error[-1] < 0.8 * seen.squared_error[0]
+
+
+@pytest.mark.parametrize("make", FREE)
+def test_folded_directions_are_unit_and_one_without_a_norm_stays_silent(make):
+  params = draw_params(make())
+  params = params.replace(w_dec=params.w_dec.at[3].set(0))
+  sae = make().fold(params, 2.0, 2.0)
+  norms = np.linalg.norm(sae.w_dec, axis=1)
+  np.testing.assert_allclose(np.delete(norms, 3), 1, rtol=1e-5)
+  latents = sae.encode(10 * ROWS.x)
+  assert norms[3] == 0 and not latents[:, 3].any()
+  assert np.isfinite(latents).all() and latents.any()

@@ -43,14 +43,3 @@ def test_norms_are_learned():
   assert_close(settled.w_dec, params.w_dec)
   assert jnp.min(moved.threshold) < 0 <= jnp.min(settled.threshold)
   assert not np.allclose(JumpRelu().project(grads, params).w_dec, grads.w_dec)
-
-
-def test_folded_directions_are_unit_and_one_without_a_norm_stays_silent():
-  params = draw_params(FREE)
-  params = params.replace(w_dec=params.w_dec.at[3].set(0))
-  sae = FREE.fold(params, 2.0, 2.0)
-  norms = np.linalg.norm(sae.w_dec, axis=1)
-  np.testing.assert_allclose(np.delete(norms, 3), 1, rtol=1e-5)
-  latents = sae.encode(10 * ROWS.x)
-  assert norms[3] == 0 and not latents[:, 3].any()
-  assert np.isfinite(latents).all() and latents.any()

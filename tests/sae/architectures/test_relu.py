@@ -41,17 +41,6 @@ def test_how_the_norm_is_shared_between_encoder_and_decoder_costs_nothing():
   np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
-def test_folded_directions_are_unit_and_one_without_a_norm_stays_silent():
-  params = draw_params(RELU)
-  params = params.replace(w_dec=params.w_dec.at[3].set(0))
-  sae = RELU.fold(params, 2.0, 2.0)
-  norms = np.linalg.norm(sae.w_dec, axis=1)
-  np.testing.assert_allclose(np.delete(norms, 3), 1, rtol=1e-5)
-  latents = sae.encode(10 * draw_rows().x)
-  assert norms[3] == 0 and not latents[:, 3].any()
-  assert np.isfinite(latents).all() and latents.any()
-
-
 def test_a_start_of_another_norm():
   params = Relu(norm=0.5).init(jax.random.key(0), D, D, WIDTH)
   norms = jnp.linalg.norm(params.w_dec, axis=1)

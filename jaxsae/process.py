@@ -24,7 +24,7 @@ def birth(pid: int) -> str | None:
   kept.
   """
   if not os.path.exists("/proc/self/stat"):
-    return _is_there(pid)
+    return "" if is_there(pid) else None
   try:
     stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
   except (FileNotFoundError, ProcessLookupError):
@@ -34,11 +34,12 @@ def birth(pid: int) -> str | None:
   return None if fields[0] in "ZX" else fields[19]
 
 
-def _is_there(pid: int) -> str | None:
+def is_there(pid: int) -> bool:
+  """Whether a process of this place has this number, be it dead or not."""
   try:
     os.kill(pid, 0)
-  except ProcessLookupError:
-    return None
+  except (ProcessLookupError, OverflowError):
+    return False
   except PermissionError:
     pass
-  return ""
+  return True
