@@ -58,7 +58,7 @@ def train(config: TrainConfig) -> TrainState:
   """
   cache = Cache(config.workdir)
   setting = _prepare(config)
-  path = epath.Path(config.workdir)
+  mesh, lm, path = setting.mesh, setting.lm, epath.Path(config.workdir)
   with contextlib.ExitStack() as ending:
     ending.callback(setting.batches.close)
     lease = ending.enter_context(leases.hold(path))
@@ -82,7 +82,8 @@ def train(config: TrainConfig) -> TrainState:
     )
     witness.time_first_step(cache.start)
     stop = ending.enter_context(Stop())
-    state = _run(setting, state, checkpoints, witness, stop)
+    feed = Feed(config, mesh, setting.batches)
+    state = _run(config, mesh, lm, state, feed, checkpoints, witness, stop)
   if stop.status is not None and int(state.step) < config.steps:
     _exit(int(state.step), stop)
   return state
@@ -166,43 +167,36 @@ def _announce(setting: _Setting, step: int) -> None:
 
 def _start(setting: _Setting, checkpoints: Checkpoints) -> TrainState:
   """The newest checkpoint, or the beginning."""
-  config, mesh, batches = setting.config, setting.mesh, setting.batches
+  config, mesh, lm = setting.config, setting.mesh, setting.lm
+  batches, abstract = setting.batches, setting.abstract
   if checkpoints.latest is not None:
-    state, position = checkpoints.restore(setting.abstract)
+    state, position = checkpoints.restore(abstract)
     batches.set_state(position)
     return state
   # The first bucket is read for its scale, then again to train on.
   position = batches.get_state()
   first = next_bucket(config, mesh, batches)
   batches.set_state(position)
-  state = _begin(setting, first)
+  state = _begin(config, mesh, lm, abstract, first)
   check_scales(config, state)
   if config.start_from is not None:
-    state = start_from.take(config, mesh, setting.lm.config, state)
+    state = start_from.take(config, mesh, lm.config, state)
   checkpoints.prepare(state)
   return state
 
 
-def _begin(setting: _Setting, bucket) -> TrainState:
-  config, mesh = setting.config, setting.mesh
-
+def _begin(config, mesh, lm, abstract, bucket) -> TrainState:
   def begin(lm, bucket):
     scales = estimate_scales(config, mesh, lm, bucket)
     return states.init(config, lm.config, scales)
 
-  layout = states.sharding(setting.abstract, mesh)
-  return jax.jit(begin, out_shardings=layout)(setting.lm, bucket)
+  layout = states.sharding(abstract, mesh)
+  return jax.jit(begin, out_shardings=layout)(lm, bucket)
 
 
 def _run(
-  setting: _Setting,
-  state: TrainState,
-  checkpoints: Checkpoints,
-  witness: Witness,
-  stop: Stop,
+  config, mesh, lm, state, feed, checkpoints, witness, stop
 ) -> TrainState:
-  config, mesh, lm = setting.config, setting.mesh, setting.lm
-  feed = Feed(config, mesh, setting.batches)
   number, step = int(state.step), None
   while number < config.steps and not stop.asked(number):
     bucket = feed.take()
