@@ -38,7 +38,7 @@ from jaxsae.train.config import (
 CONFIG = TrainConfig(
   workdir="",
   lm="gemma2-tiny",
-  tokens=40 * 2048,
+  tokens=300 * 2048,
   data=DataConfig(context=64),
   sae=SweepConfig(
     sites=(Site("resid", 1),),
