@@ -149,11 +149,8 @@ def _line(slice: int, worker: int, said: dict) -> str:
   words = [f"slice {slice} worker {worker}: {said['state']}"]
   if said["state"] == "ended":
     words.append(f"status {said['status']}")
-  words += [
-    f"{key} {said[key]}"
-    for key in ("step", "attempt")
-    if said.get(key) is not None
-  ]
+  known = [key for key in ("step", "attempt") if said.get(key) is not None]
+  words += [f"{key} {said[key]}" for key in known]
   return ", ".join(words)
 
 

@@ -82,12 +82,9 @@ class Mig:
   def _parts(self) -> list[tuple[list[str], list[str]]]:
     """In the order of their making: what makes each, and what deletes it."""
     name, request = self._request.name, self._request
-    parts = [
-      (self._template(), _deletion("instance-templates", f"{name}-template"))
-    ]
-    parts.append(
-      (self._group(), [*_GROUPS, "delete", name, f"--zone={request.zone}"])
-    )
+    template = _deletion("instance-templates", f"{name}-template")
+    group = [*_GROUPS, "delete", name, f"--zone={request.zone}"]
+    parts = [(self._template(), template), (self._group(), group)]
     if request.slice.hosts > 1:
       region = f"--region={names.region(request.zone)}"
       policy = [*_deletion("resource-policies", f"{name}-policy"), region]
@@ -130,7 +127,10 @@ class Mig:
 
   def _group(self) -> list[str]:
     request = self._request
-    policy = [f"--workload-policy={request.name}-policy"]
+    region = f"projects/{request.project}/regions/{names.region(request.zone)}"
+    policy = [
+      f"--workload-policy={region}/resourcePolicies/{request.name}-policy"
+    ]
     return [
       *_GROUPS,
       "create",

@@ -90,6 +90,10 @@ def _check_tpu_vm(request: Request) -> None:
 
 
 def _check_mig(request: Request) -> None:
+  if request.project is None:
+    raise LaunchError(
+      "--backend=mig needs --project: the slice's policy is named by it."
+    )
   if request.slice.chip.machine is None:
     raise LaunchError(
       f"--backend=mig can not make {request.topology}: instance groups begin at"

@@ -51,9 +51,8 @@ def check_has(shell: Shell, experiment: str) -> None:
   if path.is_absolute() or ".." in path.parts:
     raise LaunchError(f"{experiment}: give the path from {ROOT}.")
   if not (ROOT / experiment).is_file():
-    there = sorted(
-      str(x.relative_to(ROOT)) for x in ROOT.glob("experiments/*.py")
-    )
+    files = sorted(ROOT.glob("experiments/*.py"))
+    there = [str(file.relative_to(ROOT)) for file in files]
     raise LaunchError(
       f"{experiment} is no file in {ROOT}; there are {', '.join(there)}."
     )
@@ -94,7 +93,7 @@ def _git(shell: Shell, *words: str) -> str:
   done = shell.run(["git", "-C", str(ROOT), *words])
   if done.status:
     raise LaunchError(
-      f"git {words[0]} failed in {ROOT} ({done.err.strip()}); launch from a"
-      " git checkout, and name a revision it has."
+      f"`git {' '.join(words)}` failed in {ROOT} ({done.err.strip()}); launch"
+      " from a git checkout, and name a revision it has."
     )
   return done.out

@@ -20,7 +20,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 
 HOME = pathlib.Path.home() / ".jaxsae"
 SECRETS = HOME / "env"
@@ -65,12 +64,14 @@ def start(folder, options):
   write(folder / "job.json", job(folder, options, worker))
   for name in ("process.json", "ended.json", "stop"):
     (folder / name).unlink(missing_ok=True)
-  detach(folder, options)
+  process = detach(folder, options)
   end = time.monotonic() + STARTING
-  while time.monotonic() < end:
+  over = False
+  while not over and time.monotonic() < end:
+    over = process is not None and process.poll() is not None
     if (folder / "process.json").exists():
       return {"worker": worker, "started": folder.name}
-    time.sleep(0.05)
+    time.sleep(0.02)
   return {"worker": worker, "failed": tail(folder / "host.log")}
 
 
@@ -216,6 +217,8 @@ def metadata(key):
   product = pathlib.Path("/sys/class/dmi/id/product_name").read_text()
   if "Google" not in product:
     return ""
+  import urllib.request  # as slow as all else here together
+
   asked = urllib.request.Request(
     METADATA + "attributes/" + key, headers={"Metadata-Flavor": "Google"}
   )
@@ -255,7 +258,7 @@ def logged(metrics):
 
 
 def detach(folder, options):
-  """Leaves a process that outlives the ssh session."""
+  """Leaves a process that outlives the ssh session; the process, if ours."""
   work = [sys.executable, os.path.abspath(__file__), "work", folder.name]
   with open(folder / "host.log", "wb") as out:
     if has_systemd():
@@ -265,14 +268,14 @@ def detach(folder, options):
         stdout=out,
         stderr=out,
       )
-    else:
-      subprocess.Popen(
-        work,
-        stdin=subprocess.DEVNULL,
-        stdout=out,
-        stderr=out,
-        start_new_session=True,
-      )
+      return None
+    return subprocess.Popen(
+      work,
+      stdin=subprocess.DEVNULL,
+      stdout=out,
+      stderr=out,
+      start_new_session=True,
+    )
 
 
 def has_systemd():

@@ -12,6 +12,7 @@ from launch import hosts, tree
 from launch.__main__ import main
 from tests.launch.fake_gcloud import Cloud
 
+ONE, TWO = "v5p:2x2x1", "v5p:2x2x2"  # workers
 HERE = pathlib.Path(__file__).parent
 TOOLS = "bash cut flock ln mkdir mv rm sha256sum sleep tar touch".split()
 
@@ -21,7 +22,7 @@ echo "uv $*" >> "$HOME/uv.log"
 if [ "$1" = venv ]; then
   for folder; do :; done
   mkdir -p "$folder/bin"
-  ln -s "$(command -v python3)" "$folder/bin/python"
+  ln -s "${0%/*}/../environment/python" "$folder/bin/python"
 fi
 """
 
@@ -55,11 +56,14 @@ def cloud(tmp_path, monkeypatch):
   workers.mkdir()
   for tool in TOOLS:
     (workers / tool).symlink_to(shutil.which(tool))
-  script(workers / "python3", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+  script(workers / "python3", f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
   script(workers / "uv", UV)
+  environment = made.folder / "environment"
+  environment.mkdir()
+  script(environment / "python", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
   here = tmp_path / "bin"
   here.mkdir()
-  fake = f'#!/bin/sh\nexec {sys.executable} {HERE / "fake_gcloud.py"} "$@"\n'
+  fake = f'#!/bin/sh\nexec {sys.executable} -S {HERE / "fake_gcloud.py"} "$@"\n'
   script(here / "gcloud", fake)
   monkeypatch.setenv("PATH", f"{here}{os.pathsep}{os.environ['PATH']}")
   monkeypatch.setenv("FAKE_GCLOUD", str(made.folder))
@@ -101,9 +105,9 @@ def launch(tmp_path, capsys):
 
 @pytest.fixture
 def made(cloud, checkout, launch):
-  """`made("a")`: slices of two workers, created and set up."""
+  """`made("a")`: a slice of one worker, created and set up."""
 
-  def make(name="a", topology="v5p:2x2x2", *words):
+  def make(name="a", topology=ONE, *words):
     where = ("--zone=us-east5-a", "--poll=0.05")
     status, _, err = launch(
       "create", name, f"--topology={topology}", *where, *words
