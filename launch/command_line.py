@@ -49,10 +49,11 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def request(options: argparse.Namespace) -> Request:
   """What `create` or `skypilot` asks for, checked."""
+  where = names.location if options.backend == "gke" else names.zone
   asked = Request(
     name=names.name(options.name),
     topology=options.topology,
-    zone=names.zone(options.zone),
+    zone=where(options.zone),
     backend=options.backend,
     project=options.project and names.project(options.project),
     capacity=options.capacity,
@@ -119,7 +120,11 @@ def _slices(verb) -> None:
   verb.add_argument(
     "--topology", required=True, help="chip and shape of a slice, as v5e:2x4"
   )
-  verb.add_argument("--zone", required=True, help="as us-central1-a")
+  verb.add_argument(
+    "--zone",
+    required=True,
+    help="as us-central1-a; of a cluster, its region too",
+  )
   verb.add_argument("--project", help="else gcloud's own")
   verb.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0])
   verb.add_argument("--capacity", choices=CAPACITIES, default=CAPACITIES[0])

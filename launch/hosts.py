@@ -119,10 +119,19 @@ def _answers(done: list[Done]) -> list[tuple[int, int, dict]]:
   """Slice, worker and the line of JSON that the worker printed, of each."""
   found = []
   for slice, one in enumerate(done):
-    lines = [x for x in one.out.splitlines() if x.startswith('{"worker"')]
-    for said in map(json.loads, lines):
-      found.append((slice, said["worker"], said))
+    for line in one.out.splitlines():
+      said = _json(line) if line.startswith('{"worker"') else None
+      if said is not None:
+        found.append((slice, said["worker"], said))
   return found
+
+
+def _json(line: str) -> dict | None:
+  """None if two workers spoke at once; then neither has answered."""
+  try:
+    return json.loads(line)
+  except ValueError:
+    return None
 
 
 def _persist(act: Callable):

@@ -123,7 +123,7 @@ def _pod(request: Request, run: Run) -> dict:
         "image": request.image,
         "workingDir": _TREE,
         # A vector: no shell reads it.
-        "command": ["python", *run.argv],
+        "command": ["python", *map(_literal, run.argv)],
         "env": _environment(run),
         "resources": {
           "requests": {"google.com/tpu": chips},

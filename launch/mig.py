@@ -63,8 +63,8 @@ class Mig:
     """Runs a shell command on each host; what all said, as of one slice."""
     done = [self._ssh(name, command, assume) for name in self._hosts()]
     worst = max((x.status for x in done), default=0)
-    told = ("".join(x.out for x in done), "".join(x.err for x in done))
-    return [Done(worst, *told)]
+    out = "\n".join(x.out for x in done)
+    return [Done(worst, out, "\n".join(x.err for x in done))]
 
   def at(self, slice: int, worker: int, command: str, assume="") -> Done:
     """Runs a command that only this worker obeys on each host.

@@ -2,13 +2,13 @@
 
 import fnmatch
 import re
-from collections.abc import Iterable
 
 from launch.errors import LaunchError
 
 # Short, for what is made of it: NAME-policy, NAME-slice-0-0-x7k2p.
 _NAME = r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?"
-_ZONE = r"[a-z]+-[a-z]+[0-9]+-[a-z]"
+_REGION = r"[a-z]+-[a-z]+[0-9]+"
+_ZONE = rf"{_REGION}-[a-z]"
 _PROJECT = r"([a-z][-a-z0-9.]{0,61}:)?[a-z][-a-z0-9]{4,28}[a-z0-9]"
 _DURATION = r"[1-9][0-9]{0,5}[smhd]"
 _IMAGE = r"[a-z0-9][-a-z0-9._/:]{0,250}(@sha256:[0-9a-f]{64})?"
@@ -29,6 +29,15 @@ def name(text: str) -> str:
 def zone(text: str) -> str:
   """A zone of Google Cloud."""
   return _checked(text, _ZONE, "is no zone; one is written as us-central1-a")
+
+
+def location(text: str) -> str:
+  """Where a cluster is: a zone or a region."""
+  return _checked(
+    text,
+    f"{_REGION}(-[a-z])?",
+    "is no zone and no region; they are written as us-central1-a, us-central1",
+  )
 
 
 def region(zone: str) -> str:
@@ -71,11 +80,6 @@ def setting(text: str) -> tuple[str, str]:
       f" {key}=VALUE, with mode 0600, or read it from Secret Manager."
     )
   return key, value
-
-
-def nearest(text: str, known: Iterable[str]) -> str:
-  """The names there are, for the end of a sentence."""
-  return ", ".join(known)
 
 
 def _checked(text: str, pattern: str, complaint: str) -> str:
