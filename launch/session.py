@@ -137,6 +137,7 @@ class Session:
 
   def _skypilot(self) -> None:
     request = command_line.request(self._options)
+    skypilot.check(request)
     run = self._new_run(Entry(request, now()), self._argv())
     print(json.dumps(skypilot.task(request, run), indent=2))
 

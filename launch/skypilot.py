@@ -7,6 +7,7 @@ JSON, which is YAML too. `sky jobs launch FILE` runs it.
 import shlex
 
 from launch import verdict
+from launch.errors import LaunchError
 from launch.ledger import Run
 from launch.request import Request
 
@@ -18,6 +19,18 @@ export PATH="$HOME/.local/bin:$PATH"
 uv venv --quiet --clear --python 3.11 .venv
 uv pip install --quiet --python .venv/bin/python \\
   --requirements requirements-tpu.txt"""
+
+
+def check(request: Request) -> None:
+  """Raises LaunchError where a task can not be what is asked for."""
+  if request.slices > 1:
+    raise LaunchError(
+      f"--slices={request.slices}: a task is one slice; write one for each."
+    )
+  if request.capacity not in ("on-demand", "spot"):
+    raise LaunchError(
+      f"--capacity={request.capacity}: a task is on-demand or spot."
+    )
 
 
 def task(request: Request, run: Run) -> dict:

@@ -360,6 +360,10 @@ def list_instances(cloud, names, options):
   return 0
 
 
+def connect(cloud, names, options):
+  return 0
+
+
 def free_port():
   with socket.socket() as listening:
     listening.bind(("127.0.0.1", 0))
@@ -388,6 +392,7 @@ COMMANDS = {
   (*GROUPS, "delete"): delete_part,
   (*GROUPS, "list-instances"): list_hosts,
   ("compute", "instances", "list"): list_instances,
+  ("container", "clusters", "get-credentials"): connect,
 }
 
 if __name__ == "__main__":

@@ -5,9 +5,12 @@ Job and Pod API of Kubernetes 1.31 and SkyPilot's YAML reference say of the
 fields used here.
 """
 
+import functools
 import json
+import operator
 import pathlib
 import re
+import shlex
 import warnings
 
 import pytest
@@ -22,6 +25,7 @@ with warnings.catch_warnings():
   import jsonschema
 import yaml
 
+JOB = ["spec", "replicatedJobs", 0, "template", "spec"]
 HERE = pathlib.Path(__file__).parent
 HOSTILE = ["--a=; $(touch x)", "--b=' \" \\", "--c=a\nb", "--d=$(HOME)"]
 RUN = Run(
@@ -62,22 +66,23 @@ def test_the_jobset_is_valid(changes):
   check(jobset.manifest(request(**changes), RUN), "jobset")
 
 
-def test_the_check_of_a_jobset_sees_more():
+@pytest.mark.parametrize(
+  "path, value",
+  [
+    (["apiVersion"], "jobset.x-k8s.io/v1"),
+    (["spec", "maxRestarts"], 3),
+    (["spec", "failurePolicy", "rules", 0, "action"], "Restart"),
+    ([*JOB, "backoffLimit"], 4),
+    ([*JOB, "podFailurePolicy", "rules", 0, "name"], "x"),
+    ([*JOB, "template", "spec", "restartPolicy"], "Always"),
+  ],
+)
+def test_the_check_of_a_jobset_sees_more(path, value):
   document = jobset.manifest(request(), RUN)
-  job = document["spec"]["replicatedJobs"][0]["template"]["spec"]
-  for change in (
-    lambda: document["spec"].update(maxRestarts=3),
-    lambda: job.update(backoffLimit=4),
-    lambda: job["template"]["spec"].update(restartPolicy="Always"),
-    lambda: document.update(apiVersion="jobset.x-k8s.io/v1"),
-  ):
-    before = json.dumps(document)
-    change()
-    with pytest.raises(jsonschema.ValidationError):
-      check(document, "jobset")
-    document.clear()
-    document.update(json.loads(before))
-    job = document["spec"]["replicatedJobs"][0]["template"]["spec"]
+  place = functools.reduce(operator.getitem, path[:-1], document)
+  place[path[-1]] = value
+  with pytest.raises(jsonschema.ValidationError):
+    check(document, "jobset")
 
 
 @pytest.mark.parametrize(
@@ -154,8 +159,6 @@ def test_the_task_is_yaml_and_its_commands_are_quoted(capsys):
   assert main([*argv, "experiments/quickstart.py", *words]) == 0
   task = yaml.safe_load(capsys.readouterr().out)
   check(task, "skypilot")
-  import shlex
-
   told = shlex.split(task["run"])
   assert told[1:] == ["experiments/quickstart.py", *words]
   assert task["resources"]["accelerators"] == "tpu-v6e-8"
