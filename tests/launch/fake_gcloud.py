@@ -23,8 +23,6 @@ import socket
 import subprocess
 import sys
 
-# So that tests compile a program once.
-PASSED = ("JAX_COMPILATION_CACHE_DIR",)
 HOSTS = {"v5litepod-8": 1, "v5p-16": 2, "v5p-8": 1, "v6e-16": 4}
 
 
@@ -235,7 +233,6 @@ def send(cloud, name, node, worker, command):
       "JAX_NUM_PROCESSES": str(node["hosts"]),
       "JAX_PROCESS_ID": str(worker),
       "JAX_PLATFORMS": "cpu",
-      **{k: v for k, v in os.environ.items() if k in PASSED},
       "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
     },
     stdin=subprocess.DEVNULL,

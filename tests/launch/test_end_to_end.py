@@ -58,10 +58,8 @@ def checkout(tmp_path, small):
 
 
 def test_a_preempted_run_ends_as_one_that_was_not(
-  cloud, checkout, small, replace, tmp_path, monkeypatch
+  cloud, checkout, small, replace, tmp_path
 ):
-  monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
-
   def launch(verb, *words):
     state = f"--state={tmp_path / 'state'}"
     done = subprocess.run(

@@ -21,6 +21,9 @@ options = dict(word[2:].split("=", 1) for word in sys.argv[1:])
 index, count = map(int, options["shard"].split("/"))
 parent = pathlib.Path(options["workdir"])
 parent.mkdir(parents=True, exist_ok=True)
+gate = options.get("gate")
+while gate and not pathlib.Path(gate).exists():
+  time.sleep(0.02)
 for number in range(index - 1, 6, count):
   time.sleep(float(options.get("pause", 0)))
   done = parent / f"run{number}"
@@ -117,11 +120,15 @@ def test_an_interrupted_sweep_deletes_all(grid, tmp_path, cloud):
 def test_a_sweep_that_runs_already_is_only_watched(
   grid, launch, tmp_path, cloud
 ):
-  words = (EXPERIMENT, f"--workdir={tmp_path / 'runs'}", "--pause=0.3")
+  gate = tmp_path / "gate"
+  words = (EXPERIMENT, f"--workdir={tmp_path / 'runs'}", f"--gate={gate}")
   with sweeping(tmp_path, *words) as process:
     process.kill()
+  asked = len(cloud.calls)
+  thread = later(gate.touch, lambda: len(cloud.calls) > asked + 8)
   status, out, _ = launch("sweep", "--on=a,b", *FAST, *words)
-  assert status == 0 and "on a already" in out
+  thread.join()
+  assert status == 0 and "on a already" in out and "on b already" in out
   assert len(taken(tmp_path / "runs")) == 6
 
 
