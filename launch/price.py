@@ -25,14 +25,15 @@ def check(
       more, or it is not known what it costs, and nobody agrees.
   """
   if file is None:
-    told, doubt = "no plan, so no estimate of the cost", "it is not known"
+    told = "no plan, so no estimate of the cost"
+    doubt = "without --plan=FILE it is not known what it costs"
   else:
     plan = _read(file)
     _check_same(request, plan, file)
     told, doubt = _told(plan), _doubt(plan, max_cost)
   if max_cost is not None and doubt and not agreed:
     raise LaunchError(
-      f"{told}\n--max-cost={max_cost:g}, and {doubt}; give --yes to create it"
+      f"--max-cost={max_cost:g}, and {doubt}; give --yes to create it"
       " nevertheless."
     )
   return told
@@ -64,10 +65,10 @@ def _doubt(plan: dict, max_cost: float | None) -> str:
   if max_cost is None:
     return ""
   if plan["cost"] is None:
-    return "what it costs is not known"
+    return "the plan does not know what it costs"
   if plan.get("currency") != "USD":
     return f"the plan counts in {plan.get('currency')}, not in US dollars"
-  return "it costs more" if plan["cost"] > max_cost else ""
+  return f"{_cost(plan)} are predicted" if plan["cost"] > max_cost else ""
 
 
 def _read(file: str) -> dict:
