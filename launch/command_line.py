@@ -38,7 +38,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-  for name, (describe, about) in _VERBS.items():
+  for name, (describe, about) in VERBS.items():
     verb = verbs.add_parser(
       name, help=about, description=about, allow_abbrev=False
     )
@@ -247,7 +247,7 @@ def _project(verb) -> None:
   verb.add_argument("--project", help="else gcloud's own")
 
 
-_VERBS = {
+VERBS = {
   "create": (_create, "make slices, and wait until they are ready"),
   "setup": (_setup, "copy the code to all workers and install its lock"),
   "run": (_run, "start an experiment on all workers, and leave it running"),

@@ -32,7 +32,15 @@ class Machines:
       if trouble.kind in BEFORE_ANYTHING:
         self._ledger.remove(self._entry.name)
       raise
-    supervisor.wait_until_ready(slices, self._say, poll)
+    try:
+      supervisor.wait_until_ready(slices, self._say, poll)
+    except BaseException:
+      name = self._entry.name
+      self._say(
+        f"{name} is still asked for: `python -m launch status {name}` shows"
+        f" it, and `python -m launch delete {name}` ends it"
+      )
+      raise
 
   def set_up(self, revision: str | None) -> None:
     """Copies the code and installs its lock, on all workers."""

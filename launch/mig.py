@@ -8,7 +8,7 @@ deleted in the reverse order.
 import json
 from collections.abc import Sequence
 
-from launch import names, troubles
+from launch import names, remote, troubles
 from launch.command import Done, Shell
 from launch.errors import Trouble
 from launch.request import Request
@@ -167,7 +167,7 @@ class Mig:
     )
 
   def _ssh(self, host: str, command: str, assume: str) -> Done:
-    place = (*self._request.place, "--quiet")
+    place = (*self._request.place, *remote.PATIENCE, "--quiet")
     return self._shell.run(
       [*_COMPUTE, "ssh", host, *place, f"--command={command}"], assume
     )

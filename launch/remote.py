@@ -7,6 +7,12 @@ since `setup`; see `launch/host/`.
 import shlex
 from collections.abc import Mapping, Sequence
 
+# For ssh: a machine that is gone does not hold us for ever.
+PATIENCE = (
+  "--ssh-flag=-oConnectTimeout=30",
+  "--ssh-flag=-oServerAliveInterval=30",
+  "--ssh-flag=-oServerAliveCountMax=4",
+)
 FOLDER = ".jaxsae"  # on a worker, below its home
 _HOST = ("python3", f"{FOLDER}/host.py")
 

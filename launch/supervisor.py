@@ -122,7 +122,13 @@ class Supervisor:
 
   def _doubt(self) -> Verdict:
     """Somebody does not answer: is the machine gone, or the network?"""
-    state = self._hosts.slices.state()
+    try:
+      state = self._hosts.slices.state()
+    except Trouble as trouble:
+      if trouble.kind not in (troubles.OTHER, troubles.OUT_OF_REACH):
+        raise
+      self._say(f"nobody can say what the slices are at: {trouble}")
+      return Verdict.RUNNING  # it may be our own network
     if state in (State.LOST, State.DELETING, State.ABSENT):
       self._say(f"{self._hosts.entry.name} is {state.value}")
       return Verdict.PREEMPTED

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from launch import troubles
+from launch import remote, troubles
 from launch.command import Done, Shell
 from launch.request import LONGEST, Request
 from launch.states import State
@@ -160,6 +160,7 @@ class TpuVm:
       name,
       *self._request.place,
       f"--worker={worker}",
+      *remote.PATIENCE,
       "--quiet",
       f"--command={command}",
     ]

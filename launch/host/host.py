@@ -230,21 +230,38 @@ def metadata(key):
 
 
 def newest(job):
-  """The newest step of which something was written down, or None."""
-  if "://" in job["workdir"]:
-    found = subprocess.run(
-      [job["argv"][0], "-c", NEWEST, job["workdir"]],
-      stdout=subprocess.PIPE,
-      stderr=subprocess.DEVNULL,
-      timeout=120,
-    )
-    steps = [int(found.stdout)] if found.returncode == 0 else []
-  else:
+  """The newest step of which something was written down, or None.
+
+  None too if that can not be read: what the run is at has to be said anyway.
+  """
+  try:
+    if "://" in job["workdir"]:
+      return steps_in_bucket(job)
     run = pathlib.Path(job["workdir"])
     names = [path.name for path in run.glob("checkpoints/*")]
     steps = [int(name) for name in names if name.isdigit()]
-    steps += logged(run / "metrics.jsonl")
-  return max([step for step in steps if step >= 0], default=None)
+    return max(steps + logged(run / "metrics.jsonl"), default=None)
+  except (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    subprocess.SubprocessError,
+  ):
+    return None
+
+
+def steps_in_bucket(job):
+  """The newest step of a remote folder, or None."""
+  found = subprocess.run(
+    [job["argv"][0], "-c", NEWEST, job["workdir"]],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.DEVNULL,
+    timeout=120,
+    check=True,
+  )
+  step = int(found.stdout)
+  return step if step >= 0 else None
 
 
 def logged(metrics):

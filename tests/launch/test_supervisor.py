@@ -134,6 +134,21 @@ def test_waits_double_until_there_is_progress_and_are_spread():
   assert [wait for wait in others.waits if wait] != waits
 
 
+def test_a_network_of_our_own_that_fails_ends_nothing():
+  script = Script([("gone", None)] * 2 + [DONE])
+  states = [Trouble(troubles.OTHER, "no route."), State.READY, State.ABSENT]
+
+  def state():
+    found = states.pop(0) if states else State.READY
+    if isinstance(found, Trouble):
+      raise found
+    return found
+
+  script.state = state
+  assert script.watch(retries=1) == 0
+  assert script.calls.count("create") <= 1
+
+
 def test_no_wait_is_endless():
   script = Script([([42], 5)] * 30 + [DONE])
   script.watch(longest=7)
