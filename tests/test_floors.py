@@ -22,6 +22,7 @@ FLOORS = [
   {"train"},
   {"plan"},
   {"cli", "experiments"},
+  {"launch"},  # works from a bare checkout, so it imports nothing of these
 ]
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 
@@ -38,7 +39,7 @@ HOMES = {
 def sources():
   """Dotted name to source of every module in the house."""
   found = {}
-  for folder in ("jaxsae", "experiments"):
+  for folder in ("jaxsae", "experiments", "launch"):
     for path in sorted((ROOT / folder).rglob("*.py")):
       parts = path.relative_to(ROOT).with_suffix("").parts
       name = ".".join(parts).removesuffix(".__init__")
@@ -65,8 +66,9 @@ def part(name):
 
   What is in no part but in `jaxsae` itself is at its door, "".
   """
-  if is_in(name, "experiments"):
-    return "experiments"
+  for apart in ("experiments", "launch"):
+    if is_in(name, apart):
+      return apart
   if not is_in(name, "jaxsae"):
     return None
   below = name.removeprefix("jaxsae").removeprefix(".").split(".")[0]
@@ -81,6 +83,13 @@ def violations(name, source):
         yield f"{imported}: only {homes} may import it"
     if part(imported) is not None and not may_import(name, imported):
       yield f"{imported}: it is not on a floor below"
+    if part(name) == "launch" != part(imported) and not is_bare(imported):
+      yield f"{imported}: launch needs the standard library and nothing else"
+
+
+def is_bare(imported):
+  """Whether every Python has it."""
+  return imported.split(".")[0] in sys.stdlib_module_names
 
 
 def may_import(name, imported):
@@ -149,6 +158,12 @@ def test_no_module_is_in_a_cycle_of_imports():
     ("experiments.comparison.synthetic", "from experiments import quickstart"),
     ("experiments.comparison.synthetic", "import experiments.comparisons.b"),
     ("experiments.quickstart", "from jaxsae import cli"),
+    ("launch.command", "import requests"),
+    ("launch.command", "def f():\n  import numpy"),
+    ("launch.command", "from jaxsae import errors"),
+    ("launch.command", "import jaxsae"),
+    ("experiments.quickstart", "from launch import command"),
+    ("jaxsae.cli", "from launch import command"),
   ],
 )
 def test_the_checker_flags(name, source):
@@ -171,6 +186,7 @@ def test_the_checker_flags(name, source):
       "from experiments.comparison import a",
     ),
     ("jaxsae", "from jaxsae.train.loop import main"),
+    ("launch.command", "import subprocess\nfrom launch.errors import Trouble"),
   ],
 )
 def test_the_checker_lets_pass(name, source):
@@ -213,3 +229,27 @@ def loaded_by(code):
   )
   installed = importlib.metadata.packages_distributions()
   return set(done.stdout.split()) & installed.keys()
+
+
+def test_launch_starts_without_anything_installed():
+  code = "import launch.__main__, sys; sys.exit(launch.__main__.main(['list']))"
+  done = subprocess.run(
+    [sys.executable, "-S", "-c", code],
+    capture_output=True,
+    text=True,
+    cwd=ROOT,
+    env={"PATH": "/nowhere"},
+  )
+  assert done.returncode == 2 and "gcloud is not on PATH" in done.stderr
+
+
+def test_only_one_file_of_launch_starts_programs():
+  """What runs on workers is a program of its own."""
+  starters = [
+    name
+    for name, source in sources().items()
+    if is_in(name, "launch") and "subprocess" in imports(source)
+  ]
+  assert starters == ["launch.command", "launch.host.host"]
+  told = "\n".join(x for n, x in sources().items() if is_in(n, "launch"))
+  assert "shell=True" not in told and "os.system" not in told

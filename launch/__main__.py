@@ -1,0 +1,26 @@
+"""`python -m launch VERB …`"""
+
+import sys
+
+from launch import command_line, guard
+from launch.errors import LaunchError
+from launch.session import Session
+
+
+def main(argv: list[str] | None = None) -> int:
+  """One verb; its exit status."""
+  try:
+    options = command_line.parse(sys.argv[1:] if argv is None else argv)
+    with guard.signals():
+      return Session(options).do()
+  except LaunchError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    return 130
+  except guard.Terminated:
+    return 143
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,1 @@
+"""What is copied to each worker and runs there."""

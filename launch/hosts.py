@@ -1,0 +1,146 @@
+"""The workers of slices that are reached by ssh, and the run on them."""
+
+import json
+import pathlib
+import time
+from collections.abc import Callable
+
+from launch import remote, tree, troubles
+from launch.command import Done, Shell
+from launch.errors import Busy, LaunchError, Trouble
+from launch.ledger import Entry, Ledger
+from launch.mig import Mig
+from launch.tpu_vm import TpuVm
+
+_SCRIPTS = pathlib.Path(__file__).parent / "host"
+_PAUSES = (1, 4, 16)  # seconds, before a worker is asked again
+
+
+class Hosts:
+  """All workers of all slices of one name.
+
+  Attributes:
+    entry: what the ledger knows of it.
+    slices: the service they come from: `TpuVm` or `Mig`.
+  """
+
+  def __init__(self, entry: Entry, ledger: Ledger, shell: Shell):
+    kind = {"tpu-vm": TpuVm, "mig": Mig}[entry.request.backend]
+    self.entry, self._ledger = entry, ledger
+    self.slices, self._shell = kind(entry.request, shell), shell
+
+  def pack(self, revision: str | None) -> None:
+    """Makes the tree to copy and remembers what it is; see `set_up`."""
+    folder = self._ledger.folder(self.entry.name)
+    self.entry.code = tree.pack(self._shell, folder, revision)
+    self._ledger.write(self.entry)
+
+  def set_up(self) -> None:
+    """Copies the tree that was packed to all workers and installs its lock.
+
+    Raises:
+      LaunchError: none was packed, or a worker could not be set up.
+    """
+    if self.entry.code is None and not self._shell.dry:
+      raise LaunchError(
+        f"{self.entry.name} has no code yet; run `python -m launch setup"
+        f" {self.entry.name}`."
+      )
+    self._everywhere(remote.make_folder())
+    scripts = [_SCRIPTS / "setup_host.sh", _SCRIPTS / "host.py"]
+    folder = self._ledger.folder(self.entry.name)
+    files = [folder / tree.TAR, *scripts]
+    _persist(lambda: self.slices.copy(list(map(str, files)), remote.FOLDER))
+    self._everywhere(remote.set_up())
+
+  def start(self, why: str) -> None:
+    """Starts the run on all workers; they meet and form one program.
+
+    Args:
+      why: for the record.
+
+    Raises:
+      Busy: another run is under way.
+      LaunchError: a worker can not start it.
+    """
+    run = self.entry.run
+    number = run.attempt(why)
+    self._ledger.write(self.entry)
+    command = remote.start(run.id, number, run.workdir, run.env, run.argv)
+    said = self._everywhere(command, expect=self.entry.request.slice.hosts)
+    for slice, worker, answer in said:
+      where = f"slice {slice} worker {worker}"
+      if "busy" in answer:
+        raise Busy(
+          f"{answer['busy']} runs on {where} already; `python -m launch stop"
+          f" {self.entry.name}` ends it, and `watch` shows it."
+        )
+      if "failed" in answer:
+        raise LaunchError(f"{where} could not start: {answer['failed']}")
+
+  def poll(self) -> dict[tuple[int, int], dict]:
+    """(slice, worker) → what it says; who does not answer is not in it."""
+    done = self.slices.everywhere(
+      remote.poll(self.entry.run.id), '{"worker": 0, "state": "running"}'
+    )
+    return {(s, worker): said for s, worker, said in _answers(done)}
+
+  def log(self, offset: int, slice: int = 0, worker: int = 0):
+    """What a worker logged from a byte on, and the byte to go on from."""
+    done = self.slices.at(
+      slice, worker, remote.log(self.entry.run.id, worker, offset)
+    )
+    for _, _, said in _answers([done]):
+      return said["text"], said["offset"]
+    return "", offset
+
+  def stop(self, kill: bool = False) -> None:
+    """Asks all workers for a checkpoint and an end; or ends them at once."""
+    self.slices.everywhere(remote.stop(self.entry.run.id, kill))
+
+  def _everywhere(self, command: str, expect: int = 0):
+    """What all workers answer to a command that must succeed on each."""
+    return _persist(lambda: self._once(command, expect))
+
+  def _once(self, command: str, expect: int) -> list[tuple[int, int, dict]]:
+    done = self.slices.everywhere(command)
+    said = _answers(done)
+    for slice in done:
+      refused = any("busy" in answer for _, _, answer in said)
+      if slice.status and not refused:
+        raise troubles.of_worker(self.entry.name, slice.err, slice.status)
+    if len(said) < expect * len(done) and not self._shell.dry:
+      kind = troubles.OUT_OF_REACH
+      raise Trouble(kind, f"only {len(said)} workers answered; try again.")
+    return said
+
+
+def _answers(done: list[Done]) -> list[tuple[int, int, dict]]:
+  """Slice, worker and the line of JSON that the worker printed, of each."""
+  found = []
+  for slice, one in enumerate(done):
+    for line in one.out.splitlines():
+      said = _json(line) if line.startswith('{"worker"') else None
+      if said is not None:
+        found.append((slice, said["worker"], said))
+  return found
+
+
+def _json(line: str) -> dict | None:
+  """None if two workers spoke at once; then neither has answered."""
+  try:
+    return json.loads(line)
+  except ValueError:
+    return None
+
+
+def _persist(act: Callable):
+  """What `act` returns, tried again if a worker did not answer by ssh."""
+  for pause in _PAUSES:
+    try:
+      return act()
+    except Trouble as trouble:
+      if trouble.kind != troubles.OUT_OF_REACH:
+        raise
+    time.sleep(pause)
+  return act()

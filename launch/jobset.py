@@ -1,0 +1,200 @@
+"""GKE: a JobSet, which restarts the run by itself, and kubectl.
+
+Fields: jobset.sigs.k8s.io/docs/reference/jobset.v1alpha2 and the Job API of
+Kubernetes 1.31. Rules that look at messages need JobSet 0.10. Each slice is a
+job of as many pods as it has hosts, which fails as a whole when one pod does.
+"""
+
+import json
+
+from launch import troubles, verdict
+from launch.command import Shell
+from launch.ledger import Run
+from launch.request import Request
+
+GRACE = 120  # seconds from SIGTERM to SIGKILL, for the last checkpoint
+KEEP = 12 * 60 * 60  # seconds for which a finished one can be looked at
+RETRIES = 3  # after what is neither a preemption nor a fault of the run
+_CONTAINER = "run"
+_TREE = "/jaxsae"  # where the image has the code
+
+
+def manifest(request: Request, run: Run) -> dict:
+  """The JobSet of a run, as kubectl takes it in JSON."""
+  labels = {"jaxsae": request.name}
+  return {
+    "apiVersion": "jobset.x-k8s.io/v1alpha2",
+    "kind": "JobSet",
+    "metadata": {
+      "name": request.name,
+      "labels": labels,
+      # A node pool is a slice, and two jobs must not share one.
+      "annotations": {
+        "alpha.jobset.sigs.k8s.io/exclusive-topology": (
+          "cloud.google.com/gke-nodepool"
+        ),
+        "jaxsae/run": run.id,
+      },
+    },
+    "spec": {
+      "ttlSecondsAfterFinished": KEEP,
+      "failurePolicy": _failure_policy(),
+      "replicatedJobs": [
+        {
+          "name": "slice",
+          "replicas": request.slices,
+          "template": {"spec": _job(request, run, labels)},
+        }
+      ],
+    },
+  }
+
+
+def _failure_policy() -> dict:
+  """Which failures restart all jobs; what no rule matches counts and does."""
+  actions = (
+    ("evicted", "RestartJobSetAndIgnoreMaxRestarts"),
+    ("preempted", "RestartJobSetAndIgnoreMaxRestarts"),
+    ("fault", "FailJobSet"),
+  )
+  return {
+    "maxRestarts": RETRIES,
+    "rules": [
+      {
+        "name": name,
+        "action": action,
+        "onJobFailureReasons": ["PodFailurePolicy"],
+        # The one trace that a pod's rule leaves in its job.
+        "onJobFailureMessagePatterns": [f"matching FailJob rule at index {i}$"],
+      }
+      for i, (name, action) in enumerate(actions)
+    ],
+  }
+
+
+def _pod_rules() -> list[dict]:
+  """In the order of the actions above: how a pod can end."""
+  preempted = [verdict.PREEMPTED]
+  kept = sorted({verdict.PREEMPTED, *verdict.INFRASTRUCTURE})
+  disrupted = {"type": "DisruptionTarget", "status": "True"}
+  return [
+    {"action": "FailJob", "onPodConditions": [disrupted]},
+    {"action": "FailJob", "onExitCodes": _codes("In", preempted)},
+    {"action": "FailJob", "onExitCodes": _codes("NotIn", kept)},
+  ]
+
+
+def _codes(operator: str, values: list[int]) -> dict:
+  return {
+    "containerName": _CONTAINER,
+    "operator": operator,
+    "values": values,
+  }
+
+
+def _job(request: Request, run: Run, labels: dict) -> dict:
+  hosts = request.slice.hosts
+  return {
+    "parallelism": hosts,
+    "completions": hosts,
+    "completionMode": "Indexed",
+    "backoffLimit": 0,  # one pod alone is of no use: all or none
+    "podFailurePolicy": {"rules": _pod_rules()},
+    "template": {"metadata": {"labels": labels}, "spec": _pod(request, run)},
+  }
+
+
+def _pod(request: Request, run: Run) -> dict:
+  slice = request.slice
+  selector = {
+    "cloud.google.com/gke-tpu-accelerator": slice.chip.node,
+    "cloud.google.com/gke-tpu-topology": slice.shape,
+  }
+  if request.capacity == "spot":
+    selector["cloud.google.com/gke-spot"] = "true"
+  chips = str(slice.chips_a_host)
+  return {
+    "restartPolicy": "Never",
+    "terminationGracePeriodSeconds": GRACE,
+    "nodeSelector": selector,
+    "containers": [
+      {
+        "name": _CONTAINER,
+        "image": request.image,
+        "workingDir": _TREE,
+        # A vector: no shell reads it.
+        "command": ["python", *map(_literal, run.argv)],
+        "env": _environment(run),
+        "resources": {
+          "requests": {"google.com/tpu": chips},
+          "limits": {"google.com/tpu": chips},
+        },
+      }
+    ],
+  }
+
+
+def _environment(run: Run) -> list[dict]:
+  variables = {"PYTHONUNBUFFERED": "1", "PYTHONPATH": _TREE, **run.env}
+  return [{"name": k, "value": _literal(v)} for k, v in variables.items()]
+
+
+def _literal(value: str) -> str:
+  """Kubernetes would put another variable's value where it reads $(NAME)."""
+  return value.replace("$(", "$$(")
+
+
+class JobSet:
+  """The JobSet of one request, on its cluster."""
+
+  def __init__(self, request: Request, shell: Shell):
+    self._request, self._shell = request, shell
+
+  def connect(self) -> None:
+    """Makes the cluster kubectl's; raises Trouble if there is none."""
+    self._shell.must(
+      [
+        "gcloud",
+        "container",
+        "clusters",
+        "get-credentials",
+        self._request.cluster,
+        f"--location={self._request.zone}",
+        *self._request.owner,
+      ]
+    )
+
+  def start(self, run: Run) -> None:
+    """Hands the run to the cluster; raises Trouble if it is refused."""
+    self._shell.must(
+      ["kubectl", "create", "--filename=-"],
+      stdin=json.dumps(manifest(self._request, run), indent=2),
+    )
+
+  def status(self) -> tuple[str, int]:
+    """Completed, Failed or "running"; and how often it was restarted."""
+    said = self._shell.must(
+      ["kubectl", "get", "jobset", self._request.name, "--output=json"],
+      assume="{}",
+    )
+    status = json.loads(said).get("status", {})
+    return status.get("terminalState") or "running", status.get("restarts", 0)
+
+  def logs(self, slice: int, worker: int) -> str:
+    """What one worker printed since it was last restarted."""
+    pod = f"{self._request.name}-slice-{slice}"
+    labels = (
+      f"batch.kubernetes.io/job-name={pod},"
+      f"batch.kubernetes.io/job-completion-index={worker}"
+    )
+    argv = ["kubectl", "logs", f"--selector={labels}", "--tail=-1"]
+    done = self._shell.run(argv)
+    if done.status and "waiting to start" not in done.err:
+      raise troubles.of(argv, done.err, done.status)
+    return done.out
+
+  def delete(self) -> None:
+    """Its pods get SIGTERM, leave a checkpoint and go. The nodes stay."""
+    self._shell.must(
+      ["kubectl", "delete", "jobset", self._request.name, "--ignore-not-found"]
+    )

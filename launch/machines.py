@@ -1,0 +1,165 @@
+"""The verbs on slices that are reached by ssh."""
+
+import functools
+
+from launch import guard, supervisor
+from launch.command import Shell
+from launch.errors import LaunchError, Trouble
+from launch.hosts import Hosts
+from launch.ledger import Entry, Ledger, Run
+from launch.supervisor import Patience, Supervisor
+from launch.troubles import BEFORE_ANYTHING
+
+
+class Machines:
+  """One name: TPU VMs, or an instance group.
+
+  Attributes:
+    hosts: its workers.
+  """
+
+  def __init__(self, entry: Entry, ledger: Ledger, shell: Shell, say):
+    self.hosts = Hosts(entry, ledger, shell)
+    self._entry, self._ledger, self._shell = entry, ledger, shell
+    self._say = say
+
+  def create(self, poll: float) -> None:
+    """Makes the slices and waits until they are ready."""
+    slices = self.hosts.slices
+    try:
+      slices.create()
+    except Trouble as trouble:
+      if trouble.kind in BEFORE_ANYTHING:
+        self._ledger.remove(self._entry.name)
+      raise
+    try:
+      supervisor.wait_until_ready(slices, self._say, poll)
+    except BaseException:
+      name = self._entry.name
+      self._say(
+        f"{name} is still asked for: `python -m launch status {name}` shows"
+        f" it, and `python -m launch delete {name}` ends it"
+      )
+      raise
+
+  def set_up(self, revision: str | None) -> None:
+    """Copies the code and installs its lock, on all workers."""
+    self.hosts.pack(revision)
+    self.hosts.set_up()
+    code = self._entry.code
+    dirty = ", with changes that are not committed" if code["dirty"] else ""
+    self._say(f"{self._entry.name} has {code['commit'][:12]}{dirty}")
+
+  def start(self, run: Run) -> None:
+    """Starts a run on all workers, or the same one again, which goes on.
+
+    Raises:
+      Busy: another is under way, which stays the one that is watched.
+    """
+    before = self._entry.run
+    if before is not None and before.id == run.id:
+      run.attempts = list(before.attempts)
+    self._entry.run = run
+    try:
+      self.hosts.start("run")
+    except LaunchError:
+      if before is not None:
+        self._entry.run = before
+        self._ledger.write(self._entry)
+      raise
+
+  def watch(self, options) -> int:
+    """Follows the run to its end; its exit status."""
+    self._need_run()
+    if self._shell.dry:
+      return rehearse(self.hosts, options.delete_when_done)
+    watch = watcher(self.hosts, options, self._say, _print).watch
+    if not options.delete_when_done:
+      return watch()
+    with guard.deletion(
+      [self.hosts], self._ledger.remove, self._say, options.poll
+    ):
+      return watch()
+
+  def status(self) -> None:
+    """Says what the slices and each worker are at."""
+    self._say(f"{self._entry.name}: {self.hosts.slices.state().value}")
+    if self._entry.run is None:
+      self._say("no run yet")
+      return
+    said = self.hosts.poll()
+    for slice, worker in sorted(said):
+      self._say(_line(slice, worker, said[slice, worker]))
+    missing = self._entry.request.hosts - len(said)
+    if missing:
+      self._say(f"{missing} of {self._entry.request.hosts} do not answer")
+
+  def logs(self, slice: int, worker: int) -> None:
+    """Prints what a worker printed."""
+    self._need_run()
+    slices = self._entry.request.slices
+    if not 0 <= slice < slices:
+      raise LaunchError(
+        f"--slice={slice}: {self._entry.name} has {slices}, counted from 0."
+      )
+    text, offset = self.hosts.log(0, slice, worker)
+    while text:
+      _print(text)
+      text, offset = self.hosts.log(offset, slice, worker)
+
+  def stop(self) -> None:
+    """Asks the run for a checkpoint and an end."""
+    self._need_run()
+    self.hosts.stop()
+    self._say(f"{self._entry.run.id} was asked for a checkpoint and an end")
+
+  def delete(self) -> None:
+    """Deletes the slices."""
+    self.hosts.slices.delete()
+    self._ledger.remove(self._entry.name)
+    self._say(f"{self._entry.name} is deleted")
+
+  def _need_run(self) -> None:
+    if self._entry.run is None:
+      name = self._entry.name
+      raise LaunchError(
+        f"nothing was run on {name} yet; `python -m launch run --on={name}"
+        " EXPERIMENT --workdir=…` does."
+      )
+
+
+def watcher(hosts: Hosts, options, say, stream, **more) -> Supervisor:
+  """A supervisor, as patient as the command line says."""
+  patience = Patience(
+    poll=options.poll, backoff=options.backoff, retries=options.retries
+  )
+  return Supervisor(hosts, patience, say, stream, **more)
+
+
+def rehearse(hosts: Hosts, delete: bool) -> int:
+  """For a dry run: one look, what a preemption would bring, and the end."""
+  hosts.poll()
+  hosts.log(0)
+  print("# after a preemption")
+  hosts.slices.state()
+  hosts.slices.delete()
+  hosts.slices.create()
+  hosts.slices.state()
+  hosts.set_up()
+  hosts.start("preempted")
+  if delete:
+    print("# at the end")
+    hosts.slices.delete()
+  return 0
+
+
+def _line(slice: int, worker: int, said: dict) -> str:
+  words = [f"slice {slice} worker {worker}: {said['state']}"]
+  if said["state"] == "ended":
+    words.append(f"status {said['status']}")
+  known = [key for key in ("step", "attempt") if said.get(key) is not None]
+  words += [f"{key} {said[key]}" for key in known]
+  return ", ".join(words)
+
+
+_print = functools.partial(print, end="", flush=True)

@@ -1,0 +1,193 @@
+"""Compute Engine's managed instance groups: v5p and later, TPU7x only so.
+
+A slice of several hosts is a workload policy, which has the topology, an
+instance template, which has the machine, and a group with both. They are
+deleted in the reverse order.
+"""
+
+import json
+from collections.abc import Sequence
+
+from launch import names, remote, troubles
+from launch.command import Done, Shell
+from launch.errors import Trouble
+from launch.request import Request
+from launch.states import State
+
+_COMPUTE = ("gcloud", "compute")
+_GROUPS = (*_COMPUTE, "instance-groups", "managed")
+_LOST = {"STOPPING", "STOPPED", "SUSPENDING", "SUSPENDED", "TERMINATED"}
+
+
+class Mig:
+  """The group of one request."""
+
+  def __init__(self, request: Request, shell: Shell):
+    self._request, self._shell = request, shell
+
+  def create(self) -> None:
+    """Makes its parts; all of them or none.
+
+    Raises:
+      Trouble: one was refused.
+    """
+    made = []
+    for make, unmake in self._parts():
+      try:
+        self._shell.must(make)
+      except Trouble:
+        for argv in made:
+          self._shell.run(argv)
+        raise
+      made.insert(0, unmake)
+
+  def state(self) -> State:
+    """What the group is at."""
+    found = self._instances()
+    if found is None:
+      return State.ABSENT
+    said = {instance.get("instanceStatus") for instance in found}
+    if said & _LOST:
+      return State.LOST
+    whole = len(found) == self._request.hosts and said == {"RUNNING"}
+    return State.READY if whole else State.CREATING
+
+  def delete(self) -> None:
+    """Deletes all its parts; good if they are gone already."""
+    for _, argv in reversed(self._parts()):
+      done = self._shell.run(argv)
+      if done.status:
+        _absent(argv, done)
+
+  def everywhere(self, command: str, assume: str = "") -> list[Done]:
+    """Runs a shell command on each host; what all said, as of one slice."""
+    done = [self._ssh(name, command, assume) for name in self._hosts()]
+    worst = max((x.status for x in done), default=0)
+    out = "\n".join(x.out for x in done)
+    return [Done(worst, out, "\n".join(x.err for x in done))]
+
+  def at(self, slice: int, worker: int, command: str, assume="") -> Done:
+    """Runs a command that only this worker obeys on each host.
+
+    A group does not say which host is which worker; the hosts know it.
+    """
+    return self.everywhere(command, assume)[slice]
+
+  def copy(self, files: Sequence[str], folder: str) -> None:
+    """Copies local files into a folder below the home of each host."""
+    for name in self._hosts():
+      place = (*self._request.place, "--quiet")
+      self._shell.must([*_COMPUTE, "scp", *files, f"{name}:{folder}/", *place])
+
+  def _parts(self) -> list[tuple[list[str], list[str]]]:
+    """In the order of their making: what makes each, and what deletes it."""
+    name, request = self._request.name, self._request
+    template = _deletion("instance-templates", f"{name}-template")
+    group = [*_GROUPS, "delete", name, f"--zone={request.zone}"]
+    parts = [(self._template(), template), (self._group(), group)]
+    if request.slice.hosts > 1:
+      region = f"--region={names.region(request.zone)}"
+      policy = [*_deletion("resource-policies", f"{name}-policy"), region]
+      parts.insert(0, (self._policy(region), policy))
+    owner = request.owner
+    return [
+      ([*make, *owner, "--quiet"], [*unmake, *owner, "--quiet"])
+      for make, unmake in parts
+    ]
+
+  def _policy(self, region: str) -> list[str]:
+    return [
+      *_COMPUTE,
+      "resource-policies",
+      "create",
+      "workload-policy",
+      f"{self._request.name}-policy",
+      "--type=HIGH_THROUGHPUT",
+      f"--accelerator-topology={self._request.slice.shape}",
+      region,
+    ]
+
+  def _template(self) -> list[str]:
+    request = self._request
+    spot = ["--provisioning-model=SPOT", "--instance-termination-action=DELETE"]
+    return [
+      *_COMPUTE,
+      "instance-templates",
+      "create",
+      f"{request.name}-template",
+      f"--machine-type={request.slice.machine_type}",
+      "--maintenance-policy=TERMINATE",
+      *(spot if request.capacity == "spot" else []),
+      f"--image-family={request.slice.chip.image}",
+      "--image-project=ubuntu-os-accelerator-images",
+      "--boot-disk-size=200GB",
+      "--scopes=cloud-platform",
+      f"--labels=jaxsae={request.name}",
+    ]
+
+  def _group(self) -> list[str]:
+    request = self._request
+    region = f"projects/{request.project}/regions/{names.region(request.zone)}"
+    policy = [
+      f"--workload-policy={region}/resourcePolicies/{request.name}-policy"
+    ]
+    return [
+      *_GROUPS,
+      "create",
+      request.name,
+      f"--template={request.name}-template",
+      f"--size={request.hosts}",
+      *(policy if request.slice.hosts > 1 else []),
+      # A host that is replaced alone is no longer part of the slice.
+      "--default-action-on-vm-failure=do-nothing",
+      f"--zone={request.zone}",
+    ]
+
+  def _hosts(self) -> list[str]:
+    return [found["name"] for found in self._instances() or []]
+
+  def _instances(self) -> list[dict] | None:
+    """None: there is no group."""
+    argv = [*_GROUPS, "list-instances", self._request.name]
+    done = self._shell.run(
+      [*argv, *self._request.place, "--format=json"], assume=self._assumed()
+    )
+    if done.status:
+      _absent(argv, done)
+      return None
+    return json.loads(done.out)
+
+  def _assumed(self) -> str:
+    """For a dry run: nobody knows yet how the group will name its hosts."""
+    return json.dumps(
+      [
+        {"name": f"{self._request.name}-HOST{i}", "instanceStatus": "RUNNING"}
+        for i in range(self._request.hosts)
+      ]
+    )
+
+  def _ssh(self, host: str, command: str, assume: str) -> Done:
+    place = (*self._request.place, *remote.PATIENCE, "--quiet")
+    return self._shell.run(
+      [*_COMPUTE, "ssh", host, *place, f"--command={command}"], assume
+    )
+
+
+def _deletion(kind: str, name: str) -> list[str]:
+  return [*_COMPUTE, kind, "delete", name]
+
+
+def running(shell: Shell, owner: Sequence[str]) -> list[tuple[str, str, str]]:
+  """Name, zone and state of all hosts with our label.
+
+  Args:
+    owner: the flag of gcloud that says whose.
+  """
+  argv = [*_COMPUTE, "instances", "list", *owner, "--filter=labels.jaxsae:*"]
+  found = json.loads(shell.must([*argv, "--format=json"], assume="[]"))
+  return [(x["name"], x["zone"].rpartition("/")[2], x["status"]) for x in found]
+
+
+def _absent(argv: Sequence[str], done: Done) -> None:
+  if troubles.kind_of(done.err, done.status) != troubles.ABSENT:
+    raise troubles.of(argv, done.err, done.status)

@@ -1,0 +1,128 @@
+"""What is asked for: which slices, where, and on which terms."""
+
+import dataclasses
+
+from launch.errors import LaunchError
+from launch.topologies import Topology
+
+BACKENDS = ("tpu-vm", "mig", "gke")
+CAPACITIES = ("on-demand", "spot", "queued", "flex-start")
+LONGEST = "7d"  # that flex-start gives
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+  """One or more equal slices that run one program.
+
+  Attributes:
+    name: of it all; also its label, `jaxsae=NAME`.
+    topology: of each slice, as `v5e:2x4`.
+    zone: where; of a cluster, its zone.
+    backend: the service: one of `BACKENDS`.
+    project: None: gcloud's own.
+    capacity: one of `CAPACITIES`.
+    slices: how many.
+    max_run_duration: after which Google deletes it; flex-start only.
+    valid_until_duration: for how long to wait in the queue.
+    cluster: of GKE.
+    image: of GKE; holds the code and what it needs.
+  """
+
+  name: str
+  topology: str
+  zone: str
+  backend: str = "tpu-vm"
+  project: str | None = None
+  capacity: str = "on-demand"
+  slices: int = 1
+  max_run_duration: str | None = None
+  valid_until_duration: str | None = None
+  cluster: str | None = None
+  image: str | None = None
+
+  @property
+  def slice(self) -> Topology:
+    """One of them."""
+    return Topology.parse(self.topology)
+
+  @property
+  def hosts(self) -> int:
+    """Of all slices together."""
+    return self.slice.hosts * self.slices
+
+  @property
+  def place(self) -> list[str]:
+    """The flags of gcloud that say where."""
+    return [f"--zone={self.zone}", *self.owner]
+
+  @property
+  def owner(self) -> list[str]:
+    """The flag of gcloud that says whose."""
+    return [f"--project={self.project}"] if self.project else []
+
+  @property
+  def is_queued(self) -> bool:
+    """Whether Cloud TPU has to queue it; several slices come no other way."""
+    return self.capacity in ("queued", "flex-start") or self.slices > 1
+
+  def check(self) -> None:
+    """Raises LaunchError where the service can not do what is asked."""
+    if self.slices < 1:
+      raise LaunchError(f"--slices={self.slices}: there must be at least one.")
+    _CHECKS[self.backend](self)
+    if self.max_run_duration and self.capacity != "flex-start":
+      raise LaunchError(
+        "--max-run-duration is for --capacity=flex-start; give both or none."
+      )
+    if self.valid_until_duration and not self.is_queued:
+      raise LaunchError(
+        "--valid-until-duration limits the wait in a queue; give it with"
+        " --capacity=queued or flex-start."
+      )
+
+
+def _check_tpu_vm(request: Request) -> None:
+  if request.slice.chip.accelerator is None:
+    raise LaunchError(
+      f"--backend=tpu-vm can not make {request.topology}: Cloud TPU's API ends"
+      " at v6e; use --backend=mig or --backend=gke."
+    )
+
+
+def _check_mig(request: Request) -> None:
+  if request.project is None:
+    raise LaunchError(
+      "--backend=mig needs --project: the slice's policy is named by it."
+    )
+  if request.slice.chip.machine is None:
+    raise LaunchError(
+      f"--backend=mig can not make {request.topology}: instance groups begin at"
+      " v5p; use --backend=tpu-vm."
+    )
+  if request.slices > 1:
+    raise LaunchError(
+      f"--backend=mig makes one slice, and --slices={request.slices}; use"
+      " --backend=gke, or tpu-vm where it has the chip."
+    )
+  if request.capacity not in ("on-demand", "spot"):
+    raise LaunchError(
+      f"--backend=mig has no --capacity={request.capacity}; use on-demand or"
+      " spot, or --backend=tpu-vm where it has the chip."
+    )
+
+
+def _check_gke(request: Request) -> None:
+  missing = [f"--{x}" for x in ("cluster", "image") if not getattr(request, x)]
+  if missing:
+    raise LaunchError(
+      f"--backend=gke needs {' and '.join(missing)}: a cluster with a node pool"
+      " of this topology and JobSet installed, and an image with the code."
+    )
+  if request.capacity not in ("on-demand", "spot"):
+    raise LaunchError(
+      f"--backend=gke has no --capacity={request.capacity}: it is the node"
+      " pool's; use on-demand or spot."
+    )
+
+
+_CHECKS = {"tpu-vm": _check_tpu_vm, "mig": _check_mig, "gke": _check_gke}

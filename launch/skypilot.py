@@ -1,0 +1,61 @@
+"""A task of SkyPilot, which finds TPUs and recovers spot ones by itself.
+
+Fields: docs.skypilot.co/en/latest/reference/yaml-spec.html. What is written is
+JSON, which is YAML too. `sky jobs launch FILE` runs it.
+"""
+
+import shlex
+
+from launch import verdict
+from launch.errors import LaunchError
+from launch.ledger import Run
+from launch.request import Request
+
+_AGAIN = [verdict.PREEMPTED, *sorted(verdict.INFRASTRUCTURE)]
+_SET_UP = """\
+set -euo pipefail
+command -v uv > /dev/null || python3 -m pip install --quiet --user uv==0.13.8
+export PATH="$HOME/.local/bin:$PATH"
+uv venv --quiet --clear --python 3.11 .venv
+uv pip install --quiet --python .venv/bin/python \\
+  --requirements requirements-tpu.txt"""
+
+
+def check(request: Request) -> None:
+  """Raises LaunchError where a task can not be what is asked for."""
+  if request.slices > 1:
+    raise LaunchError(
+      f"--slices={request.slices}: a task is one slice; write one for each."
+    )
+  if request.capacity not in ("on-demand", "spot"):
+    raise LaunchError(
+      f"--capacity={request.capacity}: a task is on-demand or spot."
+    )
+
+
+def task(request: Request, run: Run) -> dict:
+  """The task: all hosts of one slice run one program.
+
+  SkyPilot sends a TPU slice's commands to each of its hosts, where JAX finds
+  the others by itself.
+  """
+  return {
+    "name": request.name,
+    "workdir": ".",
+    "resources": {
+      "infra": f"gcp/{request.zone.rpartition('-')[0]}/{request.zone}",
+      "accelerators": f"tpu-{request.slice.accelerator_type}",
+      "accelerator_args": {"runtime_version": request.slice.chip.runtime},
+      "use_spot": request.capacity == "spot",
+      "labels": {"jaxsae": request.name},
+      # 42 asks to be started again, and the machines are not the run's fault;
+      # anything else would fail again.
+      "job_recovery": {
+        "max_restarts_on_errors": 0,
+        "recover_on_exit_codes": _AGAIN,
+      },
+    },
+    "envs": {"PYTHONUNBUFFERED": "1", "PYTHONPATH": ".", **run.env},
+    "setup": _SET_UP,
+    "run": shlex.join([".venv/bin/python", *run.argv]),
+  }

@@ -1,0 +1,249 @@
+"""Watches a run to its end, and starts it again where that helps.
+
+  preempted          recreate if need be, set up, start again; without limit
+  broken, silent     the same, a few times; progress resets the count
+  failed             ends: it would fail again
+  done, stopped      ends
+
+A wait comes before each start: it doubles for as long as no step is gained,
+and is spread at random, so that many runs do not come back at once.
+"""
+
+import dataclasses
+import random
+import time
+from collections.abc import Callable
+
+from launch import troubles
+from launch import verdict as verdicts
+from launch.errors import LaunchError, Trouble
+from launch.hosts import Hosts
+from launch.states import State
+from launch.verdict import Verdict
+
+_AGAIN = {Verdict.PREEMPTED, Verdict.BROKEN, Verdict.SILENT}
+_EXIT = {Verdict.DONE: 0, Verdict.STOPPED: 42, Verdict.FAILED: 1}
+_LAST_WORDS = 4000  # letters of a failed worker's log
+
+
+@dataclasses.dataclass(frozen=True)
+class Patience:
+  """How long, and how often.
+
+  Attributes:
+    poll: seconds between two looks.
+    backoff: seconds before the first start again.
+    longest: seconds that no wait exceeds.
+    retries: starts without progress after a failure of the machines.
+    silences: looks without an answer after which slices that are said to be
+      ready are given up.
+    ending: looks for which workers may take to follow one that ended; JAX ends
+      them within a minute.
+  """
+
+  poll: float = 30.0
+  backoff: float = 15.0
+  longest: float = 900.0
+  retries: int = 3
+  silences: int = 10
+  ending: int = 10
+
+
+class Supervisor:
+  """Of one run.
+
+  Args:
+    hosts: of the run.
+    patience: how long, and how often.
+    say: told what a person should know, line by line.
+    stream: given what worker 0 prints.
+    sleep: waits; raises to end it all.
+  """
+
+  def __init__(
+    self,
+    hosts: Hosts,
+    patience: Patience,
+    say: Callable[[str], None],
+    stream: Callable[[str], None],
+    sleep: Callable[[float], None] = time.sleep,
+  ):
+    self._hosts, self._patience = hosts, patience
+    self._say, self._stream, self._sleep = say, stream, sleep
+    self._offset = self._silent = self._ending = 0
+    self._failures = self._streak = 0
+    self._step = self._step_before = -1
+    self._recreate = self._bare = False  # to be made anew; not set up yet
+
+  def watch(self) -> int:
+    """Until it is over.
+
+    Returns:
+      An exit status: 0 done, 42 stopped on request, 1 failed or given up.
+
+    Raises:
+      LaunchError: what only a person can put right.
+    """
+    while True:
+      verdict = self._look()
+      if verdict in _EXIT:
+        return self._end(verdict)
+      if verdict not in _AGAIN:
+        self._sleep(self._patience.poll)
+      elif not self._again(verdict):
+        return 1
+
+  def _look(self) -> Verdict:
+    """What it is at; a verdict of `_AGAIN` only when that is certain."""
+    said = self._hosts.poll()
+    verdict = verdicts.of(said, self._hosts.entry.request.hosts)
+    steps = [one.get("step") for one in said.values()]
+    self._step = max([self._step, *(s for s in steps if s is not None)])
+    if (0, 0) in said:
+      self._follow()
+    if verdict is Verdict.SILENT:
+      return self._doubt()
+    self._silent = 0
+    if verdict is Verdict.ENDING:
+      return self._wait_for_others(said)
+    self._ending = 0
+    if verdict not in (Verdict.RUNNING, Verdict.DONE):
+      self._show_faults(said)
+    return verdict
+
+  def _follow(self) -> None:
+    """Passes on what worker 0 printed since."""
+    while True:
+      text, offset = self._hosts.log(self._offset)
+      self._offset = offset
+      if not text:
+        return
+      self._stream(text)
+
+  def _doubt(self) -> Verdict:
+    """Somebody does not answer: is the machine gone, or the network?"""
+    try:
+      state = self._hosts.slices.state()
+    except Trouble as trouble:
+      if trouble.kind not in (troubles.OTHER, troubles.OUT_OF_REACH):
+        raise
+      self._say(f"nobody can say what the slices are at: {trouble}")
+      return Verdict.RUNNING  # it may be our own network
+    if state in (State.LOST, State.DELETING, State.ABSENT):
+      self._say(f"{self._hosts.entry.name} is {state.value}")
+      return Verdict.PREEMPTED
+    self._silent += 1
+    if self._silent < self._patience.silences:
+      return Verdict.RUNNING
+    self._say(f"{self._hosts.entry.name} is {state.value} and does not answer")
+    self._silent, self._recreate = 0, True
+    return Verdict.SILENT
+
+  def _wait_for_others(self, said) -> Verdict:
+    self._ending += 1
+    if self._ending > self._patience.ending:
+      self._say("some workers ended and others did not; ending those")
+      self._hosts.stop(kill=True)
+    return Verdict.ENDING
+
+  def _show_faults(self, said) -> None:
+    """The end of the log of each worker that ended badly, but for worker 0."""
+    for (slice, worker), one in sorted(said.items()):
+      if one["state"] == "ended" and one["status"] == 0:
+        continue
+      status = one["status"] if one["state"] == "ended" else one["state"]
+      self._say(f"slice {slice} worker {worker}: {status}")
+      if (slice, worker) != (0, 0) and status not in (0, verdicts.PREEMPTED):
+        text, _ = self._hosts.log(0, slice, worker)
+        self._stream(text[-_LAST_WORDS:])
+
+  def _end(self, verdict: Verdict) -> int:
+    at = f" at step {self._step}" if self._step >= 0 else ""
+    self._say(f"{self._hosts.entry.run.id} {verdict.value}{at}")
+    if verdict is Verdict.FAILED:
+      self._say("not started again: what failed would fail again")
+    return _EXIT[verdict]
+
+  def _again(self, verdict: Verdict) -> bool:
+    """Starts it again; False: it has been tried often enough."""
+    while self._may_try(verdict):
+      self._wait()
+      try:
+        self._bring_up()
+        self._hosts.start(verdict.value)
+        self._say(f"{self._hosts.entry.run.id} started again")
+        return True
+      except Trouble as trouble:
+        verdict = self._cause(trouble)
+        self._say(str(trouble))
+    self._say(
+      f"given up after {self._patience.retries} starts without progress;"
+      f" `python -m launch watch {self._hosts.entry.name}` tries again"
+    )
+    return False
+
+  def _may_try(self, verdict: Verdict) -> bool:
+    """Counts, but for preemptions, which are nobody's fault."""
+    if self._step > self._step_before:
+      self._failures = self._streak = 0
+    self._step_before = self._step
+    self._streak += 1
+    self._failures += verdict is not Verdict.PREEMPTED
+    return self._failures <= self._patience.retries
+
+  def _wait(self) -> None:
+    doubled = self._patience.backoff * 2 ** min(self._streak - 1, 20)
+    wait = min(doubled, self._patience.longest) * random.uniform(0.5, 1.5)
+    self._say(f"starting again in {wait:.0f} s")
+    self._sleep(wait)
+
+  def _cause(self, trouble: Trouble) -> Verdict:
+    """What trouble in starting counts as; raises what a person must solve."""
+    if trouble.kind == troubles.CAPACITY:
+      return Verdict.PREEMPTED
+    if trouble.kind in (troubles.QUOTA, troubles.OUT_OF_REACH, troubles.OTHER):
+      return Verdict.BROKEN
+    if trouble.kind in (troubles.TAKEN, troubles.ABSENT):
+      return Verdict.PREEMPTED  # it changed while we looked
+    raise trouble
+
+  def _bring_up(self) -> None:
+    """Slices that are ready, with the same code as before."""
+    slices, name = self._hosts.slices, self._hosts.entry.name
+    state = slices.state()
+    if state is State.READY and not (self._recreate or self._bare):
+      self._hosts.stop(kill=True)  # a process that hangs would hold the TPU
+      return
+    if state is State.LOST or (state is State.READY and self._recreate):
+      self._say(f"deleting {name}")
+      slices.delete()
+    while (state := slices.state()) is State.DELETING:
+      self._sleep(self._patience.poll)
+    self._recreate, self._bare = False, True
+    if state is State.ABSENT:
+      self._say(f"creating {name} again")
+      self._sleep(0)  # the last moment at which it can be told to end
+      slices.create()
+    wait_until_ready(slices, self._say, self._patience.poll, self._sleep)
+    self._offset = 0  # its log is a new one
+    self._hosts.set_up()
+    self._bare = False
+
+
+def wait_until_ready(slices, say, poll: float, sleep=time.sleep) -> None:
+  """Until they are; says what they are at whenever that changes.
+
+  Raises:
+    Trouble: they were lost on the way, with kind "capacity".
+    LaunchError: there are none.
+  """
+  before = State.CREATING
+  while (state := slices.state()) is not State.READY:
+    if state is State.LOST:
+      raise Trouble(troubles.CAPACITY, "they were lost before they were ready.")
+    if state is State.ABSENT:
+      raise LaunchError("they are gone; somebody else deleted them.")
+    if state is not before:
+      say(state.value)
+    before = state
+    sleep(poll)

@@ -1,0 +1,211 @@
+"""TPU VMs, made at once or through a queue: Cloud TPU's own API, v4 to v6e."""
+
+import json
+from collections.abc import Sequence
+
+from launch import remote, troubles
+from launch.command import Done, Shell
+from launch.request import LONGEST, Request
+from launch.states import State
+
+_TPUS = ("gcloud", "compute", "tpus")
+_NODE = {
+  "CREATING": State.CREATING,
+  "STARTING": State.CREATING,
+  "RESTARTING": State.CREATING,
+  "REIMAGING": State.CREATING,
+  "REPAIRING": State.CREATING,
+  "READY": State.READY,
+  "DELETING": State.DELETING,
+}
+_QUEUED = {
+  "CREATING": State.WAITING,
+  "ACCEPTED": State.WAITING,
+  "WAITING_FOR_RESOURCES": State.WAITING,
+  "PROVISIONING": State.CREATING,
+  "ACTIVE": State.READY,
+  "DELETING": State.DELETING,
+}
+
+
+class TpuVm:
+  """The slices of one request. A spot VM that is gone must be deleted first."""
+
+  def __init__(self, request: Request, shell: Shell):
+    self._request, self._shell = request, shell
+
+  @property
+  def slices(self) -> list[str]:
+    """The names of the slices."""
+    name, count = self._request.name, self._request.slices
+    return [name] if count == 1 else [f"{name}-{i}" for i in range(count)]
+
+  def create(self) -> None:
+    """Asks for them; see `state` for when they are there.
+
+    Raises:
+      Trouble: they were refused.
+    """
+    queued = self._request.is_queued
+    self._shell.must(self._queue() if queued else self._make())
+
+  def state(self) -> State:
+    """What they are at."""
+    queued = self._request.is_queued
+    service = "queued-resources" if queued else "tpu-vm"
+    done = self._shell.run(
+      [
+        *_TPUS,
+        service,
+        "describe",
+        self._request.name,
+        *self._request.place,
+        "--format=json",
+      ],
+      assume='{"state": {"state": "ACTIVE"}}'
+      if queued
+      else '{"state":"READY"}',
+    )
+    if done.status:
+      return _absent(done)
+    said = json.loads(done.out)["state"]
+    if queued:
+      return _QUEUED.get(said["state"], State.LOST)
+    return _NODE.get(said, State.LOST)
+
+  def delete(self) -> None:
+    """Deletes them all; good if they are gone already."""
+    argv = [*_TPUS, "tpu-vm", "delete", self._request.name]
+    force = []
+    if self._request.is_queued:
+      argv[3], force = "queued-resources", ["--force"]  # its slices with it
+    done = self._shell.run([*argv, *self._request.place, *force, "--quiet"])
+    if done.status:
+      _absent(done)
+
+  def everywhere(self, command: str, assume: str = "") -> list[Done]:
+    """Runs a shell command on each worker: for each slice, what all said."""
+    return [
+      self._shell.run(self._ssh(s, "all", command), assume) for s in self.slices
+    ]
+
+  def at(self, slice: int, worker: int, command: str, assume="") -> Done:
+    """Runs a shell command on one worker of one slice."""
+    argv = self._ssh(self.slices[slice], str(worker), command)
+    return self._shell.run(argv, assume)
+
+  def copy(self, files: Sequence[str], folder: str) -> None:
+    """Copies local files into a folder below the home of each worker."""
+    for name in self.slices:
+      self._shell.must(
+        [
+          *_TPUS,
+          "tpu-vm",
+          "scp",
+          *files,
+          f"{name}:{folder}/",
+          *self._request.place,
+          "--worker=all",
+          "--quiet",
+        ]
+      )
+
+  def _make(self) -> list[str]:
+    request = self._request
+    return [
+      *_TPUS,
+      "tpu-vm",
+      "create",
+      request.name,
+      *request.place,
+      f"--accelerator-type={request.slice.accelerator_type}",
+      f"--version={request.slice.chip.runtime}",
+      f"--labels=jaxsae={request.name}",
+      *["--spot"] * (request.capacity == "spot"),
+      "--quiet",
+    ]
+
+  def _queue(self) -> list[str]:
+    request = self._request
+    if request.slices > 1:
+      nodes = [
+        f"--node-count={request.slices}",
+        f"--node-prefix={request.name}",
+      ]
+    else:
+      nodes = [f"--node-id={request.name}"]
+    # Only the alpha release knows how to ask for flex-start.
+    flex = request.capacity == "flex-start"
+    return [
+      "gcloud",
+      *["alpha"] * flex,
+      *_TPUS[1:],
+      "queued-resources",
+      "create",
+      request.name,
+      *request.place,
+      *nodes,
+      f"--accelerator-type={request.slice.accelerator_type}",
+      f"--runtime-version={request.slice.chip.runtime}",
+      f"--labels=jaxsae={request.name}",
+      *_terms(request),
+      "--quiet",
+    ]
+
+  def _ssh(self, name: str, worker: str, command: str) -> list[str]:
+    return [
+      *_TPUS,
+      "tpu-vm",
+      "ssh",
+      name,
+      *self._request.place,
+      f"--worker={worker}",
+      *remote.PATIENCE,
+      "--quiet",
+      f"--command={command}",
+    ]
+
+
+def running(shell: Shell, owner: Sequence[str]) -> list[tuple[str, str, str]]:
+  """Name, zone and state of all with our label, in all zones.
+
+  Args:
+    owner: the flag of gcloud that says whose.
+  """
+  argv = [*_TPUS, "tpu-vm", "list", "--zone=-", *owner]
+  nodes = shell.must(
+    [*argv, "--filter=labels.jaxsae:*", "--format=json"], assume="[]"
+  )
+  argv[3] = "queued-resources"
+  queued = shell.must([*argv, "--format=json"], assume="[]")
+  found = [(*_place(node), node["state"]) for node in json.loads(nodes)]
+  for request in json.loads(queued):
+    if any(_label(spec) for spec in request.get("tpu", {}).get("nodeSpec", [])):
+      found.append((*_place(request), f"queued: {request['state']['state']}"))
+  return found
+
+
+def _terms(request: Request) -> list[str]:
+  terms = ["--spot"] * (request.capacity == "spot")
+  if request.capacity == "flex-start":
+    longest = request.max_run_duration or LONGEST
+    terms = ["--provisioning-model=flex-start", f"--max-run-duration={longest}"]
+  if request.valid_until_duration:
+    terms.append(f"--valid-until-duration={request.valid_until_duration}")
+  return terms
+
+
+def _absent(done: Done) -> State:
+  if troubles.kind_of(done.err, done.status) != troubles.ABSENT:
+    raise troubles.of(_TPUS, done.err, done.status)
+  return State.ABSENT
+
+
+def _place(found: dict) -> tuple[str, str]:
+  """projects/P/locations/ZONE/nodes/NAME → name and zone."""
+  parts = found["name"].split("/")
+  return parts[-1], parts[-3]
+
+
+def _label(spec: dict) -> str | None:
+  return spec.get("node", {}).get("labels", {}).get("jaxsae")

@@ -1,0 +1,106 @@
+"""What gcloud and kubectl say when they fail → one sentence and a remedy."""
+
+import re
+from collections.abc import Sequence
+
+from launch.errors import Trouble
+
+LOGIN, PROJECT, QUOTA = "login", "project", "quota"
+CAPACITY, TAKEN, ABSENT = "capacity", "taken", "absent"
+PLACE, PERMISSION, OUT_OF_REACH = "place", "permission", "out of reach"
+OTHER = "other"
+
+# After these nothing was made, so there is nothing to delete or to pay.
+BEFORE_ANYTHING = {LOGIN, PROJECT, QUOTA, CAPACITY, TAKEN, PLACE, PERMISSION}
+
+# The first that matches what was said, whatever its case, is taken.
+_SIGNS = (
+  (
+    LOGIN,
+    r"gcloud auth login|not currently have an active account|"
+    r"reauthentication|UNAUTHENTICATED|invalid_grant|"
+    r"must be logged in to the server",
+  ),
+  (PROJECT, r"property \[(core/)?project\]|parameter \[project\]"),
+  (TAKEN, r"ALREADY_EXISTS|already exists"),
+  (
+    CAPACITY,
+    r"no more capacity|stockout|RESOURCE_POOL_EXHAUSTED|"
+    r"insufficient capacity|does not have enough resources",
+  ),
+  (QUOTA, r"quota"),
+  (
+    PLACE,
+    r"locations/\S+ \(or it may not exist\)|location \S+ is not found|"
+    r"unknown zone|invalid value for field '?zone|"
+    r"accelerator type \S+ (was )?not found|"
+    r"'projects/\S+/zones/[^/\s]+' was not found",
+  ),
+  (ABSENT, r"NOT_FOUND|was not found|NotFound"),
+  (
+    PERMISSION,
+    r"PERMISSION_DENIED|does not have permission|"
+    r"required '\S+' permission",
+  ),
+)
+
+_REMEDY = {
+  LOGIN: "you are not logged in; run `gcloud auth login`",
+  PROJECT: "no project is set; give --project=ID, or run `gcloud config set"
+  " project ID`",
+  QUOTA: "the project's quota does not allow it; ask for more at"
+  " https://console.cloud.google.com/iam-admin/quotas, or take a smaller"
+  " --topology, another --zone or another --capacity",
+  CAPACITY: "there is no capacity in this zone now; try again later, another"
+  " --zone, or --capacity=queued, which waits for it",
+  TAKEN: "the name is taken; choose another NAME",
+  ABSENT: "there is no such thing; `python -m launch list` shows what is there",
+  PLACE: "the zone is not one, or does not have this TPU; `gcloud compute tpus"
+  " locations list` and `gcloud compute tpus accelerator-types list"
+  " --zone=ZONE` show what there is",
+  PERMISSION: "you may not do this in this project; ask its owner for the role"
+  " TPU Admin, and check --project",
+  OUT_OF_REACH: "the machine does not answer by ssh; try again, and check the"
+  " firewall (`gcloud compute firewall-rules list`)",
+}
+
+
+def of(argv: Sequence[str], said: str, status: int) -> Trouble:
+  """The trouble that a command is in.
+
+  Args:
+    argv: the command.
+    said: what it printed.
+    status: its exit status; ssh's own is 255.
+  """
+  kind = kind_of(said, status)
+  remedy = _REMEDY.get(kind, "see what it says")
+  what = " ".join(word for word in argv[:6] if not word.startswith("-"))
+  return Trouble(kind, f"{remedy} (`{what} …`: {_gist(said, status)}).")
+
+
+def of_worker(name: str, said: str, status: int) -> Trouble:
+  """The trouble that a command on a worker is in.
+
+  What workers print is theirs; only gcloud's own errors are understood.
+  """
+  if "ERROR: (gcloud" in said:
+    return of(("gcloud", "ssh", name), said, status)
+  kind = OUT_OF_REACH if status == 255 else OTHER
+  remedy = _REMEDY.get(kind, "a command failed there")
+  return Trouble(kind, f"{remedy} (on {name}: {_gist(said, status)}).")
+
+
+def kind_of(said: str, status: int = 1) -> str:
+  """Which kind of trouble it is."""
+  for kind, sign in _SIGNS:
+    if re.search(sign, said, re.IGNORECASE):
+      return kind
+  return OUT_OF_REACH if status == 255 else OTHER
+
+
+def _gist(said: str, status: int) -> str:
+  """The line that says most, of at most 300 letters."""
+  lines = [line.strip() for line in said.splitlines() if line.strip()]
+  telling = [line for line in lines if "ERROR" in line] or lines[-1:]
+  return telling[0][:300].rstrip(".") if telling else f"status {status}"

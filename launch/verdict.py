@@ -1,0 +1,52 @@
+"""What the workers of a run say together.
+
+Exit statuses: 0 done, 42 preempted, 134, 137 and 143 the machines' fault
+(aborted for a lost process, killed, terminated), 130 ended by Ctrl-C. Anything
+else is a fault of the run, which would strike again.
+"""
+
+import enum
+from collections.abc import Mapping
+
+PREEMPTED, INTERRUPTED = 42, 130
+INFRASTRUCTURE = {134, 137, 143}
+
+
+class Verdict(enum.Enum):
+  """What to make of it."""
+
+  RUNNING = "running"
+  ENDING = "ended on some workers"
+  DONE = "done"
+  STOPPED = "stopped"
+  PREEMPTED = "preempted"
+  BROKEN = "broken by its machines"
+  FAILED = "failed"
+  SILENT = "does not answer"
+
+
+def of(said: Mapping[tuple[int, int], dict], workers: int) -> Verdict:
+  """The verdict.
+
+  When one process fails, the others are aborted: the fault of one explains the
+  others, so the worst counts.
+
+  Args:
+    said: what each worker said that answered; see `poll` in
+      `launch/host/host.py`.
+    workers: how many there are.
+  """
+  states = [one["state"] for one in said.values()]
+  ended = [one["status"] for one in said.values() if one["state"] == "ended"]
+  faults = {status for status in ended if status != 0}
+  if faults - INFRASTRUCTURE - {PREEMPTED, INTERRUPTED}:
+    return Verdict.FAILED if "running" not in states else Verdict.ENDING
+  if len(said) < workers:
+    return Verdict.SILENT
+  if "running" in states:
+    return Verdict.ENDING if faults or "lost" in states else Verdict.RUNNING
+  if all(status == 0 for status in ended) and len(ended) == workers:
+    return Verdict.DONE
+  if any(one.get("stopped") for one in said.values()) or INTERRUPTED in faults:
+    return Verdict.STOPPED
+  return Verdict.PREEMPTED if PREEMPTED in faults else Verdict.BROKEN

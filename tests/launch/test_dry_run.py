@@ -1,0 +1,111 @@
+"""`--dry-run`: what it prints, word for word, and that it does nothing.
+
+The files in `golden/` are transcripts: a command after `$`, then what it
+prints. `STATE` and `ROOT` stand for folders.
+"""
+
+import json
+import pathlib
+import re
+import shlex
+
+import pytest
+
+from launch import tree
+from launch.__main__ import main
+from launch.command import Shell
+from launch.ledger import Entry, Ledger, Run
+from launch.request import Request
+from tests.launch.conftest import script
+
+GOLDEN = sorted((pathlib.Path(__file__).parent / "golden").glob("*.txt"))
+REQUESTS = {
+  "tpu_vm": Request("demo", "v5e:4x4", "us-west4-a", capacity="spot"),
+  "queued": Request("demo", "v5p:2x2x1", "us-east5-a", slices=2),
+  "mig": Request("demo", "tpu7x:2x2x2", "us-central1-c", "mig", "my-project"),
+  "gke": Request(
+    "demo",
+    "v6e:4x4",
+    "us-east5-b",
+    "gke",
+    capacity="spot",
+    slices=2,
+    cluster="my-cluster",
+    image="us-docker.pkg.dev/p/r/jaxsae:1",
+  ),
+}
+RUN = Run(
+  "quickstart-000000",
+  ["experiments/quickstart.py", "--workdir=gs://b/r"],
+  "gs://b/r",
+)
+OUTSIDE = ("gcloud", "kubectl", "git", "ssh", "sky", "uv")
+
+
+@pytest.fixture
+def rehearse(tmp_path, monkeypatch, capsys):
+  """`rehearse("mig", "delete demo")`: what it prints; it may call nothing."""
+  stubs = tmp_path / "stubs"
+  stubs.mkdir()
+  for name in OUTSIDE:
+    script(stubs / name, f"#!/bin/sh\n/bin/touch {tmp_path}/called\nexit 1\n")
+  monkeypatch.setenv("PATH", str(stubs))
+  state = tmp_path / "state"
+
+  def call(kind, line):
+    ledger = Ledger(state)
+    verb, *words = shlex.split(line)
+    if verb != "create":
+      entry = Entry(REQUESTS[kind], "now", {"commit": "c", "dirty": False}, RUN)
+      ledger.write(entry)
+    elif ledger.names():
+      ledger.remove("demo")
+    before = sorted(state.rglob("*"))
+    status = main([verb, f"--state={state}", "--dry-run", *words])
+    said = capsys.readouterr()
+    assert status == 0, said.err
+    assert not (tmp_path / "called").exists()
+    assert sorted(state.rglob("*")) == before
+    out = said.out.replace(str(state), "STATE")
+    return out.replace(str(tree.ROOT), "ROOT")
+
+  return call
+
+
+def steps(file):
+  """The commands of a transcript, each with what it printed."""
+  parts = re.split(r"^\$ python -m launch ", file.read_text(), flags=re.M)
+  for part in parts[1:]:
+    line, _, printed = part.partition("\n")
+    yield line, printed
+
+
+@pytest.mark.parametrize(
+  "kind, line, printed",
+  [(file.stem, *step) for file in GOLDEN for step in steps(file)],
+)
+def test_what_it_prints(rehearse, kind, line, printed):
+  assert rehearse(kind, line) == printed
+
+
+def test_every_verb_is_in_a_transcript():
+  there = {line.split()[0] for file in GOLDEN for line, _ in steps(file)}
+  assert there >= set(
+    "create setup run watch status logs stop delete list sweep".split()
+  )
+  assert {file.stem for file in GOLDEN} == REQUESTS.keys()
+
+
+def test_what_it_prints_can_be_pasted_into_a_shell(capsys):
+  argv = ["ssh", "a b", "$(touch x)", "it's", "a\nb", ""]
+  Shell(dry=True).run(argv)
+  assert shlex.split(capsys.readouterr().out) == argv
+
+
+def test_a_real_run_passes_the_same_list(tmp_path, monkeypatch, capsys):
+  words = ["; touch x", "$(touch x)", "' \" \\", "a\nb", "*", ""]
+  tell = f"#!{shlex.quote(__import__('sys').executable)}\n"
+  tell += "import json, sys; print(json.dumps(sys.argv[1:]))\n"
+  script(tmp_path / "echo", tell)
+  done = Shell().run([str(tmp_path / "echo"), *words])
+  assert json.loads(done.out) == words

@@ -1,0 +1,101 @@
+"""A real run on two workers is preempted and ends as if it had not been.
+
+Each worker is a process of one `jax.distributed` program; `launch` is called
+as a person calls it, in a checkout that has the real package.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from experiments.soak import pods
+from jaxsae import overrides
+from jaxsae.lm import Site
+from tests.launch.conftest import TWO, commit
+from tests.launch.test_preemption import later
+
+ROOT = pathlib.Path(__file__).parents[2]
+TOY = '''"""A toy."""
+
+import json
+import pathlib
+
+from jaxsae import overrides, train
+from jaxsae.train.config import TrainConfig
+
+config = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
+
+if __name__ == "__main__":
+  train.main(overrides.from_json(TrainConfig, config), __doc__)
+'''
+
+
+@pytest.fixture
+def small(config, replace):
+  """Two autoencoders, for long enough to be preempted in the midst."""
+  return replace(config, sae__sites=(Site("resid", 1),), tokens=40 * 512)
+
+
+@pytest.fixture
+def checkout(tmp_path, small):
+  """What is needed of this one, and the toy as an experiment."""
+  root = tmp_path / "checkout"
+  (root / "experiments").mkdir(parents=True)
+  for name in ("launch", "jaxsae"):
+    unneeded = shutil.ignore_patterns("__pycache__", "tiny")
+    shutil.copytree(ROOT / name, root / name, ignore=unneeded)
+  shutil.copy(ROOT / "requirements-tpu.txt", root)
+  (root / "experiments" / "toy.py").write_text(TOY)
+  data = json.dumps(overrides.to_json(small))
+  (root / "experiments" / "toy.json").write_text(data)
+  commit(root)
+  return root
+
+
+def test_a_preempted_run_ends_as_one_that_was_not(
+  cloud, checkout, small, replace, tmp_path
+):
+  def launch(verb, *words):
+    state = f"--state={tmp_path / 'state'}"
+    done = subprocess.run(
+      [sys.executable, "-m", "launch", verb, state, *words],
+      cwd=checkout,
+      env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+      capture_output=True,
+      text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+  undisturbed = replace(small, workdir=str(tmp_path / "undisturbed"))
+  pods.run(undisturbed, tmp_path / "log", count=2, devices=1)
+  launch("create", "toy", f"--topology={TWO}", "--zone=us-east5-a")
+  launch("setup", "toy")
+  folder = tmp_path / "launched"
+  launch("run", "experiments/toy.py", f"--workdir={folder}")
+
+  metrics = folder / "metrics.jsonl"
+  begun = lambda: metrics.exists() and metrics.read_text().count("\n") > 4
+  thread = later(lambda: cloud.preempt("toy"), begun, tries=6000)
+  fast = ("--poll=0.5", "--backoff=0.1", "--delete-when-done")
+  out = launch("watch", *fast)
+  thread.join()
+
+  assert "toy is preempted" in out and "attempt 2" in out
+  assert f"done at step {small.steps}" in out and "toy is deleted" in out
+  launched = replace(small, workdir=str(folder))
+  pods.assert_same(pods.newest(launched)[0], pods.newest(undisturbed)[0])
+  assert pods.metrics(launched) == pods.metrics(undisturbed)
+  assert judged(launched) == judged(undisturbed)
+  with cloud.open() as data:
+    assert data["nodes"] == {}
+
+
+def judged(config):
+  file = pathlib.Path(config.workdir) / "eval" / f"{config.steps}.json"
+  return json.loads(file.read_text())

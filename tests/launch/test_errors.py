@@ -1,0 +1,184 @@
+"""A person's mistakes: one sentence with what to do, and status 2."""
+
+import pytest
+
+from launch import troubles
+from tests.launch.conftest import script
+from tests.launch.test_run import EXPERIMENT
+
+WHERE = ("--topology=v5p:2x2x1", "--zone=us-east5-a", "--poll=0.01")
+
+
+def refused(said, *words):
+  """Whether it ended with one sentence that has these words."""
+  status, _, err = said
+  assert status == 2, err
+  assert err.startswith("error: ") and err.count("\n") == 1, err
+  assert err.rstrip().endswith("."), err
+  assert "Traceback" not in err
+  for word in words:
+    assert word in err, err
+  return True
+
+
+def test_no_gcloud(launch, tmp_path, monkeypatch):
+  monkeypatch.setenv("PATH", str(tmp_path))
+  said = launch("create", "a", *WHERE)
+  assert refused(said, "gcloud is not on PATH", "docs/install")
+  assert launch("status")[0] == 2  # nothing was written down
+
+
+SAID = {
+  "You do not currently have an active account selected.\nPlease run:\n\n  $"
+  " gcloud auth login": ("not logged in", "gcloud auth login"),
+  "The required property [project] is not currently set.": (
+    "--project=ID",
+    "gcloud config set",
+  ),
+  "Quota limit 'TPUV5sPerProjectPerZoneForTPUAPI' has been exceeded. Limit: 0"
+  " in zone us-east5-a.": ("quota", "TPUV5sPerProject", "another --zone"),
+  'There is no more capacity in the zone "us-east5-a"; you can try in another'
+  " zone": ("no capacity", "--capacity=queued"),
+  "ALREADY_EXISTS: Resource 'projects/p/locations/z/nodes/a' already exists": (
+    "the name is taken",
+    "another NAME",
+  ),
+  "NOT_FOUND: Location us-mars1-a is not found or access is unauthorized.": (
+    "the zone is not one",
+    "locations list",
+  ),
+  "PERMISSION_DENIED: Permission 'tpu.nodes.create' denied on 'projects/p'": (
+    "may not do this",
+    "TPU Admin",
+  ),
+}
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_what_gcloud_says_becomes_a_sentence(cloud, launch, said):
+  cloud.will("create", [1, said])
+  assert refused(launch("create", "a", *WHERE), *SAID[said])
+  # Nothing was made, so nothing is left to delete.
+  assert launch("status")[0] == 2
+
+
+def test_after_an_error_nobody_knows_it_stays_written_down(cloud, launch):
+  cloud.will("create", [1, "INTERNAL: something broke"])
+  assert refused(launch("create", "a", *WHERE), "something broke")
+  assert "a: absent" in launch("status")[1]
+
+
+def test_a_name_is_given_once(made, launch):
+  made()
+  assert refused(launch("create", "a", *WHERE), "created from here already")
+
+
+def test_a_taken_name_is_never_deleted(cloud, launch):
+  """What somebody else made is not in the ledger, and stays."""
+  launch("create", "a", *WHERE)
+  assert refused(launch("create", "a", *WHERE, "--yes"), "already")
+  cloud.will("create", [1, "already exists"])
+  assert refused(launch("create", "b", *WHERE), "taken")
+  assert refused(launch("delete", "b"), "b was not created from here")
+
+
+@pytest.mark.parametrize(
+  "words, told",
+  [
+    (["--topology=v9:2x2"], ["v9", "v4, v5e, v5p, v6e, tpu7x"]),
+    (["--topology=v5e:3x3"], ["3x3", "v5e:2x4", "v5e:16x16"]),
+    (["--topology=v5e"], ["v5e:2x4"]),
+    (["--topology=tpu7x:4x4x4"], ["ends at v6e", "--backend=mig"]),
+    (["--topology=v5e:2x4", "--backend=mig", "--project=my-project"], ["v5p"]),
+    (["--backend=mig"], ["--project"]),
+    (["--backend=mig", "--project=my-project", "--slices=2"], ["one slice"]),
+    (
+      ["--backend=mig", "--project=my-project", "--capacity=flex-start"],
+      ["flex-start", "on-demand"],
+    ),
+    (["--backend=gke"], ["--cluster and --image"]),
+    (["--backend=slurm"], ["slurm", "tpu-vm"]),
+    (["--capacity=free"], ["free", "spot"]),
+    (["--slices=0"], ["at least one"]),
+    (["--zone=mars"], ["'mars'", "us-central1-a"]),
+    (["--project=No!"], ["'No!'", "projects list"]),
+    (["--max-run-duration=2d"], ["flex-start"]),
+    (["--capacity=flex-start", "--max-run-duration=long"], ["'long'", "6h"]),
+    (["--valid-until-duration=2d"], ["queue"]),
+    (["--max-cost=much"], ["much"]),
+    (["--colour=red"], ["--colour=red"]),
+  ],
+)
+def test_what_can_not_be_created(cloud, launch, words, told):
+  assert refused(launch("create", "a", *WHERE, *words), *told)
+  assert cloud.calls == []
+
+
+@pytest.mark.parametrize(
+  "name", ["A", "1a", "a_b", "a;b", "$(x)", "-a", "a" * 41, "a\n", "", "../a"]
+)
+def test_names_that_are_none(cloud, launch, name):
+  status, _, err = launch("create", *WHERE, "--", name)
+  assert status == 2 and cloud.calls == []
+  assert "is no name" in err
+
+
+@pytest.mark.parametrize(
+  "words, told",
+  [
+    (["experiments/none.py"], ["none.py", "experiments/count.py"]),
+    (["experiments/new.py"], ["not tracked by git", "git add"]),
+    (["../count.py"], ["path from"]),
+    ([], ["EXPERIMENT"]),
+  ],
+)
+def test_experiments_that_can_not_run(made, launch, checkout, words, told):
+  made()
+  (checkout / "experiments" / "new.py").touch()
+  workdir = ["--workdir=gs://b/r"] if words else []
+  assert refused(launch("run", *words, *workdir), *told)
+
+
+@pytest.mark.parametrize("flags", [[], ["--workdir=runs/a"], ["--workdir="]])
+def test_a_workdir_that_goes_with_the_machine(made, launch, flags):
+  made()
+  assert refused(launch("run", EXPERIMENT, *flags), "gs://BUCKET", "go with it")
+
+
+def test_verbs_in_the_wrong_order(cloud, checkout, launch):
+  run = ("run", EXPERIMENT, "--workdir=gs://b/r")
+  assert refused(launch(*run), "launch create")
+  launch("create", "a", *WHERE)
+  assert refused(launch("watch"), "nothing was run on a", "launch run")
+  assert refused(launch("stop"), "nothing was run on a")
+  assert refused(launch("logs"), "nothing was run on a")
+  launch("create", "b", *WHERE)
+  assert refused(launch("status"), "there are a, b", "give a NAME")
+
+
+def test_logs_of_a_slice_that_is_none(made, launch, tmp_path):
+  made()
+  launch("run", EXPERIMENT, f"--workdir={tmp_path}/run")
+  assert refused(launch("logs", "--slice=1"), "--slice=1", "counted from 0")
+
+
+def test_a_checkout_without_git(cloud, launch, tmp_path, monkeypatch):
+  from launch import tree
+
+  monkeypatch.setattr(tree, "ROOT", tmp_path)
+  launch("create", "a", *WHERE)
+  assert refused(launch("setup"), "git checkout")
+
+
+def test_set_up_that_fails_shows_why(cloud, checkout, launch):
+  launch("create", "a", *WHERE)
+  script(cloud.folder / "bin" / "uv", "#!/bin/sh\necho no wheel >&2; exit 1\n")
+  assert refused(launch("setup"), "no wheel")
+
+
+def test_what_workers_print_is_not_taken_for_gcloud():
+  trouble = troubles.of_worker("a", "pip: disk quota exceeded", 1)
+  assert trouble.kind == troubles.OTHER
+  said = "ERROR: (gcloud.compute.tpus.tpu-vm.ssh) NOT_FOUND: nodes/a"
+  assert troubles.of_worker("a", said, 1).kind == troubles.ABSENT
+  assert troubles.of_worker("a", "closed", 255).kind == troubles.OUT_OF_REACH

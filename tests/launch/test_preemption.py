@@ -1,0 +1,262 @@
+"""Watching: what is started again, what is not, and what is deleted."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from launch.ledger import Ledger
+from tests.launch.conftest import TWO
+from tests.launch.test_run import EXPERIMENT
+
+FAST = ("--poll=0.05", "--backoff=0.01")
+NO_SSH = (255, "ssh: connect to host port 22: Connection refused")
+
+
+def later(act, when, tries=1000):
+  """Does something from another thread once something is so."""
+
+  def wait():
+    for _ in range(tries):
+      if when():
+        return act()
+      time.sleep(0.01)
+
+  thread = threading.Thread(target=wait)
+  thread.start()
+  return thread
+
+
+@pytest.fixture
+def run(launch, tmp_path):
+  def start(*flags):
+    folder = tmp_path / "run"
+    words = (EXPERIMENT, f"--workdir={folder}", *flags)
+    assert launch("run", *words)[0] == 0
+    return folder
+
+  return start
+
+
+def verbs(cloud):
+  """The calls that change something, in short."""
+  named = [call[call.index("compute") + 1 :] for call in cloud.calls]
+  changes = {"create", "delete", "scp"}
+  return [w for words in named for w in words[:4] if w in changes]
+
+
+def test_a_preempted_run_is_brought_back_and_goes_on(
+  made, run, launch, cloud, tmp_path
+):
+  made("a", TWO)
+  folder = run("--steps=40", "--pause=0.05")
+  step = folder / "checkpoints" / "5"
+  thread = later(lambda: cloud.preempt("a"), step.exists)
+  status, out, err = launch("watch", *FAST)
+  thread.join()
+  assert status == 0, out + err
+  assert "preempted" in out and "creating a again" in out
+  assert "done at step 39" in out
+  # scp is of the first set-up and of the second.
+  assert verbs(cloud) == ["create", "scp", "delete", "create", "scp"]
+  run_ = Ledger(tmp_path / "state").read("a").run
+  assert [x["why"] for x in run_.attempts] == ["run", "preempted"]
+  jobs = cloud.home("a").glob(".jaxsae/runs/*/job.json")
+  assert [json.loads(x.read_text())["attempt"] for x in jobs] == [2]
+
+
+def test_what_is_set_up_again_is_what_was_set_up_before(
+  made, run, launch, cloud, checkout
+):
+  made()
+  folder = run("--steps=30", "--pause=0.05")
+  (checkout / EXPERIMENT).write_text("raise SystemExit(1)")
+  step = folder / "checkpoints" / "2"
+  thread = later(lambda: cloud.preempt("a"), step.exists)
+  status, out, _ = launch("watch", *FAST)
+  thread.join()
+  assert status == 0, out
+
+
+def test_status_42_is_started_again_where_it_is(made, run, launch, cloud):
+  made("a", TWO)
+  folder = run("--steps=3", "--status=42")
+  done = lambda: (folder / "checkpoints" / "2").exists()
+  thread = later(lambda: launch_ends(cloud), done)
+  status, out, _ = launch("watch", *FAST)
+  thread.join()
+  assert status == 0, out
+  assert "started again" in out and verbs(cloud) == ["create", "scp"]
+
+
+def launch_ends(cloud):
+  """The next attempt is a good one: a file of the run says so no longer."""
+  for worker in range(2):
+    home = cloud.home("a", worker) / ".jaxsae" / "tree" / EXPERIMENT
+    home.write_text("print('fine')")
+
+
+@pytest.mark.parametrize("status", [1, 139])
+def test_a_fault_of_the_run_is_not_started_again(
+  made, run, launch, cloud, status
+):
+  made("a", TWO)
+  run(f"--status={status}", "--bad=1")
+  ended, out, _ = launch("watch", *FAST)
+  assert ended == 1 and f"slice 0 worker 1: {status}" in out
+  assert "not started again" in out
+  assert "worker 1" in out.split("worker 1: ")[1]  # its log is shown
+  assert verbs(cloud) == ["create", "scp"]
+
+
+def test_ssh_that_fails_now_and_then_harms_nothing(made, run, launch, cloud):
+  made()
+  run("--steps=20", "--pause=0.05")
+  cloud.will("ssh", *[NO_SSH] * 6)
+  status, out, _ = launch("watch", *FAST)
+  assert status == 0, out
+  assert verbs(cloud) == ["create", "scp"]
+
+
+def test_ssh_that_fails_during_set_up_is_tried_again(made, launch, cloud, run):
+  cloud.will("ssh", NO_SSH, NO_SSH)
+  made()
+  cloud.will("ssh", NO_SSH)
+  run("--steps=1")
+  assert launch("watch", *FAST)[0] == 0
+
+
+def test_a_machine_that_stays_silent_is_made_anew(made, run, launch, cloud):
+  made()
+  run("--steps=5", "--pause=0.05")
+  cloud.will("ssh", *[NO_SSH] * 10)
+  status, out, _ = launch("watch", *FAST)
+  assert status == 0, out
+  assert verbs(cloud) == ["create", "scp", "delete", "create", "scp"]
+
+
+def test_set_up_that_failed_halfway_is_done_again(made, run, launch, cloud):
+  made()
+  folder = run("--steps=10", "--pause=0.05")
+  step = folder / "checkpoints" / "2"
+
+  def preempt():
+    cloud.preempt("a")
+    cloud.will("ssh", [1, "disk full"])
+
+  # The poll that finds the slice gone takes no fault: its node is lost first.
+  thread = later(preempt, step.exists)
+  status, out, _ = launch("watch", *FAST)
+  thread.join()
+  assert status == 0, out
+
+
+def test_slow_boots_are_waited_for(cloud, checkout, launch):
+  cloud.will("boot", 3)
+  status, out, _ = launch(
+    "create", "a", "--topology=v5p:2x2x2", "--zone=us-east5-a", "--poll=0.01"
+  )
+  assert status == 0 and "ready: 2 workers" in out
+  looks = [call for call in cloud.calls if "describe" in call]
+  assert len(looks) == 4
+
+
+def test_a_queue_is_waited_in_and_its_slices_form_one_program(
+  made, run, launch, cloud
+):
+  made("a", "v5p:2x2x1", "--slices=2", "--capacity=spot")
+  with cloud.open() as data:
+    assert set(data["nodes"]) == {"a-0", "a-1"}
+  run("--steps=2")
+  status, out, _ = launch("watch", *FAST)
+  assert status == 0 and "done" in out
+  assert "slice 1 worker 0: ended" in launch("status")[1]
+  assert launch("delete", "a")[0] == 0
+  with cloud.open() as data:
+    assert not data["nodes"] and not data["queued"]
+
+
+def test_a_suspended_queue_is_deleted_before_it_is_asked_again(
+  made, run, launch, cloud
+):
+  made("a", "v5p:2x2x1", "--capacity=queued")
+  folder = run("--steps=30", "--pause=0.05")
+  step = folder / "checkpoints" / "2"
+  thread = later(lambda: cloud.preempt("a"), step.exists)
+  status, out, _ = launch("watch", *FAST)
+  thread.join()
+  assert status == 0, out
+  assert verbs(cloud) == ["create", "scp", "delete", "create", "scp"]
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_deletion_when_done_or_failed(made, run, launch, cloud, status):
+  made()
+  run(f"--status={status}")
+  ended, out, _ = launch("watch", *FAST, "--delete-when-done")
+  assert ended == status and "a is deleted" in out
+  with cloud.open() as data:
+    assert data["nodes"] == {}
+  assert launch("status")[0] == 2
+
+
+def test_deletion_that_fails_is_tried_again_and_else_is_told(
+  made, run, launch, cloud
+):
+  made()
+  run()
+  cloud.will("delete", [1, "backend error"])
+  assert launch("watch", *FAST, "--delete-when-done")[0] == 0
+  with cloud.open() as data:
+    assert data["nodes"] == {}
+  made()
+  run()
+  cloud.will("delete", *[[1, "backend error"]] * 5)
+  status, _, err = launch("watch", *FAST, "--delete-when-done")
+  assert status == 0 and "may be running still, and cost money" in err
+  assert launch("status")[0] == 0  # it is remembered
+
+
+def watching(tmp_path, *words):
+  """A watch in a process of its own, once it has seen the run."""
+  state = f"--state={tmp_path / 'state'}"
+  watch = subprocess.Popen(
+    [sys.executable, "-m", "launch", "watch", state, *FAST, *words],
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  assert any("worker 0" in line for line in watch.stdout)
+  return watch
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_watch_leaves_a_checkpoint_and_deletes(
+  made, run, cloud, tmp_path, number
+):
+  made()
+  run("--steps=100000", "--pause=0.05")
+  with watching(tmp_path, "--delete-when-done") as watch:
+    watch.send_signal(number)
+    out = watch.stdout.read()
+    assert watch.wait(30) == {2: 130, 15: 143}[number]
+  assert "asking for checkpoints" in out and "a is deleted" in out
+  asked = [any("host.py stop" in w for w in words) for words in cloud.calls]
+  assert any(asked)
+  with cloud.open() as data:
+    assert data["nodes"] == {}
+
+
+def test_without_the_flag_an_interrupted_watch_leaves_the_run_alone(
+  made, run, tmp_path, launch
+):
+  made()
+  run("--steps=100000", "--pause=0.05")
+  with watching(tmp_path) as watch:
+    watch.send_signal(signal.SIGTERM)
+    watch.stdout.read()
+    assert watch.wait(30) == 143
+  assert "running" in launch("status")[1]
