@@ -22,6 +22,12 @@ _KINDS = (
 _COLLECTIVE = re.compile(
   rf"^\s*(?:ROOT )?%?\S+ = (?P<shape>.*?) (?P<kind>{_KINDS})(?:-start)?\("
 )
+# Between slices data goes by way of the hosts.
+_SEND = re.compile(
+  r"^\s*(?:ROOT )?%?\S+ = \((?P<shape>[^,]*\[[\d,]*\])\S*, .*? send\(.*"
+  r'_megascale_target="\{(?P<slices>[\d,:]+)\}x.*'
+  r'_megascale_transfer_type="(?P<kind>\w+)"'
+)
 _HEAD = re.compile(r"^(?:ENTRY )?%?(?P<name>[^\s(]+) \(.*\{$")
 _CALLED = re.compile(
   r"(?:calls|to_apply|body|condition)=%?([^\s,)}]+)"
@@ -41,7 +47,8 @@ class Collective:
     devices: that take part in it together.
     times: how often it runs in one pass through what was asked for.
     together: one group of those that take part, or of a permute one pair, as
-      places in the flattened mesh; empty where the text has all in one.
+      places in the flattened mesh of one slice; empty where all take part.
+    between: whether it is among slices, and `devices` are slices.
   """
 
   kind: str
@@ -49,6 +56,7 @@ class Collective:
   devices: int
   times: int = 1
   together: tuple[int, ...] = dataclasses.field(default=(), compare=False)
+  between: bool = False
 
   @property
   def sent(self) -> float:
@@ -116,11 +124,21 @@ def _entry(text: str) -> str:
 
 
 def _loops(program, scope: str) -> Iterator[str]:
-  """The instruction of the loop of that scope."""
+  """The instruction of the loop of that scope.
+
+  One that the compiler has cut anew is known by what is in its body.
+  """
   for lines in program.values():
     for line in lines:
-      if " while(" in line and f'/{scope}/while"' in line:
+      if " while(" in line and _is_of(program, line, scope):
         yield line
+
+
+def _is_of(program, line: str, scope: str) -> bool:
+  if "op_name=" in line:
+    return f'/{scope}/while"' in line
+  body = program.get(_body(line), ())
+  return any(f"/{scope}/while/body/" in inner for inner in body)
 
 
 def _body(line: str) -> str:
@@ -134,6 +152,8 @@ def _below(program, name, times, skip=frozenset()):
       continue
     if match := _COLLECTIVE.match(line):
       yield _read(match, line, times, scatters="all-reduce-scatter" in name)
+    if match := _SEND.match(line):
+      yield line, _between(match, times)
     trips = _TRIPS.search(line)
     inner = times * int(trips[1]) if trips else times
     for single, several in _CALLED.findall(line):
@@ -153,6 +173,23 @@ def _read(match, line, times, scatters):
   channel = re.search(r"channel_id=(\d+)", line)
   key = channel[1] if channel else line
   return key, Collective(kind, size, devices, times, _together(line))
+
+
+def _between(match, times) -> Collective:
+  kind = match["kind"].lower().replace("_", "-")
+  (size,) = (_size(*found) for found in _ARRAY.findall(match["shape"]))
+  slices = _count(match["slices"])
+  if kind == "all-gather":  # each sends its part
+    size *= slices
+  if kind == "one-to-one":
+    kind = "collective-permute"
+  return Collective(kind, size, slices, times, between=True)
+
+
+def _count(places: str) -> int:
+  """`1,2` → 2; `0:7` → 8."""
+  ends = [list(map(int, part.split(":"))) for part in places.split(",")]
+  return sum(some[-1] - some[0] + 1 for some in ends)
 
 
 def _size(dtype: str, bits: str, dims: str) -> int:
@@ -178,10 +215,11 @@ def _devices(line: str) -> int:
 
 def _together(line: str) -> tuple[int, ...]:
   """The first group of a collective, or the first pair of a permute."""
-  if listed := re.search(
-    r"(?:replica_groups|source_target_pairs)=\{\{([\d,]+)\}", line
-  ):
-    return tuple(int(n) for n in listed[1].split(","))
+  if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
+    return tuple(_numbers(listed[1]))
+  if pairs := re.search(r"source_target_pairs=\{(\{.*?\})\}", line):
+    moves = [_numbers(pair) for pair in pairs[1].split("},{")]
+    return tuple(next((move for move in moves if len(set(move)) > 1), ()))
   if dealt := re.search(
     r"replica_groups=(\[\d+,\d+\])<=(\[[\d,]+\](?:T\([\d,]+\))?)", line
   ):
