@@ -5,10 +5,11 @@ F hidden_dim.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 from jax.sharding import AbstractMesh, Mesh
 
-from jaxsae.lm import GemmaConfig
+from jaxsae.lm import GemmaConfig, Site
 from jaxsae.train.config import TrainConfig
 
 _WORD = 2  # bytes; the language model is in bfloat16
@@ -30,9 +31,14 @@ class LmWork:
 
 
 def work(
-  config: TrainConfig, gemma: GemmaConfig, mesh: Mesh | AbstractMesh
+  config: TrainConfig,
+  gemma: GemmaConfig,
+  mesh: Mesh | AbstractMesh,
+  sites: Sequence[Site] | None = None,
 ) -> LmWork:
-  """Counts what runs: whole blocks below the last one, and it up to its site.
+  """Of `config`'s sites, or of others.
+
+  Counts what runs: whole blocks below the last one, and it up to its site.
 
   Operations: two a weight and token for each product, and four a head's number
   for each key that a query sees. Traffic: each product reads its weights once
@@ -41,7 +47,8 @@ def work(
   gathered over `data` for each microbatch; as round a ring.
   """
   data, model = mesh.shape["data"], mesh.shape["model"]
-  blocks = [_block(gemma, *part, config) for part in _parts(config)]
+  parts = _parts(config.sites if sites is None else sites)
+  blocks = [_block(gemma, *part, config) for part in parts]
   tokens = config.bucket_tokens / data
   flops = tokens / model * sum(block.flops for block in blocks)
   weights = _WORD * sum(block.weights for block in blocks) / model
@@ -68,10 +75,10 @@ class _Block:
   sums: int
 
 
-def _parts(config: TrainConfig) -> list[tuple[int, str]]:
+def _parts(sites: Sequence[Site]) -> list[tuple[int, str]]:
   """(layer, up to which site) of every block that runs."""
   order = ("attn", "mlp_in", "mlp", "resid")
-  sites = [(site.layer, order.index(site.where)) for site in config.sites]
+  sites = [(site.layer, order.index(site.where)) for site in sites]
   last, where = max(sites)
   return [(i, "resid") for i in range(last)] + [(last, order[where])]
 

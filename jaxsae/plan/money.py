@@ -53,7 +53,9 @@ def read(path: str | None = None) -> dict[str, Price]:
       f" {SHIPPED}."
     ) from error
   if not isinstance(entries, list):
-    raise UserError(f"--prices={path} is not a list of prices, as {SHIPPED} is.")
+    raise UserError(
+      f"--prices={path} is not a list of prices, as {SHIPPED} is."
+    )
   found: dict[str, Price] = {}
   for number, entry in enumerate(entries, 1):
     price = _price(entry, f"price {number} in {path}")

@@ -14,6 +14,8 @@ from jaxsae.sae import JumpRelu
 from jaxsae.train.choice import Choice
 from jaxsae.train.config import TrainConfig
 
+COMPILED = "compiled"  # the place of what only the compiler knows
+
 # Once a bucket the thresholds are looked at: what an update takes without the
 # gradients of weights and decoder, six tenths of its products.
 _DIAGNOSIS = 0.6
@@ -124,13 +126,13 @@ def _found(slices: Slices, predicted: float, sent: Sent) -> list[Part]:
     extra = within - predicted
     seconds = extra / slices.kind.chip.link_bandwidth
     made.append(
-      Part("other collectives", 0.0, 0.0, seconds, sent=extra, where="compiled")
+      Part("other collectives", 0.0, 0.0, seconds, sent=extra, where=COMPILED)
     )
   if sent.between:
     seconds = sent.between * slices.kind.devices / slices.kind.dcn
     made.append(
       Part(
-        "between slices", 0.0, 0.0, seconds, sent=sent.between, where="compiled"
+        "between slices", 0.0, 0.0, seconds, sent=sent.between, where=COMPILED
       )
     )
   return made

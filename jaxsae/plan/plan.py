@@ -19,6 +19,7 @@ from jaxsae.train.abstract import arguments
 from jaxsae.train.choice import Choice, choices, row_dtype
 from jaxsae.train.config import TrainConfig
 
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
   """A prediction; nothing in it was measured on an accelerator.
@@ -60,6 +61,11 @@ class Plan:
     return self.owners.total
 
   @property
+  def headroom(self) -> float | None:
+    """Bytes that are left, or lacking where it is below zero."""
+    return None if self.needed is None else self.capacity - self.needed
+
+  @property
   def fits(self) -> bool | None:
     """None where only the compiler could say, and was not asked."""
     if self.misfit or self.owners.known > self.capacity:
@@ -69,6 +75,12 @@ class Plan:
     if self.compilation.text is None or self.needed is None:
       return False
     return self.needed <= self.capacity
+
+  @property
+  def predicted_sent(self) -> float:
+    """Bytes that a device sends in a step, without asking the compiler."""
+    made = self.roofline.parts
+    return sum(part.sent for part in made if part.where != parts.COMPILED)
 
   @property
   def step_seconds(self) -> float:
