@@ -74,35 +74,37 @@ def _single(experiment: Experiment, slices: Slices, price_table) -> dict:
   ((name, config),) = experiment.configs.items()
   options, tries = experiment.options, []
   if options.search:
-    plan = make(config, slices, price_table, compiles=False)
-    tries = search.cheapest(plan, price_table, _tell)
-    if tries:
-      plan = tries[0].plan
+    plan, tries = _searched(config, slices, price_table)
   else:
     _tell(f"compiling {name} for {slices} …" if options.compile else "")
     plan = make(config, slices, price_table, options.compile)
-    if plan.fits is False:
-      tries = search.remedies(plan, price_table, _tell)
   _show(table.of_plan(name, plan))
-  _show_tries(plan, tries, options.search)
   print(table.source(plan))
+  if plan.fits is False and not options.search:
+    tries = search.remedies(plan, price_table, _tell)
+  _show_tries(tries, options.search, plan.fits)
   return {**report.of_plan(plan), "tries": report.of_tries(tries)}
 
 
+def _searched(config, slices, price_table) -> tuple[Plan, list[search.Try]]:
+  """The best that is found, or the run as it is."""
+  plan = make(config, slices, price_table, compiles=False)
+  tries = search.cheapest(plan, price_table, _tell)
+  return (tries[0].plan if tries else plan), tries
+
+
 def _show_tries(
-  plan: Plan, tries: Sequence[search.Try], searched: bool
+  tries: Sequence[search.Try], searched: bool, fits: bool | None
 ) -> None:
-  if searched and not (tries and plan.fits):
-    print(
-      "No mesh and no rows of a microbatch make it fit; use a larger slice."
-    )
   if tries:
     title = "Searched" if searched else "What would make it fit, compiled"
     _show([table.of_tries(tries, title)])
-  elif plan.fits is False and not searched:
+  if searched and not fits:
+    print("No mesh and no rows of a microbatch make it fit; use more chips.")
+  elif fits is False and not tries:
     print(
       "Nothing that was tried makes it fit: not the mesh, FSDP, fewer rows a"
-      " microbatch, a smaller bucket, nor two of these; use a larger slice, or"
+      " microbatch, a smaller bucket, nor two of these; use more chips, or"
       " fewer or narrower autoencoders."
     )
 
@@ -115,19 +117,16 @@ def _comparison(
   plans = {}
   for slices in where:
     _tell(f"planning {name} for {slices} …")
-    plans[str(slices)] = _best(experiment, config, slices, price_table)
+    plans[str(slices)] = _best(experiment.options, config, slices, price_table)
   _show([f"Prediction for {name}. Nothing here was measured on a TPU."])
   _show([table.of_slices(plans)])
   print(*dict.fromkeys(map(table.source, plans.values())), sep="\n")
   return _by_slices(plans, report.of_plan)
 
 
-def _best(experiment, config, slices, price_table) -> Plan:
-  options = experiment.options
+def _best(options, config, slices, price_table) -> Plan:
   if options.search:
-    plan = make(config, slices, price_table, compiles=False)
-    tries = search.cheapest(plan, price_table, _tell)
-    return tries[0].plan if tries else plan
+    return _searched(config, slices, price_table)[0]
   return make(config, slices, price_table, options.compile)
 
 
