@@ -1,6 +1,7 @@
 """`jaxsae plan` with the TPU's own compiler, from end to end."""
 
 import json
+import sys
 
 import pytest
 
@@ -85,7 +86,7 @@ def test_a_bucket_that_does_not_fit(plan, experiment):
 
 
 def test_two_slices_send_between_them(plan, experiment):
-  status, out, err, found = plan(
+  status, _, err, found = plan(
     experiment, "--topology=v5e:2x2", "--slices=2", "--mesh.model=2"
   )
   assert status == 0, err
@@ -95,6 +96,72 @@ def test_two_slices_send_between_them(plan, experiment):
   ]
   assert between and between[0] > 0
   assert "between slices" in [part["name"] for part in found["parts"]]
+
+
+@pytest.fixture
+def here(monkeypatch, tmp_path):
+  """`jaxsae plan` in this process, its devices in the place of a slice's."""
+  monkeypatch.setattr(sys, "argv", list(sys.argv))
+  monkeypatch.setattr(sys, "path", list(sys.path))
+  monkeypatch.setenv("TPU_LIBRARY_PATH", str(tmp_path / "libtpu/libtpu.so"))
+  count = {"v5e:2x4": 8, "v5e:2x2": 4, "v6e:2x2": 4}
+  monkeypatch.setattr(
+    topology,
+    "find_devices",
+    lambda slices: devices(count[slices.topology] * slices.count),
+  )
+
+  def run(*words):
+    file = tmp_path / "plan.json"
+    command.main([*map(str, words), f"--json={file}"])
+    return json.loads(file.read_text())
+
+  return run
+
+
+def test_a_sweep_is_summed_and_dealt(here, sweep, capsys):
+  found = here(sweep, "--topology=v5e:2x4", "--at_once=2", "--compile=false")
+  assert list(found["runs"]) == ["low", "high", "wide"]
+  assert all(run["fits"] is None for run in found["runs"].values())
+  costs = [run["cost"] for run in found["runs"].values()]
+  assert found["cost"] == pytest.approx(sum(costs))
+  assert found["at_once"] == 2 and len(found["shares"]) == 2
+  assert found["chip_hours_without_sharing"] > 0
+  out = capsys.readouterr().out
+  assert "Prediction for 3 runs" in out and "With 2 at once" in out
+  assert "run of its own" in out
+
+
+def test_slices_are_compared(here, experiment, capsys):
+  found = here(
+    experiment,
+    "--topology=v5e:2x4",
+    "--topologies=v5e:2x2,v6e:2x2",
+    "--compile=false",
+  )
+  assert list(found["plans"]) == ["v5e:2x4", "v5e:2x2", "v6e:2x2"]
+  kinds = [plan["device_kind"] for plan in found["plans"].values()]
+  assert kinds == ["TPU v5 lite", "TPU v5 lite", "TPU v6 lite"]
+  assert "Compared" in capsys.readouterr().out
+
+
+def test_a_search_ends_with_flags_to_add(here, experiment, capsys):
+  found = here(experiment, "--topology=v5e:2x4", "--search")
+  assert found["fits"] is True
+  (best, *_) = found["tries"]
+  assert best["step_seconds_roofline"] == found["step_seconds_roofline"]
+  assert any(flag.startswith("--mesh.model=") for flag in best["flags"])
+  assert "Searched" in capsys.readouterr().out
+
+
+def test_autoencoders_that_fit_nowhere(plan, experiment):
+  status, out, err, found = plan(
+    experiment, "--topology=v5e:2x4", "--sae.widths=2147483648"
+  )
+  assert status == 0, err
+  assert found["fits"] is False and "No placement" in found["misfit"]
+  assert found["step_seconds_roofline"] is None and found["cost"] is None
+  assert "It does not fit: No placement can be" in out
 
 
 @pytest.mark.parametrize(
@@ -113,18 +180,16 @@ def test_two_slices_send_between_them(plan, experiment):
     (["--topology=v5e:2x4", "--prices=nowhere"], ["nowhere"]),
   ],
 )
-def test_mistakes_are_one_sentence(experiment, words, says, monkeypatch):
-  """In this process: up to what they are about, nothing is compiled."""
-  kinds = {"v5e:2x4": 8, "v5e:2x2": 4}
-  monkeypatch.setattr(
-    topology,
-    "find_devices",
-    lambda slices: devices(kinds[slices.topology] * slices.count),
-  )
+def test_mistakes_are_one_sentence(here, experiment, words, says):
   with pytest.raises(UserError) as error:
-    command.main([str(experiment), *words])
+    here(experiment, *words)
   for word in says:
     assert word in str(error.value)
+
+
+def test_a_search_is_of_one_run(here, sweep):
+  with pytest.raises(UserError, match="--only=low"):
+    here(sweep, "--topology=v5e:2x4", "--search")
 
 
 def test_the_command_line_reports_a_mistake_with_status_2(plan, tmp_path):

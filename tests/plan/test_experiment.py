@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from jaxsae.errors import UserError
-from jaxsae.plan import child, experiment as experiments
+from jaxsae.plan import child
+from jaxsae.plan import experiment as experiments
 from jaxsae.plan.experiment import Options
 
 
@@ -79,7 +80,7 @@ def test_the_compiler_is_found_where_it_is_named(tmp_path):
 
 
 def test_a_compiler_that_is_not_there_is_named(tmp_path):
-  with pytest.raises(UserError, match="gone.so is no file"):
+  with pytest.raises(UserError, match=r"gone\.so is no file"):
     child.environment({child.LIBRARY: str(tmp_path / "gone.so")})
 
 

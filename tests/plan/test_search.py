@@ -138,4 +138,4 @@ def test_bfloat16_is_proposed_where_the_bucket_is_float32(world):
     config(), bucket=BucketConfig(8, 32, dtype="float32")
   )
   found = search.remedies(here.make(wide, SLICES, {}), {}, quiet)
-  assert ["--bucket.dtype=bfloat16"] == [str(one) for one in found]
+  assert [str(one) for one in found] == ["--bucket.dtype=bfloat16"]
