@@ -56,6 +56,7 @@ setup(
   packages=find_packages(include=["jaxsae", "jaxsae.*"]),
   package_data={
     "jaxsae.lm": ["tiny/*"],
+    "jaxsae.plan": ["prices.json"],
     "jaxsae.explore": ["*.html", "*.css", "*.js"],
   },
   install_requires=CORE,

@@ -1,16 +1,20 @@
-"""The `jaxsae` command: what can be done with a finished run."""
+"""The `jaxsae` command: plan a run, or look at what a finished one made."""
 
 import argparse
+import sys
 
 import rich
 
 from jaxsae import evals, export, train
 from jaxsae.errors import exit_on_user_error
+from jaxsae.plan import child
 
 
 @exit_on_user_error()
 def main() -> None:
-  """Runs `jaxsae eval|export|explore RUN`."""
+  """Runs `jaxsae eval|export|explore RUN` or `jaxsae plan EXPERIMENT`."""
+  if sys.argv[1:2] == ["plan"]:  # its settings are the experiment's too
+    sys.exit(child.run(sys.argv[2:]))
   args = _parser().parse_args()
   args.action(args)
 
@@ -29,6 +33,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.set_defaults(action=action)
     if action is _export:
       _export_arguments(sub)
+  actions.add_parser(
+    "plan", help="predict memory, time and cost of a run on TPU slices"
+  )
   return parser
 
 

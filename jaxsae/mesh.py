@@ -25,13 +25,20 @@ class MeshConfig:
   model: int = 1  # devices that share the weights
 
 
-def make(config: MeshConfig) -> Mesh:
+def make(
+  config: MeshConfig, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
   """The ('data', 'model') mesh over the devices of all hosts.
+
+  Args:
+    config: its shape.
+    devices: others than those that JAX has here, such as a pod's in a plan.
 
   Raises:
     UserError: there are not so many devices, or they do not divide.
   """
-  count = jax.device_count()
+  devices = jax.devices() if devices is None else devices
+  count, hosts = len(devices), len({one.process_index for one in devices})
   if config.model < 1 or (config.data is not None and config.data < 1):
     raise UserError(
       f"mesh {config.data}x{config.model} is empty; use 1 or more each way."
@@ -47,12 +54,12 @@ def make(config: MeshConfig) -> Mesh:
       f"--mesh.data={data} by --mesh.model={config.model} needs"
       f" {data * config.model} devices; there are {count}."
     )
-  if data * config.model < count and jax.process_count() > 1:
+  if data * config.model < count and hosts > 1:
     raise UserError(
       f"--mesh.data={data} by --mesh.model={config.model} leaves out some of"
       f" the {count} devices of this pod; leave --mesh.data away to use all."
     )
-  devices = np.array(jax.devices()[: data * config.model])
+  devices = np.array(devices[: data * config.model])
   axes = (AxisType.Auto, AxisType.Auto)
   return Mesh(
     devices.reshape(data, config.model), ("data", "model"), axis_types=axes

@@ -1,5 +1,7 @@
 """The arguments of a step as shapes and shardings, without any arrays."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -40,13 +42,17 @@ def abstract_state(
 
 def _lm(config, gemma, mesh, dtype) -> Lm:
   place = sharding.placement(gemma, mesh, config.fsdp)
-  shapes = jax.eval_shape(lambda: init_params(gemma, jax.random.key(0)))
 
   def lay(path, x):
     layout = place(tuple(key.key for key in path))
     return jax.ShapeDtypeStruct(x.shape, dtype, sharding=layout)
 
-  return Lm(jax.tree.map_with_path(lay, shapes), gemma, mesh=mesh)
+  return Lm(jax.tree.map_with_path(lay, _shapes(gemma)), gemma, mesh=mesh)
+
+
+@functools.cache  # it takes a second, and plans ask for it often
+def _shapes(gemma: GemmaConfig):
+  return jax.eval_shape(lambda: init_params(gemma, jax.random.key(0)))
 
 
 def _batch(config, mesh):

@@ -10,7 +10,10 @@ import math
 import re
 from collections.abc import Iterator
 
-UPDATES = "updates"  # the scope of the loop over updates, see step.py
+import numpy as np
+
+# The scopes of the loops over microbatches and over updates, see step.py.
+READS, UPDATES = "reads", "updates"
 
 _KINDS = (
   "all-reduce|all-gather|reduce-scatter|all-to-all|ragged-all-to-all"
@@ -18,6 +21,12 @@ _KINDS = (
 )
 _COLLECTIVE = re.compile(
   rf"^\s*(?:ROOT )?%?\S+ = (?P<shape>.*?) (?P<kind>{_KINDS})(?:-start)?\("
+)
+# Between slices data goes by way of the hosts.
+_SEND = re.compile(
+  r"^\s*(?:ROOT )?%?\S+ = \((?P<shape>[^,]*\[[\d,]*\])\S*, .*? send\(.*"
+  r'_megascale_target="\{(?P<slices>[\d,:]+)\}x.*'
+  r'_megascale_transfer_type="(?P<kind>\w+)"'
 )
 _HEAD = re.compile(r"^(?:ENTRY )?%?(?P<name>[^\s(]+) \(.*\{$")
 _CALLED = re.compile(
@@ -37,12 +46,17 @@ class Collective:
     bytes: of the larger of what goes in and what comes out.
     devices: that take part in it together.
     times: how often it runs in one pass through what was asked for.
+    together: one group of those that take part, or of a permute one pair, as
+      places in the flattened mesh of one slice; empty where all take part.
+    between: whether it is among slices, and `devices` are slices.
   """
 
   kind: str
   bytes: int
   devices: int
   times: int = 1
+  together: tuple[int, ...] = dataclasses.field(default=(), compare=False)
+  between: bool = False
 
   @property
   def sent(self) -> float:
@@ -60,18 +74,20 @@ def in_updates(text: str) -> list[Collective]:
   Args:
     text: `compiled.as_text()`. A bucket of a single update has no such loop.
   """
-  program = _computations(text)
-  return _unique(
-    found
-    for line in _loops(program)
-    for found in _below(program, _body(line), 1)
-  )
+  return _in_loop(text, UPDATES)
 
 
-def outside(text: str) -> list[Collective]:
-  """All others: of the language model, and of the stacks' moves."""
+def in_reads(text: str) -> list[Collective]:
+  """Those of one microbatch; none where a bucket is a single one."""
+  return _in_loop(text, READS)
+
+
+def outside(text: str, *scopes: str) -> list[Collective]:
+  """Those outside the loops of these scopes; of updates, if none is named."""
   program = _computations(text)
-  inside = {line for line in _loops(program)}
+  inside = {
+    line for scope in scopes or (UPDATES,) for line in _loops(program, scope)
+  }
   return _unique(_below(program, _entry(text), 1, inside))
 
 
@@ -81,6 +97,15 @@ def total(found: list[Collective]) -> dict[str, float]:
   for one in found:
     sums[one.kind] += one.sent
   return dict(sums)
+
+
+def _in_loop(text: str, scope: str) -> list[Collective]:
+  program = _computations(text)
+  return _unique(
+    found
+    for line in _loops(program, scope)
+    for found in _below(program, _body(line), 1)
+  )
 
 
 def _computations(text: str) -> dict[str, list[str]]:
@@ -98,12 +123,22 @@ def _entry(text: str) -> str:
   return re.search(r"^ENTRY %?([^\s(]+)", text, re.MULTILINE)[1]
 
 
-def _loops(program) -> Iterator[str]:
-  """The instruction of the loop over updates."""
+def _loops(program, scope: str) -> Iterator[str]:
+  """The instruction of the loop of that scope.
+
+  One that the compiler has cut anew is known by what is in its body.
+  """
   for lines in program.values():
     for line in lines:
-      if " while(" in line and f'/{UPDATES}/while"' in line:
+      if " while(" in line and _is_of(program, line, scope):
         yield line
+
+
+def _is_of(program, line: str, scope: str) -> bool:
+  if "op_name=" in line:
+    return f'/{scope}/while"' in line
+  body = program.get(_body(line), ())
+  return any(f"/{scope}/while/body/" in inner for inner in body)
 
 
 def _body(line: str) -> str:
@@ -117,6 +152,8 @@ def _below(program, name, times, skip=frozenset()):
       continue
     if match := _COLLECTIVE.match(line):
       yield _read(match, line, times, scatters="all-reduce-scatter" in name)
+    if match := _SEND.match(line):
+      yield line, _between(match, times)
     trips = _TRIPS.search(line)
     inner = times * int(trips[1]) if trips else times
     for single, several in _CALLED.findall(line):
@@ -135,7 +172,24 @@ def _read(match, line, times, scatters):
     size *= devices
   channel = re.search(r"channel_id=(\d+)", line)
   key = channel[1] if channel else line
-  return key, Collective(kind, size, devices, times)
+  return key, Collective(kind, size, devices, times, _together(line))
+
+
+def _between(match, times) -> Collective:
+  kind = match["kind"].lower().replace("_", "-")
+  (size,) = (_size(*found) for found in _ARRAY.findall(match["shape"]))
+  slices = _count(match["slices"])
+  if kind == "all-gather":  # each sends its part
+    size *= slices
+  if kind == "one-to-one":
+    kind = "collective-permute"
+  return Collective(kind, size, slices, times, between=True)
+
+
+def _count(places: str) -> int:
+  """`1,2` → 2; `0:7` → 8."""
+  ends = [list(map(int, part.split(":"))) for part in places.split(",")]
+  return sum(some[-1] - some[0] + 1 for some in ends)
 
 
 def _size(dtype: str, bits: str, dims: str) -> int:
@@ -157,6 +211,57 @@ def _devices(line: str) -> int:
     used = re.findall(r"('\w+')(?::\(\d+\)(\d+))?", groups[2])
     return math.prod(int(part or sizes[axis]) for axis, part in used)
   return 2
+
+
+def _together(line: str) -> tuple[int, ...]:
+  """The first group of a collective, or the first pair of a permute."""
+  if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
+    return tuple(_numbers(listed[1]))
+  if pairs := re.search(r"source_target_pairs=\{(\{.*?\})\}", line):
+    moves = [_numbers(pair) for pair in pairs[1].split("},{")]
+    return tuple(next((move for move in moves if len(set(move)) > 1), ()))
+  if dealt := re.search(
+    r"replica_groups=(\[\d+,\d+\])<=(\[[\d,]+\](?:T\([\d,]+\))?)", line
+  ):
+    rows = _dealt(dealt[2]).reshape(_numbers(dealt[1]))
+    return tuple(rows[0].tolist())
+  if named := re.search(
+    r"replica_groups=mesh\[(.*?)\](?:, device_ids=\((.*?\))\))? \{(.*?)\}",
+    line,
+  ):
+    return _along(*named.groups())
+  return ()
+
+
+def _along(mesh: str, ids: str | None, used: str) -> tuple[int, ...]:
+  """`'axis_0'=4,'axis_1'=2`, `[2,4]T(1,0)`, `'axis_0'` → the first group.
+
+  `'axis_0':(2)4` is a part of an axis: of its places as [2, 4, …] the four.
+  """
+  shape, group = [], []
+  parts = {
+    axis: (int(before or 1), int(size or 0))
+    for axis, before, size in re.findall(r"('\w+')(?::\((\d+)\)(\d+))?", used)
+  }
+  for axis, size in re.findall(r"('\w+')=(\d+)", mesh):
+    before, part = parts.get(axis, (1, 1))
+    part = part or int(size)
+    shape += [before, part, int(size) // before // part]
+    group += [0, slice(None) if axis in parts else 0, 0]
+  places = np.arange(math.prod(shape)) if ids is None else _dealt(ids)
+  return tuple(places.reshape(shape)[tuple(group)].ravel().tolist())
+
+
+def _dealt(order: str) -> np.ndarray:
+  """`[2,4]T(1,0)` → 0 … 7 as [2, 4], with its axes in that order."""
+  shape, _, axes = order.partition("T")
+  shape = _numbers(shape)
+  places = np.arange(math.prod(shape)).reshape(shape)
+  return places.transpose(_numbers(axes)) if axes else places
+
+
+def _numbers(text: str) -> list[int]:
+  return [int(n) for n in re.findall(r"\d+", text)]
 
 
 def _unique(found) -> list[Collective]:

@@ -30,7 +30,7 @@ from jaxsae.lm import Lm, capture
 from jaxsae.sae.scale import estimate
 from jaxsae.train import metrics as figures
 from jaxsae.train import state as states
-from jaxsae.train.collectives import UPDATES
+from jaxsae.train.collectives import READS, UPDATES
 from jaxsae.train.config import TrainConfig
 from jaxsae.train.group import Group, groups
 from jaxsae.train.metrics import Metrics
@@ -144,7 +144,8 @@ def harvest(config: TrainConfig, mesh: Mesh, lm: Lm, batch: Batch):
     x = x.reshape(x.shape[0], -1, *x.shape[3:])
     return jax.lax.with_sharding_constraint(x, meshes.shard(mesh, "data"))
 
-  _, seen = jax.lax.scan(read, None, batch)
+  with jax.named_scope(READS):
+    _, seen = jax.lax.scan(read, None, batch)
   mask = lanes(lm.text_mask(batch["tokens"], batch["segments"]))
   return {site: lanes(x) for site, x in seen.items()}, mask
 

@@ -152,6 +152,49 @@ def test_collectives_are_read_once_each_wherever_they_are():
   assert collectives.outside(TEXT) == [Collective("all-reduce", 16, 8)]
 
 
+def test_who_takes_part_is_read_in_every_form():
+  found = [one.together for one in collectives.in_updates(TEXT)]
+  assert found == [(0, 1), (0, 1), (0, 1, 2, 3), (0, 1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+  ("groups", "together"),
+  [
+    ("replica_groups=[2,4]<=[4,2]T(1,0)", (0, 2, 4, 6)),
+    ("replica_groups=mesh['a'=2,'b'=4] {'b'}", (0, 1, 2, 3)),
+    ("replica_groups=mesh['a'=2,'b'=4] {'a'}", (0, 4)),
+    ("replica_groups=mesh['a'=2,'b'=4] {'a','b'}", tuple(range(8))),
+    ("replica_groups=mesh['a'=8] {'a':(1)2}", (0, 4)),
+    ("replica_groups=mesh['a'=8] {'a':(2)2}", (0, 2)),
+    ("replica_groups={}", ()),
+  ],
+)
+def test_the_first_group(groups, together):
+  text = TEXT.replace("replica_groups=[4,2]<=[8]", groups)
+  assert collectives.in_updates(text)[1].together == together
+
+
+def test_what_goes_between_slices_is_read_from_what_is_sent():
+  send = (
+    "  %send.1 = (f32[8]{0:T(128)}, u32[], token[]) send(%p, %t), channel_id=9,"
+    " frontend_attributes={"
+    '_xla_megascale_target="{1:4}x{0:7}",_xla_megascale_transfer_type="KIND"}'
+  )
+  head = "ENTRY %main (p: f32[4]) -> f32[4] {\n"
+  for kind, sent in [("ALL_GATHER", 3 * 32), ("ALL_REDUCE", 2 * 3 / 4 * 32)]:
+    text = TEXT.replace(head, f"{head}{send.replace('KIND', kind)}\n")
+    (found,) = (one for one in collectives.outside(text) if one.between)
+    assert (found.devices, found.sent) == (4, sent)
+
+
+def test_a_loop_that_lost_its_name_is_known_by_its_body():
+  named = 'metadata={op_name="jit(step)/updates/while"}'
+  inside = "channel_id=4, "
+  mark = 'metadata={op_name="jit(step)/updates/while/body/x"}, '
+  text = TEXT.replace(f", {named}", "").replace(inside, f"{inside}{mark}")
+  assert collectives.in_updates(text) == collectives.in_updates(TEXT)
+
+
 def test_what_a_device_sends_is_that_of_a_ring():
   assert Collective("all-reduce", 800, 8).sent == 1400
   assert Collective("all-gather", 800, 8).sent == 700

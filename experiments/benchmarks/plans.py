@@ -1,0 +1,184 @@
+"""What it takes to reproduce Gemma Scope: hours and money, as jaxsae plans it.
+
+pip install "jaxsae[tpu]"
+python experiments/benchmarks/plans.py --keep=runs/plans --out=docs/PLANS.md
+
+Compiles each kind of run of each grid for each slice, a minute or several on
+two cores; what is in `--keep` is not planned again.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import time
+
+from jaxsae.plan import child
+
+HERE = pathlib.Path(__file__).parent.parent
+GRIDS = ("gemma_scope_2b", "gemma_scope_9b", "gemma_scope_27b")
+SLICES = ("v5p:4x4x4", "v6e:8x8", "v5e:16x16")
+# Rows that 64 devices of `data` divide, in buckets of the experiments' size.
+FLAGS = ("--mesh.model=4", "--bucket.rows=64", "--bucket.microbatches=4")
+GIB = 2**30
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--out", type=pathlib.Path, help="also write it here")
+  parser.add_argument("--keep", type=pathlib.Path, required=True)
+  parser.add_argument(
+    "--compile",
+    default=",".join(SLICES),
+    help="the slices to compile for; for others only times are predicted",
+  )
+  options = parser.parse_args()
+  found = {
+    (grid, slices): planned(grid, slices, options)
+    for slices in SLICES
+    for grid in GRIDS
+  }
+  text = "\n".join(page(found, options.compile))
+  print(text)
+  if options.out:
+    options.out.write_text(text + "\n")
+
+
+def planned(grid: str, slices: str, options) -> dict:
+  """What `jaxsae plan` writes as JSON."""
+  compiles = slices in options.compile.split(",")
+  name = f"{grid}_{slices.replace(':', '_')}{'' if compiles else '_times'}"
+  file = options.keep / f"{name}.json"
+  if not file.exists():
+    options.keep.mkdir(parents=True, exist_ok=True)
+    status = child.run(
+      [
+        os.fspath(HERE / f"{grid}.py"),
+        f"--topology={slices}",
+        f"--compile={str(compiles).lower()}",
+        f"--json={file}",
+        *FLAGS,
+      ]
+    )
+    if status:
+      raise SystemExit(status)
+  found = json.loads(file.read_text())
+  return found if "runs" in found else one_run(found)
+
+
+def one_run(plan: dict) -> dict:
+  """A single run, in the form of several."""
+  sums = ("chip_hours", "cost", "cost_without_overlap", "cost_spot")
+  return {
+    "runs": {"131k": plan},
+    "fits": plan["fits"],
+    "compiled_as": {},
+    **{name: plan[name] for name in sums},
+  }
+
+
+def page(found: dict, compiled: str) -> list[str]:
+  versions = next(iter(run for _, run in runs(found)))["versions"]
+  return [
+    TITLE.format(
+      date=time.strftime("%Y-%m-%d"),
+      compiled=compiled,
+      flags=" ".join(FLAGS),
+      **versions,
+    ),
+    *sums(found),
+    *(line for key, plan in found.items() for line in table(*key, plan)),
+    "## Prices\n",
+    *dict.fromkeys(price(run) for _, run in runs(found)),
+  ]
+
+
+TITLE = """# What Gemma Scope takes
+
+Predictions by `jaxsae plan`; nothing on this page was measured on a TPU. Made
+on {date} with jax {jax} and libtpu {libtpu}, on a machine without a TPU:
+
+    python experiments/benchmarks/plans.py --keep=runs/plans \\
+      --compile={compiled} --out=docs/PLANS.md
+
+which runs, for each grid and slice,
+
+    jaxsae plan experiments/gemma_scope_2b.py --topology=v5p:4x4x4 \\
+      {flags}
+
+*At best* is the roofline at the maker's peaks, each part of a step bound by the
+slowest of arithmetic, memory and communication; *no overlap* is their sum. Real
+kernels reach neither. Costs are of training alone, on demand.
+"""
+
+
+def sums(found: dict) -> list[str]:
+  lines = [
+    "## Each grid\n",
+    "| grid | slice | fits | days at best | cost at best | no overlap | spot |"
+    " chip-hours |",
+    "|---|---|---|---|---|---|---|---|",
+  ]
+  for (grid, slices), plan in found.items():
+    hours = sum(run["hours"] for run in plan["runs"].values())
+    cells = [
+      f"{grid} ({len(plan['runs'])} runs)",
+      slices,
+      says(plan["fits"]),
+      f"{hours / 24:,.1f}",
+      *(
+        f"${plan[name]:,.0f}"
+        for name in ("cost", "cost_without_overlap", "cost_spot")
+      ),
+      f"{plan['chip_hours']:,.0f}",
+    ]
+    lines.append(f"| {' | '.join(cells)} |")
+  return [*lines, ""]
+
+
+def table(grid: str, slices: str, plan: dict) -> list[str]:
+  lines = [
+    f"## {grid} on {slices}\n",
+    "| run | fits | GiB of a device | step, s | tokens/s | hours at best"
+    " | cost at best | no overlap | checkpoint, GB |",
+    "|---|---|---|---|---|---|---|---|---|",
+  ]
+  for name, run in plan["runs"].items():
+    used = run["hbm_bytes_per_device"]
+    cells = [
+      name + (" ¹" if name in plan["compiled_as"] else ""),
+      says(run["fits"]),
+      f"{used / GIB:.1f}" if used else "",
+      f"{run['step_seconds_roofline']:.2f}",
+      f"{run['tokens_per_second']:,.0f}",
+      f"{run['hours']:,.1f}",
+      f"${run['cost']:,.0f}",
+      f"${run['cost_without_overlap']:,.0f}",
+      f"{run['checkpoint_bytes'] / 1e9:,.0f}",
+    ]
+    lines.append(f"| {' | '.join(cells)} |")
+  if plan["compiled_as"]:
+    lines.append("\n¹ not compiled: the deepest run of its kind stands in.")
+  return [*lines, ""]
+
+
+def says(fits: bool | None) -> str:
+  return {True: "yes", False: "no", None: "not compiled"}[fits]
+
+
+def runs(found: dict):
+  for key, plan in found.items():
+    for run in plan["runs"].values():
+      yield key, run
+
+
+def price(run: dict) -> str:
+  of = run["price"]
+  return (
+    f"- {of['chip']}: {of['on_demand']} {of['currency']} a chip-hour on demand,"
+    f" {of['spot']} as spot, {of['region']}, read {of['date']}: {of['source']}"
+  )
+
+
+if __name__ == "__main__":
+  main()

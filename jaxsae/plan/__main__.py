@@ -1,0 +1,10 @@
+"""`python -m jaxsae.plan`: what `jaxsae plan` runs in a process of its own."""
+
+import sys
+
+from jaxsae.errors import exit_on_user_error
+from jaxsae.plan.command import main
+
+if __name__ == "__main__":
+  with exit_on_user_error():
+    main(sys.argv[1:])

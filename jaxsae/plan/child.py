@@ -1,0 +1,69 @@
+"""The process that plans: one in which JAX finds the TPU's compiler, no TPU."""
+
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+from jaxsae.errors import UserError
+
+LIBRARY = "TPU_LIBRARY_PATH"  # where JAX looks first
+
+# No accelerator is looked for, neither here nor at a metadata server; several
+# may compile at once; nothing is logged. All of it is read as JAX is imported.
+_ENVIRONMENT = {
+  "JAX_PLATFORMS": "cpu",
+  "TPU_SKIP_MDS_QUERY": "1",
+  "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+  "TPU_WORKER_HOSTNAMES": "localhost",
+  "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+  "TPU_LOG_DIR": "disabled",
+  "TPU_STDERR_LOG_LEVEL": "3",
+  "TPU_MIN_LOG_LEVEL": "3",
+}
+
+
+def run(argv: Sequence[str]) -> int:
+  """`jaxsae plan ARGV` in a process of its own; returns its exit status.
+
+  Raises:
+    UserError: the TPU's compiler is not installed.
+  """
+  command = [sys.executable, "-m", "jaxsae.plan", *argv]
+  return subprocess.run(command, env=environment(os.environ)).returncode
+
+
+def environment(base: Mapping[str, str]) -> dict[str, str]:
+  """What the process that plans has to be started with.
+
+  Raises:
+    UserError: the TPU's compiler is not installed.
+  """
+  made = {**base, **_ENVIRONMENT}
+  library = _library(base)
+  if library is not None:
+    made[LIBRARY] = str(library)
+  return made
+
+
+def _library(base: Mapping[str, str]) -> pathlib.Path | None:
+  """The compiler, or None where JAX finds it by itself."""
+  if LIBRARY in base:
+    if not pathlib.Path(base[LIBRARY]).is_file():
+      raise UserError(
+        f"{LIBRARY}={base[LIBRARY]} is no file; give the path of libtpu.so, or"
+        " unset it."
+      )
+    return None
+  if importlib.util.find_spec("libtpu") is not None:
+    return None
+  beside = pathlib.Path(sys.prefix) / "tpu/libtpu/libtpu.so"  # `make test`'s
+  if beside.is_file():
+    return beside
+  raise UserError(
+    "A plan is made by the TPU's compiler, and libtpu is not installed; run"
+    ' `pip install "jaxsae[tpu]"` on Linux, or set'
+    f" {LIBRARY} to a libtpu.so."
+  )

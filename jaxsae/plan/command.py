@@ -1,0 +1,176 @@
+"""`jaxsae plan`: from the command line to tables and a JSON file."""
+
+import sys
+from collections.abc import Mapping, Sequence
+
+import rich
+
+from jaxsae.errors import UserError
+from jaxsae.plan import experiment as experiments
+from jaxsae.plan import money, report, search, table
+from jaxsae.plan.experiment import Experiment
+from jaxsae.plan.plan import Plan, make
+from jaxsae.plan.sweep import plan_all
+from jaxsae.plan.topology import Slices, parse
+
+USAGE = """\
+usage: jaxsae plan EXPERIMENT.py --topology=v5p:4x4x4 [--setting=value ...]
+
+Says whether the runs of an experiment fit TPU slices, how long they take and
+what they cost. Compiles with the TPU's own compiler; needs no TPU.
+jaxsae plan EXPERIMENT.py --help lists all settings, the experiment's too.
+"""
+
+
+def main(argv: Sequence[str]) -> None:
+  """Plans what `argv` says; everything is printed, and written if asked for.
+
+  Raises:
+    UserError: something about it can not be.
+  """
+  if not argv or argv[0] in ("-h", "--help"):
+    print(USAGE, end="")
+    sys.exit(0 if argv else 2)
+  if argv[0].startswith("-"):
+    raise UserError(
+      f"The experiment file comes first, before {argv[0]}; write jaxsae plan"
+      " experiments/NAME.py --topology=v5p:4x4x4."
+    )
+  _plan(experiments.read(argv[0], argv[1:]))
+
+
+def _plan(experiment: Experiment) -> None:
+  options, price_table = (
+    experiment.options,
+    money.read(experiment.options.prices),
+  )
+  where = _slices(options)
+  if len(experiment.configs) > 1:
+    content = _sweeps(experiment, where, price_table)
+  elif len(where) > 1:
+    content = _comparison(experiment, where, price_table)
+  else:
+    content = _single(experiment, where[0], price_table)
+  if options.json is not None:
+    report.write(options.json, content)
+    print(f"the same figures: {options.json}")
+
+
+def _slices(options) -> list[Slices]:
+  """All that are named, each once."""
+  names = dict.fromkeys((options.topology, *options.topologies))
+  names.pop("", None)
+  if not names:
+    raise UserError(
+      "For which slice? Add --topology=v5e:2x4, say, or v5p:4x4x4."
+    )
+  if options.at_once < 1:
+    raise UserError(f"--at_once={options.at_once} must be 1 or more.")
+  return [parse(name, options.slices) for name in names]
+
+
+def _single(experiment: Experiment, slices: Slices, price_table) -> dict:
+  """One run on one kind of slice."""
+  ((name, config),) = experiment.configs.items()
+  options, tries = experiment.options, []
+  if options.search:
+    plan, tries = _searched(config, slices, price_table)
+  else:
+    _tell(f"compiling {name} for {slices} …" if options.compile else "")
+    plan = make(config, slices, price_table, options.compile)
+  _show(table.of_plan(name, plan))
+  print(table.source(plan))
+  if plan.fits is False and not options.search:
+    tries = search.remedies(plan, price_table, _tell)
+  _show_tries(tries, options.search, plan.fits)
+  return {**report.of_plan(plan), "tries": report.of_tries(tries)}
+
+
+def _searched(config, slices, price_table) -> tuple[Plan, list[search.Try]]:
+  """The best that is found, or the run as it is."""
+  plan = make(config, slices, price_table, compiles=False)
+  tries = search.cheapest(plan, price_table, _tell)
+  return (tries[0].plan if tries else plan), tries
+
+
+def _show_tries(
+  tries: Sequence[search.Try], searched: bool, fits: bool | None
+) -> None:
+  if tries:
+    title = "Searched" if searched else "What would make it fit, compiled"
+    _show([table.of_tries(tries, title)])
+  if searched and not fits:
+    print("No mesh and no rows of a microbatch make it fit; use more chips.")
+  elif fits is False and not tries:
+    print(
+      "Nothing that was tried makes it fit: not the mesh, FSDP, fewer rows a"
+      " microbatch, a smaller bucket, nor two of these; use more chips, or"
+      " fewer or narrower autoencoders."
+    )
+
+
+def _comparison(
+  experiment: Experiment, where: Sequence[Slices], price_table
+) -> dict:
+  """One run on several."""
+  ((name, config),) = experiment.configs.items()
+  plans = {}
+  for slices in where:
+    _tell(f"planning {name} for {slices} …")
+    plans[str(slices)] = _best(experiment.options, config, slices, price_table)
+  _show([f"Prediction for {name}. Nothing here was measured on a TPU."])
+  _show([table.of_slices(plans)])
+  print(*dict.fromkeys(map(table.source, plans.values())), sep="\n")
+  return _by_slices(plans, report.of_plan)
+
+
+def _best(options, config, slices, price_table) -> Plan:
+  if options.search:
+    return _searched(config, slices, price_table)[0]
+  return make(config, slices, price_table, options.compile)
+
+
+def _sweeps(
+  experiment: Experiment, where: Sequence[Slices], price_table
+) -> dict:
+  """Several runs, on each kind of slice."""
+  options, sweeps = experiment.options, {}
+  if options.search:
+    raise UserError(
+      f"--search looks at one run, and {experiment.path} has"
+      f" {len(experiment.configs)}; name one of them, as in"
+      f" --only={next(iter(experiment.configs))}."
+    )
+  for slices in where:
+    sweep = plan_all(
+      experiment.configs,
+      slices,
+      price_table,
+      options.at_once,
+      options.compile,
+      _tell,
+    )
+    sweeps[str(slices)] = sweep
+    _show(table.of_sweep(sweep))
+    print(table.source(next(iter(sweep.plans.values()))))
+  if len(sweeps) == 1:
+    return report.of_sweep(next(iter(sweeps.values())))
+  return _by_slices(sweeps, report.of_sweep)
+
+
+def _by_slices(found: Mapping, write) -> dict:
+  return {"prediction": True, "plans": {k: write(v) for k, v in found.items()}}
+
+
+def _show(pieces) -> None:
+  for piece in pieces:
+    if isinstance(piece, str):
+      print(piece)
+    else:
+      rich.print(piece, "", sep="\n")
+
+
+def _tell(line: str) -> None:
+  """What is under way, apart from the result."""
+  if line:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,201 @@
+"""One run on some slices: everything a person decides by."""
+
+import dataclasses
+
+from jax.sharding import Mesh
+
+from jaxsae.errors import UserError
+from jaxsae.lm import GemmaConfig
+from jaxsae.lm.weights import read_sizes
+from jaxsae.plan import memory, parts, traffic
+from jaxsae.plan.compilation import Compilation, compile_run
+from jaxsae.plan.memory import Owners
+from jaxsae.plan.money import Price
+from jaxsae.plan.roofline import Roofline
+from jaxsae.plan.topology import Slices, make_mesh
+from jaxsae.plan.traffic import Sent
+from jaxsae.train import state as states
+from jaxsae.train.abstract import arguments
+from jaxsae.train.choice import Choice, choices, row_dtype
+from jaxsae.train.config import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """A prediction; nothing in it was measured on an accelerator.
+
+  Attributes:
+    config: the run's.
+    slices: what it is to run on.
+    shape: of the mesh, data and model.
+    owners: of a device's memory.
+    roofline: of one step.
+    compilation: of the step; None where it was not compiled.
+    sent: what the compiled step sends; None where there is none.
+    price: of the chips; None where it is not known.
+    checkpoint: bytes of one.
+    export: bytes of all autoencoders in Gemma Scope's format.
+    misfit: why no placement of the autoencoders can be; empty where one can.
+  """
+
+  config: TrainConfig
+  slices: Slices
+  shape: tuple[int, int]
+  owners: Owners
+  roofline: Roofline
+  compilation: Compilation | None = None
+  sent: Sent | None = None
+  price: Price | None = None
+  checkpoint: int = 0
+  export: int = 0
+  misfit: str = ""
+
+  @property
+  def capacity(self) -> float:
+    """Bytes of a device that a program may have."""
+    return self.slices.kind.hbm
+
+  @property
+  def needed(self) -> int | None:
+    """Bytes of a device that the run takes; None where nobody knows."""
+    return self.owners.total
+
+  @property
+  def headroom(self) -> float | None:
+    """Bytes that are left, or lacking where it is below zero."""
+    return None if self.needed is None else self.capacity - self.needed
+
+  @property
+  def fits(self) -> bool | None:
+    """None where only the compiler could say, and was not asked."""
+    if self.misfit or self.owners.known > self.capacity:
+      return False
+    if self.compilation is None:
+      return None
+    if self.compilation.text is None or self.needed is None:
+      return False
+    return self.needed <= self.capacity
+
+  @property
+  def predicted_sent(self) -> float:
+    """Bytes that a device sends in a step, without asking the compiler."""
+    made = self.roofline.parts
+    return sum(part.sent for part in made if part.where != parts.COMPILED)
+
+  @property
+  def step_seconds(self) -> float:
+    """If nothing within a part waits for anything else."""
+    return self.roofline.seconds
+
+  @property
+  def slow_step_seconds(self) -> float:
+    """If nothing overlaps."""
+    return self.roofline.apart
+
+  @property
+  def tokens_per_second(self) -> float:
+    return self.config.bucket_tokens / self.step_seconds
+
+  @property
+  def share_of_peak(self) -> float:
+    """Of the chips' arithmetic."""
+    peak = self.slices.kind.chip.flops
+    return self.roofline.flops / peak / self.step_seconds
+
+  @property
+  def hours(self) -> float:
+    """Of training alone."""
+    return self.config.steps * self.step_seconds / 3600
+
+  @property
+  def slow_hours(self) -> float:
+    return self.config.steps * self.slow_step_seconds / 3600
+
+  @property
+  def chip_hours(self) -> float:
+    return self.hours * self.slices.chips
+
+  @property
+  def slow_chip_hours(self) -> float:
+    return self.slow_hours * self.slices.chips
+
+  @property
+  def cost(self) -> float | None:
+    """On demand."""
+    return self.price and self.chip_hours * self.price.on_demand
+
+  @property
+  def slow_cost(self) -> float | None:
+    return self.price and self.slow_chip_hours * self.price.on_demand
+
+  @property
+  def spot_cost(self) -> float | None:
+    if self.price is None or self.price.spot is None:
+      return None
+    return self.chip_hours * self.price.spot
+
+
+def make(
+  config: TrainConfig,
+  slices: Slices,
+  prices: dict[str, Price],
+  compiles: bool = True,
+) -> Plan:
+  """Plans a run.
+
+  Args:
+    config: the run's.
+    slices: what it is to run on.
+    prices: of chips, by kind.
+    compiles: whether to ask the compiler, which takes a minute or so.
+
+  Raises:
+    UserError: the run can not be on such a mesh, whatever its memory.
+  """
+  gemma, mesh = read_sizes(config.lm), make_mesh(config.mesh, slices)
+  made = on_mesh(config, gemma, mesh, slices, compiles)
+  return dataclasses.replace(made, price=prices.get(slices.kind.name))
+
+
+def on_mesh(
+  config: TrainConfig,
+  gemma: GemmaConfig,
+  mesh: Mesh,
+  slices: Slices,
+  compiles: bool = True,
+) -> Plan:
+  """Plans a run on a mesh of these slices, without its price."""
+  for site in config.sites:
+    site.check(gemma)
+  states.check_rows(config, mesh)
+  taken = arguments(config, gemma, mesh)
+  taken[1].check_length(config.data.context)
+  placed, misfit = _placed(config, mesh, taken)
+  compiled = compile_run(config, gemma, mesh) if compiles and placed else None
+  sent = None
+  if compiled is not None and compiled.text is not None:
+    sent = traffic.sent(config, mesh, compiled.text)
+  owners = memory.owners(config, gemma, mesh, taken, compiled)
+  return Plan(
+    config=config,
+    slices=slices,
+    shape=tuple(mesh.shape.values()),
+    owners=owners,
+    roofline=parts.of_step(
+      config, gemma, mesh, slices, placed, owners.bucket, sent
+    ),
+    compilation=compiled,
+    sent=sent,
+    checkpoint=memory.in_all(taken[0]),
+    export=sum(memory.in_all(stack.sae) for stack in taken[0].stacks),
+    misfit=misfit,
+  )
+
+
+def _placed(config, mesh, taken) -> tuple[list[Choice], str]:
+  """Where stacks go, or why they can go nowhere."""
+  state, lm, _ = taken
+  try:
+    return choices(config, mesh, state.stacks, row_dtype(config, lm)), ""
+  except UserError as error:
+    return [], str(error)

@@ -1,0 +1,328 @@
+"""A plan as tables that a person can decide by, within 80 columns."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich import box
+from rich.table import Table
+
+from jaxsae.chips import GIB
+from jaxsae.plan.parts import COMPILED
+from jaxsae.plan.plan import Plan
+from jaxsae.plan.search import Try
+from jaxsae.plan.sweep import Sweep
+
+
+def of_plan(name: str, plan: Plan) -> Iterator[str | Table]:
+  """What is printed of one run, piece by piece."""
+  yield _title(name, plan)
+  yield verdict(plan)
+  if plan.misfit:
+    return
+  yield _memory(plan)
+  yield _step(plan)
+  yield from _places(plan)
+  if plan.sent is not None:
+    yield _sent(plan)
+  yield _run(plan)
+
+
+def _title(name: str, plan: Plan) -> str:
+  slices, (data, model) = plan.slices, plan.shape
+  return (
+    f"Prediction for {name} on {slices}: {slices.chips} chips,"
+    f" {slices.devices} devices as {data} x {model} (data x model)."
+    " Nothing here was measured on a TPU."
+  )
+
+
+def verdict(plan: Plan) -> str:
+  """Whether it fits, in a sentence."""
+  room = f"{plan.capacity / GIB:.2f} GiB"
+  if plan.misfit:
+    return f"It does not fit: {plan.misfit}"
+  if plan.owners.known > plan.capacity:
+    return (
+      f"It does not fit: weights, moments and bucket alone take"
+      f" {plan.owners.known / GIB:.2f} GiB of a device's {room}."
+    )
+  if plan.compilation is None:
+    return f"Whether it fits a device's {room} only --compile=true can say."
+  if plan.needed is None:
+    return f"It does not fit a device's {room}: an array is too large."
+  if not plan.fits:
+    return (
+      f"It does not fit: a device needs {plan.needed / GIB:.2f} GiB and has"
+      f" {room}."
+    )
+  share = plan.needed / plan.capacity
+  return (
+    f"It fits: a device needs {plan.needed / GIB:.2f} of {room} ({share:.0%})."
+  )
+
+
+def _memory(plan: Plan) -> Table:
+  owners, capacity = plan.owners, plan.capacity
+  made = _table("Memory of a device", ("", "GiB", "share"))
+  rows = {
+    "language model": owners.lm,
+    "autoencoders": owners.saes,
+    "moments": owners.moments,
+    "bucket of activations": owners.bucket,
+    "temporaries and program": owners.temporaries,
+    "headroom": plan.headroom,
+  }
+  for name, size in rows.items():
+    if size is not None:
+      made.add_row(name, f"{size / GIB:.2f}", f"{size / capacity:.1%}")
+  return made
+
+
+def _step(plan: Plan) -> Table:
+  made = _table(
+    f"A step: {plan.config.bucket_tokens:,} tokens,"
+    f" {plan.config.updates_per_bucket} updates, on one device",
+    (
+      "",
+      "TFLOP",
+      "HBM GB",
+      "sent GB",
+      "compute",
+      "memory",
+      "comm.",
+      "bound by",
+    ),
+    caption="Milliseconds at the maker's peaks. A step takes the longest of the"
+    " three in each part if they overlap, their sum if they do not.",
+  )
+  for part in plan.roofline.parts:
+    times = (part.compute, part.memory, part.communication)
+    made.add_row(
+      part.name,
+      f"{part.flops / 1e12:.3g}",
+      f"{part.traffic / 1e9:.3g}",
+      f"{part.sent / 1e9:.3g}",
+      *(f"{1e3 * seconds:.1f}" for seconds in times),
+      part.bound.replace("communication", "comm."),
+    )
+  return made
+
+
+def _places(plan: Plan) -> Iterator[str]:
+  yield "Where each is, and why:"
+  for part in plan.roofline.parts:
+    why = f" ({part.why})" if part.why else ""
+    if part.where != COMPILED:
+      yield f"  {part.name}: {part.where}{why}"
+
+
+def _sent(plan: Plan) -> Table:
+  made = _table(
+    "What the compiled step sends, of one device",
+    ("collective", "along", "MB"),
+  )
+  sizes = sorted(plan.sent.within.items(), key=lambda item: -item[1])
+  for (kind, axis), size in sizes:
+    if size >= 5e4:
+      made.add_row(kind, axis, f"{size / 1e6:,.1f}")
+  if plan.sent.between:
+    made.add_row("all", "slices", f"{plan.sent.between / 1e6:,.1f}")
+  made.add_row("", "", f"{plan.sent.total / 1e6:,.1f}")
+  return made
+
+
+def _run(plan: Plan) -> Table:
+  made = _table(
+    f"The run: {plan.config.tokens:,} tokens in {plan.config.steps:,} steps",
+    ("", "at best", "no overlap"),
+    caption="Training alone, at the maker's peaks, which no program reaches;"
+    " starting, compiling, checkpoints and evaluation come on top.",
+  )
+  made.add_row(
+    "step, seconds",
+    f"{plan.step_seconds:.4g}",
+    f"{plan.slow_step_seconds:.4g}",
+  )
+  slower = plan.step_seconds / plan.slow_step_seconds
+  made.add_row(
+    "tokens a second",
+    f"{plan.tokens_per_second:,.0f}",
+    f"{slower * plan.tokens_per_second:,.0f}",
+  )
+  made.add_row(
+    "share of peak FLOP/s",
+    f"{plan.share_of_peak:.0%}",
+    f"{slower * plan.share_of_peak:.0%}",
+  )
+  made.add_row("time", duration(plan.hours), duration(plan.slow_hours))
+  made.add_row(
+    "chip-hours",
+    figure(plan.chip_hours),
+    figure(plan.slow_chip_hours),
+  )
+  for row in _money(plan):
+    made.add_row(*row)
+  made.add_row("checkpoint", size_of(plan.checkpoint), "")
+  made.add_row("export", size_of(plan.export), "")
+  if plan.compilation is not None:
+    made.add_row("compiled here in", f"{plan.compilation.seconds:.0f} s", "")
+  return made
+
+
+def _money(plan: Plan) -> Iterator[Sequence[str]]:
+  price = plan.price
+  if price is None:
+    yield "cost", f"no price of {plan.slices.kind.name} is known", ""
+    return
+  unit = price.currency
+  yield (
+    f"cost on demand, {unit}",
+    f"{plan.cost:,.2f}",
+    f"{plan.slow_cost:,.2f}",
+  )
+  if price.spot is not None:
+    slow = plan.slow_chip_hours * price.spot
+    yield f"cost as spot, {unit}", f"{plan.spot_cost:,.2f}", f"{slow:,.2f}"
+
+
+def source(plan: Plan) -> str:
+  """Where the price is from."""
+  price = plan.price
+  if price is None:
+    return (
+      f"There is no price of {plan.slices.kind.name}; add one, with its source,"
+      " to a copy of jaxsae/plan/prices.json and give it as --prices=FILE."
+    )
+  spot = "" if price.spot is None else f", {price.spot:g} as spot"
+  return (
+    f"Price: {price.on_demand:g} {price.currency} a chip-hour{spot}, in"
+    f" {price.region}, read {price.date}: {price.source}."
+  )
+
+
+def of_tries(tries: Sequence[Try], title: str) -> Table:
+  """Flags to add, and what comes of each."""
+  made = _table(title, ("add", "HBM GiB", "step s", "time", "cost"))
+  for one in tries:
+    plan = one.plan
+    size = "?" if plan.needed is None else f"{plan.needed / GIB:.2f}"
+    made.add_row(
+      str(one),
+      size if plan.fits else f"{size}, no",
+      f"{plan.step_seconds:.3g}",
+      duration(plan.hours),
+      amount(plan.cost, plan),
+    )
+  return made
+
+
+def of_slices(plans: Mapping[str, Plan]) -> Table:
+  """One run on several slices, a row each."""
+  made = _table(
+    "Compared",
+    ("slice", "chips", "fits", "HBM", "step s", "tokens/s", "time", "cost"),
+  )
+  for name, plan in plans.items():
+    made.add_row(name, str(plan.slices.chips), *_compared(plan))
+  return made
+
+
+def _compared(plan: Plan) -> Sequence[str]:
+  if plan.misfit:
+    return ("no", "", "", "", "", "")
+  used = "?" if plan.needed is None else f"{plan.needed / plan.capacity:.0%}"
+  return (
+    {True: "yes", False: "no", None: "?"}[plan.fits],
+    used,
+    f"{plan.step_seconds:.3g}",
+    f"{plan.tokens_per_second:,.0f}",
+    duration(plan.hours),
+    amount(plan.cost, plan),
+  )
+
+
+def of_sweep(sweep: Sweep) -> Iterator[str | Table]:
+  """All runs of an experiment, a row each, and their sums."""
+  yield (
+    f"Prediction for {len(sweep.plans)} runs on {sweep.slices}."
+    " Nothing here was measured on a TPU."
+  )
+  made = _table(
+    "Runs", ("run", "fits", "HBM", "step s", "tokens/s", "time", "cost")
+  )
+  for name, plan in sweep.plans.items():
+    made.add_row(name, *_compared(plan))
+  yield made
+  for name, other in sweep.stand_ins.items():
+    yield f"  {name} was not compiled; {other} stands in for its memory"
+  plan = next(iter(sweep.plans.values()))
+  if sweep.chip_hours is None:
+    yield "There is no sum, for some runs can not be."
+    return
+  yield (
+    f"In all {sweep.chip_hours:,.0f} chip-hours,"
+    f" {amount(sweep.cost, plan)} on demand"
+    f" ({amount(sweep.slow_cost, plan)} if nothing overlaps),"
+    f" {amount(sweep.spot_cost, plan)} as spot."
+  )
+  yield (
+    f"With {len(sweep.shares)} at once: {duration(sweep.hours)}."
+    f" {_shares(sweep)}"
+  )
+  yield (
+    "Each autoencoder as a run of its own, with forward passes of its own:"
+    f" {sweep.lonely_chip_hours:,.0f} chip-hours,"
+    f" {amount(sweep.lonely_cost, plan)}."
+  )
+
+
+def _shares(sweep: Sweep) -> str:
+  if len(sweep.shares) == 1:
+    return ""
+  return " ".join(
+    f"{number}: {' '.join(share) or 'nothing'}."
+    for number, share in enumerate(sweep.shares, 1)
+  )
+
+
+def amount(value: float | None, plan: Plan) -> str:
+  """Money, or that its price is not known."""
+  if value is None:
+    return "no price"
+  return f"{value:,.2f} {plan.price.currency}"
+
+
+def duration(hours: float) -> str:
+  """0.5 → 30 min; 30 → 30.0 h; 300 → 12.5 days."""
+  if hours < 1:
+    return f"{60 * hours:.3g} min"
+  return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
+
+
+def figure(value: float) -> str:
+  """Three digits at least: 0.00123, 12.3, 1,235."""
+  return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def size_of(size: int) -> str:
+  """Bytes as the largest unit that they fill."""
+  for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+    if size >= unit:
+      return f"{size / unit:.2f} {name}"
+  return f"{size / 1e3:.1f} kB"
+
+
+def _table(title: str, heads: Sequence[str], caption: str | None = None):
+  made = Table(
+    title=title,
+    title_justify="left",
+    box=box.SIMPLE_HEAD,
+    show_edge=False,
+    pad_edge=False,
+    padding=(0, 1, 0, 0),
+    caption=caption,
+    caption_justify="left",
+  )
+  made.add_column(heads[0], overflow="fold")
+  for head in heads[1:]:
+    made.add_column(head, justify="right", no_wrap=True)
+  return made

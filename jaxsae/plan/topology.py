@@ -1,0 +1,216 @@
+"""TPU slices: which exist, and their devices, which need not be here."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+
+import jax
+from jax.sharding import Mesh
+
+from jaxsae import chips
+from jaxsae import mesh as meshes
+from jaxsae.chips import GIB, Chip
+from jaxsae.errors import UserError
+from jaxsae.mesh import MeshConfig
+
+_FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_SMALL_CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4")
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+  """A generation of TPU.
+
+  Attributes:
+    name: as in a topology.
+    device_kind: as JAX calls its devices.
+    hbm: bytes of a device's memory that its compiler lets a program have, as
+      it says where one is too big (libtpu 0.0.40).
+    dcn: bytes a second that a chip sends to other slices, one way
+      (jax-ml.github.io/scaling-book).
+    limits: the largest slice, along each axis.
+    devices: of one chip.
+    options: that the compiler needs to know the chip as JAX runs it.
+    small: slices below a cube of 4x4x4; all larger ones are of such cubes.
+  """
+
+  name: str
+  device_kind: str
+  hbm: float
+  dcn: float
+  limits: tuple[int, ...] = (16, 16)
+  devices: int = 1
+  options: tuple[tuple[str, str], ...] = ()
+  small: tuple[str, ...] = _FLAT
+
+  @property
+  def chip(self) -> Chip:
+    return chips.of(self.device_kind)
+
+  def has(self, shape: tuple[int, ...]) -> bool:
+    """Whether there are slices of that shape."""
+    if "x".join(map(str, shape)) in self.small:
+      return True
+    ascends = sorted(shape) == list(shape)
+    return (
+      len(shape) == len(self.limits) == 3
+      and ascends
+      and all(
+        size and size % 4 == 0 and size <= most
+        for size, most in zip(shape, self.limits, strict=True)
+      )
+    )
+
+  @property
+  def shapes(self) -> str:
+    """Those that there are, in words."""
+    if len(self.limits) == 2:
+      return ", ".join(self.small)
+    largest = "x".join(map(str, self.limits))
+    return (
+      f"{', '.join(self.small)}, 4x4x4, 4x4x8 and so on by fours, ascending,"
+      f" to {largest}"
+    )
+
+
+KINDS = {
+  kind.name: kind
+  for kind in (
+    Kind(
+      "v4",
+      "TPU v4",
+      hbm=30.75 * GIB,
+      dcn=6.25e9,
+      limits=(12, 16, 16),
+      options=(("chip_config_name", "megacore"),),
+      small=_SMALL_CUBES,
+    ),
+    Kind("v5e", "TPU v5 lite", hbm=15.75 * GIB, dcn=3.125e9),
+    Kind(
+      "v5p",
+      "TPU v5",
+      hbm=95.74 * GIB,
+      dcn=6.25e9,
+      limits=(16, 16, 24),
+      small=_SMALL_CUBES,
+    ),
+    Kind("v6e", "TPU v6 lite", hbm=31.25 * GIB, dcn=1.25e10),
+    Kind(
+      "tpu7x",
+      "TPU7x",
+      hbm=94.75 * GIB,
+      dcn=1.25e10,
+      limits=(16, 16, 36),
+      devices=2,
+      small=("1x1x1", *_SMALL_CUBES),
+    ),
+  )
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Slices:
+  """One slice, or several of the same shape, that train one run.
+
+  Attributes:
+    kind: of TPU.
+    shape: chips along each axis of one slice.
+    count: how many slices.
+  """
+
+  kind: Kind
+  shape: tuple[int, ...]
+  count: int = 1
+
+  def __str__(self) -> str:
+    several = f"{self.count} x " if self.count > 1 else ""
+    return f"{several}{self.topology}"
+
+  @property
+  def topology(self) -> str:
+    """As in v5p:4x4x4."""
+    return f"{self.kind.name}:{'x'.join(map(str, self.shape))}"
+
+  @property
+  def chips(self) -> int:
+    """Of all slices; what is paid for."""
+    return self.count * math.prod(self.shape)
+
+  @property
+  def devices(self) -> int:
+    """Of all slices, as JAX counts them."""
+    return self.chips * self.kind.devices
+
+
+def parse(topology: str, count: int = 1) -> Slices:
+  """`"v5p:4x4x4"` → the slices.
+
+  Raises:
+    UserError: there are none like it; names those that there are.
+  """
+  if count < 1:
+    raise UserError(f"--slices={count} is no number of slices; use 1 or more.")
+  name, _, text = topology.partition(":")
+  if name not in KINDS:
+    raise UserError(
+      f"--topology={topology} is of no TPU known here; use one of"
+      f" {', '.join(KINDS)} and a shape, as in v5e:2x4 or v5p:4x4x4."
+    )
+  kind = KINDS[name]
+  sizes = re.fullmatch(r"\d{1,3}(x\d{1,3})*", text) and text.split("x")
+  shape = tuple(map(int, sizes or ()))
+  if not kind.has(shape):
+    raise UserError(
+      f"--topology={topology} is no slice that exists; those of {name} are"
+      f" {kind.shapes}."
+    )
+  return Slices(kind, shape, count)
+
+
+def make_mesh(config: MeshConfig, slices: Slices) -> Mesh:
+  """The mesh that a run on these slices makes, of devices that are not here.
+
+  Raises:
+    UserError: the mesh does not divide them, or the compiler does not know
+      them.
+  """
+  devices = find_devices(slices)
+  each = len(devices) // slices.count
+  if slices.count > 1 and (config.model > each or each % config.model):
+    raise UserError(
+      f"--mesh.model={config.model} does not divide the {each} devices of one"
+      " slice, and what is split over `model` must not cross slices; make it a"
+      " divisor."
+    )
+  mesh = meshes.make(config, devices)
+  if mesh.size < len(devices):
+    raise UserError(
+      f"--mesh.data={config.data} by --mesh.model={config.model} leaves out"
+      f" some of the {len(devices)} devices of {slices}; leave --mesh.data away"
+      " to use all."
+    )
+  return mesh
+
+
+def find_devices(slices: Slices) -> Sequence[jax.Device]:
+  """Slice by slice, and in each host by host, as JAX numbers them."""
+  from jax.experimental import topologies
+
+  options = dict(slices.kind.options)
+  if math.prod(slices.shape) == 1:
+    options["chips_per_host_bounds"] = (1, 1, 1)
+  if slices.count > 1:
+    options["num_slices"] = slices.count
+  try:
+    found = topologies.get_topology_desc(
+      platform="tpu", topology_name=slices.topology, **options
+    )
+  except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
+    reason = str(error).partition("\n")[0]
+    raise UserError(
+      f"The TPU's compiler does not take --topology={slices.topology}"
+      f" ({reason}); install the libtpu that belongs to jax {jax.__version__}"
+      ' with `pip install "jaxsae[tpu]"`.'
+    ) from error
+  return sorted(found.devices, key=lambda device: device.id)

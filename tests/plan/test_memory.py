@@ -1,0 +1,114 @@
+"""Who holds memory: the plan's figures beside arrays that are there."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxsae import load_lm
+from jaxsae import mesh as meshes
+from jaxsae.plan import memory
+from jaxsae.plan import plan as plans
+from jaxsae.plan.compilation import needed
+from jaxsae.plan.topology import parse
+from jaxsae.train import state as states
+from jaxsae.train.abstract import abstract_state, arguments
+from jaxsae.train.step import compile_step
+
+SLICES = parse("v5e:2x4")
+
+
+@pytest.fixture(params=[(1, False), (2, True)], ids=["data", "model, fsdp"])
+def config(config, replace, request):
+  model, fsdp = request.param
+  return replace(config, mesh__model=model, fsdp=fsdp)
+
+
+@pytest.fixture
+def mesh(config):
+  return meshes.make(config.mesh)
+
+
+@pytest.fixture
+def lm(config, mesh):
+  return load_lm(config.lm, dtype=jnp.bfloat16, mesh=mesh, fsdp=config.fsdp)
+
+
+def here(tree) -> int:
+  """Bytes that the first device holds of arrays."""
+  first = jax.devices()[0]
+  return sum(
+    shard.data.nbytes
+    for x in jax.tree.leaves(tree)
+    if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    for shard in x.addressable_shards
+    if shard.device == first
+  )
+
+
+def test_owners_hold_what_the_arrays_of_a_run_hold(config, mesh, lm):
+  owners = plans.on_mesh(config, lm.config, mesh, SLICES, False).owners
+  layout = states.sharding(abstract_state(config, lm.config, mesh), mesh)
+  scales = [(1.0, 1.0) for _ in config.stacks]
+  begin = jax.jit(
+    lambda: states.init(config, lm.config, scales), out_shardings=layout
+  )
+  state = begin()
+  moments = [stack.moments for stack in state.stacks]
+  assert owners.lm == here(lm.params)
+  assert owners.moments == here(moments)
+  key = 8
+  assert owners.saes + owners.moments == here(state) + key
+
+
+def test_the_sum_is_the_compilers_and_weights_above_the_last_site(
+  config, mesh, lm, replace
+):
+  """The step does not take the weights of layers that it does not read."""
+  config = replace(config, sae__sites=config.sae.sites[1:])  # attn.0
+  plan = plans.on_mesh(config, lm.config, mesh, SLICES)
+  taken = arguments(config, lm.config, mesh)
+  step = compile_step(config, mesh, *taken).memory_analysis()
+  unread = memory.on_device(taken) - step.argument_size_in_bytes
+  assert unread > memory.on_device(taken[1].params["layer_1"])
+  made = step.temp_size_in_bytes + step.generated_code_size_in_bytes
+  made += step.output_size_in_bytes - step.alias_size_in_bytes
+  peak = step.argument_size_in_bytes + made
+  assert plan.needed == pytest.approx(peak + unread, rel=0.01)
+  assert plan.fits and plan.headroom == plan.capacity - plan.needed
+
+
+def test_a_bucket_that_is_twice_as_long_takes_twice_as_much(
+  config, mesh, lm, replace
+):
+  of = lambda config: (
+    plans.on_mesh(config, lm.config, mesh, SLICES, False).owners.bucket
+  )
+  tokens = 4 * 8 * 16 / mesh.shape["data"]
+  assert of(config) == tokens * 2 * (32 + 64)  # resid and attn, bfloat16
+  assert of(replace(config, bucket__microbatches=8)) == 2 * of(config)
+  wide = replace(config, bucket__dtype="float32")
+  assert of(wide) == 2 * of(config)
+
+
+@pytest.mark.parametrize(
+  ("message", "size"),
+  [
+    (
+      "RESOURCE_EXHAUSTED: Used 401.25G of 15.75G hbm. Exceeded",
+      401.25 * 2**30,
+    ),
+    (
+      "E1000: CompileTimeHbmOom … (181.09G) exceeds available HBM (15.75G)",
+      int(181.09 * 2**30),
+    ),
+    ("RESOURCE_EXHAUSTED: Used 17.5M of 1.0M hbm", 17.5 * 2**20),
+    ("INTERNAL: RET_CHECK allocation_size_words <= 2147483647", None),
+  ],
+)
+def test_what_the_compiler_says_of_too_much(message, size):
+  assert needed(message) == size
+
+
+def test_any_other_failure_of_the_compiler_is_raised():
+  with pytest.raises(RuntimeError, match="something else"):
+    needed("INTERNAL: something else")
