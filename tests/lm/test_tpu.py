@@ -10,8 +10,9 @@ import sys
 
 import pytest
 
+from jaxsae.plan.child import environment
+
 HERE = pathlib.Path(__file__).parent
-LIBRARY = HERE.parents[1] / ".venv/tpu/libtpu/libtpu.so"  # by `make test`
 
 pytestmark = pytest.mark.skipif(
   sys.platform != "linux", reason="the TPU's compiler exists for Linux only"
@@ -25,16 +26,7 @@ def compiled(*arguments):
     [sys.executable, HERE / "on_tpu.py", *arguments],
     capture_output=True,
     text=True,
-    env=os.environ
-    | {
-      "JAX_PLATFORMS": "cpu",
-      "TPU_LIBRARY_PATH": os.environ.get("TPU_LIBRARY_PATH", str(LIBRARY)),
-      "TPU_SKIP_MDS_QUERY": "1",
-      "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-      "TPU_WORKER_HOSTNAMES": "localhost",
-      "TPU_ACCELERATOR_TYPE": "v5litepod-8",
-      "TPU_LOG_DIR": "disabled",
-    },
+    env=environment(os.environ),
   )
   assert done.returncode == 0, done.stderr[-3000:]
   return json.loads(done.stdout)

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import pytest
 
 from jaxsae import mesh as meshes
+from jaxsae.plan.child import environment
 from jaxsae.train import collectives, placement
 from jaxsae.train.collectives import Collective
 from tests.train import placed
 
 HERE = pathlib.Path(__file__).parent
-LIBRARY = HERE.parents[1] / ".venv/tpu/libtpu/libtpu.so"  # by `make test`
 
 
 # What moves rows or reconstructions; of the rest there is next to nothing.
@@ -38,22 +38,12 @@ def here(name, data, model):
 def on_tpu(slice_name, shape):
   if sys.platform != "linux":
     pytest.skip("the TPU's compiler exists for Linux only")
-  library = os.environ.get("TPU_LIBRARY_PATH", str(LIBRARY))
   done = subprocess.run(
     [sys.executable, "-m", "tests.train.on_tpu", slice_name, shape],
     capture_output=True,
     text=True,
     cwd=HERE.parents[1],
-    env=os.environ
-    | {
-      "JAX_PLATFORMS": "cpu",
-      "TPU_LIBRARY_PATH": library,
-      "TPU_SKIP_MDS_QUERY": "1",
-      "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-      "TPU_WORKER_HOSTNAMES": "localhost",
-      "TPU_ACCELERATOR_TYPE": "v5litepod-8",
-      "TPU_LOG_DIR": "disabled",
-    },
+    env=environment(os.environ),
   )
   assert done.returncode == 0, done.stderr[-3000:]
   return json.loads(done.stdout)
