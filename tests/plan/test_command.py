@@ -67,18 +67,18 @@ def agrees(found):
   }
 
 
-def test_a_bucket_that_does_not_fit(plan, experiment):
-  """It is so large that nothing that is tried would help."""
+def test_a_microbatch_that_does_not_fit(plan, experiment):
+  """Its rows are odd, and there is one chip: nothing is left to try."""
+  rows = 2**22 + 1
   status, out, err, found = plan(
     experiment,
-    "--topology=v5e:2x4",
-    "--bucket.microbatches=32768",
-    "--bucket.rows=8192",
-    "--bucket.update_tokens=8388608",
-    "--bucket.dtype=float32",
+    "--topology=v5e:1x1",
+    "--bucket.microbatches=1",
+    f"--bucket.rows={rows}",
+    f"--bucket.update_tokens={rows}",
   )
   assert status == 0, err
-  assert "It does not fit" in out and "use more chips" in out
+  assert "It does not fit: a device needs" in out and "use more chips" in out
   assert found["fits"] is False and found["tries"] == []
   assert found["hbm_bytes_per_device"] > found["hbm_capacity_bytes"]
   assert found["hbm_by_owner"]["headroom"] < 0
