@@ -67,18 +67,22 @@ def agrees(found):
   }
 
 
-def test_a_microbatch_that_does_not_fit(plan, experiment):
-  """Its rows are odd, and there is one chip: nothing is left to try."""
-  rows = 2**22 + 1
+def test_a_model_that_does_not_fit(plan, experiment, tmp_path, lm_path):
+  """Its vocabulary has 2²⁸ words; there is one chip, and nothing to try."""
+  sizes = json.loads((lm_path / "config.json").read_text())
+  (tmp_path / "large").mkdir()
+  config = tmp_path / "large" / "config.json"
+  config.write_text(json.dumps(sizes | {"vocab_size": 2**28}))
   status, out, err, found = plan(
     experiment,
+    f"--lm={config.parent}",
     "--topology=v5e:1x1",
     "--bucket.microbatches=1",
-    f"--bucket.rows={rows}",
-    f"--bucket.update_tokens={rows}",
+    "--bucket.rows=17",
+    "--bucket.update_tokens=17",
   )
   assert status == 0, err
-  assert "It does not fit: a device needs" in out and "use more chips" in out
+  assert "It does not fit" in out and "use more chips" in out
   assert found["fits"] is False and found["tries"] == []
   assert found["hbm_bytes_per_device"] > found["hbm_capacity_bytes"]
   assert found["hbm_by_owner"]["headroom"] < 0
