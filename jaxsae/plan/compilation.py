@@ -17,6 +17,7 @@ from jaxsae.train.step import compile_step
 _TOO_BIG = (
   re.compile(r"Used (?P<used>[\d.]+)(?P<unit>[KMGT]?) of [\d.]+[KMGT]? hbm"),
   re.compile(r"\((?P<used>[\d.]+)(?P<unit>[KMGT]?)\) exceeds available HBM"),
+  re.compile(r"Allocation \(size=(?P<used>\d+)(?P<unit>)\) would exceed"),
 )
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
 
@@ -28,7 +29,8 @@ class Compilation:
   Attributes:
     seconds: that it took here.
     peak: bytes of memory at the worst moment of the step; where it does not
-      fit, that the compiler says it would take; None where it does not say.
+      fit, that the compiler says it would take at least; None where it does
+      not say.
     arguments: bytes of these that are the step's arguments; None where it does
       not fit.
     text: the compiled program; None where it does not fit.

@@ -99,7 +99,7 @@ def _changes(plan: Plan) -> Iterator[tuple[str, ...]]:
   bucket, model = plan.config.bucket, plan.shape[1]
   for times in (2, 4, 8, 16):
     yield (f"--mesh.model={times * model}", "--mesh.data=none")
-  if not plan.config.fsdp:
+  if not plan.config.fsdp and plan.shape[0] > 1:
     yield ("--fsdp=true",)
   for times in (2, 4):
     if bucket.rows % times == 0:

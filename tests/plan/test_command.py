@@ -67,15 +67,19 @@ def agrees(found):
   }
 
 
-def test_a_bucket_that_does_not_fit(plan, experiment):
-  """It is so large that nothing that is tried would help."""
+def test_a_model_that_does_not_fit(plan, experiment, tmp_path, lm_path):
+  """Its vocabulary has 2²⁸ words; there is one chip, and nothing to try."""
+  sizes = json.loads((lm_path / "config.json").read_text())
+  (tmp_path / "large").mkdir()
+  config = tmp_path / "large" / "config.json"
+  config.write_text(json.dumps(sizes | {"vocab_size": 2**28}))
   status, out, err, found = plan(
     experiment,
-    "--topology=v5e:2x4",
-    "--bucket.microbatches=32768",
-    "--bucket.rows=8192",
-    "--bucket.update_tokens=8388608",
-    "--bucket.dtype=float32",
+    f"--lm={config.parent}",
+    "--topology=v5e:1x1",
+    "--bucket.microbatches=1",
+    "--bucket.rows=17",
+    "--bucket.update_tokens=17",
   )
   assert status == 0, err
   assert "It does not fit" in out and "use more chips" in out

@@ -102,6 +102,10 @@ def test_a_bucket_that_is_twice_as_long_takes_twice_as_much(
       int(181.09 * 2**30),
     ),
     ("RESOURCE_EXHAUSTED: Used 17.5M of 1.0M hbm", 17.5 * 2**20),
+    (
+      "RESOURCE_EXHAUSTED: Allocation (size=17180131328) would exceed memory",
+      17180131328,
+    ),
     ("INTERNAL: RET_CHECK allocation_size_words <= 2147483647", None),
   ],
 )
