@@ -5,7 +5,6 @@ import pathlib
 
 from launch.errors import LaunchError
 from launch.request import Request
-from launch.topologies import Topology
 
 _GIB = 2**30
 
@@ -40,24 +39,34 @@ def check(
 
 
 def _told(plan: dict) -> str:
-  chips = _chips(plan)
-  used, there = plan["hbm_bytes_per_device"], plan["hbm_capacity_bytes"]
+  chips = plan["chips"]
+  best, worst = plan["chip_hours"], plan["chip_hours_without_overlap"]
   return "\n".join(
     [
-      f"plan: {plan['slices']} x {plan['topology']}, {used / _GIB:.1f} of"
-      f" {there / _GIB:.1f} GiB a device",
-      f"predicted: {plan['chip_hours'] / chips:.1f} hours on {chips} chips,"
-      f" {plan['chip_hours']:.1f} chip-hours, {plan['tokens_per_second']:,.0f}"
-      " tokens a second",
+      f"plan: {plan['slices']} x {plan['topology']}, {_memory(plan)}",
+      f"predicted: {best / chips:.1f} to {worst / chips:.1f} hours on {chips}"
+      f" chips, {best:.1f} to {worst:.1f} chip-hours",
       f"predicted cost: {_cost(plan)}",
     ]
   )
 
 
+def _memory(plan: dict) -> str:
+  there = plan["hbm_capacity_bytes"] / _GIB
+  if plan["hbm_bytes_per_device"] is None:
+    return f"not compiled, so it is not known whether {there:.1f} GiB suffice"
+  return (
+    f"{plan['hbm_bytes_per_device'] / _GIB:.1f} of {there:.1f} GiB a device"
+  )
+
+
 def _cost(plan: dict) -> str:
-  if plan["cost"] is None:
+  """On demand: if everything overlaps, and if nothing does."""
+  best, worst = plan["cost"], plan["cost_without_overlap"]
+  if best is None:
     return "not known; the plan has no price for this chip"
-  return f"{plan['cost']:,.2f} {plan.get('currency') or ''}".strip()
+  currency = plan.get("currency") or ""
+  return f"{best:,.2f} to {worst:,.2f} {currency} on demand"
 
 
 def _doubt(plan: dict, max_cost: float | None) -> str:
@@ -68,13 +77,15 @@ def _doubt(plan: dict, max_cost: float | None) -> str:
     return "the plan does not know what it costs"
   if plan.get("currency") != "USD":
     return f"the plan counts in {plan.get('currency')}, not in US dollars"
-  return f"{_cost(plan)} are predicted" if plan["cost"] > max_cost else ""
+  if plan["cost_without_overlap"] > max_cost:
+    return f"{_cost(plan)} are predicted"
+  return ""
 
 
 def _read(file: str) -> dict:
   needed = (
-    "fits hbm_bytes_per_device hbm_capacity_bytes tokens_per_second chip_hours"
-    " cost topology slices"
+    "fits hbm_bytes_per_device hbm_capacity_bytes chips chip_hours"
+    " chip_hours_without_overlap cost cost_without_overlap topology slices"
   ).split()
   try:
     plan = json.loads(pathlib.Path(file).read_text(encoding="utf-8"))
@@ -102,14 +113,8 @@ def _check_same(request: Request, plan: dict, file: str) -> None:
       f" {request.slices} x {request.topology} is to be created; plan that, or"
       " create the other."
     )
-  if not plan["fits"]:
+  if plan["fits"] is False:
     raise LaunchError(
       f"--plan={file}: the run does not fit {request.topology}"
-      f" ({plan['hbm_bytes_per_device'] / _GIB:.1f} of"
-      f" {plan['hbm_capacity_bytes'] / _GIB:.1f} GiB a device); the plan says"
-      " what to change."
+      f" ({_memory(plan)}); the plan says what to change."
     )
-
-
-def _chips(plan: dict) -> int:
-  return Topology.parse(plan["topology"]).chips * plan["slices"]

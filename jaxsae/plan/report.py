@@ -137,13 +137,23 @@ def _time(plan: Plan) -> dict:
 
 
 def of_sweep(sweep: Sweep) -> dict:
-  """All runs of an experiment, and their sums."""
+  """All runs of an experiment, and their sums.
+
+  Of memory it has the run that needs most, if all were compiled.
+  """
+  needed = [plan.needed for plan in sweep.plans.values()]
   return {
     "prediction": True,
+    "topology": sweep.slices.topology,
+    "slices": sweep.slices.count,
+    "chips": sweep.slices.chips,
+    "hbm_bytes_per_device": None if None in needed else max(needed),
+    "hbm_capacity_bytes": int(sweep.slices.kind.hbm),
     "runs": {name: of_plan(plan) for name, plan in sweep.plans.items()},
     "compiled_as": sweep.stand_ins,
     "fits": sweep.fits,
     "chip_hours": sweep.chip_hours,
+    "chip_hours_without_overlap": sweep.slow_chip_hours,
     "cost": sweep.cost,
     "cost_without_overlap": sweep.slow_cost,
     "cost_spot": sweep.spot_cost,

@@ -50,6 +50,10 @@ class Sweep:
     return self._sum("chip_hours")
 
   @property
+  def slow_chip_hours(self) -> float | None:
+    return self._sum("slow_chip_hours")
+
+  @property
   def cost(self) -> float | None:
     return self._sum("cost")
 

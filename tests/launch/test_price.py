@@ -15,8 +15,11 @@ PLAN = {
   "tokens_per_step": 4096,
   "step_seconds_roofline": 1.0,
   "tokens_per_second": 12345.6,
+  "chips": 4,
   "chip_hours": 40.0,
+  "chip_hours_without_overlap": 60.0,
   "cost": 168.0,
+  "cost_without_overlap": 252.0,
   "currency": "USD",
   "topology": "v5p:2x2x1",
   "slices": 1,
@@ -40,8 +43,14 @@ def test_the_estimate_is_told(create):
   status, out, _ = create()
   assert status == 0
   assert "20.0 of 95.0 GiB" in out
-  assert "predicted: 10.0 hours on 4 chips, 40.0 chip-hours" in out
-  assert "predicted cost: 168.00 USD" in out
+  assert "predicted: 10.0 to 15.0 hours on 4 chips" in out
+  assert "40.0 to 60.0 chip-hours" in out
+  assert "predicted cost: 168.00 to 252.00 USD" in out
+
+
+def test_a_plan_that_was_not_compiled_says_nothing_of_memory(create):
+  status, out, _ = create(hbm_bytes_per_device=None, fits=None)
+  assert status == 0 and "not compiled" in out
 
 
 @pytest.mark.parametrize(
@@ -60,7 +69,7 @@ def test_a_plan_that_is_of_something_else(create, cloud, changes, told):
 @pytest.mark.parametrize(
   "changes, told",
   [
-    ({}, "168.00 USD are predicted"),
+    ({}, "168.00 to 252.00 USD on demand are predicted"),
     ({"cost": None}, "does not know"),
     ({"currency": "EUR"}, "EUR, not in US dollars"),
   ],
@@ -71,8 +80,9 @@ def test_a_limit_stands_until_somebody_agrees(create, cloud, changes, told):
   assert create("--max-cost=100", "--yes", **changes)[0] == 0
 
 
-def test_a_limit_that_suffices(create):
-  assert create("--max-cost=168")[0] == 0
+def test_a_limit_has_to_suffice_if_nothing_overlaps(create):
+  assert create("--max-cost=200")[0] == 2
+  assert create("--max-cost=252")[0] == 0
 
 
 def test_without_a_price_it_is_said(create):

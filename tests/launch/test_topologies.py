@@ -2,6 +2,7 @@
 
 import pytest
 
+from jaxsae.plan import topology as plans
 from launch.topologies import CHIPS, Topology
 
 
@@ -53,3 +54,10 @@ def test_slices_are_made_of_whole_hosts():
     for shape in chip.shapes:
       slice = Topology(chip, shape)
       assert slice.hosts * slice.chips_a_host == slice.chips
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_what_can_be_had_can_be_planned(chip):
+  for shape in CHIPS[chip].shapes:
+    slice = Topology(CHIPS[chip], shape)
+    assert plans.parse(str(slice)).chips == slice.chips
