@@ -38,7 +38,7 @@ def main():
     for slices in SLICES
     for grid in GRIDS
   }
-  text = "\n".join(page(found, options.compile))
+  text = "\n".join(page(found))
   print(text)
   if options.out:
     options.out.write_text(text + "\n")
@@ -46,22 +46,34 @@ def main():
 
 def planned(grid: str, slices: str, options) -> dict:
   """What `jaxsae plan` writes as JSON."""
-  compiles = slices in options.compile.split(",")
-  name = f"{grid}_{slices.replace(':', '_')}{'' if compiles else '_times'}"
-  file = options.keep / f"{name}.json"
-  if not file.exists():
+  name = f"{grid}_{slices.replace(':', '_')}"
+  compiled = options.keep / f"{name}.json"
+  times = options.keep / f"{name}_times.json"
+  if slices in options.compile.split(","):
+    times = compiled
+  elif compiled.exists():
+    return read(compiled)
+  if not times.exists():
     options.keep.mkdir(parents=True, exist_ok=True)
-    status = child.run(
-      [
-        os.fspath(HERE / f"{grid}.py"),
-        f"--topology={slices}",
-        f"--compile={str(compiles).lower()}",
-        f"--json={file}",
-        *FLAGS,
-      ]
-    )
-    if status:
-      raise SystemExit(status)
+    plan(grid, slices, times, compiles=times is compiled)
+  return read(times)
+
+
+def plan(grid: str, slices: str, file: pathlib.Path, compiles: bool) -> None:
+  status = child.run(
+    [
+      os.fspath(HERE / f"{grid}.py"),
+      f"--topology={slices}",
+      f"--compile={str(compiles).lower()}",
+      f"--json={file}",
+      *FLAGS,
+    ]
+  )
+  if status:
+    raise SystemExit(status)
+
+
+def read(file: pathlib.Path) -> dict:
   found = json.loads(file.read_text())
   return found if "runs" in found else one_run(found)
 
@@ -77,12 +89,11 @@ def one_run(plan: dict) -> dict:
   }
 
 
-def page(found: dict, compiled: str) -> list[str]:
+def page(found: dict) -> list[str]:
   versions = next(iter(run for _, run in runs(found)))["versions"]
   return [
     TITLE.format(
       date=time.strftime("%Y-%m-%d"),
-      compiled=compiled,
       flags=" ".join(FLAGS),
       **versions,
     ),
@@ -98,8 +109,7 @@ TITLE = """# What Gemma Scope takes
 Predictions by `jaxsae plan`; nothing on this page was measured on a TPU. Made
 on {date} with jax {jax} and libtpu {libtpu}, on a machine without a TPU:
 
-    python experiments/benchmarks/plans.py --keep=runs/plans \\
-      --compile={compiled} --out=docs/PLANS.md
+    python experiments/benchmarks/plans.py --keep=runs/plans --out=docs/PLANS.md
 
 which runs, for each grid and slice,
 
@@ -108,7 +118,9 @@ which runs, for each grid and slice,
 
 *At best* is the roofline at the maker's peaks, each part of a step bound by the
 slowest of arithmetic, memory and communication; *no overlap* is their sum. Real
-kernels reach neither. Costs are of training alone, on demand.
+kernels reach neither. Costs are of training alone, on demand but for *spot*.
+Where *fits* says *not compiled*, hours and costs are the cost model's alone,
+and nobody asked the compiler, which `--compile=SLICE,SLICE` limits to some.
 """
 
 
