@@ -11,6 +11,8 @@ import argparse
 import json
 import os
 import pathlib
+import shlex
+import sys
 import time
 
 from jaxsae.plan import child
@@ -29,8 +31,8 @@ def main():
   parser.add_argument("--keep", type=pathlib.Path, required=True)
   parser.add_argument(
     "--compile",
-    default=",".join(SLICES),
-    help="the slices to compile for; for others only times are predicted",
+    default=",".join(f"{g}@{s}" for s in SLICES for g in GRIDS),
+    help="GRID@SLICE,…; for others only times are predicted (default: all)",
   )
   options = parser.parse_args()
   found = {
@@ -46,17 +48,13 @@ def main():
 
 def planned(grid: str, slices: str, options) -> dict:
   """What `jaxsae plan` writes as JSON."""
-  name = f"{grid}_{slices.replace(':', '_')}"
-  compiled = options.keep / f"{name}.json"
-  times = options.keep / f"{name}_times.json"
-  if slices in options.compile.split(","):
-    times = compiled
-  elif compiled.exists():
-    return read(compiled)
-  if not times.exists():
+  compiles = f"{grid}@{slices}" in options.compile.split(",")
+  kind = "compiled" if compiles else "times"
+  file = options.keep / f"{grid}_{slices.replace(':', '_')}_{kind}.json"
+  if not file.exists():
     options.keep.mkdir(parents=True, exist_ok=True)
-    plan(grid, slices, times, compiles=times is compiled)
-  return read(times)
+    plan(grid, slices, file, compiles)
+  return read(file)
 
 
 def plan(grid: str, slices: str, file: pathlib.Path, compiles: bool) -> None:
@@ -94,6 +92,7 @@ def page(found: dict) -> list[str]:
   return [
     TITLE.format(
       date=time.strftime("%Y-%m-%d"),
+      command=f"python {shlex.join(sys.argv)}",
       flags=" ".join(FLAGS),
       **versions,
     ),
@@ -109,7 +108,7 @@ TITLE = """# What Gemma Scope takes
 Predictions by `jaxsae plan`; nothing on this page was measured on a TPU. Made
 on {date} with jax {jax} and libtpu {libtpu}, on a machine without a TPU:
 
-    python experiments/benchmarks/plans.py --keep=runs/plans --out=docs/PLANS.md
+    {command}
 
 which runs, for each grid and slice,
 
@@ -120,7 +119,7 @@ which runs, for each grid and slice,
 slowest of arithmetic, memory and communication; *no overlap* is their sum. Real
 kernels reach neither. Costs are of training alone, on demand but for *spot*.
 Where *fits* says *not compiled*, hours and costs are the cost model's alone,
-and nobody asked the compiler, which `--compile=SLICE,SLICE` limits to some.
+and nobody asked the compiler.
 """
 
 
