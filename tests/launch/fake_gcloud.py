@@ -105,14 +105,18 @@ class Cloud:
       for queued in data["queued"].values():
         if name in queued["nodes"]:
           queued["state"] = "SUSPENDED"
-    end(f"{name}.{node['made']}")
+    end(self.machine(name, node))
     shutil.rmtree(self.folder / "homes" / f"{name}.{node['made']}")
+
+  def machine(self, name, node) -> str:
+    """What no machine of this cloud or another has been called."""
+    return f"{self.folder}/{name}.{node['made']}"
 
   def end(self):
     """Ends what runs on all workers."""
     with self.open() as data:
       for name, node in data["nodes"].items():
-        end(f"{name}.{node['made']}")
+        end(self.machine(name, node))
 
 
 def end(machine):
@@ -228,7 +232,7 @@ def send(cloud, name, node, worker, command):
     env={
       "HOME": str(home),
       "PATH": str(cloud.folder / "bin"),
-      "FAKE_MACHINE": f"{name}.{node['made']}",
+      "FAKE_MACHINE": cloud.machine(name, node),
       "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{node['port']}",
       "JAX_NUM_PROCESSES": str(node["hosts"]),
       "JAX_PROCESS_ID": str(worker),
