@@ -12,15 +12,9 @@ import jax
 import pytest
 
 from jaxsae import lm as lms
-from jaxsae.data import DataConfig
-from jaxsae.lm import GemmaConfig, Lm, Site, init_params, save_lm
-from jaxsae.train.config import (
-  BucketConfig,
-  EvalConfig,
-  OptimConfig,
-  SweepConfig,
-  TrainConfig,
-)
+from jaxsae.lm import GemmaConfig, Lm, init_params, save_lm
+from jaxsae.train.config import TrainConfig
+from tests.train.toys import make_config
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -70,27 +64,7 @@ def lm_path(tmp_path_factory):
 @pytest.fixture
 def config(tmp_path, texts, lm_path) -> TrainConfig:
   """Two stacks of two autoencoders, six buckets of eight updates."""
-  return TrainConfig(
-    workdir=str(tmp_path / "run"),
-    lm=str(lm_path),
-    tokens=6 * 512,
-    data=DataConfig(
-      source=str(texts), context=16, cache=str(tmp_path / "cache")
-    ),
-    sae=SweepConfig(
-      sites=(Site("resid", 1), Site("attn", 0)),
-      widths=(64,),
-      penalty="quadratic",
-      target_l0=(4.0, 8.0),
-      sparsity_coefficient=(1e-2,),
-      bandwidth=0.05,
-      initial_threshold=0.05,
-      optim=OptimConfig(lr=3e-3, lr_warmup=4, sparsity_warmup=8),
-    ),
-    bucket=BucketConfig(microbatches=4, rows=8, update_tokens=64),
-    eval=EvalConfig(batch=8, batches=2, loss_batches=1),
-    checkpoint_every=2,
-  )
+  return make_config(tmp_path, texts, lm_path)
 
 
 @pytest.fixture

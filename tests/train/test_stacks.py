@@ -11,7 +11,7 @@ from jaxsae.lm import Site
 from jaxsae.mesh import MeshConfig
 from jaxsae.train import SweepConfig
 from jaxsae.train.run import open_run
-from tests.train.toys import some_buckets
+from tests.train.toys import make_config, some_buckets
 
 RESID = Site("resid", 1)
 TRANSCODER = Site("transcoder", 0)
@@ -36,9 +36,10 @@ def sweeps(config) -> dict[str, SweepConfig]:
   }
 
 
-@pytest.fixture
-def everything(config):
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory, texts, lm_path):
   """All of them in one step, on one device."""
+  config = make_config(tmp_path_factory.mktemp("stacks"), texts, lm_path)
   config = dataclasses.replace(config, mesh=MeshConfig(1, 1))
   return dataclasses.replace(config, also=tuple(sweeps(config).values()))
 
@@ -53,7 +54,7 @@ def figures(config, buckets=2):
   }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def together(everything):
   return figures(everything)
 

@@ -9,7 +9,13 @@ from jaxsae.lm import Site, load_lm
 from jaxsae.train import feed, loop
 from jaxsae.train import step as steps
 from jaxsae.train.abstract import abstract_state
-from jaxsae.train.config import BucketConfig, SweepConfig, TrainConfig
+from jaxsae.train.config import (
+  BucketConfig,
+  EvalConfig,
+  OptimConfig,
+  SweepConfig,
+  TrainConfig,
+)
 
 
 def start(config):
@@ -40,6 +46,29 @@ def some_buckets(config, buckets):
     state, metrics = step(state, lm, bucket)
     seen.append(jax.device_get(metrics))
   return seen, state
+
+
+def make_config(folder, texts, lm_path) -> TrainConfig:
+  """Two stacks of two autoencoders, six buckets of eight updates."""
+  return TrainConfig(
+    workdir=str(folder / "run"),
+    lm=str(lm_path),
+    tokens=6 * 512,
+    data=DataConfig(source=str(texts), context=16, cache=str(folder / "cache")),
+    sae=SweepConfig(
+      sites=(Site("resid", 1), Site("attn", 0)),
+      widths=(64,),
+      penalty="quadratic",
+      target_l0=(4.0, 8.0),
+      sparsity_coefficient=(1e-2,),
+      bandwidth=0.05,
+      initial_threshold=0.05,
+      optim=OptimConfig(lr=3e-3, lr_warmup=4, sparsity_warmup=8),
+    ),
+    bucket=BucketConfig(microbatches=4, rows=8, update_tokens=64),
+    eval=EvalConfig(batch=8, batches=2, loss_batches=1),
+    checkpoint_every=2,
+  )
 
 
 def small(folder, texts, lm_path) -> TrainConfig:
