@@ -20,13 +20,17 @@ class Terminated(BaseException):
 
 @contextlib.contextmanager
 def signals():
-  """While it lasts, SIGTERM is an exception, as SIGINT is already."""
+  """While it lasts, SIGTERM and SIGINT are exceptions.
+
+  SIGINT too has to be made one: to what a shell starts in the background, or
+  `nohup` in a script, it means nothing.
+  """
 
   def terminate(*_):
     raise Terminated
 
   before = [signal.signal(signal.SIGTERM, terminate)]
-  before.append(signal.getsignal(signal.SIGINT))
+  before.append(signal.signal(signal.SIGINT, signal.default_int_handler))
   try:
     yield
   finally:

@@ -228,6 +228,8 @@ def watching(tmp_path, *words):
     [sys.executable, "-m", "launch", "watch", state, *FAST, *words],
     stdout=subprocess.PIPE,
     text=True,
+    # As of what a shell starts in the background.
+    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
   )
   assert any("worker 0" in line for line in watch.stdout)
   return watch
