@@ -78,6 +78,19 @@ class Shell:
       raise troubles.of(argv, done.err or done.out, done.status)
     return done.out
 
+  def unless_absent(self, argv: Sequence[str], assume: str = "") -> str | None:
+    """What a command printed; None: there is nothing of the name it gives.
+
+    Raises:
+      Trouble: it failed for another reason.
+    """
+    done = self.run(argv, assume)
+    if not done.status:
+      return done.out
+    if troubles.kind_of(done.err, done.status) != troubles.ABSENT:
+      raise troubles.of(argv, done.err, done.status)
+    return None
+
   def _show(self, argv: Sequence[str], stdin: str | None) -> None:
     print(shlex.join(argv))
     if stdin is not None:

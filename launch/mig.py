@@ -8,7 +8,7 @@ deleted in the reverse order.
 import json
 from collections.abc import Sequence
 
-from launch import names, remote, troubles
+from launch import names, remote
 from launch.command import Done, Shell
 from launch.errors import Trouble
 from launch.request import Request
@@ -55,9 +55,7 @@ class Mig:
   def delete(self) -> None:
     """Deletes all its parts; good if they are gone already."""
     for _, argv in reversed(self._parts()):
-      done = self._shell.run(argv)
-      if done.status:
-        _absent(argv, done)
+      self._shell.unless_absent(argv)
 
   def everywhere(self, command: str, assume: str = "") -> list[Done]:
     """Runs a shell command on each host; what all said, as of one slice."""
@@ -149,13 +147,10 @@ class Mig:
   def _instances(self) -> list[dict] | None:
     """None: there is no group."""
     argv = [*_GROUPS, "list-instances", self._request.name]
-    done = self._shell.run(
-      [*argv, *self._request.place, "--format=json"], assume=self._assumed()
+    found = self._shell.unless_absent(
+      [*argv, *self._request.place, "--format=json"], self._assumed()
     )
-    if done.status:
-      _absent(argv, done)
-      return None
-    return json.loads(done.out)
+    return None if found is None else json.loads(found)
 
   def _assumed(self) -> str:
     """For a dry run: nobody knows yet how the group will name its hosts."""
@@ -186,8 +181,3 @@ def running(shell: Shell, owner: Sequence[str]) -> list[tuple[str, str, str]]:
   argv = [*_COMPUTE, "instances", "list", *owner, "--filter=labels.jaxsae:*"]
   found = json.loads(shell.must([*argv, "--format=json"], assume="[]"))
   return [(x["name"], x["zone"].rpartition("/")[2], x["status"]) for x in found]
-
-
-def _absent(argv: Sequence[str], done: Done) -> None:
-  if troubles.kind_of(done.err, done.status) != troubles.ABSENT:
-    raise troubles.of(argv, done.err, done.status)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from launch import remote, troubles
+from launch import remote
 from launch.command import Done, Shell
 from launch.request import LONGEST, Request
 from launch.states import State
@@ -53,7 +53,7 @@ class TpuVm:
     """What they are at."""
     queued = self._request.is_queued
     service = "queued-resources" if queued else "tpu-vm"
-    done = self._shell.run(
+    found = self._shell.unless_absent(
       [
         *_TPUS,
         service,
@@ -66,9 +66,9 @@ class TpuVm:
       if queued
       else '{"state":"READY"}',
     )
-    if done.status:
-      return _absent(done)
-    said = json.loads(done.out)["state"]
+    if found is None:
+      return State.ABSENT
+    said = json.loads(found)["state"]
     if queued:
       return _QUEUED.get(said["state"], State.LOST)
     return _NODE.get(said, State.LOST)
@@ -79,9 +79,7 @@ class TpuVm:
     force = []
     if self._request.is_queued:
       argv[3], force = "queued-resources", ["--force"]  # its slices with it
-    done = self._shell.run([*argv, *self._request.place, *force, "--quiet"])
-    if done.status:
-      _absent(done)
+    self._shell.unless_absent([*argv, *self._request.place, *force, "--quiet"])
 
   def everywhere(self, command: str, assume: str = "") -> list[Done]:
     """Runs a shell command on each worker: for each slice, what all said."""
@@ -193,12 +191,6 @@ def _terms(request: Request) -> list[str]:
   if request.valid_until_duration:
     terms.append(f"--valid-until-duration={request.valid_until_duration}")
   return terms
-
-
-def _absent(done: Done) -> State:
-  if troubles.kind_of(done.err, done.status) != troubles.ABSENT:
-    raise troubles.of(_TPUS, done.err, done.status)
-  return State.ABSENT
 
 
 def _place(found: dict) -> tuple[str, str]:

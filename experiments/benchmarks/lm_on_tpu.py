@@ -4,18 +4,6 @@ pip install "jaxsae[tpu]"
 python experiments/benchmarks/lm_on_tpu.py --out=docs/lm_on_tpu.md
 """
 
-import os
-
-# Before JAX is imported: there is no TPU here, so do not look for one.
-os.environ |= {
-  "JAX_PLATFORMS": "cpu",
-  "TPU_SKIP_MDS_QUERY": "1",
-  "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-  "TPU_WORKER_HOSTNAMES": "localhost",
-  "TPU_ACCELERATOR_TYPE": "v5litepod-8",
-  "TPU_LOG_DIR": "disabled",
-}
-
 import argparse
 import collections
 import dataclasses
@@ -25,10 +13,13 @@ import time
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import mesh_utils, topologies
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxsae.errors import exit_on_user_error
 from jaxsae.lm import Lm, config, init_params, next_token_loss, sharding
+from jaxsae.mesh import MeshConfig
+from jaxsae.plan import child
+from jaxsae.plan.topology import make_mesh, parse
 
 CONTEXT = 1024
 GIB = 2**30
@@ -71,7 +62,9 @@ CASES = [
 ]
 
 
+@exit_on_user_error()
 def main():
+  child.enter()
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--out", type=pathlib.Path, help="also write it here")
   parser.add_argument("--only", default="", help="e.g. gemma2-9b or v6e")
@@ -141,7 +134,7 @@ def count(params) -> int:
 
 def compile_forward(case: Case):
   """The compiled loss of one batch, and its abstract parameters."""
-  mesh = make_mesh(case)
+  mesh = make_mesh(MeshConfig(case.data, case.model), parse(case.topology))
   gemma = config.PUBLISHED[case.lm]()
   place = sharding.placement(gemma, mesh, case.fsdp)
   shapes = jax.eval_shape(lambda: init_params(gemma, jax.random.key(0)))
@@ -164,18 +157,6 @@ def compile_forward(case: Case):
     return losses.sum() / mask.sum()
 
   return loss.lower(params, tokens, tokens, tokens).compile(), params
-
-
-def make_mesh(case: Case) -> Mesh:
-  topology = topologies.get_topology_desc(
-    platform="tpu", topology_name=case.topology
-  )
-  devices = mesh_utils.create_device_mesh(
-    (case.data, case.model),
-    topology.devices,
-    allow_split_physical_axes=True,
-  )
-  return Mesh(devices, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 
 
 if __name__ == "__main__":

@@ -6,29 +6,20 @@ pip install "jaxsae[tpu]"
 python experiments/benchmarks/placements.py --out=docs/placements.md
 """
 
-import os
-
-# Before JAX is imported: there is no TPU here, so do not look for one.
-os.environ |= {
-  "JAX_PLATFORMS": "cpu",
-  "TPU_SKIP_MDS_QUERY": "1",
-  "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-  "TPU_WORKER_HOSTNAMES": "localhost",
-  "TPU_ACCELERATOR_TYPE": "v5litepod-8",
-  "TPU_LOG_DIR": "disabled",
-}
-
 import argparse
 import dataclasses
 import pathlib
 import time
 
 import jax
-from jax.experimental import mesh_utils, topologies
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
 from jaxsae.data import DataConfig
+from jaxsae.errors import exit_on_user_error
 from jaxsae.lm import GemmaConfig, Site
+from jaxsae.mesh import MeshConfig
+from jaxsae.plan import child
+from jaxsae.plan.topology import make_mesh, parse
 from jaxsae.train import collectives, placement
 from jaxsae.train import step as steps
 from jaxsae.train.abstract import arguments
@@ -64,7 +55,9 @@ class Case:
 CASES = [Case(1, 5, 16_384), Case(12, 5, 16_384)]
 
 
+@exit_on_user_error()
 def main():
+  child.enter()
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--out", type=pathlib.Path, help="also write it here")
   options = parser.parse_args()
@@ -114,7 +107,7 @@ def table(case: Case) -> list[str]:
 
 def row(case: Case, name: str) -> str:
   """One placement of one case."""
-  config, mesh = configured(case, name), make_mesh()
+  config, mesh = configured(case, name), chips()
   taken = arguments(config, STUB, mesh)
   price = priced(config, mesh, *taken[:2]).price
   compiled = steps.compile_step(config, mesh, *taken)
@@ -137,7 +130,7 @@ def row(case: Case, name: str) -> str:
 
 def chosen(case: Case) -> str:
   """What the cost model takes."""
-  config, mesh = configured(case, "auto"), make_mesh()
+  config, mesh = configured(case, "auto"), chips()
   state, lm, _ = arguments(config, STUB, mesh)
   return priced(config, mesh, state, lm).placement.name
 
@@ -163,15 +156,9 @@ def configured(case: Case, name: str) -> TrainConfig:
   )
 
 
-def make_mesh() -> Mesh:
-  """Of chips that are not here."""
-  topology = topologies.get_topology_desc(
-    platform="tpu", topology_name=TOPOLOGY
-  )
-  devices = mesh_utils.create_device_mesh(
-    (DATA, MODEL), topology.devices, allow_split_physical_axes=True
-  )
-  return Mesh(devices, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+def chips() -> Mesh:
+  """They are not here."""
+  return make_mesh(MeshConfig(DATA, MODEL), parse(TOPOLOGY))
 
 
 if __name__ == "__main__":

@@ -35,6 +35,17 @@ def run(argv: Sequence[str]) -> int:
   return subprocess.run(command, env=environment(os.environ)).returncode
 
 
+def enter() -> None:
+  """Starts this program anew as such a process, unless it is one.
+
+  Raises:
+    UserError: the TPU's compiler is not installed.
+  """
+  made = environment(os.environ)
+  if made != dict(os.environ):
+    os.execve(sys.executable, [sys.executable, *sys.argv], made)
+
+
 def environment(base: Mapping[str, str]) -> dict[str, str]:
   """What the process that plans has to be started with.
 

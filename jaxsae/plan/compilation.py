@@ -8,9 +8,9 @@ import jax
 from jax.sharding import Mesh
 
 from jaxsae.chips import GIB
-from jaxsae.lm import GemmaConfig
-from jaxsae.train.abstract import arguments
+from jaxsae.lm import Lm
 from jaxsae.train.config import TrainConfig
+from jaxsae.train.state import TrainState
 from jaxsae.train.step import compile_step
 
 # As libtpu says it, of a program that asks for more than a device has.
@@ -43,11 +43,16 @@ class Compilation:
 
 
 def compile_run(
-  config: TrainConfig, gemma: GemmaConfig, mesh: Mesh
+  config: TrainConfig, mesh: Mesh, taken: tuple[TrainState, Lm, dict]
 ) -> Compilation:
-  """Compiles what `train` runs, from shapes alone."""
+  """Compiles what `train` runs, from shapes alone.
+
+  Args:
+    config: the run's.
+    mesh: of the devices.
+    taken: the step's arguments, as `abstract.arguments` makes them.
+  """
   start = time.monotonic()
-  taken = arguments(config, gemma, mesh)
   try:
     step = compile_step(config, mesh, *taken)
   except jax.errors.JaxRuntimeError as error:

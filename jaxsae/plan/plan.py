@@ -171,7 +171,7 @@ def on_mesh(
   taken = arguments(config, gemma, mesh)
   taken[1].check_length(config.data.context)
   placed, misfit = _placed(config, mesh, taken)
-  compiled = compile_run(config, gemma, mesh) if compiles and placed else None
+  compiled = compile_run(config, mesh, taken) if compiles and placed else None
   sent = None
   if compiled is not None and compiled.text is not None:
     sent = traffic.sent(config, mesh, compiled.text)

@@ -14,6 +14,8 @@ from tests.launch.conftest import TWO
 from tests.launch.test_run import EXPERIMENT
 
 FAST = ("--poll=0.05", "--backoff=0.01")
+# How a shell starts what it puts in the background: SIGINT is ignored.
+UNHEARD = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
 NO_SSH = (255, "ssh: connect to host port 22: Connection refused")
 
 
@@ -224,12 +226,9 @@ def test_deletion_that_fails_is_tried_again_and_else_is_told(
 def watching(tmp_path, *words):
   """A watch in a process of its own, once it has seen the run."""
   state = f"--state={tmp_path / 'state'}"
+  command = [sys.executable, "-m", "launch", "watch", state, *FAST, *words]
   watch = subprocess.Popen(
-    [sys.executable, "-m", "launch", "watch", state, *FAST, *words],
-    stdout=subprocess.PIPE,
-    text=True,
-    # As of what a shell starts in the background.
-    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    [*UNHEARD, *command], stdout=subprocess.PIPE, text=True
   )
   assert any("worker 0" in line for line in watch.stdout)
   return watch

@@ -8,10 +8,11 @@ import sys
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import mesh_utils, topologies
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxsae.lm import GemmaConfig, Lm, Site, capture, init_params, sharding
+from jaxsae.mesh import MeshConfig
+from jaxsae.plan.topology import make_mesh, parse
 
 CONFIG = GemmaConfig(
   vocab_size=1024,
@@ -27,7 +28,7 @@ CONFIG = GemmaConfig(
 
 
 def main(what: str, time: int, fsdp: bool) -> None:
-  mesh = make_mesh()
+  mesh = make_mesh(MeshConfig(2, 4), parse("v5e:2x4"))
   place = sharding.placement(CONFIG, mesh, fsdp)
   shapes = jax.eval_shape(lambda: init_params(CONFIG, jax.random.key(0)))
   params = jax.tree.map_with_path(
@@ -50,16 +51,6 @@ def main(what: str, time: int, fsdp: bool) -> None:
       }
     )
   )
-
-
-def make_mesh() -> Mesh:
-  topology = topologies.get_topology_desc(
-    platform="tpu", topology_name="v5e:2x4"
-  )
-  devices = mesh_utils.create_device_mesh(
-    (2, 4), topology.devices, allow_split_physical_axes=True
-  )
-  return Mesh(devices, ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 
 
 @jax.jit

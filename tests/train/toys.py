@@ -1,5 +1,7 @@
 """A toy run, step by step."""
 
+import dataclasses
+
 import jax
 import numpy as np
 
@@ -73,11 +75,8 @@ def make_config(folder, texts, lm_path) -> TrainConfig:
 
 def small(folder, texts, lm_path) -> TrainConfig:
   """One stack of two autoencoders; six buckets, a checkpoint every two."""
-  return TrainConfig(
-    workdir=str(folder / "run"),
-    lm=str(lm_path),
-    tokens=6 * 512,
-    data=DataConfig(source=str(texts), context=16, cache=str(folder / "cache")),
+  return dataclasses.replace(
+    make_config(folder, texts, lm_path),
     sae=SweepConfig(
       sites=(Site("resid", 1),),
       widths=(64,),
@@ -85,7 +84,6 @@ def small(folder, texts, lm_path) -> TrainConfig:
       target_l0=(4.0, 8.0),
       sparsity_coefficient=(1e-2,),
     ),
-    bucket=BucketConfig(microbatches=4, rows=8, update_tokens=64),
-    checkpoint_every=2,
+    eval=EvalConfig(),
     keep_checkpoints=3,
   )
