@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import (
   AbstractMesh,
   AxisType,
@@ -29,6 +30,9 @@ def make(
   config: MeshConfig, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
   """The ('data', 'model') mesh over the devices of all hosts.
+
+  On a TPU neighbours in the mesh are neighbours on the torus, as far as that
+  can be, and slices follow one another along `data`.
 
   Args:
     config: its shape.
@@ -59,11 +63,40 @@ def make(
       f"--mesh.data={data} by --mesh.model={config.model} leaves out some of"
       f" the {count} devices of this pod; leave --mesh.data away to use all."
     )
-  devices = np.array(devices[: data * config.model])
   axes = (AxisType.Auto, AxisType.Auto)
-  return Mesh(
-    devices.reshape(data, config.model), ("data", "model"), axis_types=axes
+  laid = _lay(devices, data, config.model)
+  return Mesh(laid, ("data", "model"), axis_types=axes)
+
+
+def _lay(devices: Sequence[jax.Device], data: int, model: int) -> np.ndarray:
+  """As [data, model]."""
+  if data * model < len(devices):  # some of one host, of no shape of their own
+    return np.array(devices[: data * model]).reshape(data, model)
+  slices = _slices(devices)
+  each = len(devices) // slices
+  if each % model:
+    raise UserError(
+      f"--mesh.model={model} does not divide the {each} devices of one slice,"
+      " and what is split over `model` must not cross slices; use"
+      f" {' or '.join(str(n) for n in _divisors(each))}."
+    )
+  if slices > 1:
+    return mesh_utils.create_hybrid_device_mesh(
+      (each // model, model),
+      (slices, 1),
+      devices,
+      allow_split_physical_axes=True,
+    )
+  return mesh_utils.create_device_mesh(
+    (data, model), devices, allow_split_physical_axes=True
   )
+
+
+def _slices(devices: Sequence[jax.Device]) -> int:
+  """How many tori; what is no TPU has none, whatever JAX calls its hosts."""
+  if devices[0].platform != "tpu":
+    return 1
+  return len({getattr(one, "slice_index", 0) for one in devices})
 
 
 def shard(mesh: Mesh, *spec: str | None) -> NamedSharding:

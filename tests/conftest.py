@@ -61,6 +61,13 @@ def lm_path(tmp_path_factory):
   return path
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+  """Programs go with the file that compiled them: workers grew to 7 GB."""
+  yield
+  jax.clear_caches()
+
+
 @pytest.fixture
 def config(tmp_path, texts, lm_path) -> TrainConfig:
   """Two stacks of two autoencoders, six buckets of eight updates."""

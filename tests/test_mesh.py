@@ -1,5 +1,9 @@
 """Laying out the devices."""
 
+import dataclasses
+import itertools
+
+import numpy as np
 import pytest
 
 from jaxsae import mesh as meshes
@@ -33,6 +37,61 @@ def test_shapes_over_eight_devices(config, shape):
 def test_impossible_meshes_are_refused(config, sentence):
   with pytest.raises(UserError, match=sentence):
     meshes.make(config)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """What JAX knows of a TPU."""
+
+  id: int
+  coords: tuple[int, int, int]
+  slice_index: int
+  process_index: int = 0
+  core_on_chip: int = 0
+  platform: str = "tpu"
+  device_kind: str = "TPU v5 lite"
+
+
+def chips(*shape: int, slices: int = 1) -> list[Chip]:
+  """Numbered along x first, as JAX does."""
+  places = itertools.product(*map(range, reversed(shape)), range(slices))
+  ordered = sorted(places, key=lambda place: place[-1])
+  return [
+    Chip(n, (x, y, 0), slice_index)
+    for n, (y, x, slice_index) in enumerate(ordered)
+  ]
+
+
+def hops(mesh, axis: int, size: int) -> float:
+  """From a device to the next one along an axis of the mesh, on average."""
+  places = np.array([[one.coords for one in row] for row in mesh.devices])
+  far = np.abs(places - np.roll(places, -1, axis))
+  return np.minimum(far, size - far).sum(-1).mean()
+
+
+@pytest.mark.parametrize("model", [2, 4, 8, 16])
+def test_neighbours_in_the_mesh_are_neighbours_on_the_torus(model):
+  """By number, those along `data` would be up to 8.5 hops apart."""
+  mesh = meshes.make(MeshConfig(model=model), chips(16, 16))
+  assert len(set(mesh.devices.flat)) == mesh.size == 256
+  assert hops(mesh, 0, 16) <= 1.5
+  assert hops(mesh, 1, 16) <= 1.75
+
+
+def test_slices_follow_one_another_along_data():
+  mesh = meshes.make(MeshConfig(model=4), chips(4, 4, slices=3))
+  of = [[one.slice_index for one in row] for row in mesh.devices]
+  assert of == [[0] * 4] * 4 + [[1] * 4] * 4 + [[2] * 4] * 4
+
+
+def test_what_is_split_over_model_never_crosses_slices():
+  with pytest.raises(UserError, match="must not cross slices; use 1 or 2 or 4"):
+    meshes.make(MeshConfig(model=8), chips(2, 2, slices=2))
+
+
+def test_some_devices_of_one_host_need_no_shape():
+  mesh = meshes.make(MeshConfig(data=3), chips(2, 2))
+  assert [one.id for one in mesh.devices.flat] == [0, 1, 2]
 
 
 def test_indivisible_sizes_name_what_would_divide():

@@ -82,8 +82,15 @@ def soak(folder, kills: int, processes: int, seed: int) -> list[str]:
     runs += 1
     parts = dataclasses.replace(CONFIG, workdir=str(folder / f"parts{runs}"))
     draw = lambda: moments.uniform(0, longest)
-    phases += kill_until_over(parts, folder / "log", processes, draw)
-    differing += compare(whole, parts)
+    killed = kill_until_over(parts, folder / "log", processes, draw)
+    found = compare(whole, parts)
+    print(
+      f"run {runs}: killed {killed.total()} times;"
+      f" different: {', '.join(found) or 'nothing'}",
+      flush=True,  # whoever stops the soak has what was found until then
+    )
+    phases += killed
+    differing += found
   for name, count in phases.most_common():
     print(f"killed {count:3} times {name}")
   print(f"{runs} runs; different: {', '.join(differing) or 'nothing'}")

@@ -176,13 +176,6 @@ def make_mesh(config: MeshConfig, slices: Slices) -> Mesh:
       them.
   """
   devices = find_devices(slices)
-  each = len(devices) // slices.count
-  if slices.count > 1 and (config.model > each or each % config.model):
-    raise UserError(
-      f"--mesh.model={config.model} does not divide the {each} devices of one"
-      " slice, and what is split over `model` must not cross slices; make it a"
-      " divisor."
-    )
   mesh = meshes.make(config, devices)
   if mesh.size < len(devices):
     raise UserError(
@@ -194,7 +187,7 @@ def make_mesh(config: MeshConfig, slices: Slices) -> Mesh:
 
 
 def find_devices(slices: Slices) -> Sequence[jax.Device]:
-  """Slice by slice, and in each host by host, as JAX numbers them."""
+  """In the order in which JAX numbers them."""
   from jax.experimental import topologies
 
   options = dict(slices.kind.options)

@@ -177,10 +177,6 @@ def test_autoencoders_that_fit_nowhere(plan, experiment):
     (["--topology=v5e:2x4", "--mesh.model=3"], ["--mesh.model=3", "8 devices"]),
     (["--topology=v5e:2x4", "--sae.wdiths=9"], ["--sae.widths"]),
     (["--topology=v5e:2x4", "--bucket.rows=4"], ["bucket.rows=4"]),
-    (
-      ["--topology=v5e:2x2", "--slices=2", "--mesh.model=8"],
-      ["--mesh.model=8", "4 devices"],
-    ),
     (["--topology=v5e:2x4", "--prices=nowhere"], ["nowhere"]),
   ],
 )
@@ -201,3 +197,10 @@ def test_the_command_line_reports_a_mistake_with_status_2(plan, tmp_path):
   assert (status, out, found) == (2, "", None)
   assert err.startswith("error: There is no experiment file")
   assert err.count("\n") == 1
+
+
+def test_what_is_split_over_model_stays_in_a_slice(plan, experiment):
+  words = ("--topology=v5e:2x2", "--slices=2", "--mesh.model=8")
+  status, out, err, found = plan(experiment, *words)
+  assert (status, out, found) == (2, "", None)
+  assert "does not divide the 4 devices of one slice" in err
