@@ -104,9 +104,14 @@ def test_nothing_is_compiled_and_no_transfer_hides_in_any_step(
   monkeypatch.setattr(loop, "compile_step", guarding)
   with jax.log_compiles():
     train(config)
+  texts = [record.getMessage() for record in caplog.records]
   assert len(compiled) == 6 and compiled[0] > 0
-  rest = [record.getMessage() for record in caplog.records[compiled[0] :]]
-  assert [text for text in rest if "XLA compilation" in text] == []
+  made = lambda texts: [x for x in texts if "XLA compilation" in x]
+  # The first checkpoint, after two steps, needs programs of its own.
+  saving = ("jit(_each)", "jit(slice)")
+  first = made(texts[compiled[0] : compiled[2]])
+  assert all(any(one in text for one in saving) for text in first)
+  assert made(texts[compiled[2] :]) == []
 
 
 def test_metrics_are_one_object_a_line_with_every_autoencoder(config):
