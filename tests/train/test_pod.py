@@ -21,9 +21,12 @@ HEARTBEAT = 10  # seconds
 ABORTED = -signal.SIGABRT
 
 # Notes every row that is put on a process's devices, and exports at the end.
+# Four processes are laid out as a torus may have it, and not by number.
 NOTING = """
 import json, os
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jaxsae import overrides, train
 from jaxsae.train import feed
 from jaxsae.train.config import TrainConfig
@@ -41,7 +44,12 @@ def noting(config, mesh, batches):
     file.write(json.dumps([number, rows]) + "\\n")
   return bucket
 
+def turned(shape, devices, **_):
+  return np.array(devices)[[0, 2, 3, 1]].reshape(shape)
+
 feed.next_bucket = noting
+if os.environ.get("JAX_NUM_PROCESSES") == "4":
+  mesh_utils.create_device_mesh = turned
 config = json.load(open(os.environ["CONFIG"]))
 
 def export(run):
