@@ -18,7 +18,7 @@ quickstart: $(VENV)/.core ## set up, train, evaluate and make a report
 	@$(BIN)/python experiments/quickstart.py --workdir=runs/quickstart
 
 test: $(VENV)/.full $(VENV)/.tpu browser lint ## set up, check style, run every test
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.full ## check style
 	@$(BIN)/ruff format --check .
