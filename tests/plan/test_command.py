@@ -203,4 +203,4 @@ def test_what_is_split_over_model_stays_in_a_slice(plan, experiment):
   words = ("--topology=v5e:2x2", "--slices=2", "--mesh.model=8")
   status, out, err, found = plan(experiment, *words)
   assert (status, out, found) == (2, "", None)
-  assert "does not divide the 4 devices of one slice" in err
+  assert "--mesh.model=8 does not divide the 4 devices of one slice" in err

@@ -97,6 +97,9 @@ def test_processes_agree_with_one(config, replace, tmp_path):
     assert_close(judged(run), judged(one))
     assert_same_export(run, one)
     assert_rows_are_shared(run, tmp_path / f"log {count}x{4 // count}", count)
+  # By number, the first would share its rows with the second.
+  read = [noted(tmp_path / "log 4x1", index) for index in range(4)]
+  assert read[0] == read[2] != read[1] == read[3]
 
 
 def judged(config):
