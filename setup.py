@@ -57,7 +57,7 @@ setup(
   package_data={
     "jaxsae.lm": ["tiny/*"],
     "jaxsae.plan": ["prices.json"],
-    "jaxsae.explore": ["*.html", "*.css", "*.js"],
+    "jaxsae.app.report": ["*.html", "*.css", "*.js"],
   },
   install_requires=CORE,
   extras_require=EXTRAS,

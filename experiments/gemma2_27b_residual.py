@@ -9,7 +9,7 @@ targets of L0 across the range that it released.
 Not yet run at full size.
 """
 
-from jaxsae import train
+from jaxsae import runs, train
 from jaxsae.data import DataConfig
 from jaxsae.lm import Site
 
@@ -25,4 +25,4 @@ config = train.TrainConfig(
 )
 
 if __name__ == "__main__":
-  train.main(config, __doc__)
+  runs.main(config, __doc__)

@@ -13,7 +13,7 @@ Not yet run at full size.
 
 import dataclasses
 
-from jaxsae import train
+from jaxsae import runs, train
 from jaxsae.data import DataConfig
 from jaxsae.lm import Site
 
@@ -31,4 +31,4 @@ config = train.TrainConfig(
 )
 
 if __name__ == "__main__":
-  train.main(config, __doc__)
+  runs.main(config, __doc__)

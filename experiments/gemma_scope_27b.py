@@ -7,18 +7,18 @@
 Layers, sites, widths and tokens are those of the paper's table 1 (arXiv
 2408.05147). Its λ are not published, so six targets of L0 a cell stand in for
 them, across the range of the L0 released for layer 22. Which autoencoders share
-a run, and why: jaxsae/train/grid.py.
+a run, and why: jaxsae/runs/grid.py.
 
 Not yet run at full size.
 """
 
-from jaxsae import train
+from jaxsae import runs
 
-grid = train.Grid(
+grid = runs.Grid(
   workdir="runs/gemma_scope_27b",
   lm="gemma2-27b-pt",
   rows=(
-    train.Row(
+    runs.Row(
       name="131k",
       where=("resid",),
       layers=(10, 22, 34),
@@ -33,4 +33,4 @@ configs = grid.configs
 
 
 if __name__ == "__main__":
-  train.main_each(configs, __doc__)
+  runs.main_each(configs, __doc__)

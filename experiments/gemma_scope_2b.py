@@ -8,7 +8,7 @@
 Layers, sites, widths and tokens are those of the paper's table 1 (arXiv
 2408.05147). Its λ are not published, so five or six targets of L0 a cell stand
 in for them, across the range of the L0 released for layer 12. Which
-autoencoders share a run, and why: jaxsae/train/grid.py.
+autoencoders share a run, and why: jaxsae/runs/grid.py.
 
 Without the autoencoders of the embedding. Transcoders read the MLP's input
 after its norm and gain, as Gemma Scope 2's do; of the released ones one target
@@ -17,15 +17,15 @@ of L0 a layer stands for what is not published.
 Not yet run at full size.
 """
 
-from jaxsae import train
+from jaxsae import runs
 
 ALL = ("resid", "mlp", "attn")
 
-grid = train.Grid(
+grid = runs.Grid(
   workdir="runs/gemma_scope_2b",
   lm="gemma2-2b-pt",
   rows=(
-    train.Row(
+    runs.Row(
       name="16k",
       where=ALL,
       layers=range(26),
@@ -33,7 +33,7 @@ grid = train.Grid(
       target_l0=(20, 40, 80, 160, 400),
       tokens=4_000_000_000,
     ),
-    train.Row(
+    runs.Row(
       name="65k",
       where=ALL,
       layers=range(26),
@@ -42,7 +42,7 @@ grid = train.Grid(
       tokens=8_000_000_000,
     ),
     # With 16k, 65k and 1m: every power of two, on one layer.
-    train.Row(
+    runs.Row(
       name="ladder",
       where=("resid",),
       layers=(12,),
@@ -50,7 +50,7 @@ grid = train.Grid(
       target_l0=(12, 20, 40, 70, 130, 250),
       tokens=8_000_000_000,
     ),
-    train.Row(
+    runs.Row(
       name="1m",
       where=("resid",),
       layers=(5, 12, 19),
@@ -58,7 +58,7 @@ grid = train.Grid(
       target_l0=(20, 30, 50, 75, 110, 200),
       tokens=16_000_000_000,
     ),
-    train.Row(
+    runs.Row(
       name="transcoders",
       where=("transcoder",),
       layers=range(26),
@@ -72,4 +72,4 @@ configs = grid.configs
 
 
 if __name__ == "__main__":
-  train.main_each(configs, __doc__)
+  runs.main_each(configs, __doc__)

@@ -8,7 +8,7 @@
 Layers, sites, widths and tokens are those of the paper's table 1 (arXiv
 2408.05147). Its λ are not published, so five or six targets of L0 a cell stand
 in for them, across the range of the L0 released for layer 20. Which
-autoencoders share a run, and why: jaxsae/train/grid.py.
+autoencoders share a run, and why: jaxsae/runs/grid.py.
 
 The published ones of the tuned model saw text wrapped as turns of a chat, and
 no token of a user's prefix. Those tokens are not left out here, so give its
@@ -18,15 +18,15 @@ Without the autoencoders of the embedding.
 Not yet run at full size.
 """
 
-from jaxsae import train
+from jaxsae import runs, train
 
 ALL = ("resid", "mlp", "attn")
 
-pretrained = train.Grid(
+pretrained = runs.Grid(
   workdir="runs/gemma_scope_9b",
   lm="gemma2-9b-pt",
   rows=(
-    train.Row(
+    runs.Row(
       name="16k",
       where=ALL,
       layers=range(42),
@@ -34,7 +34,7 @@ pretrained = train.Grid(
       target_l0=(10, 20, 35, 70, 140, 400),
       tokens=4_000_000_000,
     ),
-    train.Row(
+    runs.Row(
       name="131k",
       where=ALL,
       layers=range(42),
@@ -43,7 +43,7 @@ pretrained = train.Grid(
       tokens=8_000_000_000,
     ),
     # With 16k, 131k and 1m: every power of two, on one layer.
-    train.Row(
+    runs.Row(
       name="ladder",
       where=("resid",),
       layers=(20,),
@@ -51,7 +51,7 @@ pretrained = train.Grid(
       target_l0=(10, 20, 35, 60, 115, 250),
       tokens=8_000_000_000,
     ),
-    train.Row(
+    runs.Row(
       name="1m",
       where=("resid",),
       layers=(9, 20, 31),
@@ -61,11 +61,11 @@ pretrained = train.Grid(
     ),
   ),
 )
-tuned = train.Grid(
+tuned = runs.Grid(
   workdir="runs/gemma_scope_9b",
   lm="gemma2-9b-it",
   rows=(
-    train.Row(
+    runs.Row(
       name="it_16k",
       where=("resid",),
       layers=(9, 20, 31),
@@ -73,7 +73,7 @@ tuned = train.Grid(
       target_l0=(20, 40, 80, 160, 400),
       tokens=4_000_000_000,
     ),
-    train.Row(
+    runs.Row(
       name="it_131k",
       where=("resid",),
       layers=(9, 20, 31),
@@ -90,4 +90,4 @@ def configs() -> dict[str, train.TrainConfig]:
 
 
 if __name__ == "__main__":
-  train.main_each(configs, __doc__)
+  runs.main_each(configs, __doc__)

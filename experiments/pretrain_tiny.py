@@ -1,6 +1,6 @@
 """Makes the small Gemma 2 that ships with jaxsae, from tokenizer to weights.
 
-  python experiments/pretrain_tiny.py --out=runs/gemma2-tiny
+  python -m experiments.pretrain_tiny --out=runs/gemma2-tiny
 
 Reads the Python standard library's sources, trains a SentencePiece tokenizer
 on the training documents and then the model, all from fixed seeds.
@@ -16,11 +16,11 @@ import pathlib
 
 import numpy as np
 
+from experiments.pretraining import PretrainConfig, held_out_loss, pretrain
 from jaxsae import data, overrides
 from jaxsae.data import DataConfig
 from jaxsae.errors import UserError, exit_on_user_error
 from jaxsae.lm import gemma2_tiny, save_lm, train_tokenizer
-from jaxsae.train.pretrain import PretrainConfig, held_out_loss, pretrain
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ packages already downloaded, and reached, on 2026-11-21 with Python 3.11.7, on
   mlp.3/2048/l0_48    48.6  0.118      0.0145      0.936  1.5%
 """
 
-from jaxsae import train
+from jaxsae import runs, train
 from jaxsae.data import DataConfig
 from jaxsae.lm import Site
 
@@ -51,15 +51,15 @@ config = train.TrainConfig(
 )
 
 
-def finish(run: train.Run) -> None:
+def finish(run: runs.Run) -> None:
   """Exports, makes the page, and says where everything is."""
   out = run.path / "export" / "gemma_scope"
   if not out.exists():  # made by an earlier call of the same command
-    train.export(run, "gemma_scope", out)
-  page = train.explore(run)
+    runs.export(run, "gemma_scope", out)
+  page = runs.explore(run)
   print(f"autoencoders  {out}\nfigures       {run.path / 'eval'}")
   print(f"look at the latents: {page}")
 
 
 if __name__ == "__main__":
-  train.main(config, __doc__, then=finish)
+  runs.main(config, __doc__, then=finish)

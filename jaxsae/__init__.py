@@ -1,6 +1,6 @@
 """Sparse autoencoders on Gemma 2, trained under one JAX mesh."""
 
-from jaxsae.export import load_sae as load_sae
+from jaxsae.formats import load_sae as load_sae
 from jaxsae.lm import Lm as Lm
 from jaxsae.lm import Site as Site
 from jaxsae.lm import capture as capture

@@ -5,16 +5,16 @@ import sys
 
 import rich
 
-from jaxsae import evals, export, train
+from jaxsae import evals, formats, runs
 from jaxsae.errors import exit_on_user_error
-from jaxsae.plan import child
+from jaxsae.plan import compiler_process
 
 
 @exit_on_user_error()
 def main() -> None:
   """Runs `jaxsae eval|export|explore RUN` or `jaxsae plan EXPERIMENT`."""
   if sys.argv[1:2] == ["plan"]:  # its settings are the experiment's too
-    sys.exit(child.run(sys.argv[2:]))
+    sys.exit(compiler_process.run(sys.argv[2:]))
   args = _parser().parse_args()
   args.action(args)
 
@@ -40,19 +40,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _export_arguments(sub: argparse.ArgumentParser) -> None:
-  formats = " or ".join(export.FORMATS)
-  sub.add_argument("--format", default="gemma_scope", help=formats)
+  known = " or ".join(formats.FORMATS)
+  sub.add_argument("--format", default="gemma_scope", help=known)
   sub.add_argument("--out", required=True, help="the new folder")
 
 
 def _eval(args) -> None:
-  rich.print(evals.table(train.evaluate(train.open_run(args.run))))
+  rich.print(evals.table(runs.evaluate(runs.open_run(args.run))))
 
 
 def _export(args) -> None:
-  for file in train.export(train.open_run(args.run), args.format, args.out):
+  for file in runs.export(runs.open_run(args.run), args.format, args.out):
     print(f"{args.out}/{file}")
 
 
 def _explore(args) -> None:
-  print(train.explore(train.open_run(args.run)))
+  print(runs.explore(runs.open_run(args.run)))

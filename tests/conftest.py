@@ -13,7 +13,7 @@ import pytest
 
 from jaxsae import lm as lms
 from jaxsae.lm import GemmaConfig, Lm, init_params, save_lm
-from jaxsae.train.config import TrainConfig
+from jaxsae.train.config.run import TrainConfig
 from tests.train.toys import make_config
 
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -25,7 +25,7 @@ from etils import epath
 from jaxsae.errors import RunError, UserError
 from experiments.soak import pods
 from jaxsae import pod
-from jaxsae.train import lease
+from jaxsae.train.process import lease
 
 said, acted = [], []
 

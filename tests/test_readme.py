@@ -6,7 +6,7 @@ import re
 import jax
 import pytest
 
-from jaxsae.export import gemma_scope
+from jaxsae.formats import gemma_scope
 from jaxsae.sae import JumpRelu
 from jaxsae.sae import stack as stacks
 

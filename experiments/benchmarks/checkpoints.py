@@ -25,7 +25,7 @@ from experiments.benchmarks.ours import Training, configure
 from experiments.benchmarks.settings import Settings
 from jaxsae import train
 from jaxsae.lm import Site
-from jaxsae.train.checkpoint import Checkpoints
+from jaxsae.train.checkpoint.checkpoints import Checkpoints
 
 SETTINGS = Settings(
   sites=(Site("resid", 3), Site("mlp", 3)),

@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxsae.errors import exit_on_user_error
 from jaxsae.lm import Lm, config, init_params, next_token_loss, sharding
 from jaxsae.mesh import MeshConfig
-from jaxsae.plan import child
+from jaxsae.plan import compiler_process
 from jaxsae.plan.topology import make_mesh, parse
 
 CONTEXT = 1024
@@ -64,7 +64,7 @@ CASES = [
 
 @exit_on_user_error()
 def main():
-  child.enter()
+  compiler_process.enter()
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--out", type=pathlib.Path, help="also write it here")
   parser.add_argument("--only", default="", help="e.g. gemma2-9b or v6e")

@@ -12,10 +12,10 @@ from jaxsae.lm import Lm, Site, load_lm
 from jaxsae.mesh import MeshConfig
 from jaxsae.sae import Sae
 from jaxsae.sae.stack import member
-from jaxsae.train import config as configs
-from jaxsae.train import feed, loop, step
+from jaxsae.train import loop, sources, step
 from jaxsae.train import state as states
-from jaxsae.train.checkpoint import Checkpoints
+from jaxsae.train.checkpoint.checkpoints import Checkpoints
+from jaxsae.train.config import run as configs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +66,10 @@ class Training:
     return np.concatenate([next(batches)["tokens"] for _ in range(buckets)])
 
   def _open_batches(self):
-    return feed.open_batches(self._config, self._mesh, self._rows)
+    return sources.open_batches(self._config, self._mesh, self._rows)
 
   def _next_bucket(self):
-    return feed.next_bucket(self._config, self._mesh, self._batches)
+    return sources.next_bucket(self._config, self._mesh, self._batches)
 
   def _begin(self, bucket):
     def begin(lm, bucket):

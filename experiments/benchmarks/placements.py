@@ -18,13 +18,13 @@ from jaxsae.data import DataConfig
 from jaxsae.errors import exit_on_user_error
 from jaxsae.lm import GemmaConfig, Site
 from jaxsae.mesh import MeshConfig
-from jaxsae.plan import child
+from jaxsae.plan import compiler_process, hlo
 from jaxsae.plan.topology import make_mesh, parse
-from jaxsae.train import collectives, placement
 from jaxsae.train import step as steps
-from jaxsae.train.abstract import arguments
-from jaxsae.train.choice import choices, row_dtype
-from jaxsae.train.config import BucketConfig, SweepConfig, TrainConfig
+from jaxsae.train.config.run import BucketConfig, SweepConfig, TrainConfig
+from jaxsae.train.placement import placements
+from jaxsae.train.placement.select import choices, row_dtype
+from jaxsae.train.step import abstract_arguments
 
 TOPOLOGY, DATA, MODEL = "v5p:4x4x4", 16, 4
 MB, GIB = 1e6, 2**30
@@ -57,7 +57,7 @@ CASES = [Case(1, 5, 16_384), Case(12, 5, 16_384)]
 
 @exit_on_user_error()
 def main():
-  child.enter()
+  compiler_process.enter()
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--out", type=pathlib.Path, help="also write it here")
   options = parser.parse_args()
@@ -97,7 +97,7 @@ def table(case: Case) -> list[str]:
     "|---|---|---|---|---|---|---|---|---|---|",
   ]
   print(*lines, sep="\n", flush=True)
-  for name in placement.ALL:
+  for name in placements.ALL:
     lines.append(row(case, name))
     print(lines[-1], flush=True)
   lines.append(f"\nThe cost model chooses {chosen(case)}.\n")
@@ -108,10 +108,10 @@ def table(case: Case) -> list[str]:
 def row(case: Case, name: str) -> str:
   """One placement of one case."""
   config, mesh = configured(case, name), chips()
-  taken = arguments(config, STUB, mesh)
+  taken = abstract_arguments(config, STUB, mesh)
   price = priced(config, mesh, *taken[:2]).price
   compiled = steps.compile_step(config, mesh, *taken)
-  sent = collectives.total(collectives.in_updates(compiled.as_text()))
+  sent = hlo.total(hlo.in_updates(compiled.as_text()))
   predicted = price.sent - price.moved / config.updates_per_bucket
   times = (price.seconds, price.compute, price.memory, price.communication)
   cells = [
@@ -131,7 +131,7 @@ def row(case: Case, name: str) -> str:
 def chosen(case: Case) -> str:
   """What the cost model takes."""
   config, mesh = configured(case, "auto"), chips()
-  state, lm, _ = arguments(config, STUB, mesh)
+  state, lm, _ = abstract_arguments(config, STUB, mesh)
   return priced(config, mesh, state, lm).placement.name
 
 

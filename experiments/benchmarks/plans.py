@@ -15,7 +15,7 @@ import shlex
 import sys
 import time
 
-from jaxsae.plan import child
+from jaxsae.plan import compiler_process
 
 HERE = pathlib.Path(__file__).parent.parent
 GRIDS = ("gemma_scope_2b", "gemma_scope_9b", "gemma_scope_27b")
@@ -58,7 +58,7 @@ def planned(grid: str, slices: str, options) -> dict:
 
 
 def plan(grid: str, slices: str, file: pathlib.Path, compiles: bool) -> None:
-  status = child.run(
+  status = compiler_process.run(
     [
       os.fspath(HERE / f"{grid}.py"),
       f"--topology={slices}",

@@ -24,7 +24,7 @@ from experiments.benchmarks import turns
 from jaxsae.sae import Ask, JumpRelu, Rows, sparse
 from jaxsae.sae import stack as stacks
 from jaxsae.train import optim
-from jaxsae.train.config import OptimConfig
+from jaxsae.train.config.run import OptimConfig
 
 TURNS = 5
 N, D = 1024, 256

@@ -15,7 +15,7 @@ from jaxsae.mesh import MeshConfig
 from jaxsae.sae import JumpRelu, Sae
 from jaxsae.sae import stack as stacks
 from jaxsae.train import arrays, optim
-from jaxsae.train.config import SweepConfig, TrainConfig
+from jaxsae.train.config.run import SweepConfig, TrainConfig
 from jaxsae.train.group import groups
 from jaxsae.train.state import StackState
 

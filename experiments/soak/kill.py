@@ -27,7 +27,7 @@ import numpy as np
 from experiments.soak import pods
 from jaxsae.data import DataConfig
 from jaxsae.lm import Site
-from jaxsae.train.config import (
+from jaxsae.train.config.run import (
   BucketConfig,
   EvalConfig,
   OptimConfig,

@@ -16,21 +16,20 @@ import numpy as np
 from jaxsae import mesh as meshes
 from jaxsae import overrides
 from jaxsae.lm.weights import read_sizes
-from jaxsae.train.abstract import abstract_state
-from jaxsae.train.checkpoint import Checkpoints
-from jaxsae.train.config import TrainConfig
-from jaxsae.train.state import TrainState
+from jaxsae.train.checkpoint.checkpoints import Checkpoints
+from jaxsae.train.config.run import TrainConfig
+from jaxsae.train.state import TrainState, abstract_state
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 # What an experiment file is, but for where its configuration comes from.
 EXPERIMENT = """
 import json, os
-from jaxsae import overrides, pod, train
+from jaxsae import overrides, pod, runs, train
 from jaxsae.train.config import TrainConfig
 pod.HEARTBEAT = int(os.environ.get("HEARTBEAT", pod.HEARTBEAT))
 config = json.load(open(os.environ["CONFIG"]))
-train.main(overrides.from_json(TrainConfig, config))
+runs.main(overrides.from_json(TrainConfig, config))
 """
 
 

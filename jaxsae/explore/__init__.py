@@ -5,5 +5,4 @@ from jaxsae.explore.promoted import logit_effects as logit_effects
 from jaxsae.explore.report import Contexts as Contexts
 from jaxsae.explore.report import Report as Report
 from jaxsae.explore.report import SaeReport as SaeReport
-from jaxsae.explore.report import write as write
 from jaxsae.explore.survey import survey as survey

@@ -1,5 +1,6 @@
 """Language models from disk or a bucket, straight onto the mesh, and back."""
 
+import functools
 import pathlib
 
 import jax
@@ -11,6 +12,7 @@ from jaxsae.files import whole_folder
 from jaxsae.lm import sharding
 from jaxsae.lm.config import GemmaConfig
 from jaxsae.lm.formats import folder, official
+from jaxsae.lm.gemma import init_params
 from jaxsae.lm.lm import Lm
 from jaxsae.lm.tokenizer import find_tokenizer
 
@@ -124,3 +126,28 @@ def _exists(file) -> bool:
       f"{file} is out of reach ({reason or type(error).__name__}); look at the"
       " path, the network and your credentials."
     ) from error
+
+
+def abstract_lm(
+  config: GemmaConfig, mesh: Mesh, fsdp: bool = False, dtype=jnp.bfloat16
+) -> Lm:
+  """A language model as shapes and shardings, without any arrays.
+
+  Args:
+    config: its sizes.
+    mesh: of devices that need not exist here.
+    fsdp: whether weights are split over `data` too.
+    dtype: of the weights.
+  """
+  place = sharding.placement(config, mesh, fsdp)
+
+  def lay(path, x):
+    layout = place(tuple(key.key for key in path))
+    return jax.ShapeDtypeStruct(x.shape, dtype, sharding=layout)
+
+  return Lm(jax.tree.map_with_path(lay, _shapes(config)), config, mesh=mesh)
+
+
+@functools.cache  # it takes a second, and plans ask for it often
+def _shapes(config: GemmaConfig):
+  return jax.eval_shape(lambda: init_params(config, jax.random.key(0)))

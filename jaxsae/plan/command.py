@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 import rich
 
 from jaxsae.errors import UserError
-from jaxsae.plan import experiment as experiments
-from jaxsae.plan import money, report, search, table
-from jaxsae.plan.experiment import Experiment
+from jaxsae.plan import experiment_file as experiments
+from jaxsae.plan import json_report, prices, search, table
+from jaxsae.plan.experiment_file import Experiment
 from jaxsae.plan.plan import Plan, make
-from jaxsae.plan.sweep import plan_all
+from jaxsae.plan.run_set import plan_all
 from jaxsae.plan.topology import Slices, parse
 
 USAGE = """\
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
 def _plan(experiment: Experiment) -> None:
   options, price_table = (
     experiment.options,
-    money.read(experiment.options.prices),
+    prices.read(experiment.options.prices),
   )
   where = _slices(options)
   if len(experiment.configs) > 1:
@@ -52,7 +52,7 @@ def _plan(experiment: Experiment) -> None:
   else:
     content = _single(experiment, where[0], price_table)
   if options.json is not None:
-    report.write(options.json, content)
+    json_report.write(options.json, content)
     print(f"the same figures: {options.json}")
 
 
@@ -83,7 +83,7 @@ def _single(experiment: Experiment, slices: Slices, price_table) -> dict:
   if plan.fits is False and not options.search:
     tries = search.remedies(plan, price_table, _tell)
   _show_tries(tries, options.search, plan.fits)
-  return {**report.of_plan(plan), "tries": report.of_tries(tries)}
+  return {**json_report.of_plan(plan), "tries": json_report.of_tries(tries)}
 
 
 def _searched(config, slices, price_table) -> tuple[Plan, list[search.Try]]:
@@ -121,7 +121,7 @@ def _comparison(
   _show([f"Prediction for {name}. Nothing here was measured on a TPU."])
   _show([table.of_slices(plans)])
   print(*dict.fromkeys(map(table.source, plans.values())), sep="\n")
-  return _by_slices(plans, report.of_plan)
+  return _by_slices(plans, json_report.of_plan)
 
 
 def _best(options, config, slices, price_table) -> Plan:
@@ -154,8 +154,8 @@ def _sweeps(
     _show(table.of_sweep(sweep))
     print(table.source(next(iter(sweep.plans.values()))))
   if len(sweeps) == 1:
-    return report.of_sweep(next(iter(sweeps.values())))
-  return _by_slices(sweeps, report.of_sweep)
+    return json_report.of_sweep(next(iter(sweeps.values())))
+  return _by_slices(sweeps, json_report.of_sweep)
 
 
 def _by_slices(found: Mapping, write) -> dict:

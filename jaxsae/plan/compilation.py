@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from jaxsae.chips import GIB
 from jaxsae.lm import Lm
-from jaxsae.train.config import TrainConfig
+from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.state import TrainState
 from jaxsae.train.step import compile_step
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from jax.sharding import AbstractMesh, Mesh
 
 from jaxsae.lm import GemmaConfig, Site
-from jaxsae.train.config import TrainConfig
+from jaxsae.train.config.run import TrainConfig
 
 _WORD = 2  # bytes; the language model is in bfloat16
 

@@ -10,8 +10,8 @@ from jax.sharding import Mesh
 from jaxsae import mesh as meshes
 from jaxsae.lm import GemmaConfig, Lm
 from jaxsae.plan.compilation import Compilation
-from jaxsae.train.choice import row_dtype
-from jaxsae.train.config import TrainConfig
+from jaxsae.train.config.run import TrainConfig
+from jaxsae.train.placement.select import row_dtype
 from jaxsae.train.state import TrainState
 
 

@@ -7,12 +7,12 @@ from jax.sharding import Mesh
 from jaxsae.chips import Chip
 from jaxsae.lm import GemmaConfig
 from jaxsae.plan import lm_work
+from jaxsae.plan.communication import Sent
 from jaxsae.plan.roofline import Part, Roofline
 from jaxsae.plan.topology import Slices
-from jaxsae.plan.traffic import Sent
 from jaxsae.sae import JumpRelu
-from jaxsae.train.choice import Choice
-from jaxsae.train.config import TrainConfig
+from jaxsae.train.config.run import TrainConfig
+from jaxsae.train.placement.select import Choice
 
 COMPILED = "compiled"  # the place of what only the compiler knows
 

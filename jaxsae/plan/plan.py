@@ -7,17 +7,17 @@ from jax.sharding import Mesh
 from jaxsae.errors import UserError
 from jaxsae.lm import GemmaConfig
 from jaxsae.lm.weights import read_sizes
-from jaxsae.plan import memory, parts, traffic
+from jaxsae.plan import communication, memory, parts
+from jaxsae.plan.communication import Sent
 from jaxsae.plan.compilation import Compilation, compile_run
 from jaxsae.plan.memory import Owners
-from jaxsae.plan.money import Price
+from jaxsae.plan.prices import Price
 from jaxsae.plan.roofline import Roofline
 from jaxsae.plan.topology import Slices, make_mesh
-from jaxsae.plan.traffic import Sent
-from jaxsae.train import state as states
-from jaxsae.train.abstract import arguments
-from jaxsae.train.choice import Choice, choices, row_dtype
-from jaxsae.train.config import TrainConfig
+from jaxsae.train.config.run import TrainConfig
+from jaxsae.train.placement.layout import check_rows
+from jaxsae.train.placement.select import Choice, choices, row_dtype
+from jaxsae.train.step import abstract_arguments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,14 +167,14 @@ def on_mesh(
   """Plans a run on a mesh of these slices, without its price."""
   for site in config.sites:
     site.check(gemma)
-  states.check_rows(config, mesh)
-  taken = arguments(config, gemma, mesh)
+  check_rows(config, mesh)
+  taken = abstract_arguments(config, gemma, mesh)
   taken[1].check_length(config.data.context)
   placed, misfit = _placed(config, mesh, taken)
   compiled = compile_run(config, mesh, taken) if compiles and placed else None
   sent = None
   if compiled is not None and compiled.text is not None:
-    sent = traffic.sent(config, mesh, compiled.text)
+    sent = communication.sent(config, mesh, compiled.text)
   owners = memory.owners(config, gemma, mesh, taken, compiled)
   return Plan(
     config=config,

@@ -8,8 +8,8 @@ from rich.table import Table
 from jaxsae.chips import GIB
 from jaxsae.plan.parts import COMPILED
 from jaxsae.plan.plan import Plan
+from jaxsae.plan.run_set import Sweep
 from jaxsae.plan.search import Try
-from jaxsae.plan.sweep import Sweep
 
 
 def of_plan(name: str, plan: Plan) -> Iterator[str | Table]:

@@ -12,5 +12,5 @@ from jaxsae.sae.architectures import Rows as Rows
 from jaxsae.sae.architectures import Seen as Seen
 from jaxsae.sae.architectures import TopK as TopK
 from jaxsae.sae.architectures.architecture import fold as fold
-from jaxsae.sae.jumprelu import Kernel as Kernel
 from jaxsae.sae.model import Sae as Sae
+from jaxsae.sae.straight_through import Kernel as Kernel

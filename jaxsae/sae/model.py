@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxsae.sae import cut
+from jaxsae.sae import kth_largest
 
 
 @struct.dataclass
@@ -68,7 +68,7 @@ class Sae:
 
 def largest(latents: jax.Array, k: int) -> jax.Array:
   """Latents [..., F] with all but the k largest set to 0; ties all stay."""
-  return jnp.where(latents >= cut.of_each(latents, k), latents, 0.0)
+  return jnp.where(latents >= kth_largest.of_each(latents, k), latents, 0.0)
 
 
 def _last(vector: jax.Array, like: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ from typing import ClassVar, Protocol
 import jax
 import jax.numpy as jnp
 
-from jaxsae.sae.jumprelu import Kernel, activate
+from jaxsae.sae.straight_through import Kernel, activate
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 
 from jaxsae import mesh as meshes
 from jaxsae.sae import Sae
-from jaxsae.sae.scale import estimate
-from jaxsae.train.config import TrainConfig
+from jaxsae.sae.normalisation import estimate_scale
+from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.group import Group, groups
 from jaxsae.train.state import StackState, folded, init_stack
 from jaxsae.train.update import Progress, Tokens, update_group
@@ -33,7 +33,7 @@ def train_on(
     Name → autoencoder of raw activations.
   """
   mesh = meshes.make(config.mesh)
-  scale = estimate(scale_on, jnp.ones(len(scale_on)))
+  scale = estimate_scale(scale_on, jnp.ones(len(scale_on)))
   d = scale_on.shape[-1]
   stacks = [init_stack(stack, d, d, scale, scale) for stack in config.stacks]
   trained = groups(config, mesh, stacks, scale_on.dtype)

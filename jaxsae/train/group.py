@@ -19,12 +19,12 @@ from jax.sharding import Mesh
 from jaxsae import mesh as meshes
 from jaxsae.lm import Site
 from jaxsae.sae import Architecture, Rows
-from jaxsae.train import state as states
-from jaxsae.train.choice import choices
-from jaxsae.train.config import TrainConfig
-from jaxsae.train.placement import Placement
+from jaxsae.train.config.run import TrainConfig
+from jaxsae.train.config.sweep import OptimConfig, Stack
+from jaxsae.train.placement.layout import resting_axes, shardings
+from jaxsae.train.placement.placements import Placement
+from jaxsae.train.placement.select import choices
 from jaxsae.train.state import StackState
-from jaxsae.train.sweep import OptimConfig, Stack
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Group:
   def keep(self, tree, mesh: Mesh):
     """Arrays of the group, held to their place."""
     place = self.placement
-    layout = states.spread(tree, mesh, place.saes, place.latents)
+    layout = shardings(tree, mesh, place.saes, place.latents)
     return jax.lax.with_sharding_constraint(tree, layout)
 
   def split(self, tree, mesh: Mesh) -> list:
@@ -86,8 +86,8 @@ class Group:
     to take some of these moves nothing.
     """
     size = len(self.stacks[0].members)
-    rest = states.resting(self.stacks[0].width, mesh)
-    layout = states.spread(tree, mesh, latents=rest)
+    rest = resting_axes(self.stacks[0].width, mesh)
+    layout = shardings(tree, mesh, latents=rest)
     tree = jax.lax.with_sharding_constraint(tree, layout)
 
     def part(i):

@@ -28,20 +28,21 @@ from jaxsae import mesh as meshes
 from jaxsae.data import Batches, Corpus
 from jaxsae.errors import UserError
 from jaxsae.lm import Lm, load_lm
-from jaxsae.train import choice, replicas, start_from, texts, workdir
-from jaxsae.train import lease as leases
 from jaxsae.train import state as states
-from jaxsae.train.abstract import abstract_state
-from jaxsae.train.cache import Cache
-from jaxsae.train.checkpoint import Checkpoints
-from jaxsae.train.command import again
-from jaxsae.train.config import TrainConfig
-from jaxsae.train.feed import Feed, next_bucket, open_batches
-from jaxsae.train.not_finite import check_scales
-from jaxsae.train.state import TrainState
+from jaxsae.train.checkpoint import replicas, start_from
+from jaxsae.train.checkpoint.checkpoints import Checkpoints
+from jaxsae.train.config.run import TrainConfig
+from jaxsae.train.monitor.monitor import Witness
+from jaxsae.train.monitor.nonfinite import check_scales
+from jaxsae.train.placement import select
+from jaxsae.train.placement.layout import check_rows, sharding
+from jaxsae.train.process import corpus_check, workdir
+from jaxsae.train.process import lease as leases
+from jaxsae.train.process.compile_cache import Cache
+from jaxsae.train.process.shutdown import Stop, resume_command
+from jaxsae.train.sources import Feed, next_bucket, open_batches
+from jaxsae.train.state import TrainState, abstract_state
 from jaxsae.train.step import compile_step, estimate_scales
-from jaxsae.train.stop import Stop
-from jaxsae.train.witness import Witness
 
 
 def train(config: TrainConfig) -> TrainState:
@@ -111,7 +112,7 @@ class _Setting:
 def _prepare(config: TrainConfig) -> _Setting:
   """What is quick to find wrong comes first."""
   mesh = meshes.make(config.mesh)
-  states.check_rows(config, mesh)
+  check_rows(config, mesh)
   start_from.check(config)
   data.check_source(config.data.source)
   lm = load_lm(config.lm, mesh=mesh, fsdp=config.fsdp)
@@ -119,10 +120,10 @@ def _prepare(config: TrainConfig) -> _Setting:
   for site in config.sites:
     site.check(lm.config)
   abstract = abstract_state(config, lm.config, mesh)
-  placed = tuple(choice.lines(config, mesh, abstract, lm))
+  placed = tuple(select.lines(config, mesh, abstract, lm))
   pod.tell(f"reading {config.data.source} …")
   corpus = open_corpus(config, lm)
-  pod.tell(texts.told(corpus))
+  pod.tell(corpus_check.told(corpus))
   batches = open_batches(config, mesh, corpus.train)
   return _Setting(config, mesh, lm, abstract, placed, corpus, batches)
 
@@ -141,7 +142,7 @@ def _claim(setting: _Setting, path: epath.Path) -> None:
   """Makes sure that the folder is this run's, and that all processes see it."""
   config, corpus = setting.config, setting.corpus
   pod.lead(lambda: str(workdir.claim(config, corpus.policy)))
-  pod.lead(lambda: texts.check(path, corpus))
+  pod.lead(lambda: corpus_check.check(path, corpus))
   if not pod.every(workdir.is_claimed(path)):
     raise UserError(
       f"not every host sees {path}; give --workdir=DIR one on storage that all"
@@ -190,7 +191,7 @@ def _begin(config, mesh, lm, abstract, bucket) -> TrainState:
     scales = estimate_scales(config, mesh, lm, bucket)
     return states.init(config, lm.config, scales)
 
-  layout = states.sharding(abstract, mesh)
+  layout = sharding(abstract, mesh)
   return jax.jit(begin, out_shardings=layout)(lm, bucket)
 
 
@@ -222,7 +223,7 @@ def _exit(step: int, stop: Stop) -> None:
   if pod.leads():
     print(
       f"stopped at step {step}, saved {stop.seconds():.1f} s after it was asked"
-      f" for; to go on:\n  {again()}",
+      f" for; to go on:\n  {resume_command()}",
       file=sys.stderr,
     )
   sys.exit(stop.status)

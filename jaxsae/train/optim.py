@@ -12,7 +12,7 @@ import optax
 
 from jaxsae.sae import Architecture
 from jaxsae.sae.architectures.architecture import Params
-from jaxsae.train.sweep import OptimConfig
+from jaxsae.train.config.sweep import OptimConfig
 
 
 def transformation(config: OptimConfig) -> optax.GradientTransformation:

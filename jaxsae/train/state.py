@@ -8,37 +8,14 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
-from jaxsae import mesh as meshes
 from jaxsae.lm import GemmaConfig
 from jaxsae.sae import Sae
 from jaxsae.sae import stack as stacks
 from jaxsae.sae.architectures.architecture import Params
 from jaxsae.train import optim
-from jaxsae.train.config import TrainConfig
-from jaxsae.train.sweep import Stack
-
-# The axes of the arrays of a stack in training, by name; others lie everywhere.
-AXES = {
-  "w_enc": "SDF",
-  "b_enc": "SF",
-  "w_dec": "SFD",
-  "b_dec": "SD",
-  "threshold": "SF",
-  "w_skip": "SDD",
-  "b_gate": "SF",
-  "b_mag": "SF",
-  "r_mag": "SF",
-  "idle": "SF",
-  "fired": "SF",
-  "dead": "SF",
-  "scale": "S",
-  "target_scale": "S",
-  "coefficient": "S",
-  "target": "S",
-  "tokens": "S",
-  "loss": "S",
-  "squared_error": "S",
-}
+from jaxsae.train.config.run import TrainConfig
+from jaxsae.train.config.sweep import Stack
+from jaxsae.train.placement.layout import sharding
 
 
 @struct.dataclass
@@ -140,55 +117,14 @@ def folded(stack: Stack, state: StackState) -> dict[str, Sae]:
   }
 
 
-def spread(
-  tree, mesh: Mesh, saes: Sequence[str] = (), latents: Sequence[str] = ()
-):
-  """The sharding of every array of a state, by its name.
-
-  Args:
-    tree: arrays, or their shapes, below any structure.
-    mesh: of the devices.
-    saes: mesh axes over which autoencoders are spread.
-    latents: mesh axes over which latents are spread.
-  """
-  over = {"S": tuple(saes) or None, "F": tuple(latents) or None, "D": None}
-
-  def of(path, _):
-    axes = AXES.get(_name(path), "")
-    return meshes.shard(mesh, *(over[axis] for axis in axes))
-
-  return jax.tree_util.tree_map_with_path(of, tree)
+def abstract_state(
+  config: TrainConfig, gemma: GemmaConfig, mesh: Mesh
+) -> TrainState:
+  """Shapes and shardings of the state."""
+  scales = [(1.0, 1.0) for _ in config.stacks]
+  shapes = jax.eval_shape(lambda: init(config, gemma, scales))
+  return jax.tree.map(_shaped, shapes, sharding(shapes, mesh))
 
 
-def _name(path) -> str:
-  """The last attribute on the way to an array."""
-  names = [key.name for key in path if hasattr(key, "name")]
-  return names[-1] if names else ""
-
-
-def sharding(abstract: TrainState, mesh: Mesh) -> TrainState:
-  """How the state lies between buckets: latents over all devices.
-
-  Wherever the stacks are trained, they rest alike, so a checkpoint does not
-  know of placements, and any number of autoencoders can be spread.
-  """
-  layout = spread(abstract, mesh)
-  return layout.replace(
-    stacks=tuple(
-      spread(stack, mesh, latents=resting(stack.idle.shape[-1], mesh))
-      for stack in abstract.stacks
-    )
-  )
-
-
-def resting(width: int, mesh: Mesh) -> Sequence[str]:
-  """The axes over which so many latents can be spread; all, if possible."""
-  for axes in (("model", "data"), ("model",)):
-    if width % meshes.over(mesh, axes) == 0:
-      return axes
-  return ()
-
-
-def check_rows(config: TrainConfig, mesh: Mesh) -> None:
-  """Raises UserError unless the mesh divides the rows."""
-  meshes.check_divides("bucket.rows", config.bucket.rows, mesh, "data")
+def _shaped(x, layout):
+  return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout)

@@ -26,16 +26,20 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxsae import mesh as meshes
-from jaxsae.lm import Lm, capture
-from jaxsae.sae.scale import estimate
+from jaxsae.lm import GemmaConfig, Lm, capture
+from jaxsae.lm.weights import abstract_lm
+from jaxsae.sae.normalisation import estimate_scale
 from jaxsae.train import metrics as figures
-from jaxsae.train import state as states
-from jaxsae.train.collectives import READS, UPDATES
-from jaxsae.train.config import TrainConfig
+from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.group import Group, groups
 from jaxsae.train.metrics import Metrics
-from jaxsae.train.state import TrainState
+from jaxsae.train.placement.layout import sharding
+from jaxsae.train.state import TrainState, abstract_state
 from jaxsae.train.update import Progress, Tokens, diagnose, update_group
+
+# The scopes of the loops over microbatches and over updates, by which a
+# compiled step is read (`plan/hlo.py`).
+READS, UPDATES = "reads", "updates"
 
 Batch = dict[str, jax.Array]  # tokens, segments, positions: int [M, B, T]
 
@@ -48,13 +52,38 @@ def compile_step(
   Arguments may be abstract: only shapes and shardings matter. The result runs
   for these alone, so nothing can ever be compiled a second time.
   """
-  layout = states.sharding(state, mesh)
+  layout = sharding(state, mesh)
   jitted = jax.jit(
     functools.partial(step, config, mesh),
     out_shardings=(layout, meshes.shard(mesh)),
     donate_argnums=0,
   )
   return jitted.lower(state, lm, batch).compile()
+
+
+def abstract_arguments(
+  config: TrainConfig, gemma: GemmaConfig, mesh: Mesh, dtype=jnp.bfloat16
+) -> tuple[TrainState, Lm, Batch]:
+  """The state, language model and batch of a step as shapes and shardings.
+
+  Args:
+    config: the run's.
+    gemma: the language model's sizes.
+    mesh: of devices that need not exist here.
+    dtype: of the language model's weights.
+  """
+  return (
+    abstract_state(config, gemma, mesh),
+    abstract_lm(gemma, mesh, config.fsdp, dtype),
+    _abstract_batch(config, mesh),
+  )
+
+
+def _abstract_batch(config: TrainConfig, mesh: Mesh) -> Batch:
+  shape = (config.bucket.microbatches, config.bucket.rows, config.data.context)
+  layout = meshes.shard(mesh, None, "data", None)
+  ids = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=layout)
+  return {name: ids for name in ("tokens", "segments", "positions")}
 
 
 def step(
@@ -172,7 +201,7 @@ def estimate_scales(
 ) -> list[tuple[jax.Array, jax.Array]]:
   """The scales of what each stack reads and reconstructs, from one bucket."""
   activations, mask = harvest(config, mesh, lm, batch)
-  scales = {site: estimate(x, mask) for site, x in activations.items()}
+  scales = {site: estimate_scale(x, mask) for site, x in activations.items()}
   return [
     (scales[stack.site.input], scales[stack.site.output])
     for stack in config.stacks

@@ -13,7 +13,7 @@ from jaxsae.lm import Site
 from jaxsae.sae import Ask, Rows, Seen, sparse
 from jaxsae.sae.architectures.architecture import Params
 from jaxsae.train import optim
-from jaxsae.train.config import TrainConfig
+from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.group import Group
 from jaxsae.train.state import StackState
 

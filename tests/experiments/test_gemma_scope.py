@@ -11,8 +11,8 @@ import jax
 import pytest
 
 from jaxsae.lm.weights import read_sizes
+from jaxsae.runs.flops import Cost, cost_of
 from jaxsae.train import state as states
-from jaxsae.train.cost import Cost, cost_of
 
 ROOT = pathlib.Path(__file__).parents[2]
 NAMES = ["gemma_scope_2b", "gemma_scope_9b", "gemma_scope_27b"]
@@ -168,7 +168,7 @@ def abstract(config, gemma):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_bucket_of_a_run_fits_beside_its_autoencoders(grids, name):
-  # What jaxsae/train/grid.py says of memory: float32, in a slice of 1.5 TB.
+  # What jaxsae/runs/grid.py says of memory: float32, in a slice of 1.5 TB.
   for config in grids[name].values():
     gemma = read_sizes(config.lm)
     values = sum(site.width(gemma) for site in config.sites)

@@ -7,12 +7,12 @@ from experiments.soak import memory
 LEAKING = (
   """
 import numpy as np
-from jaxsae.train import witness
-look, kept = witness.Witness.look, []
+from jaxsae.train.monitor import monitor
+look, kept = monitor.Witness.look, []
 def leaking(*args, **more):
   kept.append(np.ones(25_000))  # 200 kB
   look(*args, **more)
-witness.Witness.look = leaking
+monitor.Witness.look = leaking
 """
   + memory.RUN
 )

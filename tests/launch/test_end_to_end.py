@@ -25,13 +25,13 @@ TOY = '''"""A toy."""
 import json
 import pathlib
 
-from jaxsae import overrides, train
+from jaxsae import overrides, runs, train
 from jaxsae.train.config import TrainConfig
 
 config = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
 
 if __name__ == "__main__":
-  train.main(overrides.from_json(TrainConfig, config), __doc__)
+  runs.main(overrides.from_json(TrainConfig, config), __doc__)
 '''
 
 

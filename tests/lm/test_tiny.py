@@ -4,10 +4,10 @@ import pathlib
 
 import numpy as np
 
+from experiments.pretraining import held_out_loss
 from jaxsae import data
 from jaxsae.lm import gemma2_tiny, load_lm
 from jaxsae.lm.weights import SHIPPED
-from jaxsae.train.pretrain import held_out_loss
 
 
 def test_it_is_small_and_complete():

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from jaxsae.plan.child import environment
+from jaxsae.plan.compiler_process import environment
 
 HERE = pathlib.Path(__file__).parent
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from jaxsae.errors import UserError
-from jaxsae.plan import command, money, topology
+from jaxsae.plan import command, prices, topology
 from tests.plan.here import devices
 
 NUMBERS = (
@@ -23,10 +23,10 @@ NUMBERS = (
 
 
 def test_a_run_that_fits(plan, experiment, tmp_path):
-  prices = json.loads(money.SHIPPED.read_text())
-  prices[1] |= {"on_demand": 1e6, "currency": "CHF", "source": "a dream"}
+  entries = json.loads(prices.SHIPPED.read_text())
+  entries[1] |= {"on_demand": 1e6, "currency": "CHF", "source": "a dream"}
   table = tmp_path / "prices.json"
-  table.write_text(json.dumps(prices))
+  table.write_text(json.dumps(entries))
   status, out, err, found = plan(
     experiment,
     "--topology=v5e:2x4",

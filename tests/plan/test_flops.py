@@ -11,10 +11,9 @@ from jaxsae.lm.config import PUBLISHED
 from jaxsae.mesh import MeshConfig
 from jaxsae.plan import plan as plans
 from jaxsae.plan.topology import parse
-from jaxsae.train import presets
-from jaxsae.train.abstract import arguments
-from jaxsae.train.config import BucketConfig, SweepConfig, TrainConfig
-from jaxsae.train.step import compile_step
+from jaxsae.train.config import presets
+from jaxsae.train.config.run import BucketConfig, SweepConfig, TrainConfig
+from jaxsae.train.step import abstract_arguments, compile_step
 
 SLICES = parse("v5e:2x4")
 GEMMA = GemmaConfig(
@@ -69,7 +68,7 @@ def test_the_compiler_counts_as_many(placement, model):
     mesh=MeshConfig(model=model),
   )
   mesh = meshes.make(config.mesh)
-  step = compile_step(config, mesh, *arguments(config, GEMMA, mesh))
+  step = compile_step(config, mesh, *abstract_arguments(config, GEMMA, mesh))
   found = step.cost_analysis()["flops"]
   assert planned(config, GEMMA).roofline.flops == pytest.approx(found, rel=0.05)
 

@@ -11,8 +11,8 @@ from jaxsae.plan import plan as plans
 from jaxsae.plan.compilation import needed
 from jaxsae.plan.topology import parse
 from jaxsae.train import state as states
-from jaxsae.train.abstract import abstract_state, arguments
-from jaxsae.train.step import compile_step
+from jaxsae.train.state import abstract_state
+from jaxsae.train.step import abstract_arguments, compile_step
 
 SLICES = parse("v5e:2x4")
 
@@ -66,7 +66,7 @@ def test_the_sum_is_the_compilers_and_weights_above_the_last_site(
   """The step does not take the weights of layers that it does not read."""
   config = replace(config, sae__sites=config.sae.sites[1:])  # attn.0
   plan = plans.on_mesh(config, lm.config, mesh, SLICES)
-  taken = arguments(config, lm.config, mesh)
+  taken = abstract_arguments(config, lm.config, mesh)
   step = compile_step(config, mesh, *taken).memory_analysis()
   unread = memory.on_device(taken) - step.argument_size_in_bytes
   assert unread > memory.on_device(taken[1].params["layer_1"])

@@ -7,7 +7,7 @@ from jaxsae.data import DataConfig
 from jaxsae.lm import GemmaConfig, Site
 from jaxsae.plan import lm_work
 from jaxsae.plan.roofline import Part, Roofline
-from jaxsae.train.config import BucketConfig, SweepConfig, TrainConfig
+from jaxsae.train.config.run import BucketConfig, SweepConfig, TrainConfig
 
 # D=8, H=2·4, K=1·4 over one key head, F=16.
 GEMMA = GemmaConfig(

@@ -11,7 +11,7 @@ from jaxsae.plan.memory import Owners
 from jaxsae.plan.plan import Plan
 from jaxsae.plan.roofline import Part, Roofline
 from jaxsae.plan.topology import parse
-from jaxsae.train.config import BucketConfig, TrainConfig
+from jaxsae.train.config.run import BucketConfig, TrainConfig
 
 SLICES = parse("v5e:2x4")
 GIB = 2**30

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsae.sae import JumpRelu, Kernel, Sae, directions, fold
+from jaxsae.sae import JumpRelu, Kernel, Sae, fold, normalisation
 from jaxsae.sae import stack as stacks
+from jaxsae.sae.normalisation import estimate_scale
 from jaxsae.sae.penalty import L0, Quadratic
-from jaxsae.sae.scale import estimate
 from tests.sae.toys import loss, stack
 
 ALIVE = jnp.zeros(32, bool)
@@ -134,9 +134,9 @@ def test_a_member_depends_on_its_seed_and_the_salt_alone():
 
 
 def test_projected_gradients_only_turn_directions():
-  w = directions.unit_rows(jax.random.normal(jax.random.key(0), (32, 8)))
+  w = normalisation.unit_rows(jax.random.normal(jax.random.key(0), (32, 8)))
   grad = jax.random.normal(jax.random.key(1), (32, 8))
-  left = directions.drop_parallel(grad, w)
+  left = normalisation.drop_parallel(grad, w)
   np.testing.assert_allclose(jnp.sum(left * w, -1), 0, atol=1e-5)
   dropped = grad - left
   parallel = jnp.sum(dropped * w, -1, keepdims=True) * w
@@ -146,7 +146,7 @@ def test_projected_gradients_only_turn_directions():
 def test_scale_brings_activations_to_unit_mean_squared_norm():
   x = 5 * jax.random.normal(jax.random.key(0), (4, 50, 8))
   mask = (jax.random.uniform(jax.random.key(1), (4, 50)) > 0.3).astype(x.dtype)
-  scaled = x / estimate(x, mask)
+  scaled = x / estimate_scale(x, mask)
   squared = jnp.sum(jnp.square(scaled), -1)
   np.testing.assert_allclose((squared * mask).sum() / mask.sum(), 1, rtol=1e-5)
 

@@ -8,11 +8,10 @@ import pytest
 
 from jaxsae import mesh as meshes
 from jaxsae.lm.weights import read_sizes
-from jaxsae.train.abstract import abstract_state
-from jaxsae.train.checkpoint import Checkpoints
-from jaxsae.train.config import TrainConfig
+from jaxsae.train.checkpoint.checkpoints import Checkpoints
+from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.loop import train
-from jaxsae.train.state import TrainState
+from jaxsae.train.state import TrainState, abstract_state
 from tests.train.toys import small
 
 

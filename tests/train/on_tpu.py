@@ -8,7 +8,7 @@ import sys
 
 from jaxsae.mesh import MeshConfig
 from jaxsae.plan.topology import make_mesh, parse
-from jaxsae.train.placement import ALL
+from jaxsae.train.placement.placements import ALL
 from tests.train import placed
 
 

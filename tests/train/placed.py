@@ -4,11 +4,11 @@ import jax.numpy as jnp
 
 from jaxsae.data import DataConfig
 from jaxsae.lm import GemmaConfig, Site
-from jaxsae.train import collectives
+from jaxsae.plan import hlo
 from jaxsae.train import step as steps
-from jaxsae.train.abstract import arguments
-from jaxsae.train.choice import choices, row_dtype
-from jaxsae.train.config import BucketConfig, SweepConfig, TrainConfig
+from jaxsae.train.config.run import BucketConfig, SweepConfig, TrainConfig
+from jaxsae.train.placement.select import choices, row_dtype
+from jaxsae.train.step import abstract_arguments
 
 GEMMA = GemmaConfig(
   vocab_size=256,
@@ -45,14 +45,14 @@ def compiled(placement: str, mesh, dtype=jnp.bfloat16) -> dict:
   float32.
   """
   settings = config(placement, mesh.shape["data"])
-  taken = arguments(settings, GEMMA, mesh, dtype)
+  taken = abstract_arguments(settings, GEMMA, mesh, dtype)
   state, lm, _ = taken
   (choice,) = choices(settings, mesh, state.stacks, row_dtype(settings, lm))
   text = steps.compile_step(settings, mesh, *taken).as_text()
   price, updates = choice.price, settings.updates_per_bucket
   return {
-    "sent": collectives.total(collectives.in_updates(text)),
-    "outside": collectives.total(collectives.outside(text)),
+    "sent": hlo.total(hlo.in_updates(text)),
+    "outside": hlo.total(hlo.outside(text)),
     "predicted": price.sent - price.moved / updates,
     "moved": price.moved,
   }

@@ -14,15 +14,15 @@ from tests.train.test_pod import NOTING, corpus, final, noted
 LEAVING = NOTING.replace(
   "feed.next_bucket = noting",
   """feed.next_bucket = noting
-from jaxsae.train import stop
-asked = stop.Stop.asked
+from jaxsae.train.process import shutdown
+asked = shutdown.Stop.asked
 
 def leaving(self, step):
   if step == int(os.environ["LEAVE_AFTER"]):
-    self._end(stop.PREEMPTED)
+    self._end(shutdown.PREEMPTED)
   return asked(self, step)
 
-stop.Stop.asked = leaving
+shutdown.Stop.asked = leaving
 """,
 )
 

@@ -15,9 +15,10 @@ from experiments.soak import pods
 from jaxsae import overrides
 from jaxsae.errors import UserError
 from jaxsae.lm import capture
-from jaxsae.train import feed, loop, open_run
+from jaxsae.runs import open_run
+from jaxsae.train import loop, sources
 from jaxsae.train.loop import train
-from jaxsae.train.stop import INTERRUPTED, PREEMPTED
+from jaxsae.train.process.shutdown import INTERRUPTED, PREEMPTED
 
 SCRIPT = """
 import json, sys
@@ -44,14 +45,14 @@ FIGURES = (
 
 def stop_at(monkeypatch, bucket):
   """Presses Ctrl-C while that bucket is read, ahead of its step."""
-  read, count = feed.next_bucket, iter(range(1, 1000))
+  read, count = sources.next_bucket, iter(range(1, 1000))
 
   def reading(*args):
     if next(count) == bucket:
       signal.raise_signal(signal.SIGINT)
     return read(*args)
 
-  monkeypatch.setattr(feed, "next_bucket", reading)
+  monkeypatch.setattr(sources, "next_bucket", reading)
 
 
 @pytest.mark.parametrize("bucket", [2, 4, 6])

@@ -8,7 +8,7 @@ import pytest
 
 from jaxsae.sae import JumpRelu
 from jaxsae.train import optim
-from jaxsae.train.config import OptimConfig
+from jaxsae.train.config.run import OptimConfig
 from tests.sae.toys import stack
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from experiments.soak import pods
 from jaxsae import data
-from jaxsae.export import load_sae
+from jaxsae.formats import load_sae
 from jaxsae.lm import Site, load_lm
 from jaxsae.mesh import MeshConfig
 from jaxsae.train import loop
-from jaxsae.train.stop import PREEMPTED
+from jaxsae.train.process.shutdown import PREEMPTED
 
 HEARTBEAT = 10  # seconds
 ABORTED = -signal.SIGABRT
@@ -27,11 +27,11 @@ import json, os
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jaxsae import overrides, train
-from jaxsae.train import feed
+from jaxsae import overrides, runs, train
+from jaxsae.train import sources
 from jaxsae.train.config import TrainConfig
 
-next_bucket = feed.next_bucket
+next_bucket = sources.next_bucket
 
 def noting(config, mesh, batches):
   number = batches.get_state()["next_batch"]
@@ -47,15 +47,15 @@ def noting(config, mesh, batches):
 def turned(shape, devices, **_):
   return np.array(devices)[[0, 2, 3, 1]].reshape(shape)
 
-feed.next_bucket = noting
+sources.next_bucket = noting
 if os.environ.get("JAX_NUM_PROCESSES") == "4":
   mesh_utils.create_device_mesh = turned
 config = json.load(open(os.environ["CONFIG"]))
 
 def export(run):
-  train.export(run, "gemma_scope", run.path / "export")
+  runs.export(run, "gemma_scope", run.path / "export")
 
-train.main(overrides.from_json(TrainConfig, config), then=export)
+runs.main(overrides.from_json(TrainConfig, config), then=export)
 """
 
 

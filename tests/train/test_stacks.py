@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxsae import train
+from jaxsae import runs, train
 from jaxsae.errors import UserError
 from jaxsae.lm import Site
 from jaxsae.mesh import MeshConfig
+from jaxsae.runs.open import open_run
 from jaxsae.train import SweepConfig
-from jaxsae.train.run import open_run
 from tests.train.toys import make_config, some_buckets
 
 RESID = Site("resid", 1)
@@ -85,14 +85,14 @@ def test_a_run_of_all_is_judged_and_exported(config, tmp_path):
   config = dataclasses.replace(config, also=tuple(sweeps(config).values()))
   train.train(config)
   run = open_run(config.workdir)
-  results = train.evaluate(run)
+  results = runs.evaluate(run)
   assert results.keys() == run.saes.keys()
   for name, result in results.items():
     assert 0 < result.fvu < 1 and np.isfinite(result.delta_loss), name
   for k in (4, 8):  # each token has its k, or fewer where fewer are positive
     assert 0.9 * k < results[f"resid.1/64/topk/l0_{k}"].l0 <= k
   with pytest.raises(UserError, match="TopK"):
-    train.export(run, "gemma_scope", tmp_path / "out")
+    runs.export(run, "gemma_scope", tmp_path / "out")
   assert not (tmp_path / "out").exists()
 
 

@@ -11,9 +11,10 @@ from jaxsae import mesh as meshes
 from jaxsae.errors import UserError
 from jaxsae.lm import Site, capture
 from jaxsae.mesh import MeshConfig
+from jaxsae.plan import hlo
 from jaxsae.sae import fold
 from jaxsae.sae.stack import member
-from jaxsae.train import collectives, feed
+from jaxsae.train import sources
 from jaxsae.train import state as states
 from jaxsae.train import step as steps
 from tests.train.toys import curve, start
@@ -68,7 +69,7 @@ def test_directions_are_unit_after_every_bucket(config):
   mesh, lm, batches, state = start(config)
   step = None
   for _ in range(3):
-    bucket = feed.next_bucket(config, mesh, batches)
+    bucket = sources.next_bucket(config, mesh, batches)
     step = step or steps.compile_step(config, mesh, state, lm, bucket)
     state, _ = step(state, lm, bucket)
     for stack in state.stacks:
@@ -79,7 +80,7 @@ def test_directions_are_unit_after_every_bucket(config):
 def test_metrics_tell_what_moves_thresholds(config, replace):
   mesh, lm, batches, state = start(config)
   was = np.asarray(state.stacks[0].sae.threshold)
-  bucket = feed.next_bucket(config, mesh, batches)
+  bucket = sources.next_bucket(config, mesh, batches)
   step = steps.compile_step(config, mesh, state, lm, bucket)
   state, (metrics, _) = step(state, lm, bucket)
   now = np.asarray(state.stacks[0].sae.threshold)
@@ -100,7 +101,7 @@ def test_metrics_tell_what_moves_thresholds(config, replace):
 def test_without_a_penalty_it_does_not_pull(config, replace):
   none = replace(config, sae__optim__sparsity_warmup=10**9)
   mesh, lm, batches, state = start(none)
-  bucket = feed.next_bucket(none, mesh, batches)
+  bucket = sources.next_bucket(none, mesh, batches)
   step = steps.compile_step(none, mesh, state, lm, bucket)
   _, (metrics, _) = step(state, lm, bucket)
   assert (metrics.figures["pull"] < 1e-3).all()
@@ -141,7 +142,7 @@ def test_every_token_of_a_bucket_is_taken_once(config):
 
 def test_harvest_sees_what_capture_sees(config):
   mesh, lm, batches, _ = start(config)
-  bucket = feed.next_bucket(config, mesh, batches)
+  bucket = sources.next_bucket(config, mesh, batches)
   seen, mask = steps.harvest(config, mesh, lm, bucket)
   site = Site("attn", 0)
   rows = {k: v[1] for k, v in bucket.items()}
@@ -159,7 +160,7 @@ def test_metrics_agree_with_the_folded_autoencoder(config, replace):
   first = state.stacks[0]
   scale = first.scale[1]
   sae = fold(member(first.sae, 1), scale, scale)
-  bucket = feed.next_bucket(frozen, mesh, batches)
+  bucket = sources.next_bucket(frozen, mesh, batches)
   seen, mask = steps.harvest(frozen, mesh, lm, bucket)
   x = np.asarray(seen[Site("resid", 1)])[np.asarray(mask) > 0]
   np.testing.assert_allclose(np.square(x / scale).sum(-1).mean(), 1, rtol=0.05)
@@ -175,7 +176,7 @@ def test_metrics_agree_with_the_folded_autoencoder(config, replace):
 def test_idle_counts_tokens_since_a_latent_fired(config, replace):
   high = replace(config, sae__initial_threshold=1e3)
   mesh, lm, batches, state = start(high)
-  bucket = feed.next_bucket(high, mesh, batches)
+  bucket = sources.next_bucket(high, mesh, batches)
   step = steps.compile_step(high, mesh, state, lm, bucket)
   text = int(lm.text_mask(bucket["tokens"], bucket["segments"]).sum())
   state, (metrics, _) = step(state, lm, bucket)
@@ -184,7 +185,7 @@ def test_idle_counts_tokens_since_a_latent_fired(config, replace):
 
 def test_no_transfer_hides_in_the_step(config):
   mesh, lm, batches, state = start(config)
-  bucket = feed.next_bucket(config, mesh, batches)
+  bucket = sources.next_bucket(config, mesh, batches)
   step = steps.compile_step(config, mesh, state, lm, bucket)
   with jax.transfer_guard("disallow"):
     state, metrics = step(state, lm, bucket)
@@ -203,7 +204,7 @@ def test_shuffling_costs_no_communication(config, replace):
     config, mesh=MeshConfig(8, 1), sae__placement="by_latent_and_row"
   )
   mesh, lm, batches, state = start(wide)
-  bucket = feed.next_bucket(wide, mesh, batches)
+  bucket = sources.next_bucket(wide, mesh, batches)
   program = steps.compile_step(wide, mesh, state, lm, bucket).as_text()
-  found = collectives.in_updates(program)
+  found = hlo.in_updates(program)
   assert {one.kind for one in found} == {"all-reduce"}

@@ -8,16 +8,16 @@ import numpy as np
 from jaxsae import mesh as meshes
 from jaxsae.data import DataConfig
 from jaxsae.lm import Site, load_lm
-from jaxsae.train import feed, loop
+from jaxsae.train import loop, sources
 from jaxsae.train import step as steps
-from jaxsae.train.abstract import abstract_state
-from jaxsae.train.config import (
+from jaxsae.train.config.run import (
   BucketConfig,
   EvalConfig,
   OptimConfig,
   SweepConfig,
   TrainConfig,
 )
+from jaxsae.train.state import abstract_state
 
 
 def start(config):
@@ -25,9 +25,9 @@ def start(config):
   mesh = meshes.make(config.mesh)
   lm = load_lm(config.lm, mesh=mesh)
   corpus = loop.open_corpus(config, lm)
-  batches = feed.open_batches(config, mesh, corpus.train)
+  batches = sources.open_batches(config, mesh, corpus.train)
   abstract = abstract_state(config, lm.config, mesh)
-  first = feed.next_bucket(config, mesh, batches)
+  first = sources.next_bucket(config, mesh, batches)
   state = loop._begin(config, mesh, lm, abstract, first)
   return mesh, lm, batches, state
 
@@ -43,7 +43,7 @@ def some_buckets(config, buckets):
   mesh, lm, batches, state = start(config)
   seen, step = [], None
   for _ in range(buckets):
-    bucket = feed.next_bucket(config, mesh, batches)
+    bucket = sources.next_bucket(config, mesh, batches)
     step = step or steps.compile_step(config, mesh, state, lm, bucket)
     state, metrics = step(state, lm, bucket)
     seen.append(jax.device_get(metrics))

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxsae.sae import directions, linear
+from jaxsae.sae import linear, normalisation
 from jaxsae.sae.model import Sae
 
 Params = Any  # an architecture's arrays; `Sae` for most
@@ -103,13 +103,13 @@ class Architecture:
 
   def project(self, grads: Params, params: Params) -> Params:
     """Gradients as the optimiser sees them: they only turn directions."""
-    w_dec = directions.drop_parallel(grads.w_dec, params.w_dec)
+    w_dec = normalisation.drop_parallel(grads.w_dec, params.w_dec)
     return grads.replace(w_dec=w_dec)
 
   def settle(self, params: Params, noted: Any) -> Params:
     """What the optimiser made, brought back to where it must be."""
     del noted
-    return params.replace(w_dec=directions.unit_rows(params.w_dec))
+    return params.replace(w_dec=normalisation.unit_rows(params.w_dec))
 
   def diagnose(
     self, before: Params, params: Params, rows: Rows, ask: Ask
@@ -181,8 +181,12 @@ class Architecture:
     The encoder is their transpose; a transcoder's are directions of its own.
     """
     key, other = jax.random.split(key)
-    w_dec = directions.random(key, width, d)
-    w_enc = directions.random(other, width, d_in) if self.transcodes else w_dec
+    w_dec = normalisation.random_directions(key, width, d)
+    w_enc = (
+      normalisation.random_directions(other, width, d_in)
+      if self.transcodes
+      else w_dec
+    )
     return {
       "w_enc": w_enc.T,
       "b_enc": jnp.zeros(width),

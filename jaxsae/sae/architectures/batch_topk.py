@@ -10,8 +10,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxsae.sae import cut
-from jaxsae.sae.architectures.by_rank import ByRank
+from jaxsae.sae import kth_largest
+from jaxsae.sae.architectures.topk_base import ByRank
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class BatchTopK(ByRank):
     """That of the tokens that count, wherever they lie: [1, 1]."""
     counted = jnp.where(mask[:, None] > 0, pre, -jnp.inf)
     count = jnp.floor(target * jnp.sum(mask)).astype(jnp.uint32)
-    return cut.of_all(counted, count)
+    return kth_largest.of_all(counted, count)
 
   def note(self, least):
     """The smallest active latent: 0 if all that are positive are active.

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxsae.sae.architectures.architecture import Architecture, report
-from jaxsae.sae.jumprelu import Kernel
 from jaxsae.sae.model import Sae
 from jaxsae.sae.penalty import L0, Activity, Penalty, mean
+from jaxsae.sae.straight_through import Kernel
 
 # Any small number: Adam brings a gradient that is alone to the usual size.
 WAKE = 1e-3

@@ -8,8 +8,8 @@ import dataclasses
 import jax.numpy as jnp
 
 from jaxsae.errors import UserError
-from jaxsae.sae import cut
-from jaxsae.sae.architectures.by_rank import ByRank
+from jaxsae.sae import kth_largest
+from jaxsae.sae.architectures.topk_base import ByRank
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class TopK(ByRank):
   def cut(self, pre, mask, target):
     """That of each token, [N, 1]."""
     del mask
-    return cut.of_each(pre, jnp.round(target).astype(jnp.uint32))
+    return kth_largest.of_each(pre, jnp.round(target).astype(jnp.uint32))
 
   def fold(self, params, scale_in, scale_out, *, target=None):
     """As published, with k in it: the order of latents has no scale."""

@@ -1,0 +1,247 @@
+"""A report as one HTML page that works offline.
+
+Shapes: F latents, K contexts of a latent, W tokens of a context.
+"""
+
+import base64
+import gzip
+import hashlib
+import json
+import math
+import os
+import pathlib
+
+import jinja2
+import markupsafe
+import numpy as np
+
+from jaxsae.errors import UserError
+from jaxsae.explore.report import Report, SaeReport
+from jaxsae.files import whole_file
+
+_HERE = pathlib.Path(__file__).parent
+# The axes of a plot of 340 by 220 pixels.
+_FRAME = {"left": 44, "right": 326, "top": 10, "bottom": 178}
+
+
+def write(report: Report, path: str | os.PathLike) -> None:
+  """Writes the page to `path`, making its folders; all of it or nothing.
+
+  Raises:
+    UserError: the file cannot be written there.
+  """
+  path = pathlib.Path(path)
+  # A title may hold half a surrogate pair, which UTF-8 cannot express.
+  page = render(report).encode("utf-8", "xmlcharrefreplace")
+  try:
+    with whole_file(path) as partial:
+      partial.write_bytes(page)
+  except OSError as error:
+    raise UserError(
+      f"the report cannot be written to {path} ({error.strerror}); "
+      "name a file in a folder that has room and that you may write to"
+    ) from error
+
+
+def render(report: Report) -> str:
+  """The page as text: markup, style, script and data, with no link outside.
+
+  Each autoencoder is one gzipped block that the browser opens when it is
+  first looked at. The content policy admits this style and this script only.
+  """
+  style = (_HERE / "report.css").read_text("utf-8")
+  script = (_HERE / "report.js").read_text("utf-8")
+  index, blocks = _pack(report)
+  return _template().render(
+    report=report,
+    sites=_sites(report),
+    plots={name: _plot(report, name) for name in ("fvu", "delta_loss")},
+    style=markupsafe.Markup(style),
+    style_hash=_content_hash(style),
+    script=markupsafe.Markup(script),
+    script_hash=_content_hash(script),
+    index=_json_in_html(index),
+    blocks=blocks,
+  )
+
+
+def _template() -> jinja2.Template:
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(_HERE),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  environment.filters["number"] = _number
+  return environment.get_template("report.html")
+
+
+def _number(value: float | None, pattern: str) -> str:
+  if value is None or not math.isfinite(value):
+    return "\u2013"  # a dash
+  return format(value, pattern).replace("-", "\u2212")  # a true minus
+
+
+def _content_hash(text: str) -> str:
+  digest = hashlib.sha256(text.encode()).digest()
+  return f"sha256-{base64.b64encode(digest).decode()}"
+
+
+def _json_in_html(value) -> markupsafe.Markup:
+  """JSON that no HTML parser can take for markup; pure ASCII."""
+  text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+  for character in "<>&":
+    text = text.replace(character, f"\\u{ord(character):04x}")
+  return markupsafe.Markup(text)
+
+
+def _sites(report: Report) -> list[str]:
+  return list(dict.fromkeys(sae.site for sae in report.saes))
+
+
+def _plot(report: Report, metric: str) -> dict:
+  """Where the plot of a metric against L0 puts things, in pixels of _FRAME."""
+  shown = [
+    sae
+    for sae in report.saes
+    if sae.metrics["l0"] > 0 and math.isfinite(sae.metrics[metric])
+  ]
+  x, x_ticks = _log_axis([sae.metrics["l0"] for sae in shown])
+  y, y_ticks = _linear_axis([sae.metrics[metric] for sae in shown])
+  points = {
+    site: sorted(
+      (round(x(sae.metrics["l0"])), round(y(sae.metrics[metric])), sae.name)
+      for sae in shown
+      if sae.site == site
+    )
+    for site in _sites(report)
+  }
+  return {
+    "frame": _FRAME,
+    "points": points,
+    "x_ticks": [(round(x(tick)), f"{tick:g}") for tick in x_ticks],
+    "y_ticks": [(round(y(tick)), _number(tick, ".3g")) for tick in y_ticks],
+  }
+
+
+def _log_axis(values: list[float]):
+  """From a value to a pixel, and ticks at powers of two."""
+  low, high = min(values, default=8) / 1.5, max(values, default=64) * 1.5
+  powers = range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)
+  width = (_FRAME["right"] - _FRAME["left"]) / math.log2(high / low)
+  stride = math.ceil(len(powers) / 6)
+  return (
+    lambda value: _FRAME["left"] + math.log2(value / low) * width,
+    [2.0**power for power in powers[::stride]],
+  )
+
+
+def _linear_axis(values: list[float]):
+  """From a value to a pixel, and up to six ticks at round numbers, with 0."""
+  low, high = min([0, *values]), max([0, *values])
+  reach = high - low or 1
+  ten = 10 ** math.floor(math.log10(reach / 4))
+  step = next(k * ten for k in (1, 2, 5, 10) if 4 * k * ten >= reach)
+  first, last = math.floor(low / step), max(1, math.ceil(high / step))
+  height = (_FRAME["bottom"] - _FRAME["top"]) / (last - first)
+  return (
+    lambda value: _FRAME["bottom"] - (value / step - first) * height,
+    [step * i for i in range(first, last + 1)],
+  )
+
+
+def _pack(report: Report) -> tuple[dict, list[str]]:
+  """The index that the page reads first, and a block for each autoencoder.
+
+  Only the tokens and documents that the page shows are kept, renumbered; the
+  number after the last one stands for "none".
+  """
+  tokens = _used(
+    ids
+    for sae in report.saes
+    for ids in (sae.contexts.tokens, sae.promoted, sae.suppressed)
+  )
+  documents = _used(sae.contexts.document for sae in report.saes)
+  packed = [_block(_arrays(s, tokens, documents)) for s in report.saes]
+  index = {
+    "vocabulary": [report.vocabulary[i] for i in tokens],
+    "documents": [report.documents[i] for i in documents],
+    "saes": [
+      {"name": sae.name, "layout": layout}
+      for sae, (layout, _) in zip(report.saes, packed, strict=True)
+    ],
+  }
+  return index, [block for _, block in packed]
+
+
+def _used(arrays) -> np.ndarray:
+  used = np.unique(np.concatenate([np.unique(ids) for ids in arrays]))
+  return used[used >= 0]
+
+
+def _arrays(
+  sae: SaeReport, tokens: np.ndarray, documents: np.ndarray
+) -> dict[str, np.ndarray]:
+  """The arrays of one block, under their names in report.js."""
+  contexts = sae.contexts
+  scale = contexts.activations.max(axis=(1, 2), initial=0)
+  return {
+    "density": sae.density.astype("f4"),
+    "maximum": sae.max_activation.astype("f4"),
+    "histogram": _smallest(sae.histogram),
+    "tokens": _renumber(contexts.tokens, tokens),
+    "activations": _quantise(contexts.activations, scale),
+    "scale": scale.astype("f4"),
+    "peak": _smallest(contexts.peak),
+    "position": _smallest(contexts.position),
+    "document": _renumber(contexts.document, documents),
+    "count": _smallest(contexts.count),
+    "promoted": _renumber(sae.promoted, tokens),
+    "promotedValues": _rounded(sae.promoted_values),
+    "suppressed": _renumber(sae.suppressed, tokens),
+    "suppressedValues": _rounded(sae.suppressed_values),
+    "neighbours": _renumber(sae.neighbours, np.arange(sae.width)),
+    "cosines": _rounded(sae.neighbour_cosines),
+  }
+
+
+def _renumber(ids: np.ndarray, used: np.ndarray) -> np.ndarray:
+  none = len(used)
+  numbers = np.where(ids < 0, none, np.searchsorted(used, ids))
+  return numbers.astype(np.min_scalar_type(none))
+
+
+def _smallest(counts: np.ndarray) -> np.ndarray:
+  """The same whole numbers in the narrowest type that JavaScript has."""
+  counts = np.maximum(counts, 0)  # contexts that are not there may hold -1
+  return counts.astype(np.min_scalar_type(counts.max(initial=0)))
+
+
+def _quantise(activations: np.ndarray, scale: np.ndarray) -> np.ndarray:
+  """Steps of 1/255 of each latent's scale; what fires never becomes 0."""
+  shares = activations / np.where(scale > 0, scale, 1)[:, None, None]
+  steps = np.maximum(np.rint(255 * shares), 1)
+  return np.where(shares > 0, steps, 0).astype("u1")
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+  """To 11 significant bits: no reader sees more, and gzip halves the rest."""
+  bits = values.astype("f4").view("u4")
+  return (bits & np.uint32(0xFFFFE000)).view("f4")
+
+
+def _block(arrays: dict[str, np.ndarray]) -> tuple[dict, str]:
+  """Where each array lies, and all of them gzipped, in base64.
+
+  The layout maps a name to [type, first byte, shape].
+  """
+  layout, parts, offset = {}, [], 0
+  # Widest first, so that every array starts at a multiple of its item size.
+  for name, array in sorted(arrays.items(), key=lambda x: -x[1].itemsize):
+    array = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<")))
+    layout[name] = [f"{array.dtype.kind}{array.itemsize}", offset, array.shape]
+    parts.append(array.tobytes())
+    offset += array.nbytes
+  packed = gzip.compress(b"".join(parts), compresslevel=6, mtime=0)
+  return layout, base64.b64encode(packed).decode()

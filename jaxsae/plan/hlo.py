@@ -1,0 +1,267 @@
+"""What a compiled step moves between devices, read from its HLO.
+
+A collective is counted once, however often the text repeats it: the TPU's
+compiler writes one that runs beside other work into several fusions.
+"""
+
+import collections
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from jaxsae.train.step import READS, UPDATES
+
+_KINDS = (
+  "all-reduce|all-gather|reduce-scatter|all-to-all|ragged-all-to-all"
+  "|collective-permute"
+)
+_COLLECTIVE = re.compile(
+  rf"^\s*(?:ROOT )?%?\S+ = (?P<shape>.*?) (?P<kind>{_KINDS})(?:-start)?\("
+)
+# Between slices data goes by way of the hosts.
+_SEND = re.compile(
+  r"^\s*(?:ROOT )?%?\S+ = \((?P<shape>[^,]*\[[\d,]*\])\S*, .*? send\(.*"
+  r'_megascale_target="\{(?P<slices>[\d,:]+)\}x.*'
+  r'_megascale_transfer_type="(?P<kind>\w+)"'
+)
+_HEAD = re.compile(r"^(?:ENTRY )?%?(?P<name>[^\s(]+) \(.*\{$")
+_CALLED = re.compile(
+  r"(?:calls|to_apply|body|condition)=%?([^\s,)}]+)"
+  r"|branch_computations=\{([^}]*)\}"
+)
+_ARRAY = re.compile(r"\b(pred|bf16|[a-z]+(\d+)\w*)\[([\d,]*)\]")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+  """One of them, on one device.
+
+  Attributes:
+    kind: as HLO calls it, as in all-gather.
+    bytes: of the larger of what goes in and what comes out.
+    devices: that take part in it together.
+    times: how often it runs in one pass through what was asked for.
+    together: one group of those that take part, or of a permute one pair, as
+      places in the flattened mesh of one slice; empty where all take part.
+    between: whether it is among slices, and `devices` are slices.
+  """
+
+  kind: str
+  bytes: int
+  devices: int
+  times: int = 1
+  together: tuple[int, ...] = dataclasses.field(default=(), compare=False)
+  between: bool = False
+
+  @property
+  def sent(self) -> float:
+    """Bytes that a device sends in all, as in a ring."""
+    if self.kind == "collective-permute":
+      return self.times * self.bytes
+    passes = 2 if self.kind == "all-reduce" else 1
+    share = (self.devices - 1) / self.devices
+    return self.times * passes * share * self.bytes
+
+
+def in_updates(text: str) -> list[Collective]:
+  """Those of one update, in the loop that step.py names.
+
+  Args:
+    text: `compiled.as_text()`. A bucket of a single update has no such loop.
+  """
+  return _in_loop(text, UPDATES)
+
+
+def in_reads(text: str) -> list[Collective]:
+  """Those of one microbatch; none where a bucket is a single one."""
+  return _in_loop(text, READS)
+
+
+def outside(text: str, *scopes: str) -> list[Collective]:
+  """Those outside the loops of these scopes; of updates, if none is named."""
+  program = _computations(text)
+  inside = {
+    line for scope in scopes or (UPDATES,) for line in _loops(program, scope)
+  }
+  return _unique(_below(program, _entry(text), 1, inside))
+
+
+def total(found: list[Collective]) -> dict[str, float]:
+  """Bytes sent, for each kind."""
+  sums = collections.Counter()
+  for one in found:
+    sums[one.kind] += one.sent
+  return dict(sums)
+
+
+def _in_loop(text: str, scope: str) -> list[Collective]:
+  program = _computations(text)
+  return _unique(
+    found
+    for line in _loops(program, scope)
+    for found in _below(program, _body(line), 1)
+  )
+
+
+def _computations(text: str) -> dict[str, list[str]]:
+  """Name → lines."""
+  program, lines = {}, []
+  for line in text.splitlines():
+    if head := _HEAD.match(line):
+      lines = program.setdefault(head["name"], [])
+    else:
+      lines.append(line)
+  return program
+
+
+def _entry(text: str) -> str:
+  return re.search(r"^ENTRY %?([^\s(]+)", text, re.MULTILINE)[1]
+
+
+def _loops(program, scope: str) -> Iterator[str]:
+  """The instruction of the loop of that scope.
+
+  One that the compiler has cut anew is known by what is in its body.
+  """
+  for lines in program.values():
+    for line in lines:
+      if " while(" in line and _is_of(program, line, scope):
+        yield line
+
+
+def _is_of(program, line: str, scope: str) -> bool:
+  if "op_name=" in line:
+    return f'/{scope}/while"' in line
+  body = program.get(_body(line), ())
+  return any(f"/{scope}/while/body/" in inner for inner in body)
+
+
+def _body(line: str) -> str:
+  return re.search(r"body=%?([^\s,)}]+)", line)[1]
+
+
+def _below(program, name, times, skip=frozenset()):
+  """(channel, collective) in a computation and all that it calls."""
+  for line in program.get(name, ()):
+    if line in skip:
+      continue
+    if match := _COLLECTIVE.match(line):
+      yield _read(match, line, times, scatters="all-reduce-scatter" in name)
+    if match := _SEND.match(line):
+      yield line, _between(match, times)
+    trips = _TRIPS.search(line)
+    inner = times * int(trips[1]) if trips else times
+    for single, several in _CALLED.findall(line):
+      for called in re.findall(r"[^\s,%]+", single or several):
+        yield from _below(program, called, inner, skip)
+
+
+def _read(match, line, times, scatters):
+  kind = "reduce-scatter" if scatters else match["kind"]
+  sizes = [_size(*found) for found in _ARRAY.findall(match["shape"])]
+  started = f"{match['kind']}-start(" in line
+  # Of a start, the shape is that of operands and results, and more.
+  size = max(sizes) if started else sum(sizes)
+  devices = _devices(line)
+  if match["kind"] == "reduce-scatter" and not started:
+    size *= devices
+  channel = re.search(r"channel_id=(\d+)", line)
+  key = channel[1] if channel else line
+  return key, Collective(kind, size, devices, times, _together(line))
+
+
+def _between(match, times) -> Collective:
+  kind = match["kind"].lower().replace("_", "-")
+  (size,) = (_size(*found) for found in _ARRAY.findall(match["shape"]))
+  slices = _count(match["slices"])
+  if kind == "all-gather":  # each sends its part
+    size *= slices
+  if kind == "one-to-one":
+    kind = "collective-permute"
+  return Collective(kind, size, slices, times, between=True)
+
+
+def _count(places: str) -> int:
+  """`1,2` → 2; `0:7` → 8."""
+  ends = [list(map(int, part.split(":"))) for part in places.split(",")]
+  return sum(some[-1] - some[0] + 1 for some in ends)
+
+
+def _size(dtype: str, bits: str, dims: str) -> int:
+  bits = {"pred": 8, "bf16": 16}.get(dtype) or int(bits)
+  count = math.prod(int(n) for n in dims.split(",") if n)
+  return count * bits // 8
+
+
+def _devices(line: str) -> int:
+  """How many are in one group; a permute's are in pairs."""
+  if groups := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
+    return int(groups[1])
+  if groups := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
+    return groups[1].count(",") + 1
+  if groups := re.search(
+    r"replica_groups=mesh\[(.*?)\](?:, device_ids=\(.*?\))? \{(.*?)\}", line
+  ):
+    sizes = dict(re.findall(r"('\w+')=(\d+)", groups[1]))
+    used = re.findall(r"('\w+')(?::\(\d+\)(\d+))?", groups[2])
+    return math.prod(int(part or sizes[axis]) for axis, part in used)
+  return 2
+
+
+def _together(line: str) -> tuple[int, ...]:
+  """The first group of a collective, or the first pair of a permute."""
+  if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
+    return tuple(_numbers(listed[1]))
+  if pairs := re.search(r"source_target_pairs=\{(\{.*?\})\}", line):
+    moves = [_numbers(pair) for pair in pairs[1].split("},{")]
+    return tuple(next((move for move in moves if len(set(move)) > 1), ()))
+  if dealt := re.search(
+    r"replica_groups=(\[\d+,\d+\])<=(\[[\d,]+\](?:T\([\d,]+\))?)", line
+  ):
+    rows = _dealt(dealt[2]).reshape(_numbers(dealt[1]))
+    return tuple(rows[0].tolist())
+  if named := re.search(
+    r"replica_groups=mesh\[(.*?)\](?:, device_ids=\((.*?\))\))? \{(.*?)\}",
+    line,
+  ):
+    return _along(*named.groups())
+  return ()
+
+
+def _along(mesh: str, ids: str | None, used: str) -> tuple[int, ...]:
+  """`'axis_0'=4,'axis_1'=2`, `[2,4]T(1,0)`, `'axis_0'` → the first group.
+
+  `'axis_0':(2)4` is a part of an axis: of its places as [2, 4, …] the four.
+  """
+  shape, group = [], []
+  parts = {
+    axis: (int(before or 1), int(size or 0))
+    for axis, before, size in re.findall(r"('\w+')(?::\((\d+)\)(\d+))?", used)
+  }
+  for axis, size in re.findall(r"('\w+')=(\d+)", mesh):
+    before, part = parts.get(axis, (1, 1))
+    part = part or int(size)
+    shape += [before, part, int(size) // before // part]
+    group += [0, slice(None) if axis in parts else 0, 0]
+  places = np.arange(math.prod(shape)) if ids is None else _dealt(ids)
+  return tuple(places.reshape(shape)[tuple(group)].ravel().tolist())
+
+
+def _dealt(order: str) -> np.ndarray:
+  """`[2,4]T(1,0)` → 0 … 7 as [2, 4], with its axes in that order."""
+  shape, _, axes = order.partition("T")
+  shape = _numbers(shape)
+  places = np.arange(math.prod(shape)).reshape(shape)
+  return places.transpose(_numbers(axes)) if axes else places
+
+
+def _numbers(text: str) -> list[int]:
+  return [int(n) for n in re.findall(r"\d+", text)]
+
+
+def _unique(found) -> list[Collective]:
+  return list(dict(found).values())

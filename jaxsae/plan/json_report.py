@@ -1,0 +1,201 @@
+"""A plan as JSON, under names that scripts rely on.
+
+Bytes are bytes, seconds are seconds, money is in `currency`; what nobody knows
+is null. All of it is predicted.
+"""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import jax
+
+from jaxsae.files import whole_file
+from jaxsae.plan.compiler_process import LIBRARY
+from jaxsae.plan.plan import Plan
+from jaxsae.plan.run_set import Sweep
+from jaxsae.plan.search import Try
+
+
+def of_plan(plan: Plan) -> dict:
+  """One run on some slices."""
+  return {
+    "prediction": True,
+    "topology": plan.slices.topology,
+    "slices": plan.slices.count,
+    "chips": plan.slices.chips,
+    "devices": plan.slices.devices,
+    "device_kind": plan.slices.kind.device_kind,
+    "mesh": {"data": plan.shape[0], "model": plan.shape[1]},
+    "versions": versions(),
+    **_memory(plan),
+    **_work(plan),
+    **(_time(plan) if not plan.misfit else dict.fromkeys(_TIMES)),
+    "checkpoint_bytes": plan.checkpoint,
+    "export_bytes": plan.export,
+    "compile_seconds": plan.compilation and plan.compilation.seconds,
+  }
+
+
+_TIMES = (
+  "step_seconds_roofline",
+  "step_seconds_without_overlap",
+  "tokens_per_second",
+  "share_of_peak",
+  "hours",
+  "hours_without_overlap",
+  "chip_hours",
+  "chip_hours_without_overlap",
+  "cost",
+  "cost_without_overlap",
+  "cost_spot",
+  "currency",
+  "price",
+)
+
+
+def _memory(plan: Plan) -> dict:
+  owners = plan.owners
+  return {
+    "fits": plan.fits,
+    "misfit": plan.misfit or None,
+    "hbm_bytes_per_device": plan.needed,
+    "hbm_capacity_bytes": int(plan.capacity),
+    "hbm_by_owner": {
+      "lm": owners.lm,
+      "saes": owners.saes,
+      "moments": owners.moments,
+      "bucket": owners.bucket,
+      "temporaries": owners.temporaries,
+      "headroom": plan.headroom,
+    },
+  }
+
+
+def _work(plan: Plan) -> dict:
+  roofline, sent = plan.roofline, plan.sent
+  return {
+    "flops_per_device_per_step": roofline.flops,
+    "hbm_traffic_bytes_per_device_per_step": roofline.traffic,
+    "collective_bytes_per_device_per_step": sent.total if sent else None,
+    "collective_bytes_predicted": plan.predicted_sent,
+    "collectives": _collectives(plan),
+    "parts": [_part(part) for part in roofline.parts],
+    "tokens_per_step": plan.config.bucket_tokens,
+    "steps": plan.config.steps,
+  }
+
+
+def _collectives(plan: Plan) -> list[dict] | None:
+  if plan.sent is None:
+    return None
+  made = [
+    {"kind": kind, "axis": axis, "bytes": size}
+    for (kind, axis), size in plan.sent.within.items()
+  ]
+  if plan.sent.between:
+    made.append({"kind": "all", "axis": "slices", "bytes": plan.sent.between})
+  return made
+
+
+def _part(part) -> dict:
+  return {
+    "name": part.name,
+    "placement": part.where,
+    "why": part.why,
+    "flops": part.flops,
+    "hbm_traffic_bytes": part.traffic,
+    "sent_bytes": part.sent,
+    "compute_seconds": part.compute,
+    "memory_seconds": part.memory,
+    "communication_seconds": part.communication,
+    "seconds": part.seconds,
+    "bound": part.bound,
+  }
+
+
+def _time(plan: Plan) -> dict:
+  price = plan.price
+  values = (
+    plan.step_seconds,
+    plan.slow_step_seconds,
+    plan.tokens_per_second,
+    plan.share_of_peak,
+    plan.hours,
+    plan.slow_hours,
+    plan.chip_hours,
+    plan.slow_chip_hours,
+    plan.cost,
+    plan.slow_cost,
+    plan.spot_cost,
+    price and price.currency,
+    price and vars(price),
+  )
+  return dict(zip(_TIMES, values, strict=True))
+
+
+def of_sweep(sweep: Sweep) -> dict:
+  """All runs of an experiment, and their sums.
+
+  Of memory it has the run that needs most, if all were compiled.
+  """
+  needed = [plan.needed for plan in sweep.plans.values()]
+  return {
+    "prediction": True,
+    "topology": sweep.slices.topology,
+    "slices": sweep.slices.count,
+    "chips": sweep.slices.chips,
+    "hbm_bytes_per_device": None if None in needed else max(needed),
+    "hbm_capacity_bytes": int(sweep.slices.kind.hbm),
+    "runs": {name: of_plan(plan) for name, plan in sweep.plans.items()},
+    "compiled_as": sweep.stand_ins,
+    "fits": sweep.fits,
+    "chip_hours": sweep.chip_hours,
+    "chip_hours_without_overlap": sweep.slow_chip_hours,
+    "cost": sweep.cost,
+    "cost_without_overlap": sweep.slow_cost,
+    "cost_spot": sweep.spot_cost,
+    "currency": sweep.currency,
+    "at_once": len(sweep.shares),
+    "shares": sweep.shares,
+    "hours": sweep.hours,
+    "chip_hours_without_sharing": sweep.lonely_chip_hours,
+    "cost_without_sharing": sweep.lonely_cost,
+  }
+
+
+def of_tries(tries: Sequence[Try]) -> list[dict]:
+  """Other ways to lay a run out, the best first."""
+  return [
+    {
+      "flags": list(one.flags),
+      "fits": one.plan.fits,
+      "hbm_bytes_per_device": one.plan.needed,
+      "step_seconds_roofline": one.plan.step_seconds,
+      "cost": one.plan.cost,
+    }
+    for one in tries
+  ]
+
+
+def versions() -> dict[str, str | None]:
+  """Of what made the plan."""
+  return {"jax": jax.__version__, "libtpu": _libtpu()}
+
+
+def _libtpu() -> str | None:
+  """Of the compiler in use, by the folder of its distribution beside it."""
+  library = os.environ.get(LIBRARY)
+  if library is None:
+    return importlib.metadata.version("libtpu")
+  beside = pathlib.Path(library).parents[1].glob("libtpu-*.dist-info")
+  return next((folder.stem.partition("-")[2] for folder in beside), None)
+
+
+def write(path: str, content: Mapping) -> None:
+  """Writes a whole file or none."""
+  with whole_file(pathlib.Path(path)) as partial:
+    text = json.dumps(content, indent=2, allow_nan=False)
+    partial.write_text(text + "\n", encoding="utf-8")

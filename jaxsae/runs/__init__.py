@@ -1,0 +1,12 @@
+"""What surrounds training: experiment files, grids, and finished runs."""
+
+from jaxsae.runs.evaluate import evaluate as evaluate
+from jaxsae.runs.evaluate import figures as figures
+from jaxsae.runs.explore import explore as explore
+from jaxsae.runs.export import export as export
+from jaxsae.runs.grid import Grid as Grid
+from jaxsae.runs.grid import Row as Row
+from jaxsae.runs.main import main as main
+from jaxsae.runs.main import main_each as main_each
+from jaxsae.runs.open import Run as Run
+from jaxsae.runs.open import open_run as open_run

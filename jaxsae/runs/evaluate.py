@@ -1,0 +1,48 @@
+"""Evaluating the autoencoders of a run on its held-out text."""
+
+import functools
+import itertools
+import json
+
+from etils import epath
+
+from jaxsae import data, evals, pod
+from jaxsae.data import Corpus
+from jaxsae.runs.open import Run
+from jaxsae.train.process import workdir
+
+
+def evaluate(run: Run) -> dict[str, evals.Result]:
+  """Judges every autoencoder on held-out text; writes `eval/STEP.json`."""
+  batches = functools.partial(held_out_batches, run, corpus_of(run))
+  results = evals.evaluate(
+    run.lm, run.saes, batches, run.config.eval.loss_batches
+  )
+  pod.lead(lambda: evals.write(results, _record(run), step=run.step))
+  return results
+
+
+def figures(run: Run) -> dict[str, dict]:
+  """What `eval/STEP.json` says of each autoencoder; judged now if it must."""
+  if not pod.lead(_record(run).exists):
+    evaluate(run)
+  record = pod.lead(lambda: json.loads(_record(run).read_text()))
+  return {result["name"]: result for result in record["results"]}
+
+
+def _record(run: Run) -> epath.Path:
+  return run.path / "eval" / f"{run.step}.json"
+
+
+def corpus_of(run: Run) -> Corpus:
+  """The run's text, if it is still cut up as it was in training."""
+  corpus = open_corpus(run.config, run.lm)
+  workdir.check_policy_of(run.path, corpus.policy)
+  return corpus
+
+
+def held_out_batches(run: Run, corpus: Corpus):
+  """The held-out batches from the start, in the same order at each call."""
+  settings = run.config.eval
+  batches = data.held_out_batches(corpus, settings.batch)
+  return itertools.islice(batches, settings.batches)

@@ -1,0 +1,63 @@
+"""Surveying the latents of a run, and the report that shows them."""
+
+import jax
+from etils import epath
+
+from jaxsae import explore as explorer
+from jaxsae.app import report as pages
+from jaxsae.errors import UserError
+from jaxsae.runs.evaluate import corpus_of, figures, held_out_batches
+from jaxsae.runs.open import Run
+
+
+def explore(run: Run) -> epath.Path:
+  """Writes the report, `report/index.html`, and returns its path.
+
+  Raises:
+    UserError: in a pod, whose processes would all make it.
+  """
+  if jax.process_count() > 1:
+    raise UserError(
+      "a report is made by one process, and this is one of"
+      f" {jax.process_count()}; run `jaxsae explore {run.path}` on one host."
+    )
+  measured = figures(run)
+  for name, target in run.targets.items():
+    measured[name]["target_l0"] = target
+  corpus = corpus_of(run)
+  report = explorer.survey(
+    run.lm,
+    run.saes,
+    held_out_batches(run, corpus),
+    corpus.documents,
+    measured,
+    title=run.path.name,
+    run=_about(run),
+  )
+  path = run.path / "report" / "index.html"
+  pages.write(report, path)
+  return path
+
+
+def _about(run: Run) -> dict[str, str]:
+  config, sweep = run.config, run.config.sae
+  others = ", ".join(s.name or s.architecture for s in config.also)
+  return {
+    "Language model": config.lm,
+    "Text": config.data.source,
+    "Trained on": f"{run.step * config.bucket_tokens:,} tokens",
+    "Autoencoders": f"{len(run.saes)}, width {_comma(sweep.widths)}",
+    "Sites": _comma(sweep.sites),
+    "Architecture": sweep.architecture,
+    "Penalty": sweep.penalty,
+    "Target L0": _comma(sweep.target_l0) or "none",
+    "Bandwidth ε": f"{sweep.bandwidth:g}",
+    "Learning rate": f"{sweep.optim.lr:g}",
+    "Beside it": others or "nothing",
+    "Update": f"{config.bucket.update_tokens:,} tokens",
+    "Run": str(run.path),
+  }
+
+
+def _comma(values) -> str:
+  return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)

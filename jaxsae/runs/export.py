@@ -1,0 +1,24 @@
+"""Writing the autoencoders of a run in a published format."""
+
+from jaxsae import formats, pod
+from jaxsae.runs.evaluate import figures
+from jaxsae.runs.open import Run
+
+
+def export(run: Run, format: str, out) -> list[str]:
+  """Writes every autoencoder in a published format, below a new folder.
+
+  Args:
+    run: whose.
+    format: one of `jaxsae.formats.FORMATS`.
+    out: the folder; it must not exist.
+
+  Returns:
+    The files' paths within the folder.
+  """
+  measured = figures(run)
+  saes = [
+    (site, pod.fetch(sae), measured[name]["l0"])
+    for name, (site, sae) in run.saes.items()
+  ]
+  return pod.lead(lambda: formats.write_all(format, saes, out, run.lm))

@@ -1,0 +1,74 @@
+"""A run after training: its folder, language model and autoencoders."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import jax
+from etils import epath
+
+from jaxsae import mesh as meshes
+from jaxsae.errors import UserError
+from jaxsae.lm import Lm, Site, load_lm
+from jaxsae.mesh import MeshConfig
+from jaxsae.sae import Sae
+from jaxsae.train import state as states
+from jaxsae.train.checkpoint.checkpoints import Checkpoints
+from jaxsae.train.config.run import TrainConfig
+from jaxsae.train.process import workdir
+from jaxsae.train.state import TrainState, abstract_state
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """What a run's folder holds.
+
+  Attributes:
+    path: the folder.
+    config: what it was started with.
+    lm: the language model.
+    step: of the newest checkpoint.
+    saes: name → its site, and the autoencoder of raw activations.
+    targets: name → the L0 it was trained for, or None.
+  """
+
+  path: epath.Path
+  config: TrainConfig
+  lm: Lm
+  step: int
+  saes: Mapping[str, tuple[Site, Sae]]
+  targets: Mapping[str, float | None]
+
+
+def open_run(path) -> Run:
+  """Opens the newest checkpoint of a run, on all devices of this machine."""
+  path = epath.Path(path)
+  config = workdir.read_config(path)
+  checkpoints = Checkpoints(path / "checkpoints", keep=None)
+  if checkpoints.latest is None:
+    raise UserError(f"{path} has no checkpoint yet; train it first.")
+  # As wide over `model` as in training, or as this machine allows.
+  model = math.gcd(config.mesh.model, jax.device_count())
+  mesh = meshes.make(MeshConfig(model=model))
+  lm = load_lm(config.lm, mesh=mesh, fsdp=config.fsdp)
+  state, _ = checkpoints.restore(abstract_state(config, lm.config, mesh))
+  checkpoints.close()
+  saes = dict(_folded(config, state))
+  return Run(
+    path=path,
+    config=config,
+    lm=lm,
+    step=int(state.step),
+    saes=saes,
+    targets={
+      name: member.target
+      for stack in config.stacks
+      for name, member in zip(stack.names, stack.members, strict=True)
+    },
+  )
+
+
+def _folded(config: TrainConfig, state: TrainState):
+  for stack, trained in zip(config.stacks, state.stacks, strict=True):
+    for name, sae in states.folded(stack, trained).items():
+      yield name, (stack.site, sae)

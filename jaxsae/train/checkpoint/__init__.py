@@ -1,0 +1,1 @@
+"""Saving a run, and noticing when what was saved is damaged."""

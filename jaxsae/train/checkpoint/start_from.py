@@ -1,0 +1,105 @@
+"""A new run that begins with the autoencoders of another."""
+
+from etils import epath
+from jax.sharding import Mesh
+
+from jaxsae import pod
+from jaxsae.errors import UserError
+from jaxsae.lm import GemmaConfig
+from jaxsae.train.checkpoint.checkpoints import Checkpoints
+from jaxsae.train.config.run import TrainConfig
+from jaxsae.train.config.sweep import Stack
+from jaxsae.train.process import workdir
+from jaxsae.train.state import StackState, TrainState, abstract_state
+
+
+def check(config: TrainConfig) -> None:
+  """Raises UserError if a new run can not begin with what it is to take.
+
+  One that has begun needs the other no more.
+  """
+  begun = (epath.Path(config.workdir) / "config.json").exists()
+  if config.start_from is not None and not begun:
+    _partners(config, workdir.read_config(epath.Path(config.start_from)))
+    if _checkpoints(config).latest is None:
+      raise UserError(
+        f"start_from={config.start_from} has no checkpoint yet; train it first."
+      )
+
+
+def take(
+  config: TrainConfig, mesh: Mesh, gemma: GemmaConfig, state: TrainState
+) -> TrainState:
+  """A state before the first bucket, with the autoencoders of another run.
+
+  These and their scales are of its newest intact checkpoint; moments, key and
+  counters stay as they are.
+
+  Args:
+    config: the run's; it names the other.
+    mesh: of the devices.
+    gemma: the language model's sizes.
+    state: a fresh one.
+
+  Raises:
+    UserError: they do not fit, or no checkpoint is intact.
+  """
+  other = workdir.read_config(epath.Path(config.start_from))
+  partners = _partners(config, other)
+  theirs, _ = _checkpoints(config).restore(abstract_state(other, gemma, mesh))
+  stacks = tuple(
+    _begun(mine, theirs.stacks[i])
+    for mine, i in zip(state.stacks, partners, strict=True)
+  )
+  pod.tell(f"begins as {config.start_from} was after step {int(theirs.step)}")
+  return state.replace(stacks=stacks)
+
+
+def _checkpoints(config: TrainConfig) -> Checkpoints:
+  path = epath.Path(config.start_from) / "checkpoints"
+  return Checkpoints(path, keep=None)
+
+
+def _begun(mine: StackState, theirs: StackState) -> StackState:
+  return mine.replace(
+    sae=theirs.sae, scale=theirs.scale, target_scale=theirs.target_scale
+  )
+
+
+def _partners(config: TrainConfig, other: TrainConfig) -> list[int]:
+  """For each stack, which of the other run's it is given.
+
+  Where several are alike they go in order.
+  """
+  left = dict(enumerate(map(_kind, other.stacks)))
+  found = []
+  for stack in config.stacks:
+    index = next((i for i, kind in left.items() if kind == _kind(stack)), None)
+    if index is None:
+      raise UserError(
+        f"start_from={config.start_from} has no {_said(stack)} for this run's"
+        f" {stack}; it has {'; '.join(map(_said, other.stacks))}."
+      )
+    del left[index]
+    found.append(index)
+  return found
+
+
+def _kind(stack: Stack) -> tuple:
+  """What two stacks must share to have the same arrays."""
+  sweep = stack.sweep
+  return (
+    stack.site,
+    sweep.architecture,
+    sweep.skip,
+    stack.width,
+    len(stack.members),
+  )
+
+
+def _said(stack: Stack) -> str:
+  skip = " with skip" if stack.sweep.skip else ""
+  return (
+    f"{len(stack.members)} {stack.sweep.architecture}{skip} of width"
+    f" {stack.width} at {stack.site}"
+  )

@@ -1,0 +1,133 @@
+"""Everything that decides a training run."""
+
+import collections
+import dataclasses
+from typing import Literal
+
+from jaxsae.data import DataConfig
+from jaxsae.errors import UserError
+from jaxsae.lm import Site
+from jaxsae.mesh import MeshConfig
+from jaxsae.train.config.sweep import OptimConfig as OptimConfig
+from jaxsae.train.config.sweep import Stack, SweepConfig, check_positive
+
+
+@dataclasses.dataclass(frozen=True)
+class BucketConfig:
+  """One outer step: so many rows are read, shuffled and trained on.
+
+  A bucket is `microbatches × rows × context` tokens.
+  """
+
+  microbatches: int = 8  # LM forward passes a bucket
+  rows: int = 32  # sequences in one LM forward pass
+  update_tokens: int = 4096  # tokens in one update of the autoencoders
+  # How activations are kept until they are trained on. None: as the language
+  # model makes them.
+  dtype: Literal["float32", "bfloat16"] | None = None
+
+  def __post_init__(self):
+    check_positive(self, "microbatches", "rows", "update_tokens")
+    if self.update_tokens % self.rows:
+      raise UserError(
+        f"update_tokens={self.update_tokens} is not a multiple of"
+        f" rows={self.rows}; every row gives the same share to an update."
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+  """How much held-out text the autoencoders are judged and shown on."""
+
+  batch: int = 32  # sequences at a time
+  batches: int = 64  # for L0, FVU, density and the report's contexts
+  loss_batches: int = 16  # of these, for losses with autoencoders spliced in
+
+  def __post_init__(self):
+    check_positive(self, "batch", "batches", "loss_batches")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+  """A run. `experiments/` has one file for each."""
+
+  workdir: str = "runs/run"  # where everything the run makes is kept
+  lm: str = "gemma2-tiny"  # name or directory of the language model
+  tokens: int = 8_000_000  # how many to train on
+  data: DataConfig = DataConfig()
+  sae: SweepConfig = SweepConfig()
+  also: tuple[SweepConfig, ...] = ()  # further sweeps, from the same forwards
+  bucket: BucketConfig = BucketConfig()
+  mesh: MeshConfig = MeshConfig()
+  fsdp: bool = False  # split the LM's weights over `data` too, to save memory
+  eval: EvalConfig = EvalConfig()
+  dead_after: int = 10_000_000  # tokens without firing that make a latent dead
+  # What becomes of an update whose loss, gradient or weights are not finite.
+  # stop: the run ends before it is saved. skip: that autoencoder leaves it out.
+  not_finite: Literal["stop", "skip"] = "stop"
+  # Buckets between two comparisons, bit by bit, of all that several devices
+  # hold alike, weights of the language model included. None: never.
+  check_replicas_every: int | None = None
+  log_every: int = 1  # buckets between two lines of metrics
+  checkpoint_every: int = 100  # buckets between two checkpoints
+  keep_checkpoints: int = 2  # so many of the newest
+  keep_every: int | None = None  # and those of its multiples, for good
+  # Folder of a run whose autoencoders a new one begins with: their weights,
+  # thresholds and scales. None: it begins with random ones.
+  start_from: str | None = None
+
+  def __post_init__(self):
+    check_positive(self, "tokens", "log_every", "checkpoint_every")
+    check_positive(self, "keep_checkpoints")
+    for name in ("keep_every", "check_replicas_every"):
+      if getattr(self, name) is not None:
+        check_positive(self, name)
+    self._check_names()
+    per_lane = self.bucket.update_tokens // self.bucket.rows
+    lane = self.bucket.microbatches * self.data.context
+    if lane % per_lane:
+      raise UserError(
+        f"bucket.update_tokens={self.bucket.update_tokens} does not divide"
+        f" the {self.bucket_tokens} tokens of a bucket (microbatches × rows ×"
+        " context)."
+      )
+
+  def _check_names(self):
+    names = (name for stack in self.stacks for name in stack.names)
+    name, count = collections.Counter(names).most_common(1)[0]
+    if count > 1:
+      raise UserError(
+        f"Two autoencoders would be called {name}; give one of the sweeps"
+        " another name, as in --also.0.name=other."
+      )
+
+  @property
+  def stacks(self) -> tuple[Stack, ...]:
+    """Of all sweeps."""
+    return tuple(
+      stack for sweep in (self.sae, *self.also) for stack in sweep.stacks
+    )
+
+  @property
+  def sites(self) -> tuple[Site, ...]:
+    """What is read of the language model, each once."""
+    ends = (end for s in self.stacks for end in (s.site.input, s.site.output))
+    return tuple(dict.fromkeys(ends))
+
+  @property
+  def bucket_tokens(self) -> int:
+    b = self.bucket
+    return b.microbatches * b.rows * self.data.context
+
+  @property
+  def updates_per_bucket(self) -> int:
+    return self.bucket_tokens // self.bucket.update_tokens
+
+  @property
+  def steps(self) -> int:
+    """Outer steps, one bucket each."""
+    return -(-self.tokens // self.bucket_tokens)
+
+  @property
+  def updates(self) -> int:
+    return self.steps * self.updates_per_bucket

@@ -1,0 +1,1 @@
+"""Watching a run: its metrics, its alarms, and how busy the devices are."""

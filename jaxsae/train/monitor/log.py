@@ -1,0 +1,257 @@
+"""What a run says: metrics.jsonl, TensorBoard, and a table on the screen."""
+
+import json
+import math
+import time
+from collections.abc import Mapping
+
+import jax
+from etils import epath
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+from tensorboardX import SummaryWriter
+
+from jaxsae.files import whole_file
+from jaxsae.train.config.run import TrainConfig
+from jaxsae.train.metrics import Metrics, rounded
+from jaxsae.train.monitor.sparsity import Watch
+from jaxsae.train.process.compile_cache import Start
+
+Values = dict[str, dict[str, float]]  # autoencoder → figure → value
+
+
+class Log:
+  """Writes one line of metrics at a time, and shows the newest."""
+
+  def __init__(
+    self,
+    config: TrainConfig,
+    path: epath.Path,
+    step: int,
+    counts: Mapping[str, int],
+  ):
+    """Goes on after `step`; lines of later steps, never finished, are cut.
+
+    Args:
+      config: the run's.
+      path: its folder.
+      step: after which it goes on.
+      counts: of its text, told in every line as `data/NAME`.
+    """
+    self._config = config
+    self._data = {f"data/{name}": count for name, count in counts.items()}
+    self._first, self._started = step, time.perf_counter()
+    self._file = _cut(path / "metrics.jsonl", step)
+    self._jsonl = self._file.open("a")
+    self._board = SummaryWriter(
+      str(path / "tensorboard"), purge_step=step + 1, write_to_disk=True
+    )
+    self._screen = _Screen(config)
+    self._watch = Watch(config)
+
+  def __enter__(self):
+    self._screen.start()
+    return self
+
+  def __exit__(self, *_):
+    self._screen.stop()
+    self._board.close()
+    self._jsonl.close()
+
+  def write(
+    self,
+    step: int,
+    metrics: tuple[Metrics, ...],
+    idle: float,
+    counts: Mapping[str, Mapping[str, int]],
+  ) -> None:
+    """Fetches the metrics of a step from the devices and tells everyone.
+
+    Args:
+      step: its number.
+      metrics: of each stack.
+      idle: share of the time since the last line in which the devices waited.
+      counts: figure → autoencoder → how often something happened since then.
+    """
+    values = figures(self._config, metrics)
+    for figure, of_each in counts.items():
+      for name, count in of_each.items():
+        values[name][figure] = count
+    tokens = step * self._config.bucket_tokens
+    speed = self._speed(step)
+    flat = {"tokens_per_second": round(speed), "idle": float(f"{idle:.3g}")}
+    flat |= {
+      f"{name}/{figure}": value
+      for name, of_one in values.items()
+      for figure, value in of_one.items()
+    }
+    line = {"step": step, "tokens": tokens}
+    line |= self._data
+    line |= {k: v if math.isfinite(v) else None for k, v in flat.items()}
+    self._jsonl.write(json.dumps(line) + "\n")
+    self._jsonl.flush()
+    for name, value in flat.items():
+      self._board.add_scalar(name, value, step)
+    self._screen.show(step, speed, idle, values)
+    for warning in self._watch.warnings(step, values):
+      self.say(warning)
+
+  def newest(self, count: int) -> list[str]:
+    """So many of the newest lines of metrics.jsonl, oldest first."""
+    return self._file.read_text().splitlines()[-count:]
+
+  def begin(self, step: int, start: Start) -> None:
+    """Tells how long it took to come to the first step of this process."""
+    self._board.add_scalar("seconds_to_first_step", start.seconds, step)
+    self.say(str(start))
+
+  def say(self, line: str) -> None:
+    """Shows a line that stays."""
+    self._screen.say(line)
+
+  def _speed(self, step: int) -> float:
+    """Tokens a second since this process began to train."""
+    seconds = time.perf_counter() - self._started
+    return (step - self._first) * self._config.bucket_tokens / seconds
+
+
+class Silence:
+  """The log of a process that does not lead: it says nothing."""
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    pass
+
+  def newest(self, count: int) -> list[str]:
+    return []
+
+  def begin(self, *_) -> None:
+    pass
+
+  def write(self, *_) -> None:
+    pass
+
+  def say(self, line: str) -> None:
+    pass
+
+
+def figures(config: TrainConfig, metrics: tuple[Metrics, ...]) -> Values:
+  """The metrics of every autoencoder as plain numbers, under its name."""
+  # All in one go, and computed with here: an operation on the devices would
+  # wait there behind the step that is under way.
+  metrics = jax.device_get(metrics)
+  values = {}
+  for stack, of_stack in zip(config.stacks, metrics, strict=True):
+    arrays = {
+      "l0": of_stack.l0,
+      "fvu": of_stack.fvu,
+      "loss": of_stack.loss,
+      "coefficient": of_stack.coefficient,
+      "density_max": of_stack.density_max,
+      "dead": (of_stack.idle >= config.dead_after).mean(axis=-1),
+      **of_stack.figures,
+    }
+    for i, name in enumerate(stack.names):
+      values[name] = {figure: rounded(x[i]) for figure, x in arrays.items()}
+  return values
+
+
+def _cut(file: epath.Path, step: int) -> epath.Path:
+  if file.exists():
+    lines = file.read_text().splitlines()
+    kept = [x for x in lines if _finished(x, step)]
+    with whole_file(file) as partial:
+      partial.write_text("".join(x + "\n" for x in kept))
+  return file
+
+
+def _finished(line: str, step: int) -> bool:
+  """A crash can leave half a line, and lines that will be written again."""
+  try:
+    return json.loads(line)["step"] <= step
+  except (ValueError, KeyError):
+    return False
+
+
+class _Screen:
+  """A live table on a terminal; elsewhere a line every ten seconds."""
+
+  def __init__(self, config: TrainConfig):
+    self._config = config
+    self._console = Console(stderr=False)
+    self._progress = Progress(
+      TextColumn("training"),
+      BarColumn(None),
+      TextColumn("{task.percentage:3.0f}%  {task.fields[speed]}"),
+      console=self._console,
+    )
+    self._task = self._progress.add_task("", total=config.steps, speed="")
+    self._live = Live(self._progress, console=self._console)
+    self._printed = -float("inf")
+
+  def start(self):
+    if self._console.is_terminal:
+      self._live.start()
+
+  def stop(self):
+    if self._console.is_terminal:
+      self._live.stop()
+
+  def say(self, line: str) -> None:
+    """A line that stays, above the table."""
+    self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+  def show(self, step: int, speed: float, idle: float, values: Values) -> None:
+    left = (self._config.steps - step) * self._config.bucket_tokens / speed
+    pace = f"{speed:,.0f} tokens/s  idle {idle:.0%}  {_clock(left)} left"
+    if self._console.is_terminal:
+      self._progress.update(self._task, completed=step, speed=pace)
+      self._live.update(Group(self._progress, _table(values)))
+    elif step == self._config.steps or time.monotonic() - self._printed > 10:
+      self._printed = time.monotonic()
+      print(_lines(self._config, step, pace, values), flush=True)
+
+
+def _table(values: Values) -> Table:
+  table = Table("autoencoder", box=None, pad_edge=False)
+  for head in ("L0", "FVU", "dead", "in window", "λ's pull", "mean θ"):
+    table.add_column(head, justify="right")
+  for name, v in values.items():
+    table.add_row(
+      name,
+      f"{v['l0']:.1f}",
+      f"{v['fvu']:.3f}",
+      f"{v['dead']:.1%}",
+      _shown(v, "in_window", ".2%"),
+      _shown(v, "pull", ".0%"),
+      _shown(v, "threshold", ".4f"),
+    )
+  return table
+
+
+def _shown(values: dict[str, float], name: str, form: str) -> str:
+  """A figure that not every architecture has."""
+  return format(values[name], form) if name in values else "-"
+
+
+def _lines(config: TrainConfig, step: int, pace: str, values: Values) -> str:
+  """For a log: the pace, then each stack's members side by side."""
+  lines = [f"{step}/{config.steps}  {pace}"]
+  for stack in config.stacks:
+    of_stack = [values[name] for name in stack.names]
+    l0 = "  ".join(f"{v['l0']:6.1f}" for v in of_stack)
+    fvu = "  ".join(f"{v['fvu']:.3f}" for v in of_stack)
+    lines.append(f"  {stack!s:16s} L0 {l0}   FVU {fvu}")
+  return "\n".join(lines)
+
+
+def _clock(seconds: float) -> str:
+  minutes, seconds = divmod(int(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f"{hours} h {minutes:02d} min"
+  return f"{minutes}:{seconds:02d} min"

@@ -1,0 +1,112 @@
+"""What is seen of every step when it is over, and told."""
+
+from collections.abc import Callable
+
+import jax
+from etils import epath
+
+from jaxsae import pod
+from jaxsae.data import Batches, Corpus
+from jaxsae.train.config.run import TrainConfig
+from jaxsae.train.metrics import Metrics
+from jaxsae.train.monitor.idle import Clock
+from jaxsae.train.monitor.log import Log, Silence
+from jaxsae.train.monitor.nonfinite import Guard
+from jaxsae.train.monitor.spikes import WINDOW, Spikes
+from jaxsae.train.process.compile_cache import Start
+from jaxsae.train.sources import Bucket
+
+
+class Witness:
+  """Sees every step when it is over: what it did, and how long it took.
+
+  Args:
+    config: the run's.
+    path: its folder.
+    step: after which it goes on.
+    corpus: its text.
+    batches: what it reads of it.
+    check: called before anything is told, and so before anything is saved;
+      raises unless the run is still this process's.
+  """
+
+  def __init__(
+    self,
+    config: TrainConfig,
+    path: epath.Path,
+    step: int,
+    corpus: Corpus,
+    batches: Batches,
+    check: Callable[[], None],
+  ):
+    self._config, self._check = config, check
+    self._log = (
+      Log(config, path, step, corpus.counts) if pod.leads() else Silence()
+    )
+    self._clock = Clock()
+    self._guard = Guard(config, path, batches, corpus.documents)
+    self._spikes = Spikes(config, batches, self._log.newest(WINDOW))
+    self._start: Callable[[], Start] | None = None
+    self._unseen: list[tuple[int, Bucket, tuple[Metrics, ...]]] = []
+
+  def __enter__(self):
+    self._log.__enter__()
+    return self
+
+  def __exit__(self, *error):
+    self._clock.close()
+    self._log.__exit__(*error)
+
+  def time_first_step(self, start: Callable[[], Start]) -> None:
+    """Asks for the time of the start when the next step is over."""
+    self._start = start
+
+  def hand_over(self, number: int, bucket: Bucket) -> None:
+    """Takes note of a step just before it is called.
+
+    Args:
+      number: its own, from 1.
+      bucket: what it trains on.
+    """
+    self._clock.hand_over(number, bucket.batch)
+
+  def follow(
+    self, number: int, bucket: Bucket, metrics: tuple[Metrics, ...]
+  ) -> None:
+    """Takes note of what that step will leave."""
+    self._clock.follow(metrics)
+    self._unseen.append((number, bucket, metrics))
+
+  def look(self, until: int) -> None:
+    """Waits for all steps up to this one, and tells of them.
+
+    Raises:
+      RunError: one of them broke, and that is to stop the run; or the run
+        is no longer this process's.
+    """
+    while self._unseen and self._unseen[0][0] <= until:
+      self._check()
+      self._tell(*self._unseen.pop(0))
+
+  def _tell(self, number, bucket, metrics) -> None:
+    seen = _seen(metrics)
+    if self._start is not None:
+      self._log.begin(number, self._start())
+      self._start = None
+    warnings = self._guard.look(number, seen, bucket)
+    warnings += self._spikes.look(number, seen, bucket)
+    for warning in warnings:
+      self._log.say(warning)
+    if number % self._config.log_every == 0 or number == self._config.steps:
+      counts = {
+        "skipped": self._guard.skipped(),
+        "spikes": self._spikes.counts(),
+      }
+      self._log.write(number, metrics, self._clock.idle(number), counts)
+
+
+def _seen(metrics: tuple[Metrics, ...]) -> tuple[Metrics, ...]:
+  """What is looked at in every step, off the devices in one go."""
+  names = ("l0", "fvu", "coefficient", "density_max", "idle", "figures")
+  left = dict.fromkeys(names)
+  return jax.device_get(tuple(of_stack.replace(**left) for of_stack in metrics))

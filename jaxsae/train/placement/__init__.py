@@ -1,0 +1,1 @@
+"""Where each stack is trained: layouts, a cost model, and the choice."""

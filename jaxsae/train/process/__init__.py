@@ -1,0 +1,1 @@
+"""The process around a run: its folder, owner, signals and programs."""

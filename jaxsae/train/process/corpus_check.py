@@ -1,0 +1,113 @@
+"""The text of a run: what is told of it, and that it stays what it was."""
+
+import hashlib
+import itertools
+import json
+import re
+
+from etils import epath
+
+from jaxsae.data import Corpus
+from jaxsae.errors import UserError
+from jaxsae.train.process.workdir import write_json
+
+RECORD = "corpus.json"
+SHOWN = 3  # names in a sentence
+MOST = 100_000  # documents; with more, files are not recorded one by one
+
+
+def told(corpus: Corpus) -> str:
+  """A line for a person: how much text there is, and what was left out."""
+  count = corpus.counts
+  return (
+    f"{len(corpus.documents):,} documents,"
+    f" {count['longer']:,} of them longer than a row of"
+    f" {corpus.policy.context} tokens (they go on in the next); left out:"
+    f" {count['unreadable']:,} unreadable{_first(corpus.unreadable)},"
+    f" {count['empty']:,} empty, {count['duplicates']:,} duplicates,"
+    f" {corpus.ignored:,} files of other kinds"
+  )
+
+
+def check(path: epath.Path, corpus: Corpus) -> None:
+  """Makes sure that a run goes on with the text that it began with.
+
+  Args:
+    path: its folder; `corpus.json` is written there when it is started.
+    corpus: its text now.
+
+  Raises:
+    UserError: it is another one; names the files that changed, where they were
+      recorded, and otherwise how much there was.
+  """
+  record, now = path / RECORD, _record(corpus)
+  if record.exists():
+    saved = _read(record)
+    if saved["fingerprint"] != now["fingerprint"]:
+      raise UserError(
+        f"{path} was started with other text: {_difference(saved, now)}. Put"
+        " the text back as it was, or start a new run with --workdir=DIR."
+      )
+  elif not (path / "checkpoints").exists():
+    write_json(record, now)
+
+
+def _record(corpus: Corpus) -> dict:
+  few = len(corpus.documents) <= MOST
+  return {
+    "fingerprint": corpus.fingerprint,
+    "documents": len(corpus.documents),
+    "tokens": corpus.train.tokens + corpus.held_out.tokens,
+    "files": _files(corpus) if few else None,
+  }
+
+
+def _files(corpus: Corpus) -> dict[str, str]:
+  """A digest of every file's documents, under its name."""
+  documents = zip(corpus.documents, corpus.hashes, strict=True)
+  groups = itertools.groupby(
+    documents, lambda document: re.sub(r"#\d+$", "", document[0])
+  )
+  return {
+    name: hashlib.blake2b(
+      b"".join(name.encode() + digest.tobytes() for name, digest in of_one),
+      digest_size=8,
+    ).hexdigest()
+    for name, of_one in groups
+  }
+
+
+def _read(record: epath.Path) -> dict:
+  try:
+    saved = dict(json.loads(record.read_text()))
+    return {
+      k: saved[k] for k in ("fingerprint", "documents", "tokens", "files")
+    }
+  except (OSError, ValueError, TypeError, KeyError) as error:
+    raise UserError(f"{record} can not be read: {error!r}.") from error
+
+
+def _difference(saved: dict, now: dict) -> str:
+  if saved["files"] is None or now["files"] is None:
+    return (
+      f"it had {saved['documents']:,} documents, {saved['tokens']:,} tokens in"
+      f" rows, and has {now['documents']:,}, {now['tokens']:,} tokens in rows"
+    )
+  before, after = saved["files"], now["files"]
+  kinds = {
+    "changed": [n for n in before if after.get(n, before[n]) != before[n]],
+    "gone": [name for name in before if name not in after],
+    "new": [name for name in after if name not in before],
+  }
+  return ", ".join(
+    f"{len(names):,} files {kind}{_first(names)}"
+    for kind, names in kinds.items()
+  )
+
+
+def _first(names: list[str]) -> str:
+  """The first few in brackets; nothing of none."""
+  if not names:
+    return ""
+  more = "; …" if len(names) > SHOWN else ""
+  return f" ({'; '.join(names[:SHOWN])}{more})"

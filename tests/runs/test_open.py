@@ -1,0 +1,18 @@
+"""What is opened after training lies as it did in training."""
+
+import pytest
+
+from jaxsae.runs.open import open_run
+from jaxsae.train import loop
+
+
+@pytest.mark.parametrize("fsdp", [False, True])
+def test_a_run_is_opened_as_wide_as_it_was_trained(config, replace, fsdp):
+  loop.train(replace(config, mesh__model=2, fsdp=fsdp, tokens=512))
+  run = open_run(config.workdir)
+  assert dict(run.lm.mesh.shape) == {"data": 4, "model": 2}
+  table = run.lm.params["embedder"]["input_embedding"]
+  parts = 8 if fsdp else 2
+  assert table.addressable_shards[0].data.size == table.size / parts
+  for _, sae in run.saes.values():
+    assert sae.w_dec.addressable_shards[0].data.size < sae.w_dec.size

@@ -1,0 +1,253 @@
+"""Checkpoints that were damaged are told of, kept, and never used."""
+
+import collections
+import json
+import pathlib
+import random
+import re
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsae.errors import UserError
+from jaxsae.runs import open_run
+from jaxsae.train.checkpoint.checkpoints import Checkpoints
+from jaxsae.train.loop import train
+
+RECORD = "_CHECKPOINT_METADATA"
+
+
+@pytest.fixture
+def run(made, tmp_path):
+  """A copy of it, to be damaged."""
+  shutil.copytree(made.path, tmp_path / "run")
+  return tmp_path / "run"
+
+
+def bits(state) -> list[bytes]:
+  plain = lambda x: (
+    jax.random.key_data(x)
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    else x
+  )
+  return [np.asarray(plain(x)).tobytes() for x in jax.tree.leaves(state)]
+
+
+def used(made, found) -> int:
+  """Which step it is that was restored, bit for bit, with its position."""
+  state, position = found
+  (step,) = (
+    step
+    for step, (saved, data) in made.states.items()
+    if bits(saved) == bits(state) and data == position
+  )
+  return step
+
+
+def snapshot(folder: pathlib.Path) -> dict[str, bytes]:
+  return {
+    str(path.relative_to(folder)): path.read_bytes()
+    for path in sorted(folder.rglob("*"))
+    if path.is_file()
+  }
+
+
+def flip(file: pathlib.Path, place: int, bit: int = 0) -> None:
+  data = bytearray(file.read_bytes())
+  data[place] ^= 1 << bit
+  file.write_bytes(bytes(data))
+
+
+def data_file(step: pathlib.Path) -> pathlib.Path:
+  (file,) = (step / "state" / "ocdbt.process_0" / "d").iterdir()
+  return file
+
+
+def flip_weights(step):
+  flip(data_file(step), data_file(step).stat().st_size // 2, bit=3)
+
+
+def cut(step):
+  data_file(step).write_bytes(data_file(step).read_bytes()[:5000])
+
+
+def empty(step):
+  shutil.rmtree(step)
+  step.mkdir()
+
+
+def half(step):
+  """As a copy that was broken off."""
+  shutil.rmtree(step / "state")
+
+
+def flip_position(step):
+  text = (step / RECORD).read_text()
+  flip(step / RECORD, text.index('"next_batch"') + len('"next_batch": '))
+
+
+def cast(step, made):
+  """The same weights in another type, as some tool would leave them."""
+  state, position = made.states[6]
+  less = lambda x: x.astype(jnp.bfloat16) if x.dtype == jnp.float32 else x
+  shutil.rmtree(step)
+  writer = Checkpoints(step.parent, keep=9)
+  writer.save(jax.tree.map(less, state), position)
+  writer.close()
+
+
+def put_foreign(step, made):
+  """A state of another width."""
+  twice = lambda x: jnp.repeat(x, 2, axis=-1) if x.ndim > 1 else x
+  shutil.rmtree(step)
+  writer = Checkpoints(step.parent, keep=9)
+  writer.save(jax.tree.map(twice, made.states[6][0]), made.states[6][1])
+  writer.close()
+
+
+def put_poorer(step, made):
+  """A state with fewer arrays, as another version would write."""
+  state, position = made.states[6]
+  less = state.replace(
+    stacks=tuple(stack.replace(moments=()) for stack in state.stacks)
+  )
+  shutil.rmtree(step)
+  writer = Checkpoints(step.parent, keep=9)
+  writer.save(less, position)
+  writer.close()
+
+
+def put_older(step):
+  """The checkpoint before it, under its name."""
+  shutil.rmtree(step)
+  shutil.copytree(step.parent / "4", step)
+
+
+DAMAGES = {
+  "a bit in the weights": (flip_weights, "is not what was saved"),
+  "data cut short": (cut, "can not be read .*OUT_OF_RANGE"),
+  "data gone": (lambda s: data_file(s).unlink(), "can not be read"),
+  "no manifest": (
+    lambda s: (s / "state" / "manifest.ocdbt").unlink(),
+    "can not be read .*NOT_FOUND",
+  ),
+  "no tree": (
+    lambda s: (s / "state" / "_METADATA").unlink(),
+    "can not be read",
+  ),
+  "an empty folder": (empty, "no record"),
+  "half a copy": (half, "can not be read"),
+  "no record": (lambda s: (s / RECORD).unlink(), "no record"),
+  "an empty record": (lambda s: (s / RECORD).write_text(""), "no record"),
+  "no JSON object": (lambda s: (s / RECORD).write_text("[]"), "no record"),
+  "a bit in the position": (flip_position, "record is not what was written"),
+  "another type": (cast, r"bfloat16\[2,32,64\], and this run's float32"),
+  "another width": (put_foreign, r"float32\[2,32,128\], and this run's"),
+  "fewer arrays": (put_poorer, "it has no .*moments.*, and this run has"),
+  "another step's": (put_older, "it is of step 4"),
+}
+
+
+def damage(step: pathlib.Path, made, name: str) -> None:
+  do, _ = DAMAGES[name]
+  do(step, made) if do in (cast, put_foreign, put_poorer) else do(step)
+
+
+def test_an_intact_one_is_used_and_nothing_is_said(made, run, capsys):
+  before = snapshot(run)
+  found = Checkpoints(run / "checkpoints", keep=3).restore(made.like)
+  assert used(made, found) == 6
+  assert capsys.readouterr().err == ""
+  assert snapshot(run) == before
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_the_one_before_a_damaged_one_is_used(made, run, capfd, name):
+  damage(run / "checkpoints" / "6", made, name)
+  before = snapshot(run)
+  found = Checkpoints(run / "checkpoints", keep=3).restore(made.like)
+  assert used(made, found) == 4
+  err = capfd.readouterr().err
+  assert f"checkpoint 6 in {run}/checkpoints can not be used: it" in err
+  assert len(err.splitlines()) == 3  # and nothing of Orbax's
+  assert re.search(DAMAGES[name][1], err)
+  moved = {
+    path.replace("damaged/6", "checkpoints/6"): data
+    for path, data in snapshot(run).items()
+  }
+  assert moved == before
+
+
+def test_who_only_looks_moves_nothing(made, run, capsys):
+  flip_weights(run / "checkpoints" / "6")
+  before = snapshot(run)
+  found = Checkpoints(run / "checkpoints", keep=None).restore(made.like)
+  assert used(made, found) == 4
+  assert open_run(run).step == 4
+  assert "checkpoint 6" in capsys.readouterr().err
+  assert snapshot(run) == before
+
+
+def test_several_damaged_ones_are_passed_over(made, run, capsys):
+  flip_weights(run / "checkpoints" / "6")
+  (run / "checkpoints" / "4" / RECORD).unlink()
+  found = Checkpoints(run / "checkpoints", keep=3).restore(made.like)
+  assert used(made, found) == 2
+  assert sorted(p.name for p in (run / "damaged").iterdir()) == ["4", "6"]
+
+
+def test_older_damaged_ones_are_told_of_too(made, run, capsys):
+  (run / "checkpoints" / "2" / RECORD).write_text("[]")
+  found = Checkpoints(run / "checkpoints", keep=3).restore(made.like)
+  assert used(made, found) == 6
+  assert "checkpoint 2" in capsys.readouterr().err
+
+
+def test_nothing_begins_anew_where_all_are_damaged(made, run, replace, capsys):
+  flip_weights(run / "checkpoints" / "6")
+  cut(run / "checkpoints" / "4")
+  empty(run / "checkpoints" / "2")
+  before = snapshot(run)
+  with pytest.raises(UserError) as refused:
+    train(replace(made.config, workdir=str(run)))
+  for part in ("6: its", "4: it can not", "2: it has no", "--workdir=DIR"):
+    assert part in str(refused.value)
+  assert "\n" not in str(refused.value)
+  assert snapshot(run) == before
+
+
+def test_a_run_goes_on_over_a_damaged_one(made, run, replace, capsys):
+  """Twice, for its name among the damaged is taken by then."""
+  for name in ("6", "6.2"):
+    flip_weights(run / "checkpoints" / "6")
+    bad = snapshot(run / "checkpoints" / "6")
+    state = train(replace(made.config, workdir=str(run)))
+    assert bits(state) == bits(made.states[6][0])
+    assert snapshot(run / "damaged" / name) == bad
+    steps = sorted(p.name for p in (run / "checkpoints").iterdir())
+    assert steps == ["2", "4", "6"]
+  assert (
+    used(made, Checkpoints(run / "checkpoints", None).restore(made.like)) == 6
+  )
+  lines = (run / "metrics.jsonl").read_text().splitlines()
+  assert [json.loads(x)["step"] for x in lines] == [1, 2, 3, 4, 5, 6]
+
+
+def test_no_flipped_bit_is_ever_used(made, run, tmp_path, capsys):
+  """Two bits in each file and forty in the weights, one at a time."""
+  chosen = random.Random(0)
+  step = run / "checkpoints" / "6"
+  files = [p for p in sorted(step.rglob("*")) if p.is_file()]
+  seen = collections.Counter()
+  for file in files:
+    for _ in range(40 if file == data_file(step) else 2):
+      place, bit = chosen.randrange(file.stat().st_size), chosen.randrange(8)
+      flip(file, place, bit)
+      found = Checkpoints(run / "checkpoints", None).restore(made.like)
+      seen[used(made, found)] += 1
+      flip(file, place, bit)
+  # What is left are bits that say nothing, as of the time of saving.
+  assert seen[4] >= 40 and seen[2] == 0

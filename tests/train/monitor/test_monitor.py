@@ -1,0 +1,177 @@
+"""The loop around a step that is no more than its duration."""
+
+import json
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tests.train.test_feed import Counting
+
+from jaxsae import mesh as meshes
+from jaxsae.errors import RunError
+from jaxsae.train import loop
+from jaxsae.train.metrics import Metrics
+from jaxsae.train.monitor.monitor import Witness
+from jaxsae.train.process.shutdown import Stop
+from jaxsae.train.sources import Feed
+from jaxsae.train.state import TrainState
+
+STEPS = 6
+
+
+@pytest.fixture
+def run(config, replace, tmp_path, monkeypatch):
+  """`run(turns=…, reading=…, …)` is what happened, in order, with times."""
+
+  def of(turns=1, reading=0.0, broken_at=None, **settings):
+    told = Told(replace(config, **settings), tmp_path)
+    batches = Slow(told, reading)
+    monkeypatch.setattr(
+      loop, "compile_step", lambda *_: told.step(turns, broken_at)
+    )
+    state = TrainState(jnp.array(0), jax.random.key(0), ())
+    feed = Feed(told.config, told.mesh, batches)
+    corpus = type("Corpus", (), {"documents": ["one"], "counts": {}})
+    with Witness(
+      told.config, tmp_path, 0, corpus, batches, told.check
+    ) as witness:
+      told.follow(witness)
+      loop._run(
+        told.config, told.mesh, None, state, feed, told, witness, Stop()
+      )
+    return told
+
+  return of
+
+
+class Told:
+  """Takes part in the loop, and notes what it is asked for."""
+
+  def __init__(self, config, path):
+    self.config, self._path = config, path
+    self.mesh = meshes.make(config.mesh)
+    self.events: list[str] = []
+
+  def step(self, turns, broken_at):
+    """A step that keeps all devices busy for so many turns."""
+    layout = meshes.shard(self.mesh, "data", None)
+    x = jax.device_put(np.ones((8, 256), np.float32), layout)
+    sizes = [len(stack.names) for stack in self.config.stacks]
+
+    def work(x, broken):
+      x = jax.lax.fori_loop(0, turns, lambda _, y: jnp.cos(y), x)
+      return tuple(metrics(size, jnp.mean(x), broken) for size in sizes)
+
+    whole = jax.device_put(np.int32(-1), meshes.shard(self.mesh))
+    compiled = jax.jit(work).lower(x, whole).compile()
+    jax.block_until_ready(compiled(x, whole))
+
+    def step(state, lm, batch):
+      number = int(batch["tokens"][0, 0, 0]) + 1
+      self.events.append(f"step {number}")
+      broken = 0 if number == broken_at else -1
+      broken = jax.device_put(np.int32(broken), whole.sharding)
+      return state.replace(step=number), compiled(x, broken)
+
+    return step
+
+  def follow(self, witness):
+    look = witness.look
+
+    def looking(until):
+      look(until)
+      self.events.append(f"seen {until}")
+
+    witness.look = looking
+
+  def save(self, state, position):
+    self.events.append(f"save {int(state.step)}")
+    assert position == {"next_batch": int(state.step)}
+
+  def check(self):
+    self.events.append("check")
+
+  def wait(self):
+    pass
+
+  def idle(self):
+    text = (self._path / "metrics.jsonl").read_text()
+    return [json.loads(line)["idle"] for line in text.splitlines()]
+
+
+class Slow(Counting):
+  """Takes its time to read."""
+
+  def __init__(self, told, seconds):
+    super().__init__(told.config)
+    self._told, self._seconds = told, seconds
+
+  def __next__(self):
+    time.sleep(self._seconds)
+    self._told.events.append(f"read {self.number + 1}")
+    return super().__next__()
+
+  def contents(self, state):
+    return {"pass": 1, "rows": [0], "documents": [0]}
+
+
+def metrics(size, value, broken):
+  one = jnp.full(size, value)
+  return Metrics(
+    loss=one,
+    l0=one,
+    fvu=one,
+    coefficient=one,
+    density_max=one,
+    idle=jnp.zeros((size, 4), jnp.int32),
+    broken=jnp.full(size, broken),
+    skipped=jnp.full(size, broken + 1),
+    figures=dict.fromkeys(("in_window", "moved"), one),
+  )
+
+
+def before(events, first, second):
+  return events.index(first) < events.index(second)
+
+
+@pytest.mark.parametrize("log_every", [1, 1000])
+def test_a_bucket_is_read_during_the_step_before_and_none_pile_up(
+  run, log_every
+):
+  events = run(log_every=log_every, checkpoint_every=1000).events
+  for n in range(2, STEPS + 1):
+    assert before(events, f"step {n - 1}", f"read {n}")  # while it is busy
+    assert before(events, f"step {n}", f"seen {n - 1}")  # one step late
+  for n in range(3, STEPS + 1):
+    assert before(events, f"seen {n - 2}", f"step {n}")  # and no later
+  assert f"read {STEPS + 1}" not in events
+
+
+def test_every_save_comes_after_a_look_at_its_step(run):
+  events = run(checkpoint_every=2).events
+  for n in (2, 4, 6):
+    assert before(events, f"seen {n}", f"save {n}")
+    assert events.index(f"save {n}") - events.index(f"seen {n}") == 1
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 6])
+def test_nothing_broken_is_saved(config, replace, run, monkeypatch, every):
+  saved = []
+  monkeypatch.setattr(Told, "save", lambda _, state, __: saved.append(state))
+  with pytest.raises(RunError, match="step 4"):
+    run(broken_at=4, checkpoint_every=every)
+  assert all(int(state.step) < 4 for state in saved)
+  assert not [t for t in threading.enumerate() if "clock" in t.name]
+
+
+def test_a_slow_reader_leaves_the_devices_idle(run):
+  assert min(run(turns=1, reading=0.2).idle()[1:]) > 0.8
+
+
+def test_a_fast_reader_does_not(run):
+  """Half of the steps at least: other programs may hold up the loop."""
+  idle = run(turns=20_000).idle()
+  assert np.median(idle) < 0.1

@@ -1,0 +1,192 @@
+"""What crosses devices in an update, here and on TPUs."""
+
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import pytest
+
+from jaxsae import mesh as meshes
+from jaxsae.plan import hlo
+from jaxsae.plan.compiler_process import environment
+from jaxsae.plan.hlo import Collective
+from jaxsae.train.placement import placements
+from tests.train import placed
+
+HERE = pathlib.Path(__file__).parent
+
+
+# What moves rows or reconstructions; of the rest there is next to nothing.
+ALLOWED = {
+  "by_sae": {"all-to-all"},
+  "by_sae_and_latent": {"all-gather", "all-to-all", "all-reduce"},
+  "by_latent": {"all-gather", "all-reduce"},
+  "by_latent_and_row": {"all-reduce"},
+}
+
+
+@functools.cache
+def here(name, data, model):
+  mesh = meshes.make(meshes.MeshConfig(data, model))
+  return placed.compiled(name, mesh, jnp.float32)
+
+
+@functools.cache
+def on_tpu(slice_name, shape):
+  if sys.platform != "linux":
+    pytest.skip("the TPU's compiler exists for Linux only")
+  done = subprocess.run(
+    [sys.executable, "-m", "tests.train.on_tpu", slice_name, shape],
+    capture_output=True,
+    text=True,
+    cwd=HERE.parents[1],
+    env=environment(os.environ),
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+  return json.loads(done.stdout)
+
+
+def check(name, found, floor=0.02):
+  """Only what the placement needs, and as much as the cost model says."""
+  sent, predicted = found["sent"], found["predicted"]
+  assert sum(sent.values()) == pytest.approx(predicted, rel=0.05)
+  large = {kind for kind, size in sent.items() if size > floor * predicted}
+  assert large <= ALLOWED[name], sent
+
+
+@pytest.mark.parametrize("name", placements.ALL)
+@pytest.mark.parametrize(("data", "model"), [(8, 1), (4, 2), (2, 4)])
+def test_an_update_sends_what_its_placement_needs(name, data, model):
+  check(name, here(name, data, model))
+
+
+@pytest.mark.parametrize("name", placements.ALL)
+@pytest.mark.parametrize("where", [("v5e:2x4", "2x4"), ("v5p:4x4x4", "16x4")])
+def test_on_a_tpu_too(name, where):
+  check(name, on_tpu(*where)[name])
+
+
+@pytest.mark.parametrize("name", ["by_sae", "by_sae_and_latent"])
+def test_moves_between_buckets_are_what_was_predicted(name):
+  found = here(name, 4, 2)
+  moved = sum(
+    found["outside"].get(kind, 0)
+    for kind in ("all-to-all", "collective-permute")
+  )
+  # The count of idle tokens and the diagnosis' rows move as well.
+  assert moved == pytest.approx(found["moved"], rel=0.1)
+
+
+def test_autoencoders_at_rest_in_their_place_do_not_move():
+  found = here("by_latent", 4, 2)
+  assert found["moved"] == 0
+  assert not {"all-to-all", "collective-permute"} & found["outside"].keys()
+
+
+TEXT = """HloModule step
+
+%sum (a: f32[], b: f32[]) -> f32[] {
+  ROOT %add = f32[] add(%a, %b)
+}
+
+%inner (p: f32[4]) -> f32[4] {
+  %cp = f32[4]{0} collective-permute(%p), channel_id=1, \
+source_target_pairs={{0,1},{1,0}}
+}
+
+%beside (p: bf16[8]) -> bf16[16] {
+  %all-gather.2 = bf16[16]{0} all-gather(%p), channel_id=2, \
+replica_groups=[4,2]<=[8], dimensions={0}
+}
+
+%again (p: bf16[8]) -> bf16[16] {
+  %all-gather.3 = bf16[16]{0} all-gather(%p), channel_id=2, \
+replica_groups=[4,2]<=[8], dimensions={0}
+}
+
+%all-reduce-scatter.1 (p: f32[8]) -> f32[2] {
+  %all-reduce.9 = f32[8]{0} all-reduce(%p), channel_id=3, \
+replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%sum
+}
+
+%body (p: f32[4]) -> f32[4] {
+  %w = f32[4] while(%p), condition=%c, body=%inner, \
+backend_config={"known_trip_count":{"n":"5"}}
+  %f = bf16[16] fusion(%p), kind=kLoop, calls=%beside
+  %g = bf16[16] fusion(%p), kind=kLoop, calls=%again
+  %h = f32[2] fusion(%p), kind=kLoop, calls=%all-reduce-scatter.1
+  %s = (f32[2]{0}, f32[8]{0}) all-gather-start(%p), channel_id=4, \
+replica_groups=mesh['axis_0'=4,'axis_1'=2], device_ids=([2,4]T(1,0)) {'axis_0'}
+  ROOT %d = f32[8]{0} all-gather-done(%s)
+}
+
+ENTRY %main (p: f32[4]) -> f32[4] {
+  %ar = (f32[], f32[3]{0}) all-reduce(%p, %p), channel_id=7, \
+replica_groups={{0,1,2,3,4,5,6,7}}, to_apply=%sum
+  ROOT %loop = f32[4] while(%p), condition=%c, body=%body, \
+metadata={op_name="jit(step)/updates/while"}
+}
+"""
+
+
+def test_collectives_are_read_once_each_wherever_they_are():
+  assert hlo.in_updates(TEXT) == [
+    Collective("collective-permute", 16, 2, times=5),
+    Collective("all-gather", 32, 2),
+    Collective("reduce-scatter", 32, 4),
+    Collective("all-gather", 32, 4),
+  ]
+  assert hlo.outside(TEXT) == [Collective("all-reduce", 16, 8)]
+
+
+def test_who_takes_part_is_read_in_every_form():
+  found = [one.together for one in hlo.in_updates(TEXT)]
+  assert found == [(0, 1), (0, 1), (0, 1, 2, 3), (0, 1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+  ("groups", "together"),
+  [
+    ("replica_groups=[2,4]<=[4,2]T(1,0)", (0, 2, 4, 6)),
+    ("replica_groups=mesh['a'=2,'b'=4] {'b'}", (0, 1, 2, 3)),
+    ("replica_groups=mesh['a'=2,'b'=4] {'a'}", (0, 4)),
+    ("replica_groups=mesh['a'=2,'b'=4] {'a','b'}", tuple(range(8))),
+    ("replica_groups=mesh['a'=8] {'a':(1)2}", (0, 4)),
+    ("replica_groups=mesh['a'=8] {'a':(2)2}", (0, 2)),
+    ("replica_groups={}", ()),
+  ],
+)
+def test_the_first_group(groups, together):
+  text = TEXT.replace("replica_groups=[4,2]<=[8]", groups)
+  assert hlo.in_updates(text)[1].together == together
+
+
+def test_what_goes_between_slices_is_read_from_what_is_sent():
+  send = (
+    "  %send.1 = (f32[8]{0:T(128)}, u32[], token[]) send(%p, %t), channel_id=9,"
+    " frontend_attributes={"
+    '_xla_megascale_target="{1:4}x{0:7}",_xla_megascale_transfer_type="KIND"}'
+  )
+  head = "ENTRY %main (p: f32[4]) -> f32[4] {\n"
+  for kind, sent in [("ALL_GATHER", 3 * 32), ("ALL_REDUCE", 2 * 3 / 4 * 32)]:
+    text = TEXT.replace(head, f"{head}{send.replace('KIND', kind)}\n")
+    (found,) = (one for one in hlo.outside(text) if one.between)
+    assert (found.devices, found.sent) == (4, sent)
+
+
+def test_a_loop_that_lost_its_name_is_known_by_its_body():
+  named = 'metadata={op_name="jit(step)/updates/while"}'
+  inside = "channel_id=4, "
+  mark = 'metadata={op_name="jit(step)/updates/while/body/x"}, '
+  text = TEXT.replace(f", {named}", "").replace(inside, f"{inside}{mark}")
+  assert hlo.in_updates(text) == hlo.in_updates(TEXT)
+
+
+def test_what_a_device_sends_is_that_of_a_ring():
+  assert Collective("all-reduce", 800, 8).sent == 1400
+  assert Collective("all-gather", 800, 8).sent == 700
+  assert Collective("collective-permute", 800, 2, times=3).sent == 2400

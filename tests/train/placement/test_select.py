@@ -1,0 +1,86 @@
+"""Who gets which placement, and what is said of it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsae import mesh as meshes
+from jaxsae.errors import UserError
+from jaxsae.lm import Site
+from jaxsae.mesh import MeshConfig
+from jaxsae.train.config.sweep import SweepConfig
+from jaxsae.train.group import deal
+from jaxsae.train.placement.select import choices, lines, row_dtype
+from jaxsae.train.step import abstract_arguments, harvest
+from tests.train.placed import GEMMA
+from tests.train.placed import config as toy
+
+
+def asked(config, data=4, model=2):
+  mesh = meshes.make(MeshConfig(data, model))
+  state, lm, _ = abstract_arguments(config, GEMMA, mesh)
+  return config, mesh, state, lm
+
+
+def chosen(config, mesh, state, lm):
+  return choices(config, mesh, state.stacks, row_dtype(config, lm))
+
+
+def test_a_sweep_gets_what_it_asks_for(replace):
+  config = toy("by_latent", 4)
+  other = SweepConfig(
+    sites=(Site("attn", 0),), widths=(64,), placement="by_sae"
+  )
+  config = replace(config, also=(other,))
+  found = chosen(*asked(config))
+  assert [one.placement.name for one in found] == ["by_latent", "by_sae"]
+  assert [one.indices for one in found] == [(0, 1), (2,)]
+
+
+def test_without_being_asked_it_takes_the_cheapest():
+  (found,) = chosen(*asked(toy("auto", 4)))
+  assert all(found.price.seconds <= other.seconds for other in found.others)
+  assert len(found.others) == 3
+
+
+def test_what_can_not_be_is_refused(replace):
+  config = replace(toy("by_latent", 4), sae__widths=(1001,))
+  with pytest.raises(UserError, match=r"by_latent.*8 devices do not divide"):
+    chosen(*asked(config))
+
+
+def test_the_log_tells_placement_price_and_bucket():
+  said = list(lines(*asked(toy("by_sae", 4))))
+  assert said[0] == "predicted with the figures of cpu:"
+  assert "8 autoencoders of 2 stacks, resid.0/2048 to mlp.0/2048" in said[1]
+  assert "by_sae" in said[1] and "ms an update" in said[1]
+  # 2 · 32 rows of 64 tokens, two sites of 256 numbers of two bytes.
+  assert said[2] == (
+    "bucket: 4.2 MB of activations in bfloat16, 1.0 MB on each device"
+  )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", None])
+def test_the_bucket_is_kept_in_the_dtype_asked_for(replace, dtype):
+  config = replace(toy("auto", 4), bucket__dtype=dtype)
+  config, mesh, state, lm = asked(config)
+  _, _, batch = abstract_arguments(config, GEMMA, mesh)
+  seen, mask = jax.eval_shape(
+    lambda lm, batch: harvest(config, mesh, lm, batch), lm, batch
+  )
+  assert {x.dtype for x in seen.values()} == {jnp.dtype(dtype or "bfloat16")}
+  assert mask.dtype == jnp.float32
+  size = sum(x.size * x.dtype.itemsize for x in seen.values())
+  assert (
+    f"bucket: {size / 1e6:.1f} MB" in list(lines(config, mesh, state, lm))[2]
+  )
+
+
+def test_a_place_needs_each_site_of_its_members_once():
+  a, b, c = (Site("resid", layer) for layer in range(3))
+  sites, seats = deal([a, a, a, a, b, b, b, c], 2)
+  assert sites.tolist() == [[a, a], [b, c]]
+  np.testing.assert_array_equal(seats, [[0, 0, 0, 0], [0, 0, 0, 1]])
+  sites, seats = deal([a, a, b, b], 2)
+  assert sites.tolist() == [[a], [b]]

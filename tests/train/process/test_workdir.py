@@ -1,0 +1,89 @@
+"""Whose folder it is."""
+
+import json
+
+import pytest
+
+from jaxsae.data import TokenPolicy
+from jaxsae.errors import UserError
+from jaxsae.mesh import MeshConfig
+from jaxsae.train.process import workdir
+
+POLICY = TokenPolicy(tokenizer="abc", bos=2, eos=1, context=16)
+
+
+def test_the_same_configuration_may_come_back(config, replace):
+  path = workdir.claim(config, POLICY)
+  assert workdir.claim(config, POLICY) == path
+  assert workdir.read_config(path) == config
+
+
+def test_what_does_not_change_the_result_may_change(config, replace):
+  workdir.claim(config, POLICY)
+  other = replace(
+    config,
+    mesh=MeshConfig(2, 2),
+    checkpoint_every=7,
+    eval__batch=4,
+    not_finite="skip",
+  )
+  workdir.claim(other, POLICY)
+
+
+@pytest.mark.parametrize(
+  ("change", "named"),
+  [
+    ({"tokens": 9000}, "tokens was 3072 and is 9000"),
+    ({"sae__widths": (128,)}, "sae.widths was 64 and is 128"),
+    ({"data__seed": 3}, "data.seed was 0 and is 3"),
+  ],
+)
+def test_another_configuration_is_refused(config, replace, change, named):
+  workdir.claim(config, POLICY)
+  with pytest.raises(UserError, match=named):
+    workdir.claim(replace(config, **change), POLICY)
+
+
+def test_the_refusal_says_what_may_change(config, replace):
+  workdir.claim(config, POLICY)
+  other = replace(config, tokens=9000, data__seed=3, keep_every=4)
+  with pytest.raises(UserError) as refused:
+    workdir.claim(other, POLICY)
+  said, free = str(refused.value).split("Only these may change: ")
+  assert "tokens was 3072 and is 9000; data.seed was 0 and is 3" in said
+  assert "keep_every" not in said
+  for name in ("mesh.*", "eval.*", "checkpoint_every", "keep_every"):
+    assert name in free
+
+
+def test_another_tokenizer_is_refused(config):
+  workdir.claim(config, POLICY)
+  other = TokenPolicy(tokenizer="xyz", bos=2, eos=1, context=16)
+  with pytest.raises(UserError, match="tokenizer was 'abc'"):
+    workdir.claim(config, other)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"workdir": 3}'])
+def test_a_damaged_record_is_named(config, text):
+  path = workdir.claim(config, POLICY)
+  (path / "config.json").write_text(text)
+  with pytest.raises(UserError, match=r"config\.json"):
+    workdir.read_config(path)
+
+
+def test_records_are_json(config):
+  path = workdir.claim(config, POLICY)
+  assert json.loads((path / "policy.json").read_text())["context"] == 16
+  assert not list(path.glob("*.partial"))
+
+
+def test_a_run_is_complete_once_its_last_step_is_judged(config, replace):
+  assert not workdir.is_complete(config)
+  path = workdir.claim(config, POLICY)
+  assert not workdir.is_complete(config)
+  workdir.write_json(path / "eval" / "5.json", {})
+  assert not workdir.is_complete(config)
+  workdir.write_json(path / "eval" / "6.json", {})
+  assert workdir.is_complete(replace(config, mesh__model=2))
+  with pytest.raises(UserError, match="tokens was 3072 and is 9000"):
+    workdir.is_complete(replace(config, tokens=9000))

@@ -1,0 +1,91 @@
+"""What is read ahead is not lost, and not taken for trained on."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from jaxsae import data
+from jaxsae import mesh as meshes
+from jaxsae.lm import load_lm
+from jaxsae.train import loop
+from jaxsae.train.sources import Feed, open_batches
+
+
+class Counting:
+  """Batches numbered from 0, the whole of each filled with its number."""
+
+  def __init__(self, config, fails_at=None):
+    rows = config.bucket.microbatches * config.bucket.rows
+    self._shape, self._fails_at = (rows, config.data.context), fails_at
+    self.number = 0
+
+  def get_state(self):
+    return {"next_batch": self.number}
+
+  def __next__(self):
+    if self.number == self._fails_at:
+      raise OSError("the disk is gone")
+    self.number += 1
+    rows = np.full(self._shape, self.number - 1, np.int32)
+    return dict.fromkeys(("tokens", "segments", "positions"), rows)
+
+
+@pytest.fixture
+def mesh(config):
+  return meshes.make(config.mesh)
+
+
+def number_of(bucket):
+  return int(bucket.batch["tokens"][0, 0, 0])
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 3])
+def test_positions_are_those_of_what_was_taken(config, mesh, ahead):
+  batches = Counting(config)
+  feed = Feed(config, mesh, batches)
+  assert feed.position == {"next_batch": 0}
+  for i in range(3):
+    bucket = feed.take()
+    for _ in range(ahead):
+      feed.read_ahead()
+    assert number_of(bucket) == i
+    assert bucket.before == {"next_batch": i}
+    assert bucket.after == feed.position == {"next_batch": i + 1}
+    assert batches.number == i + 1 + (ahead > 0)  # never more than one
+
+
+def test_what_fails_ahead_is_raised(config, mesh):
+  feed = Feed(config, mesh, Counting(config, fails_at=1))
+  feed.take()
+  with pytest.raises(OSError, match="the disk is gone"):
+    feed.read_ahead()
+  assert feed.position == {"next_batch": 1}
+
+
+def test_a_failure_in_a_reading_thread_is_raised_and_threads_end(
+  config, mesh, monkeypatch
+):
+  corpus = loop.open_corpus(config, load_lm(config.lm))
+  others = reading()
+
+  def fail(*_):
+    raise OSError("the disk is gone")
+
+  monkeypatch.setattr(data.corpus, "fill_row", fail)
+  batches = open_batches(config, mesh, corpus.train)
+  feed = Feed(config, mesh, batches)
+  with pytest.raises(OSError, match="the disk is gone"):
+    feed.take()
+  assert reading() - others
+  batches.close()
+  deadline = time.monotonic() + 60
+  while reading() - others and time.monotonic() < deadline:
+    time.sleep(0.01)
+  assert not reading() - others
+
+
+def reading():
+  """Grain's threads."""
+  return {t for t in threading.enumerate() if "grain" in t.name}
