@@ -9,6 +9,7 @@ from etils import epath
 from jaxsae import data, evals, pod
 from jaxsae.data import Corpus
 from jaxsae.runs.open import Run
+from jaxsae.train.loop import open_corpus
 from jaxsae.train.process import workdir
 
 

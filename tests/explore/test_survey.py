@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxsae.app.report import write
 from jaxsae.errors import UserError
-from jaxsae.explore import logit_effects, write
+from jaxsae.explore import logit_effects
 from jaxsae.explore import survey as survey_of
 from jaxsae.lm import GemmaConfig, Lm, Site, capture, init_params
 from jaxsae.sae import Sae

@@ -7,12 +7,12 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from tests.train.test_damage import bits, flip_weights, snapshot
 
 from jaxsae.errors import UserError
 from jaxsae.lm import Site
 from jaxsae.train.checkpoint import start_from
 from jaxsae.train.loop import train
+from tests.train.checkpoint.test_corruption import bits, flip_weights, snapshot
 from tests.train.toys import start
 
 

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.train.test_feed import Counting
 
 from jaxsae import mesh as meshes
 from jaxsae.errors import RunError
@@ -18,6 +17,7 @@ from jaxsae.train.monitor.monitor import Witness
 from jaxsae.train.process.shutdown import Stop
 from jaxsae.train.sources import Feed
 from jaxsae.train.state import TrainState
+from tests.train.test_sources import Counting
 
 STEPS = 6
 

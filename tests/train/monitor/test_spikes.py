@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from tests.train.test_not_finite import BUCKET, Told
 
 from experiments.soak import pods
 from jaxsae.train.loop import train
 from jaxsae.train.metrics import Metrics
 from jaxsae.train.monitor import spikes
 from jaxsae.train.monitor.spikes import LEAST, WINDOW, Spikes
+from tests.train.monitor.test_nonfinite import BUCKET, Told
 
 STEPS = 400
 

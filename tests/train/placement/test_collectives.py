@@ -43,7 +43,7 @@ def on_tpu(slice_name, shape):
     [sys.executable, "-m", "tests.train.on_tpu", slice_name, shape],
     capture_output=True,
     text=True,
-    cwd=HERE.parents[1],
+    cwd=HERE.parents[2],
     env=environment(os.environ),
   )
   assert done.returncode == 0, done.stderr[-3000:]
