@@ -19,7 +19,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from jaxsae.app.report import page
+from jaxsae.app.report import page as pages
 from jaxsae.errors import UserError
 from jaxsae.explore import report
 
@@ -131,7 +131,7 @@ SAE = REPORT.saes[0]
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
   path = tmp_path_factory.mktemp("report") / "made" / "index.html"
-  page.write(REPORT, path)
+  pages.write(REPORT, path)
   return path
 
 
@@ -216,7 +216,7 @@ def test_a_failed_write_leaves_the_old_page(tmp_path, monkeypatch):
 
   monkeypatch.setattr(os, "replace", fail)
   with pytest.raises(UserError, match=r"index\.html.*No space left"):
-    page.write(REPORT, path)
+    pages.write(REPORT, path)
   assert path.read_text() == "the old page"
   assert os.listdir(tmp_path) == ["index.html"]
 
@@ -224,11 +224,11 @@ def test_a_failed_write_leaves_the_old_page(tmp_path, monkeypatch):
 def test_a_folder_that_is_a_file_is_named(tmp_path):
   (tmp_path / "taken").write_text("")
   with pytest.raises(UserError, match=r"taken/index\.html"):
-    page.write(REPORT, tmp_path / "taken" / "index.html")
+    pages.write(REPORT, tmp_path / "taken" / "index.html")
 
 
 def test_the_same_report_is_the_same_file(page):
-  assert page.render(make_report()) == page.read_text("utf-8")
+  assert pages.render(make_report()) == page.read_text("utf-8")
 
 
 def test_an_array_of_another_shape_is_named():
@@ -511,7 +511,7 @@ FIRST_ROW = """
 
 def test_a_full_report_is_small_and_opens_at_once(visit, browser, tmp_path):
   path = tmp_path / "index.html"
-  page.write(make_report(width=2048, contexts=8, length=32), path)
+  pages.write(make_report(width=2048, contexts=8, length=32), path)
   assert path.stat().st_size < 12e6
   watch = browser.execute_cdp_cmd(
     "Page.addScriptToEvaluateOnNewDocument", {"source": FIRST_ROW}
