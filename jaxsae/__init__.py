@@ -8,4 +8,7 @@ from jaxsae.lm import edit as edit
 from jaxsae.lm import generate as generate
 from jaxsae.lm import load_lm as load_lm
 from jaxsae.lm import splice as splice
+from jaxsae.renamed import forward
 from jaxsae.sae import Sae as Sae
+
+__getattr__ = forward(__name__, {"export": "jaxsae.formats"})
