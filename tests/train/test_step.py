@@ -17,6 +17,7 @@ from jaxsae.sae.stack import member
 from jaxsae.train import sources
 from jaxsae.train import state as states
 from jaxsae.train import step as steps
+from jaxsae.train.placement.layout import check_rows
 from tests.train.toys import curve, start
 
 SHAPES = [(8, 1), (4, 2), (2, 4), (1, 8)]
@@ -195,7 +196,7 @@ def test_no_transfer_hides_in_the_step(config):
 def test_rows_the_mesh_does_not_divide_are_refused(config, replace):
   odd = replace(config, bucket__rows=4, mesh=MeshConfig(8, 1))
   with pytest.raises(UserError, match=r"mesh\.data=8 does not divide.*4"):
-    states.check_rows(odd, meshes.make(odd.mesh))
+    check_rows(odd, meshes.make(odd.mesh))
 
 
 def test_shuffling_costs_no_communication(config, replace):
