@@ -1,8 +1,8 @@
 """The loop: reads buckets, calls the step, saves and tells.
 
 While the devices are busy with a step, the next bucket is read and put on them
-(`feed.py`), and the step before is looked at and logged. So one step is under
-way, at most one more waits for it, and at most one bucket is read ahead,
+(`sources.py`), and the step before is looked at and logged. So one step is
+under way, at most one more waits for it, and at most one bucket is read ahead,
 however seldom a line is logged.
 
 What the devices wait for, once each:
@@ -11,7 +11,8 @@ What the devices wait for, once each:
     left to Orbax's threads; only if the one before is still being written does
     the loop wait for that too;
   - text, if it is read more slowly than it is trained on.
-`idle` in metrics.jsonl is the share of time in which they waited (`clock.py`).
+`idle` in metrics.jsonl is the share of time in which they waited
+(`monitor/idle.py`).
 Evaluation is not part of this: it comes after training, in the same process.
 """
 
@@ -50,7 +51,7 @@ def train(config: TrainConfig) -> TrainState:
 
   Ctrl-C ends the step at hand, leaves a checkpoint, prints how to go on and
   exits with status 130; SIGTERM does the same, with status 42. A second one
-  ends only what is being written. See `stop.py`.
+  ends only what is being written. See `process/shutdown.py`.
 
   Raises:
     UserError: something about the run can not be.

@@ -1,6 +1,6 @@
 """Checkpoints with Orbax: state and data position, together or not at all.
 
-Each carries a record of what was saved (`record.py`). One that does not hold
+Each carries a record of what was saved (`manifest.py`). One that does not hold
 what its record says is never used: the next older one is. Nothing is deleted
 for being damaged; a run that goes on puts it aside, in `damaged/` beside the
 folder of checkpoints, for its step will be saved again.
