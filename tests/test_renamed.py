@@ -1,4 +1,4 @@
-"""What people have saved keeps working: experiment files of before the move."""
+"""Experiment files written before names moved still work."""
 
 import os
 import pathlib
@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-from jaxsae import runs, train
+import jaxsae
+from jaxsae import formats, runs, train
+from jaxsae.renamed import forward
 
 ROOT = pathlib.Path(__file__).parents[1]
 SAVED = ROOT / "tests/saved/quickstart_2026_11.py"
@@ -46,9 +48,16 @@ def test_a_saved_experiment_file_trains_and_names_what_moved(
     assert f"jaxsae.train.{name} is now jaxsae.runs.{name}" in done.stderr
 
 
-def test_an_old_name_is_the_new_thing_and_is_told_of_once(capsys):
-  assert train.Grid is runs.Grid and train.Grid is runs.Grid
-  assert capsys.readouterr().err.count("jaxsae.train.Grid") <= 1
+def test_an_old_name_is_the_new_thing():
+  assert train.Grid is runs.Grid and jaxsae.export is formats
+
+
+def test_a_new_name_is_printed_once(capsys):
+  find = forward("tests.somewhere", {"Grid": "jaxsae.runs.Grid"})
+  assert find("Grid") is find("Grid") is runs.Grid
+  said = capsys.readouterr().err
+  assert said.count("tests.somewhere.Grid") == said.count("\n") == 1
+  assert "jaxsae.runs.Grid" in said
 
 
 def test_a_name_that_never_was_is_an_attribute_error():

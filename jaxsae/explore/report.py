@@ -1,4 +1,4 @@
-"""What a survey of latents finds, as arrays: the data behind a report.
+"""The data behind a report: the findings of a survey, as arrays.
 
 Shapes: F latents, K contexts of a latent, W tokens of a context.
 """

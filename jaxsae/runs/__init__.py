@@ -1,4 +1,4 @@
-"""What surrounds training: experiment files, grids, and finished runs."""
+"""Experiment files, grids of runs, and the use of finished runs."""
 
 from jaxsae.runs.evaluate import evaluate as evaluate
 from jaxsae.runs.evaluate import figures as figures

@@ -14,7 +14,7 @@ from jaxsae.train.process import workdir
 
 
 def evaluate(run: Run) -> dict[str, evals.Result]:
-  """Judges every autoencoder on held-out text; writes `eval/STEP.json`."""
+  """Evaluates all autoencoders on held-out text; writes `eval/STEP.json`."""
   batches = functools.partial(held_out_batches, run, corpus_of(run))
   results = evals.evaluate(
     run.lm, run.saes, batches, run.config.eval.loss_batches
@@ -24,7 +24,7 @@ def evaluate(run: Run) -> dict[str, evals.Result]:
 
 
 def figures(run: Run) -> dict[str, dict]:
-  """What `eval/STEP.json` says of each autoencoder; judged now if it must."""
+  """The figures in `eval/STEP.json`, by autoencoder; evaluates if need be."""
   if not pod.lead(_record(run).exists):
     evaluate(run)
   record = pod.lead(lambda: json.loads(_record(run).read_text()))
@@ -36,14 +36,14 @@ def _record(run: Run) -> epath.Path:
 
 
 def corpus_of(run: Run) -> Corpus:
-  """The run's text, if it is still cut up as it was in training."""
+  """Opens the run's text; refuses text that is tokenised in another way."""
   corpus = open_corpus(run.config, run.lm)
   workdir.check_policy_of(run.path, corpus.policy)
   return corpus
 
 
 def held_out_batches(run: Run, corpus: Corpus):
-  """The held-out batches from the start, in the same order at each call."""
+  """The held-out batches of a run, in the same order at each call."""
   settings = run.config.eval
   batches = data.held_out_batches(corpus, settings.batch)
   return itertools.islice(batches, settings.batches)

@@ -9,9 +9,9 @@ def export(run: Run, format: str, out) -> list[str]:
   """Writes every autoencoder in a published format, below a new folder.
 
   Args:
-    run: whose.
+    run: the finished run.
     format: one of `jaxsae.formats.FORMATS`.
-    out: the folder; it must not exist.
+    out: the folder to make; it must not exist.
 
   Returns:
     The files' paths within the folder.

@@ -21,14 +21,14 @@ from jaxsae.train.state import TrainState, abstract_state
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """What a run's folder holds.
+  """A run opened from its folder, with its newest checkpoint.
 
   Attributes:
     path: the folder.
-    config: what it was started with.
+    config: the configuration that it was started with.
     lm: the language model.
-    step: of the newest checkpoint.
-    saes: name → its site, and the autoencoder of raw activations.
+    step: the step of that checkpoint.
+    saes: name → site, and autoencoder of raw activations.
     targets: name → the L0 it was trained for, or None.
   """
 

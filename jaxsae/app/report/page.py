@@ -101,7 +101,7 @@ def _sites(report: Report) -> list[str]:
 
 
 def _plot(report: Report, metric: str) -> dict:
-  """Where the plot of a metric against L0 puts things, in pixels of _FRAME."""
+  """Points and ticks of a metric against L0, in the pixels of _FRAME."""
   shown = [
     sae
     for sae in report.saes
@@ -232,7 +232,7 @@ def _rounded(values: np.ndarray) -> np.ndarray:
 
 
 def _block(arrays: dict[str, np.ndarray]) -> tuple[dict, str]:
-  """Where each array lies, and all of them gzipped, in base64.
+  """The layout of some arrays, and all of them gzipped, in base64.
 
   The layout maps a name to [type, first byte, shape].
   """

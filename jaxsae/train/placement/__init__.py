@@ -1,1 +1,1 @@
-"""Where each stack is trained: layouts, a cost model, and the choice."""
+"""The placement of each stack: layouts, a cost model, and the selection."""

@@ -1,4 +1,4 @@
-"""How the state of training lies on the mesh, array by array."""
+"""The sharding of the training state, array by array."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from jaxsae import mesh as meshes
 from jaxsae.train.config import TrainConfig
 
-# The axes of the arrays of a stack in training, by name; others lie everywhere.
+# The axes of each array of a stack, by name; other arrays are replicated.
 AXES = {
   "w_enc": "SDF",
   "b_enc": "SF",
@@ -35,13 +35,13 @@ AXES = {
 def shardings(
   tree, mesh: Mesh, saes: Sequence[str] = (), latents: Sequence[str] = ()
 ):
-  """The sharding of every array of a state, by its name.
+  """The sharding of every array of a state, found by the array's name.
 
   Args:
     tree: arrays, or their shapes, below any structure.
     mesh: of the devices.
-    saes: mesh axes over which autoencoders are spread.
-    latents: mesh axes over which latents are spread.
+    saes: mesh axes over which autoencoders are sharded.
+    latents: mesh axes over which latents are sharded.
   """
   over = {"S": tuple(saes) or None, "F": tuple(latents) or None, "D": None}
 
@@ -53,16 +53,16 @@ def shardings(
 
 
 def _name(path) -> str:
-  """The last attribute on the way to an array."""
+  """The name of the last attribute on the path to an array."""
   names = [key.name for key in path if hasattr(key, "name")]
   return names[-1] if names else ""
 
 
 def sharding(abstract, mesh: Mesh):
-  """How the state lies between buckets: latents over all devices.
+  """The sharding of the state between buckets: latents over all devices.
 
-  Wherever the stacks are trained, they rest alike, so a checkpoint does not
-  know of placements, and any number of autoencoders can be spread.
+  It is the same for every placement, so checkpoints do not depend on
+  placements, and any number of autoencoders can be sharded.
   """
   layout = shardings(abstract, mesh)
   return layout.replace(
@@ -74,7 +74,10 @@ def sharding(abstract, mesh: Mesh):
 
 
 def resting_axes(width: int, mesh: Mesh) -> Sequence[str]:
-  """The axes over which so many latents can be spread; all, if possible."""
+  """The mesh axes over which `width` latents are sharded between buckets.
+
+  As many axes as divide the width: both, `model` alone, or none.
+  """
   for axes in (("model", "data"), ("model",)):
     if width % meshes.over(mesh, axes) == 0:
       return axes
@@ -82,5 +85,5 @@ def resting_axes(width: int, mesh: Mesh) -> Sequence[str]:
 
 
 def check_rows(config: TrainConfig, mesh: Mesh) -> None:
-  """Raises UserError unless the mesh divides the rows."""
+  """Raises UserError unless `data` divides the rows of a microbatch."""
   meshes.check_divides("bucket.rows", config.bucket.rows, mesh, "data")
