@@ -66,7 +66,7 @@ def join() -> None:
       ) from error
 
 
-def leads() -> bool:
+def is_leader() -> bool:
   """Whether this process is the one that writes and speaks."""
   return jax.process_index() == 0
 
@@ -86,7 +86,7 @@ def lead(act: Callable[[], T]) -> T:
   """
   if jax.process_count() == 1:
     return act()
-  outcome, failed = _outcome(act) if leads() else (None, None)
+  outcome, failed = _outcome(act) if is_leader() else (None, None)
   value, kind, text = json.loads(of_all(json.dumps(outcome))[0])
   if failed is not None:
     raise failed
@@ -135,7 +135,7 @@ def every(true: bool) -> bool:
 
 def tell(*lines: str) -> None:
   """Prints, where this process leads."""
-  if leads():
+  if is_leader():
     print(*lines, sep="\n", flush=True)
 
 

@@ -68,7 +68,7 @@ def _train_and_judge(config: TrainConfig) -> Run:
   train(config)
   run = open_run(config.workdir)
   results = evaluate(run)
-  if pod.leads():
+  if pod.is_leader():
     rich.print(evals.table(results))
   return run
 

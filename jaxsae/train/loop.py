@@ -221,7 +221,7 @@ def _run(
 
 
 def _exit(step: int, stop: Stop) -> None:
-  if pod.leads():
+  if pod.is_leader():
     print(
       f"stopped at step {step}, saved {stop.seconds():.1f} s after it was asked"
       f" for; to go on:\n  {resume_command()}",

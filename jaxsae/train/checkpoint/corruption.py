@@ -44,7 +44,7 @@ def tell(directory: epath.Path, reasons: Mapping[int, str], used: int) -> None:
     reasons: by step.
     used: the step of an intact one.
   """
-  if pod.leads() and reasons:
+  if pod.is_leader() and reasons:
     for step, reason in sorted(reasons.items()):
       print(
         f"warning: checkpoint {step} in {directory} can not be used: {reason}.",

@@ -41,7 +41,7 @@ class Witness:
   ):
     self._config, self._check = config, check
     self._log = (
-      Log(config, path, step, corpus.counts) if pod.leads() else Silence()
+      Log(config, path, step, corpus.counts) if pod.is_leader() else Silence()
     )
     self._clock = Clock()
     self._guard = Guard(config, path, batches, corpus.documents)

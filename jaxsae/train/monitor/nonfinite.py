@@ -59,7 +59,7 @@ class Guard:
     """
     broken = self._broken(metrics)
     if broken and self._config.not_finite == "stop":
-      if pod.leads():
+      if pod.is_leader():
         self._record(step, broken, bucket)
       raise RunError(self._sentence(step, broken, bucket))
     news = [name for name in broken if name not in self._warned]

@@ -95,7 +95,7 @@ class Cache:
   def _use(self) -> None:
     try:
       self._folder.mkdir(parents=True, exist_ok=True)
-      if pod.leads() and not is_remote(self._folder):
+      if pod.is_leader() and not is_remote(self._folder):
         _mend(self._folder)
     except OSError as error:
       print(

@@ -150,7 +150,7 @@ class Lease:
     Raises:
       RunError: it is not, or that can not be seen. Nothing may be written.
     """
-    if pod.leads() and _now() - self._looked_at > TRUSTED:
+    if pod.is_leader() and _now() - self._looked_at > TRUSTED:
       self.renew()
 
   def renew(self) -> None:
@@ -173,13 +173,13 @@ class Lease:
         self._looked_at = looking_at
 
   def __enter__(self):
-    if pod.leads():
+    if pod.is_leader():
       self._thread.start()
     return self
 
   def __exit__(self, *_):
     self._ended.set()
-    if pod.leads():
+    if pod.is_leader():
       self._thread.join()
       with contextlib.suppress(OSError, UserError):
         self._release()
