@@ -71,7 +71,7 @@ def is_leader() -> bool:
   return jax.process_index() == 0
 
 
-def lead(act: Callable[[], T]) -> T:
+def on_leader(act: Callable[[], T]) -> T:
   """What `act` returns in the process that leads, in all of them.
 
   All have to call this, and wait there. What takes long should be cut into

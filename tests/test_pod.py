@@ -31,7 +31,7 @@ said, acted = [], []
 
 def first(act):
   try:
-    said.append(pod.lead(lambda: acted.append(1) or act()))
+    said.append(pod.on_leader(lambda: acted.append(1) or act()))
   except Exception as error:
     said.append(f"{type(error).__name__}: {error}")
 
@@ -53,7 +53,7 @@ with lease.hold(folder) as held:
   except UserError as error:
     said.append(f"pid {pid}" in str(error) and "under way" in str(error))
 said.append(pid == os.getpid())
-pod.lead(lambda: True)  # all have read it
+pod.on_leader(lambda: True)  # all have read it
 print(json.dumps([said, len(acted)]))
 jax.distributed.shutdown()
 """
@@ -124,4 +124,4 @@ def test_what_uses_jax_already_joins_no_pod(monkeypatch):
 def test_an_array_of_one_process_is_fetched_as_it_is():
   np.testing.assert_array_equal(pod.fetch({"x": jax.numpy.ones(3)})["x"], 1)
   assert pod.every(True) and not pod.every(False)
-  assert pod.lead(lambda: 3) == 3
+  assert pod.on_leader(lambda: 3) == 3

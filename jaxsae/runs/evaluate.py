@@ -19,15 +19,15 @@ def evaluate(run: Run) -> dict[str, evals.Result]:
   results = evals.evaluate(
     run.lm, run.saes, batches, run.config.eval.loss_batches
   )
-  pod.lead(lambda: evals.write(results, _record(run), step=run.step))
+  pod.on_leader(lambda: evals.write(results, _record(run), step=run.step))
   return results
 
 
 def figures(run: Run) -> dict[str, dict]:
   """The figures in `eval/STEP.json`, by autoencoder; evaluates if need be."""
-  if not pod.lead(_record(run).exists):
+  if not pod.on_leader(_record(run).exists):
     evaluate(run)
-  record = pod.lead(lambda: json.loads(_record(run).read_text()))
+  record = pod.on_leader(lambda: json.loads(_record(run).read_text()))
   return {result["name"]: result for result in record["results"]}
 
 

@@ -21,4 +21,4 @@ def export(run: Run, format: str, out) -> list[str]:
     (site, pod.fetch(sae), measured[name]["l0"])
     for name, (site, sae) in run.saes.items()
   ]
-  return pod.lead(lambda: formats.write_all(format, saes, out, run.lm))
+  return pod.on_leader(lambda: formats.write_all(format, saes, out, run.lm))

@@ -142,8 +142,8 @@ def open_corpus(config: TrainConfig, lm: Lm) -> Corpus:
 def _claim(setting: _Setting, path: epath.Path) -> None:
   """Makes sure that the folder is this run's, and that all processes see it."""
   config, corpus = setting.config, setting.corpus
-  pod.lead(lambda: str(workdir.claim(config, corpus.policy)))
-  pod.lead(lambda: corpus_check.check(path, corpus))
+  pod.on_leader(lambda: str(workdir.claim(config, corpus.policy)))
+  pod.on_leader(lambda: corpus_check.check(path, corpus))
   if not pod.every(workdir.is_claimed(path)):
     raise UserError(
       f"not every host sees {path}; give --workdir=DIR one on storage that all"

@@ -152,7 +152,7 @@ class Checkpoints:
       found = [int(path.name) for path in paths if self._is_one(path)]
       return sorted(found, reverse=True)
 
-    return pod.lead(find)
+    return pod.on_leader(find)
 
   def _is_one(self, path: epath.Path) -> bool:
     """Whether a path was a checkpoint, and is not one still being saved."""

@@ -85,7 +85,7 @@ def put_aside(directory: epath.Path, steps: Iterable[int]) -> None:
         " command again."
       ) from error
 
-  pod.lead(move)
+  pod.on_leader(move)
 
 
 def _move(path: epath.Path, folder: epath.Path) -> epath.Path:

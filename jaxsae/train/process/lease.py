@@ -58,7 +58,7 @@ def hold(folder: epath.Path) -> Iterator["Lease"]:
     UserError: another run owns it, and is alive; in all processes.
   """
   lease = Lease(folder)
-  while not pod.lead(lease.take):
+  while not pod.on_leader(lease.take):
     time.sleep(LOOK_EVERY)
   with lease:
     yield lease
