@@ -133,7 +133,7 @@ def every(true: bool) -> bool:
   return bool(np.all(multihost_utils.process_allgather(np.bool_(true))))
 
 
-def tell(*lines: str) -> None:
+def print_on_leader(*lines: str) -> None:
   """Prints, where this process leads."""
   if is_leader():
     print(*lines, sep="\n", flush=True)

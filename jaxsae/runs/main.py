@@ -179,10 +179,12 @@ def _costs(configs: Configs) -> dict[str, Cost]:
 
 def _go_through(configs: Configs) -> None:
   if not configs:
-    pod.tell("no run is in this share; there are more shares than runs")
+    pod.print_on_leader(
+      "no run is in this share; there are more shares than runs"
+    )
   for number, (name, config) in enumerate(configs.items(), 1):
     done = workdir.is_complete(config)
     state = f"is complete: {config.workdir}" if done else "…"
-    pod.tell(f"run {number} of {len(configs)}, {name} {state}")
+    pod.print_on_leader(f"run {number} of {len(configs)}, {name} {state}")
     if not done:
       _train_and_judge(config)

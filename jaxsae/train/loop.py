@@ -122,9 +122,9 @@ def _prepare(config: TrainConfig) -> _Setting:
     site.check(lm.config)
   abstract = abstract_state(config, lm.config, mesh)
   placed = tuple(select.lines(config, mesh, abstract, lm))
-  pod.tell(f"reading {config.data.source} …")
+  pod.print_on_leader(f"reading {config.data.source} …")
   corpus = open_corpus(config, lm)
-  pod.tell(corpus_check.told(corpus))
+  pod.print_on_leader(corpus_check.told(corpus))
   batches = open_batches(config, mesh, corpus.train)
   return _Setting(config, mesh, lm, abstract, placed, corpus, batches)
 
@@ -154,7 +154,7 @@ def _claim(setting: _Setting, path: epath.Path) -> None:
 def _announce(setting: _Setting, step: int) -> None:
   config, devices = setting.config, setting.mesh.devices
   count = sum(len(stack.names) for stack in config.stacks)
-  pod.tell(
+  pod.print_on_leader(
     f"{count} autoencoders at"
     f" {', '.join(map(str, config.sites))}, from one forward pass of"
     f" {config.lm}, on {devices.size} device(s) as"

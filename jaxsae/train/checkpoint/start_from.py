@@ -51,7 +51,9 @@ def take(
     _begun(mine, theirs.stacks[i])
     for mine, i in zip(state.stacks, partners, strict=True)
   )
-  pod.tell(f"begins as {config.start_from} was after step {int(theirs.step)}")
+  pod.print_on_leader(
+    f"begins as {config.start_from} was after step {int(theirs.step)}"
+  )
   return state.replace(stacks=stacks)
 
 

@@ -76,7 +76,7 @@ class Stop:
     """All exit alike: as after Ctrl-C, if that was pressed anywhere."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the next one ends us
     some = multihost_utils.process_allgather(np.int32(self._interrupted))
-    pod.tell("stopping, all processes after the same step …")
+    pod.print_on_leader("stopping, all processes after the same step …")
     self._end(INTERRUPTED if np.any(some) else PREEMPTED)
 
   def _end(self, status: int):
