@@ -87,7 +87,7 @@ def on_leader(act: Callable[[], T]) -> T:
   if jax.process_count() == 1:
     return act()
   outcome, failed = _outcome(act) if is_leader() else (None, None)
-  value, kind, text = json.loads(of_all(json.dumps(outcome))[0])
+  value, kind, text = json.loads(gather_texts(json.dumps(outcome))[0])
   if failed is not None:
     raise failed
   if kind is not None:
@@ -112,7 +112,7 @@ def outlasting():
     raise
 
 
-def of_all(text: str) -> list[str]:
+def gather_texts(text: str) -> list[str]:
   """The texts of all processes, in their order; all have to call this."""
   if jax.process_count() == 1:
     return [text]

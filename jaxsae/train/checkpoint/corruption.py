@@ -30,7 +30,7 @@ def agreed(read: Callable[[], T]) -> T:
     found = read()
   except Damaged as error:
     reason = str(error)
-  for text in pod.of_all(reason):
+  for text in pod.gather_texts(reason):
     if text:
       raise Damaged(text)
   return found
