@@ -126,7 +126,7 @@ def gather_texts(text: str) -> list[str]:
   ]
 
 
-def every(true: bool) -> bool:
+def true_on_all(true: bool) -> bool:
   """Whether it is true in every process; all have to call this."""
   if jax.process_count() == 1:
     return true

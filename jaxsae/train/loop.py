@@ -144,7 +144,7 @@ def _claim(setting: _Setting, path: epath.Path) -> None:
   config, corpus = setting.config, setting.corpus
   pod.on_leader(lambda: str(workdir.claim(config, corpus.policy)))
   pod.on_leader(lambda: corpus_check.check(path, corpus))
-  if not pod.every(workdir.is_claimed(path)):
+  if not pod.true_on_all(workdir.is_claimed(path)):
     raise UserError(
       f"not every host sees {path}; give --workdir=DIR one on storage that all"
       " hosts of the pod share, such as gs://."
