@@ -96,7 +96,7 @@ def on_leader(act: Callable[[], T]) -> T:
 
 
 @contextlib.contextmanager
-def outlasting():
+def wait_out_lost_process():
   """Around what all processes do together: who is lost is named.
 
   A process that is lost shows first as a broken connection, of nobody knows

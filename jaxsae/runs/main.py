@@ -63,7 +63,7 @@ def main_each(configs: Callable[[], Configs], doc: str | None = None) -> None:
       _go_through(chosen)
 
 
-@pod.outlasting()
+@pod.wait_out_lost_process()
 def _train_and_judge(config: TrainConfig) -> Run:
   train(config)
   run = open_run(config.workdir)
