@@ -139,7 +139,7 @@ def print_on_leader(*lines: str) -> None:
     print(*lines, sep="\n", flush=True)
 
 
-def fetch(tree):
+def to_host(tree):
   """Arrays on any devices → whole in NumPy, in every process."""
   if jax.process_count() == 1:
     return jax.device_get(tree)

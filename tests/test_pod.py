@@ -122,6 +122,6 @@ def test_what_uses_jax_already_joins_no_pod(monkeypatch):
 
 
 def test_an_array_of_one_process_is_fetched_as_it_is():
-  np.testing.assert_array_equal(pod.fetch({"x": jax.numpy.ones(3)})["x"], 1)
+  np.testing.assert_array_equal(pod.to_host({"x": jax.numpy.ones(3)})["x"], 1)
   assert pod.true_on_all(True) and not pod.true_on_all(False)
   assert pod.on_leader(lambda: 3) == 3

@@ -104,7 +104,7 @@ def measure_fidelity(
       key: meshes.finished(_loss(lm, batch, edits))
       for key, edits in variants.items()
     }
-    sums = pod.fetch(sums)
+    sums = pod.to_host(sums)
     tokens += int(sums["clean"][1])
     totals = {key: totals[key] + float(sums[key][0]) for key in variants}
   if not tokens:

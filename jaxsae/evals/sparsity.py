@@ -127,7 +127,7 @@ def _read(lm, saes, sites, batch):
   for name, (site, sae) in saes.items():
     x, y = activations[site.input], activations[site.output]
     tallies[name] = meshes.finished(_tally(sae, x, y, mask))
-  return pod.fetch((seen, tallies))
+  return pod.to_host((seen, tallies))
 
 
 @functools.partial(jax.jit, static_argnames="sites")

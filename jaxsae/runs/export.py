@@ -18,7 +18,7 @@ def export(run: Run, format: str, out) -> list[str]:
   """
   measured = figures(run)
   saes = [
-    (site, pod.fetch(sae), measured[name]["l0"])
+    (site, pod.to_host(sae), measured[name]["l0"])
     for name, (site, sae) in run.saes.items()
   ]
   return pod.on_leader(lambda: formats.write_all(format, saes, out, run.lm))

@@ -53,7 +53,7 @@ def differences(mesh: Mesh, tree) -> Iterator[tuple[str, list, list]]:
   """
   found, _ = jax.tree_util.tree_flatten_with_path(tree)
   specs = tuple(x.sharding.spec for _, x in found)
-  hashes = pod.fetch(_hasher(mesh, specs)(*(x for _, x in found)))
+  hashes = pod.to_host(_hasher(mesh, specs)(*(x for _, x in found)))
   for i, (path, x) in enumerate(found):
     for held in _groups(mesh, x, hashes[:, i]):
       usual = collections.Counter(held.values()).most_common(1)[0][0]
