@@ -104,7 +104,7 @@ def shard(mesh: Mesh, *spec: str | None) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(*spec))
 
 
-def over(mesh: Mesh | AbstractMesh, axes: Sequence[str]) -> int:
+def axes_size(mesh: Mesh | AbstractMesh, axes: Sequence[str]) -> int:
   """Among how many devices something is that axes of the mesh spread."""
   return math.prod(mesh.shape[axis] for axis in axes)
 

@@ -103,5 +103,5 @@ def _itemsize(x) -> int:
 
 def _bucket(config, gemma, mesh, dtype) -> int:
   columns = sum(site.width(gemma) for site in config.sites)
-  rows = config.bucket_tokens // meshes.over(mesh, ("data",))
+  rows = config.bucket_tokens // meshes.axes_size(mesh, ("data",))
   return rows * columns * dtype.itemsize

@@ -136,7 +136,7 @@ class Group:
     first leaves out what is for others of `model`, and the rest goes round
     `data`, once for each site however many members read it.
     """
-    places = meshes.over(mesh, self.placement.saes)
+    places = meshes.axes_size(mesh, self.placement.saes)
     sites, seats = deal(self.sites(end), places)
     hold = lambda x, *spec: jax.lax.with_sharding_constraint(
       x, meshes.shard(mesh, *spec, None)
@@ -207,5 +207,5 @@ def groups(
 def _group(config, mesh, placement, indices) -> Group:
   stacks = tuple(config.stacks[i] for i in indices)
   size = len(stacks) * len(stacks[0].members)
-  over = meshes.over(mesh, placement.saes)
+  over = meshes.axes_size(mesh, placement.saes)
   return Group(stacks, indices, placement, -(-size // over) * over)

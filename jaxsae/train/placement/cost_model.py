@@ -127,7 +127,7 @@ class _Share:
     self.sites = self._sites(everyone)
 
   def _over(self, axes: Axes) -> int:
-    return meshes.over(self.mesh, axes)
+    return meshes.axes_size(self.mesh, axes)
 
   def _others(self, axes: Axes) -> float:
     """Of what devices along the axes have, the share that is not here."""

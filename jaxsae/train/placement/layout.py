@@ -79,7 +79,7 @@ def resting_axes(width: int, mesh: Mesh) -> Sequence[str]:
   As many axes as divide the width: both, `model` alone, or none.
   """
   for axes in (("model", "data"), ("model",)):
-    if width % meshes.over(mesh, axes) == 0:
+    if width % meshes.axes_size(mesh, axes) == 0:
       return axes
   return ()
 
