@@ -109,7 +109,7 @@ def axes_size(mesh: Mesh | AbstractMesh, axes: Sequence[str]) -> int:
   return math.prod(mesh.shape[axis] for axis in axes)
 
 
-def keep(tree, mesh: Mesh, axis: str):
+def constrain(tree, mesh: Mesh, axis: str):
   """Arrays [N, …] held to where N is spread over the mesh axis; scalars too.
 
   Left to itself the compiler may spread them otherwise, to suit what comes

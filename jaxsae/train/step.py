@@ -100,7 +100,9 @@ def step(
   def draw(chosen, number) -> Tokens:
     taken = {site: take(x, chosen) for site, x in activations.items()}
     tokens = Tokens(taken, take(mask, chosen), number)
-    return meshes.keep(tokens, mesh, "data")  # each row's where that row is
+    return meshes.constrain(
+      tokens, mesh, "data"
+    )  # each row's where that row is
 
   def update(carry, numbered):
     tokens = draw(*numbered)
