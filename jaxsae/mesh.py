@@ -123,7 +123,7 @@ def constrain(tree, mesh: Mesh, axis: str):
   return jax.tree.map(hold, tree)
 
 
-def finished(tree):
+def wait_for(tree):
   """The arrays, once they are there.
 
   For programs that need nothing of one another. Under way together, each may

@@ -101,7 +101,7 @@ def measure_fidelity(
   totals, tokens = dict.fromkeys(variants, 0.0), 0
   for batch in batches:
     sums = {
-      key: meshes.finished(_loss(lm, batch, edits))
+      key: meshes.wait_for(_loss(lm, batch, edits))
       for key, edits in variants.items()
     }
     sums = pod.to_host(sums)

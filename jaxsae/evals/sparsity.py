@@ -126,7 +126,7 @@ def _read(lm, saes, sites, batch):
   tallies = {}
   for name, (site, sae) in saes.items():
     x, y = activations[site.input], activations[site.output]
-    tallies[name] = meshes.finished(_tally(sae, x, y, mask))
+    tallies[name] = meshes.wait_for(_tally(sae, x, y, mask))
   return pod.to_host((seen, tallies))
 
 

@@ -155,13 +155,13 @@ def _look(seen: list[_Seen], sae: Sae, x, mask, batch) -> list[_Seen]:
   parts = list(zip(seen, _slices(sae), strict=True))
   if sae.k is None:
     return [
-      meshes.finished(_encode_and_add(old, _part(sae, some), x, mask, batch))
+      meshes.wait_for(_encode_and_add(old, _part(sae, some), x, mask, batch))
       for old, some in parts
     ]
   # Only all latents together can say which are the k largest.
   latents = _encode(sae, x)
   return [
-    meshes.finished(_add(old, latents[..., some], mask, batch))
+    meshes.wait_for(_add(old, latents[..., some], mask, batch))
     for old, some in parts
   ]
 
