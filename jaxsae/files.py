@@ -65,7 +65,7 @@ def unfinished(folder) -> Iterator:
   return (path for path in folder.iterdir() if _OF_FILE.fullmatch(path.name))
 
 
-def sweep(folder) -> None:
+def remove_leftovers(folder) -> None:
   """Removes what killed processes left in a folder that others write to, too.
 
   Leaves alone what a living process of this machine is writing; one of

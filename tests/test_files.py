@@ -4,7 +4,13 @@ import os
 
 import pytest
 
-from jaxsae.files import scratch, sweep, unfinished, whole_file, whole_folder
+from jaxsae.files import (
+  remove_leftovers,
+  scratch,
+  unfinished,
+  whole_file,
+  whole_folder,
+)
 from tests.train.worker import Worker
 
 SCRIPT = """
@@ -49,12 +55,12 @@ def test_what_is_killed_is_swept_and_what_lives_is_not(tmp_path, worker):
   worker.do(f"pathlib.Path({file!r}).write_text('half')")
   before = names(tmp_path)
   assert before == [f".a.{worker.pid}.partial", "b.partial"]
-  sweep(tmp_path)
+  remove_leftovers(tmp_path)
   assert names(tmp_path) == before
   worker.process.kill()
   worker.process.wait()
   assert [path.name for path in unfinished(tmp_path)] == before[:1]
-  sweep(tmp_path)
+  remove_leftovers(tmp_path)
   assert names(tmp_path) == []
 
 
@@ -62,13 +68,13 @@ def test_what_others_left_stays(tmp_path):
   kept = ["a.partial", ".a.partial", ".a.x.partial", ".a.99999999", "b.txt"]
   for name in kept:
     (tmp_path / name).write_text("")
-  sweep(tmp_path)
+  remove_leftovers(tmp_path)
   assert names(tmp_path) == sorted(kept)
   assert list(unfinished(tmp_path)) == []
 
 
 def test_a_folder_that_is_not_there_has_nothing_to_sweep(tmp_path):
-  sweep(tmp_path / "nowhere")
+  remove_leftovers(tmp_path / "nowhere")
 
 
 def test_a_scratch_folder_of_the_dead_is_removed_by_the_next(tmp_path, worker):

@@ -16,7 +16,7 @@ from etils import epath
 from jaxsae import overrides
 from jaxsae.data import TokenPolicy, check_policy
 from jaxsae.errors import UserError
-from jaxsae.files import sweep, unfinished, whole_file
+from jaxsae.files import remove_leftovers, unfinished, whole_file
 from jaxsae.train.config.run import TrainConfig
 
 # What may differ between a run and its continuation: none changes the result.
@@ -142,7 +142,7 @@ def _sweep(path: epath.Path) -> None:
   for partial in list(unfinished(path)):
     partial.unlink(missing_ok=True)
   for name in _OF_OTHERS:
-    sweep(path / name)
+    remove_leftovers(path / name)
 
 
 def _check_same(saved: TrainConfig, now: TrainConfig, record) -> None:
