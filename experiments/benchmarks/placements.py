@@ -23,7 +23,7 @@ from jaxsae.plan.topology import make_mesh, parse
 from jaxsae.train import step as steps
 from jaxsae.train.config.run import BucketConfig, SweepConfig, TrainConfig
 from jaxsae.train.placement import placements
-from jaxsae.train.placement.select import choices, row_dtype
+from jaxsae.train.placement.select import bucket_dtype, choose_placements
 from jaxsae.train.step import abstract_arguments
 
 TOPOLOGY, DATA, MODEL = "v5p:4x4x4", 16, 4
@@ -109,11 +109,11 @@ def row(case: Case, name: str) -> str:
   """One placement of one case."""
   config, mesh = configured(case, name), chips()
   taken = abstract_arguments(config, STUB, mesh)
-  price = priced(config, mesh, *taken[:2]).price
+  update = choice(config, mesh, *taken[:2]).time
   compiled = steps.compile_step(config, mesh, *taken)
   sent = hlo.total(hlo.in_updates(compiled.as_text()))
-  predicted = price.sent - price.moved / config.updates_per_bucket
-  times = (price.seconds, price.compute, price.memory, price.communication)
+  predicted = update.sent - update.moved / config.updates_per_bucket
+  times = (update.seconds, update.compute, update.memory, update.communication)
   cells = [
     name,
     *(f"{1e3 * seconds:.2f}" for seconds in times),
@@ -122,7 +122,7 @@ def row(case: Case, name: str) -> str:
     ", ".join(
       f"{size / MB:,.1f} {kind}" for kind, size in sorted(sent.items())
     ),
-    f"{price.moved / MB:,.0f}",
+    f"{update.moved / MB:,.0f}",
     f"{compiled.memory_analysis().peak_memory_in_bytes / GIB:.1f}",
   ]
   return f"| {' | '.join(cells)} |"
@@ -132,13 +132,13 @@ def chosen(case: Case) -> str:
   """What the cost model takes."""
   config, mesh = configured(case, "auto"), chips()
   state, lm, _ = abstract_arguments(config, STUB, mesh)
-  return priced(config, mesh, state, lm).placement.name
+  return choice(config, mesh, state, lm).placement.name
 
 
-def priced(config, mesh, state, lm):
-  dtype = row_dtype(config, lm)
-  (choice,) = choices(config, mesh, state.stacks, dtype)
-  return choice
+def choice(config, mesh, state, lm):
+  dtype = bucket_dtype(config, lm)
+  (found,) = choose_placements(config, mesh, state.stacks, dtype)
+  return found
 
 
 def configured(case: Case, name: str) -> TrainConfig:

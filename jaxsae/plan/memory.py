@@ -11,7 +11,7 @@ from jaxsae import mesh as meshes
 from jaxsae.lm import GemmaConfig, Lm
 from jaxsae.plan.compilation import Compilation
 from jaxsae.train.config.run import TrainConfig
-from jaxsae.train.placement.select import row_dtype
+from jaxsae.train.placement.select import bucket_dtype
 from jaxsae.train.state import TrainState
 
 
@@ -69,7 +69,7 @@ def owners(
     lm=on_device(lm.params),
     saes=on_device(state) - moments,
     moments=moments,
-    bucket=_bucket(config, gemma, mesh, row_dtype(config, lm)),
+    bucket=_bucket(config, gemma, mesh, bucket_dtype(config, lm)),
   )
   if compiled is None or compiled.peak is None:
     return known

@@ -12,7 +12,7 @@ from jaxsae.plan.roofline import Part, Roofline
 from jaxsae.plan.topology import Slices
 from jaxsae.sae import JumpRelu
 from jaxsae.train.config.run import TrainConfig
-from jaxsae.train.placement.select import Choice
+from jaxsae.train.placement.select import PlacementChoice
 
 COMPILED = "compiled"  # the place of what only the compiler knows
 
@@ -26,7 +26,7 @@ def of_step(
   gemma: GemmaConfig,
   mesh: Mesh,
   slices: Slices,
-  placed: Sequence[Choice],
+  placed: Sequence[PlacementChoice],
   bucket: int,
   sent: Sent | None,
 ) -> Roofline:
@@ -80,21 +80,21 @@ def _shuffle(bucket: int, chip: Chip) -> Part:
   )
 
 
-def _training(config: TrainConfig, choice: Choice, chip: Chip) -> Part:
-  price, updates = choice.price, config.updates_per_bucket
+def _training(config: TrainConfig, choice: PlacementChoice, chip: Chip) -> Part:
+  time, updates = choice.time, config.updates_per_bucket
   stacks = [config.stacks[i] for i in choice.indices]
   turns = updates
   if isinstance(stacks[0].architecture, JumpRelu):
     turns += _DIAGNOSIS
   return Part(
     name=_named(stacks),
-    compute=turns * price.compute,
-    memory=turns * price.memory,
-    communication=updates * price.communication,
-    flops=turns * price.flops,
-    traffic=turns * price.memory * chip.hbm_bandwidth,
-    sent=updates * price.sent,
-    where=price.placement.name,
+    compute=turns * time.compute,
+    memory=turns * time.memory,
+    communication=updates * time.communication,
+    flops=turns * time.flops,
+    traffic=turns * time.memory * chip.hbm_bandwidth,
+    sent=updates * time.sent,
+    where=time.placement.name,
     why=_why(stacks, choice, updates),
   )
 
@@ -105,14 +105,14 @@ def _named(stacks) -> str:
   return f"{count} of {stacks[0]}{several}"
 
 
-def _why(stacks, choice: Choice, updates: int) -> str:
+def _why(stacks, choice: PlacementChoice, updates: int) -> str:
   if stacks[0].sweep.placement != "auto":
     return "asked for"
   best = choice.others[0]
   name = best.placement.name
-  if best.refused:
-    return f"{name} {best.refused}"
-  times = best.seconds / choice.price.seconds
+  if best.error:
+    return f"{name} {best.error}"
+  times = best.seconds / choice.time.seconds
   if times < 1.005:
     return f"as cheap as {name}"
   return f"{name} takes {times:.3g} times as long"

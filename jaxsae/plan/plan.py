@@ -16,7 +16,11 @@ from jaxsae.plan.roofline import Roofline
 from jaxsae.plan.topology import Slices, make_mesh
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.placement.layout import check_rows
-from jaxsae.train.placement.select import Choice, choices, row_dtype
+from jaxsae.train.placement.select import (
+  PlacementChoice,
+  bucket_dtype,
+  choose_placements,
+)
 from jaxsae.train.step import abstract_arguments
 
 
@@ -192,10 +196,11 @@ def on_mesh(
   )
 
 
-def _placed(config, mesh, taken) -> tuple[list[Choice], str]:
+def _placed(config, mesh, taken) -> tuple[list[PlacementChoice], str]:
   """Where stacks go, or why they can go nowhere."""
   state, lm, _ = taken
   try:
-    return choices(config, mesh, state.stacks, row_dtype(config, lm)), ""
+    dtype = bucket_dtype(config, lm)
+    return choose_placements(config, mesh, state.stacks, dtype), ""
   except UserError as error:
     return [], str(error)

@@ -15,7 +15,7 @@ from jaxsae.plan.topology import Slices
 from jaxsae.runs.flops import shares
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.config.sweep import Stack
-from jaxsae.train.placement.cost_model import Work, prices
+from jaxsae.train.placement.cost_model import Work, update_times
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,10 +203,10 @@ def _alone(plan: Plan, gemma: GemmaConfig, stack: Stack) -> float:
     width=stack.width,
     tokens=config.bucket.update_tokens,
     updates=config.updates_per_bucket,
-    row=2 * columns,
+    token_bytes=2 * columns,
     moments=2 if stack.sweep.optim.b1 else 1,
   )
-  best = prices(updates, mesh, chip)[0]
+  best = update_times(updates, mesh, chip)[0]
   reading = lm_work.work(config, gemma, mesh, (site.input, site.output))
   return config.updates_per_bucket * max(
     best.compute, best.memory, best.communication
