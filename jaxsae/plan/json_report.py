@@ -120,16 +120,16 @@ def _time(plan: Plan) -> dict:
   price = plan.price
   values = (
     plan.step_seconds,
-    plan.slow_step_seconds,
+    plan.step_seconds_without_overlap,
     plan.tokens_per_second,
     plan.share_of_peak,
     plan.hours,
-    plan.slow_hours,
+    plan.hours_without_overlap,
     plan.chip_hours,
-    plan.slow_chip_hours,
-    plan.cost,
-    plan.slow_cost,
-    plan.spot_cost,
+    plan.chip_hours_without_overlap,
+    plan.money,
+    plan.money_without_overlap,
+    plan.money_spot,
     price and price.currency,
     price and vars(price),
   )
@@ -153,16 +153,16 @@ def of_sweep(sweep: Sweep) -> dict:
     "compiled_as": sweep.stand_ins,
     "fits": sweep.fits,
     "chip_hours": sweep.chip_hours,
-    "chip_hours_without_overlap": sweep.slow_chip_hours,
-    "cost": sweep.cost,
-    "cost_without_overlap": sweep.slow_cost,
-    "cost_spot": sweep.spot_cost,
+    "chip_hours_without_overlap": sweep.chip_hours_without_overlap,
+    "cost": sweep.money,
+    "cost_without_overlap": sweep.money_without_overlap,
+    "cost_spot": sweep.money_spot,
     "currency": sweep.currency,
     "at_once": len(sweep.shares),
     "shares": sweep.shares,
     "hours": sweep.hours,
-    "chip_hours_without_sharing": sweep.lonely_chip_hours,
-    "cost_without_sharing": sweep.lonely_cost,
+    "chip_hours_without_sharing": sweep.unshared_chip_hours,
+    "cost_without_sharing": sweep.unshared_money,
   }
 
 
@@ -174,7 +174,7 @@ def of_tries(tries: Sequence[Try]) -> list[dict]:
       "fits": one.plan.fits,
       "hbm_bytes_per_device": one.plan.needed,
       "step_seconds_roofline": one.plan.step_seconds,
-      "cost": one.plan.cost,
+      "cost": one.plan.money,
     }
     for one in tries
   ]

@@ -11,7 +11,7 @@ from jaxsae.plan import communication, memory, parts
 from jaxsae.plan.communication import Sent
 from jaxsae.plan.compilation import Compilation, compile_run
 from jaxsae.plan.memory import Owners
-from jaxsae.plan.prices import Price
+from jaxsae.plan.prices import ChipPrice
 from jaxsae.plan.roofline import Roofline
 from jaxsae.plan.topology import Slices, make_mesh
 from jaxsae.train.config.run import TrainConfig
@@ -49,7 +49,7 @@ class Plan:
   roofline: Roofline
   compilation: Compilation | None = None
   sent: Sent | None = None
-  price: Price | None = None
+  price: ChipPrice | None = None
   checkpoint: int = 0
   export: int = 0
   misfit: str = ""
@@ -92,9 +92,9 @@ class Plan:
     return self.roofline.seconds
 
   @property
-  def slow_step_seconds(self) -> float:
+  def step_seconds_without_overlap(self) -> float:
     """If nothing overlaps."""
-    return self.roofline.apart
+    return self.roofline.seconds_without_overlap
 
   @property
   def tokens_per_second(self) -> float:
@@ -112,28 +112,28 @@ class Plan:
     return self.config.steps * self.step_seconds / 3600
 
   @property
-  def slow_hours(self) -> float:
-    return self.config.steps * self.slow_step_seconds / 3600
+  def hours_without_overlap(self) -> float:
+    return self.config.steps * self.step_seconds_without_overlap / 3600
 
   @property
   def chip_hours(self) -> float:
     return self.hours * self.slices.chips
 
   @property
-  def slow_chip_hours(self) -> float:
-    return self.slow_hours * self.slices.chips
+  def chip_hours_without_overlap(self) -> float:
+    return self.hours_without_overlap * self.slices.chips
 
   @property
-  def cost(self) -> float | None:
+  def money(self) -> float | None:
     """On demand."""
     return self.price and self.chip_hours * self.price.on_demand
 
   @property
-  def slow_cost(self) -> float | None:
-    return self.price and self.slow_chip_hours * self.price.on_demand
+  def money_without_overlap(self) -> float | None:
+    return self.price and self.chip_hours_without_overlap * self.price.on_demand
 
   @property
-  def spot_cost(self) -> float | None:
+  def money_spot(self) -> float | None:
     if self.price is None or self.price.spot is None:
       return None
     return self.chip_hours * self.price.spot
@@ -142,7 +142,7 @@ class Plan:
 def make(
   config: TrainConfig,
   slices: Slices,
-  prices: dict[str, Price],
+  prices: dict[str, ChipPrice],
   compiles: bool = True,
 ) -> Plan:
   """Plans a run.

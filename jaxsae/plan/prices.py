@@ -16,7 +16,7 @@ SHIPPED = pathlib.Path(__file__).parent / "prices.json"
 
 
 @dataclasses.dataclass(frozen=True)
-class Price:
+class ChipPrice:
   """Of an hour of one chip.
 
   Attributes:
@@ -38,7 +38,7 @@ class Price:
   date: str
 
 
-def read(path: str | None = None) -> dict[str, Price]:
+def read(path: str | None = None) -> dict[str, ChipPrice]:
   """The price of each chip.
 
   Raises:
@@ -56,15 +56,15 @@ def read(path: str | None = None) -> dict[str, Price]:
     raise UserError(
       f"--prices={path} is not a list of prices, as {SHIPPED} is."
     )
-  found: dict[str, Price] = {}
+  found: dict[str, ChipPrice] = {}
   for number, entry in enumerate(entries, 1):
-    price = _price(entry, f"price {number} in {path}")
+    price = _chip_price(entry, f"price {number} in {path}")
     found.setdefault(price.chip, price)
   return found
 
 
-def _price(entry, where: str) -> Price:
-  names = {field.name for field in dataclasses.fields(Price)}
+def _chip_price(entry, where: str) -> ChipPrice:
+  names = {field.name for field in dataclasses.fields(ChipPrice)}
   if not isinstance(entry, dict) or set(entry) != names:
     raise UserError(
       f"{where} must have {', '.join(sorted(names))} and nothing else; without"
@@ -85,7 +85,7 @@ def _price(entry, where: str) -> Price:
     raise UserError(
       f"date={entry['date']} of {where} is no date; write it as 2026-11-21."
     ) from error
-  return Price(**entry)
+  return ChipPrice(**entry)
 
 
 def _is_amount(value) -> bool:

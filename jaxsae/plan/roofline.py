@@ -42,7 +42,7 @@ class Part:
     return max(self.compute, self.memory, self.communication)
 
   @property
-  def apart(self) -> float:
+  def seconds_without_overlap(self) -> float:
     """If they do not."""
     return self.compute + self.memory + self.communication
 
@@ -64,8 +64,8 @@ class Roofline:
     return sum(part.seconds for part in self.parts)
 
   @property
-  def apart(self) -> float:
-    return sum(part.apart for part in self.parts)
+  def seconds_without_overlap(self) -> float:
+    return sum(part.seconds_without_overlap for part in self.parts)
 
   @property
   def flops(self) -> float:

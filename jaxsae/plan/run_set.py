@@ -26,14 +26,14 @@ class Sweep:
     plans: of each run, by name.
     stand_ins: run → the one that was compiled in its stead.
     shares: of each of the machines that train at once, the names of its runs.
-    lonely_chip_hours: if each autoencoder were a run of its own, with forward
+    unshared_chip_hours: if each autoencoder were a run of its own, with forward
       passes of its own.
   """
 
   plans: Mapping[str, Plan]
   stand_ins: Mapping[str, str]
   shares: Sequence[Sequence[str]]
-  lonely_chip_hours: float
+  unshared_chip_hours: float
 
   @property
   def fits(self) -> bool | None:
@@ -50,25 +50,25 @@ class Sweep:
     return self._sum("chip_hours")
 
   @property
-  def slow_chip_hours(self) -> float | None:
-    return self._sum("slow_chip_hours")
+  def chip_hours_without_overlap(self) -> float | None:
+    return self._sum("chip_hours_without_overlap")
 
   @property
-  def cost(self) -> float | None:
-    return self._sum("cost")
+  def money(self) -> float | None:
+    return self._sum("money")
 
   @property
-  def slow_cost(self) -> float | None:
-    return self._sum("slow_cost")
+  def money_without_overlap(self) -> float | None:
+    return self._sum("money_without_overlap")
 
   @property
-  def spot_cost(self) -> float | None:
-    return self._sum("spot_cost")
+  def money_spot(self) -> float | None:
+    return self._sum("money_spot")
 
   @property
-  def lonely_cost(self) -> float | None:
+  def unshared_money(self) -> float | None:
     price = next(iter(self.plans.values())).price
-    return price and self.lonely_chip_hours * price.on_demand
+    return price and self.unshared_chip_hours * price.on_demand
 
   @property
   def currency(self) -> str | None:
@@ -132,7 +132,7 @@ def plan_all(
     plans,
     {name: other for name, other in stand_ins.items() if name != other},
     shares(hours, at_once),
-    sum(map(_lonely, plans.values())),
+    sum(map(_unshared_chip_hours, plans.values())),
   )
 
 
@@ -178,17 +178,17 @@ def _like(plan: Plan, other: Plan | None) -> Plan:
   )
 
 
-def _lonely(plan: Plan) -> float:
+def _unshared_chip_hours(plan: Plan) -> float:
   """Chip-hours if each autoencoder were a run of its own."""
   gemma = read_sizes(plan.config.lm)
   seconds = sum(
-    len(stack.members) * _alone(plan, gemma, stack)
+    len(stack.members) * _unshared_step(plan, gemma, stack)
     for stack in plan.config.stacks
   )
   return plan.config.steps * seconds * plan.slices.chips / 3600
 
 
-def _alone(plan: Plan, gemma: GemmaConfig, stack: Stack) -> float:
+def _unshared_step(plan: Plan, gemma: GemmaConfig, stack: Stack) -> float:
   """Seconds of a step that trains a single member of a stack."""
   config, chip = plan.config, plan.slices.kind.chip
   mesh = AbstractMesh(plan.shape, ("data", "model"))

@@ -140,9 +140,9 @@ def _run(plan: Plan) -> Table:
   made.add_row(
     "step, seconds",
     f"{plan.step_seconds:.4g}",
-    f"{plan.slow_step_seconds:.4g}",
+    f"{plan.step_seconds_without_overlap:.4g}",
   )
-  slower = plan.step_seconds / plan.slow_step_seconds
+  slower = plan.step_seconds / plan.step_seconds_without_overlap
   made.add_row(
     "tokens a second",
     f"{plan.tokens_per_second:,.0f}",
@@ -153,11 +153,13 @@ def _run(plan: Plan) -> Table:
     f"{plan.share_of_peak:.0%}",
     f"{slower * plan.share_of_peak:.0%}",
   )
-  made.add_row("time", duration(plan.hours), duration(plan.slow_hours))
+  made.add_row(
+    "time", duration(plan.hours), duration(plan.hours_without_overlap)
+  )
   made.add_row(
     "chip-hours",
     figure(plan.chip_hours),
-    figure(plan.slow_chip_hours),
+    figure(plan.chip_hours_without_overlap),
   )
   for row in _money(plan):
     made.add_row(*row)
@@ -176,12 +178,12 @@ def _money(plan: Plan) -> Iterator[Sequence[str]]:
   unit = price.currency
   yield (
     f"cost on demand, {unit}",
-    f"{plan.cost:,.2f}",
-    f"{plan.slow_cost:,.2f}",
+    f"{plan.money:,.2f}",
+    f"{plan.money_without_overlap:,.2f}",
   )
   if price.spot is not None:
-    slow = plan.slow_chip_hours * price.spot
-    yield f"cost as spot, {unit}", f"{plan.spot_cost:,.2f}", f"{slow:,.2f}"
+    slow = plan.chip_hours_without_overlap * price.spot
+    yield f"cost as spot, {unit}", f"{plan.money_spot:,.2f}", f"{slow:,.2f}"
 
 
 def source(plan: Plan) -> str:
@@ -210,7 +212,7 @@ def of_tries(tries: Sequence[Try], title: str) -> Table:
       size if plan.fits else f"{size}, no",
       f"{plan.step_seconds:.3g}",
       duration(plan.hours),
-      amount(plan.cost, plan),
+      amount(plan.money, plan),
     )
   return made
 
@@ -236,7 +238,7 @@ def _compared(plan: Plan) -> Sequence[str]:
     f"{plan.step_seconds:.3g}",
     f"{plan.tokens_per_second:,.0f}",
     duration(plan.hours),
-    amount(plan.cost, plan),
+    amount(plan.money, plan),
   )
 
 
@@ -260,9 +262,9 @@ def of_sweep(sweep: Sweep) -> Iterator[str | Table]:
     return
   yield (
     f"In all {sweep.chip_hours:,.0f} chip-hours,"
-    f" {amount(sweep.cost, plan)} on demand"
-    f" ({amount(sweep.slow_cost, plan)} if nothing overlaps),"
-    f" {amount(sweep.spot_cost, plan)} as spot."
+    f" {amount(sweep.money, plan)} on demand"
+    f" ({amount(sweep.money_without_overlap, plan)} if nothing overlaps),"
+    f" {amount(sweep.money_spot, plan)} as spot."
   )
   yield (
     f"With {len(sweep.shares)} at once: {duration(sweep.hours)}."
@@ -270,8 +272,8 @@ def of_sweep(sweep: Sweep) -> Iterator[str | Table]:
   )
   yield (
     "Each autoencoder as a run of its own, with forward passes of its own:"
-    f" {sweep.lonely_chip_hours:,.0f} chip-hours,"
-    f" {amount(sweep.lonely_cost, plan)}."
+    f" {sweep.unshared_chip_hours:,.0f} chip-hours,"
+    f" {amount(sweep.unshared_money, plan)}."
   )
 
 
