@@ -108,9 +108,9 @@ def table(case: Case) -> list[str]:
 def row(case: Case, name: str) -> str:
   """One placement of one case."""
   config, mesh = configured(case, name), chips()
-  taken = abstract_arguments(config, STUB, mesh)
-  update = choice(config, mesh, *taken[:2]).time
-  compiled = steps.compile_step(config, mesh, *taken)
+  arguments = abstract_arguments(config, STUB, mesh)
+  update = choice(config, mesh, *arguments[:2]).time
+  compiled = steps.compile_step(config, mesh, *arguments)
   sent = hlo.total(hlo.in_updates(compiled.as_text()))
   predicted = update.sent - update.moved / config.updates_per_bucket
   times = (update.seconds, update.compute, update.memory, update.communication)

@@ -46,7 +46,7 @@ def _plan(experiment: Experiment) -> None:
   )
   where = _slices(options)
   if len(experiment.configs) > 1:
-    content = _sweeps(experiment, where, price_table)
+    content = _run_sets(experiment, where, price_table)
   elif len(where) > 1:
     content = _comparison(experiment, where, price_table)
   else:
@@ -82,23 +82,28 @@ def _single(experiment: Experiment, slices: Slices, price_table) -> dict:
   print(table.source(plan))
   if plan.fits is False and not options.search:
     tries = search.remedies(plan, price_table, _tell)
-  _show_tries(tries, options.search, plan.fits)
-  return {**json_report.of_plan(plan), "tries": json_report.of_tries(tries)}
+  _show_candidates(tries, options.search, plan.fits)
+  return {
+    **json_report.of_plan(plan),
+    "tries": json_report.of_candidates(tries),
+  }
 
 
-def _searched(config, slices, price_table) -> tuple[Plan, list[search.Try]]:
+def _searched(
+  config, slices, price_table
+) -> tuple[Plan, list[search.Candidate]]:
   """The best that is found, or the run as it is."""
   plan = make(config, slices, price_table, compiles=False)
   tries = search.cheapest(plan, price_table, _tell)
   return (tries[0].plan if tries else plan), tries
 
 
-def _show_tries(
-  tries: Sequence[search.Try], searched: bool, fits: bool | None
+def _show_candidates(
+  tries: Sequence[search.Candidate], searched: bool, fits: bool | None
 ) -> None:
   if tries:
     title = "Searched" if searched else "What would make it fit, compiled"
-    _show([table.of_tries(tries, title)])
+    _show([table.of_candidates(tries, title)])
   if searched and not fits:
     print("No mesh and no rows of a microbatch make it fit; use more chips.")
   elif fits is False and not tries:
@@ -130,11 +135,11 @@ def _best(options, config, slices, price_table) -> Plan:
   return make(config, slices, price_table, options.compile)
 
 
-def _sweeps(
+def _run_sets(
   experiment: Experiment, where: Sequence[Slices], price_table
 ) -> dict:
   """Several runs, on each kind of slice."""
-  options, sweeps = experiment.options, {}
+  options, run_sets = experiment.options, {}
   if options.search:
     raise UserError(
       f"--search looks at one run, and {experiment.path} has"
@@ -142,7 +147,7 @@ def _sweeps(
       f" --only={next(iter(experiment.configs))}."
     )
   for slices in where:
-    sweep = plan_all(
+    run_set = plan_all(
       experiment.configs,
       slices,
       price_table,
@@ -150,12 +155,12 @@ def _sweeps(
       options.compile,
       _tell,
     )
-    sweeps[str(slices)] = sweep
-    _show(table.of_sweep(sweep))
-    print(table.source(next(iter(sweep.plans.values()))))
-  if len(sweeps) == 1:
-    return json_report.of_sweep(next(iter(sweeps.values())))
-  return _by_slices(sweeps, json_report.of_sweep)
+    run_sets[str(slices)] = run_set
+    _show(table.of_run_set(run_set))
+    print(table.source(next(iter(run_set.plans.values()))))
+  if len(run_sets) == 1:
+    return json_report.of_run_set(next(iter(run_sets.values())))
+  return _by_slices(run_sets, json_report.of_run_set)
 
 
 def _by_slices(found: Mapping, write) -> dict:

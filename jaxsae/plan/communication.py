@@ -12,7 +12,7 @@ from jaxsae.train.config.run import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class Sent:
+class BytesSent:
   """Bytes that one device sends for one bucket.
 
   Attributes:
@@ -28,7 +28,7 @@ class Sent:
     return sum(self.within.values()) + self.between
 
 
-def sent(config: TrainConfig, mesh: Mesh, text: str) -> Sent:
+def bytes_sent(config: TrainConfig, mesh: Mesh, text: str) -> BytesSent:
   """Of all collectives of a compiled step.
 
   Args:
@@ -42,7 +42,7 @@ def sent(config: TrainConfig, mesh: Mesh, text: str) -> Sent:
       between += times * one.sent
     else:
       within[one.kind, axis(one, mesh)] += times * one.sent
-  return Sent({key: size for key, size in within.items() if size}, between)
+  return BytesSent({key: size for key, size in within.items() if size}, between)
 
 
 def _every(config, text) -> Iterator[tuple[Collective, int]]:

@@ -43,18 +43,18 @@ class Compilation:
 
 
 def compile_run(
-  config: TrainConfig, mesh: Mesh, taken: tuple[TrainState, Lm, dict]
+  config: TrainConfig, mesh: Mesh, arguments: tuple[TrainState, Lm, dict]
 ) -> Compilation:
   """Compiles what `train` runs, from shapes alone.
 
   Args:
     config: the run's.
     mesh: of the devices.
-    taken: the step's arguments, as `abstract.arguments` makes them.
+    arguments: the step's arguments, as `abstract.arguments` makes them.
   """
   start = time.monotonic()
   try:
-    step = compile_step(config, mesh, *taken)
+    step = compile_step(config, mesh, *arguments)
   except jax.errors.JaxRuntimeError as error:
     peak = needed(str(error))
     return Compilation(time.monotonic() - start, peak)

@@ -15,8 +15,8 @@ import jax
 from jaxsae.files import whole_file
 from jaxsae.plan.compiler_process import LIBRARY
 from jaxsae.plan.plan import Plan
-from jaxsae.plan.run_set import Sweep
-from jaxsae.plan.search import Try
+from jaxsae.plan.run_set import RunSet
+from jaxsae.plan.search import Candidate
 
 
 def of_plan(plan: Plan) -> dict:
@@ -32,7 +32,7 @@ def of_plan(plan: Plan) -> dict:
     "versions": versions(),
     **_memory(plan),
     **_work(plan),
-    **(_time(plan) if not plan.misfit else dict.fromkeys(_TIMES)),
+    **(_time(plan) if not plan.error else dict.fromkeys(_TIMES)),
     "checkpoint_bytes": plan.checkpoint,
     "export_bytes": plan.export,
     "compile_seconds": plan.compilation and plan.compilation.seconds,
@@ -57,18 +57,18 @@ _TIMES = (
 
 
 def _memory(plan: Plan) -> dict:
-  owners = plan.owners
+  memory = plan.memory
   return {
     "fits": plan.fits,
-    "misfit": plan.misfit or None,
+    "misfit": plan.error or None,
     "hbm_bytes_per_device": plan.needed,
     "hbm_capacity_bytes": int(plan.capacity),
     "hbm_by_owner": {
-      "lm": owners.lm,
-      "saes": owners.saes,
-      "moments": owners.moments,
-      "bucket": owners.bucket,
-      "temporaries": owners.temporaries,
+      "lm": memory.lm,
+      "saes": memory.saes,
+      "moments": memory.moments,
+      "bucket": memory.bucket,
+      "temporaries": memory.temporaries,
       "headroom": plan.headroom,
     },
   }
@@ -136,37 +136,37 @@ def _time(plan: Plan) -> dict:
   return dict(zip(_TIMES, values, strict=True))
 
 
-def of_sweep(sweep: Sweep) -> dict:
+def of_run_set(runs: RunSet) -> dict:
   """All runs of an experiment, and their sums.
 
   Of memory it has the run that needs most, if all were compiled.
   """
-  needed = [plan.needed for plan in sweep.plans.values()]
+  needed = [plan.needed for plan in runs.plans.values()]
   return {
     "prediction": True,
-    "topology": sweep.slices.topology,
-    "slices": sweep.slices.count,
-    "chips": sweep.slices.chips,
+    "topology": runs.slices.topology,
+    "slices": runs.slices.count,
+    "chips": runs.slices.chips,
     "hbm_bytes_per_device": None if None in needed else max(needed),
-    "hbm_capacity_bytes": int(sweep.slices.kind.hbm),
-    "runs": {name: of_plan(plan) for name, plan in sweep.plans.items()},
-    "compiled_as": sweep.stand_ins,
-    "fits": sweep.fits,
-    "chip_hours": sweep.chip_hours,
-    "chip_hours_without_overlap": sweep.chip_hours_without_overlap,
-    "cost": sweep.money,
-    "cost_without_overlap": sweep.money_without_overlap,
-    "cost_spot": sweep.money_spot,
-    "currency": sweep.currency,
-    "at_once": len(sweep.shares),
-    "shares": sweep.shares,
-    "hours": sweep.hours,
-    "chip_hours_without_sharing": sweep.unshared_chip_hours,
-    "cost_without_sharing": sweep.unshared_money,
+    "hbm_capacity_bytes": int(runs.slices.kind.hbm),
+    "runs": {name: of_plan(plan) for name, plan in runs.plans.items()},
+    "compiled_as": runs.stand_ins,
+    "fits": runs.fits,
+    "chip_hours": runs.chip_hours,
+    "chip_hours_without_overlap": runs.chip_hours_without_overlap,
+    "cost": runs.money,
+    "cost_without_overlap": runs.money_without_overlap,
+    "cost_spot": runs.money_spot,
+    "currency": runs.currency,
+    "at_once": len(runs.shares),
+    "shares": runs.shares,
+    "hours": runs.hours,
+    "chip_hours_without_sharing": runs.unshared_chip_hours,
+    "cost_without_sharing": runs.unshared_money,
   }
 
 
-def of_tries(tries: Sequence[Try]) -> list[dict]:
+def of_candidates(tries: Sequence[Candidate]) -> list[dict]:
   """Other ways to lay a run out, the best first."""
   return [
     {

@@ -16,7 +16,7 @@ from jaxsae.train.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
-class Owners:
+class MemoryBreakdown:
   """Bytes of one device's memory.
 
   Attributes:
@@ -47,25 +47,25 @@ class Owners:
     return self.known + self.temporaries
 
 
-def owners(
+def breakdown(
   config: TrainConfig,
   gemma: GemmaConfig,
   mesh: Mesh,
-  taken: tuple[TrainState, Lm, dict],
+  arguments: tuple[TrainState, Lm, dict],
   compiled: Compilation | None,
-) -> Owners:
+) -> MemoryBreakdown:
   """Of shapes and shardings, and of what the compiler says.
 
   Args:
     config: the run's.
     gemma: the language model's sizes.
     mesh: of the devices.
-    taken: the step's arguments, as `abstract.arguments` makes them.
+    arguments: the step's arguments, as `abstract.arguments` makes them.
     compiled: the step, or None.
   """
-  state, lm, batch = taken
+  state, lm, batch = arguments
   moments = sum(on_device(stack.moments) for stack in state.stacks)
-  known = Owners(
+  known = MemoryBreakdown(
     lm=on_device(lm.params),
     saes=on_device(state) - moments,
     moments=moments,

@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 from jaxsae.chips import Chip
 from jaxsae.lm import GemmaConfig
 from jaxsae.plan import lm_work
-from jaxsae.plan.communication import Sent
+from jaxsae.plan.communication import BytesSent
 from jaxsae.plan.roofline import Part, Roofline
 from jaxsae.plan.topology import Slices
 from jaxsae.sae import JumpRelu
@@ -28,7 +28,7 @@ def of_step(
   slices: Slices,
   placed: Sequence[PlacementChoice],
   bucket: int,
-  sent: Sent | None,
+  sent: BytesSent | None,
 ) -> Roofline:
   """A whole step.
 
@@ -118,7 +118,7 @@ def _why(stacks, choice: PlacementChoice, updates: int) -> str:
   return f"{name} takes {times:.3g} times as long"
 
 
-def _found(slices: Slices, predicted: float, sent: Sent) -> list[Part]:
+def _found(slices: Slices, predicted: float, sent: BytesSent) -> list[Part]:
   """What the compiler found to send beyond that, and what crosses slices."""
   within = sum(sent.within.values())
   made = []

@@ -8,9 +8,9 @@ from jaxsae.errors import UserError
 from jaxsae.lm import GemmaConfig
 from jaxsae.lm.weights import read_sizes
 from jaxsae.plan import communication, memory, parts
-from jaxsae.plan.communication import Sent
+from jaxsae.plan.communication import BytesSent
 from jaxsae.plan.compilation import Compilation, compile_run
-from jaxsae.plan.memory import Owners
+from jaxsae.plan.memory import MemoryBreakdown
 from jaxsae.plan.prices import ChipPrice
 from jaxsae.plan.roofline import Roofline
 from jaxsae.plan.topology import Slices, make_mesh
@@ -32,27 +32,27 @@ class Plan:
     config: the run's.
     slices: what it is to run on.
     shape: of the mesh, data and model.
-    owners: of a device's memory.
+    memory: of a device's memory.
     roofline: of one step.
     compilation: of the step; None where it was not compiled.
     sent: what the compiled step sends; None where there is none.
     price: of the chips; None where it is not known.
     checkpoint: bytes of one.
     export: bytes of all autoencoders in Gemma Scope's format.
-    misfit: why no placement of the autoencoders can be; empty where one can.
+    error: why no placement of the autoencoders can be; empty where one can.
   """
 
   config: TrainConfig
   slices: Slices
   shape: tuple[int, int]
-  owners: Owners
+  memory: MemoryBreakdown
   roofline: Roofline
   compilation: Compilation | None = None
-  sent: Sent | None = None
+  sent: BytesSent | None = None
   price: ChipPrice | None = None
   checkpoint: int = 0
   export: int = 0
-  misfit: str = ""
+  error: str = ""
 
   @property
   def capacity(self) -> float:
@@ -62,7 +62,7 @@ class Plan:
   @property
   def needed(self) -> int | None:
     """Bytes of a device that the run takes; None where nobody knows."""
-    return self.owners.total
+    return self.memory.total
 
   @property
   def headroom(self) -> float | None:
@@ -72,7 +72,7 @@ class Plan:
   @property
   def fits(self) -> bool | None:
     """None where only the compiler could say, and was not asked."""
-    if self.misfit or self.owners.known > self.capacity:
+    if self.error or self.memory.known > self.capacity:
       return False
     if self.compilation is None:
       return None
@@ -172,33 +172,35 @@ def on_mesh(
   for site in config.sites:
     site.check(gemma)
   check_rows(config, mesh)
-  taken = abstract_arguments(config, gemma, mesh)
-  taken[1].check_length(config.data.context)
-  placed, misfit = _placed(config, mesh, taken)
-  compiled = compile_run(config, mesh, taken) if compiles and placed else None
+  arguments = abstract_arguments(config, gemma, mesh)
+  arguments[1].check_length(config.data.context)
+  placed, error = _placed(config, mesh, arguments)
+  compiled = (
+    compile_run(config, mesh, arguments) if compiles and placed else None
+  )
   sent = None
   if compiled is not None and compiled.text is not None:
-    sent = communication.sent(config, mesh, compiled.text)
-  owners = memory.owners(config, gemma, mesh, taken, compiled)
+    sent = communication.bytes_sent(config, mesh, compiled.text)
+  breakdown = memory.breakdown(config, gemma, mesh, arguments, compiled)
   return Plan(
     config=config,
     slices=slices,
     shape=tuple(mesh.shape.values()),
-    owners=owners,
+    memory=breakdown,
     roofline=parts.of_step(
-      config, gemma, mesh, slices, placed, owners.bucket, sent
+      config, gemma, mesh, slices, placed, breakdown.bucket, sent
     ),
     compilation=compiled,
     sent=sent,
-    checkpoint=memory.in_all(taken[0]),
-    export=sum(memory.in_all(stack.sae) for stack in taken[0].stacks),
-    misfit=misfit,
+    checkpoint=memory.in_all(arguments[0]),
+    export=sum(memory.in_all(stack.sae) for stack in arguments[0].stacks),
+    error=error,
   )
 
 
-def _placed(config, mesh, taken) -> tuple[list[PlacementChoice], str]:
+def _placed(config, mesh, arguments) -> tuple[list[PlacementChoice], str]:
   """Where stacks go, or why they can go nowhere."""
-  state, lm, _ = taken
+  state, lm, _ = arguments
   try:
     dtype = bucket_dtype(config, lm)
     return choose_placements(config, mesh, state.stacks, dtype), ""

@@ -19,7 +19,7 @@ from jaxsae.train.placement.cost_model import Work, update_times
 
 
 @dataclasses.dataclass(frozen=True)
-class Sweep:
+class RunSet:
   """Runs on slices of one kind.
 
   Attributes:
@@ -78,7 +78,7 @@ class Sweep:
   @property
   def hours(self) -> float | None:
     """Until the last of the machines is done."""
-    if any(plan.misfit for plan in self.plans.values()):
+    if any(plan.error for plan in self.plans.values()):
       return None
     return max(
       sum(self.plans[name].hours for name in share) for share in self.shares
@@ -86,7 +86,7 @@ class Sweep:
 
   def _sum(self, name: str) -> float | None:
     values = [
-      None if plan.misfit else getattr(plan, name)
+      None if plan.error else getattr(plan, name)
       for plan in self.plans.values()
     ]
     return None if None in values else sum(values)
@@ -99,7 +99,7 @@ def plan_all(
   at_once: int = 1,
   compiles: bool = True,
   tell: Callable[[str], None] = lambda line: None,
-) -> Sweep:
+) -> RunSet:
   """Plans every run.
 
   Runs that differ in their layers and tokens alone take the same memory but
@@ -128,7 +128,7 @@ def plan_all(
     else:
       plans[name] = _like(make(config, slices, price_table, False), stand_in)
   hours = {name: plan.hours for name, plan in plans.items()}
-  return Sweep(
+  return RunSet(
     plans,
     {name: other for name, other in stand_ins.items() if name != other},
     shares(hours, at_once),
@@ -166,13 +166,13 @@ def _kind(config: TrainConfig) -> tuple:
 
 def _like(plan: Plan, other: Plan | None) -> Plan:
   """With what the compiler found of another of its kind."""
-  if other is None or plan.misfit:
+  if other is None or plan.error:
     return plan
   found = [part for part in other.roofline.parts if part.where == COMPILED]
-  temporaries = other.owners.temporaries
+  temporaries = other.memory.temporaries
   return dataclasses.replace(
     plan,
-    owners=dataclasses.replace(plan.owners, temporaries=temporaries),
+    memory=dataclasses.replace(plan.memory, temporaries=temporaries),
     roofline=Roofline((*plan.roofline.parts, *found)),
     compilation=other.compilation,
   )

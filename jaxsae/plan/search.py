@@ -13,7 +13,7 @@ _ENOUGH = 3  # that fit
 
 
 @dataclasses.dataclass(frozen=True)
-class Try:
+class Candidate:
   """One of them.
 
   Attributes:
@@ -28,7 +28,9 @@ class Try:
     return " ".join(self.flags)
 
 
-def cheapest(plan: Plan, price_table, tell: Callable[[str], None]) -> list[Try]:
+def cheapest(
+  plan: Plan, price_table, tell: Callable[[str], None]
+) -> list[Candidate]:
   """Of all meshes and rows of a microbatch, the cheapest that fits, first.
 
   The bucket stays as it is. What is compiled costs no less than was predicted
@@ -43,7 +45,7 @@ def cheapest(plan: Plan, price_table, tell: Callable[[str], None]) -> list[Try]:
   Returns:
     All that were compiled, those that fit first, in order of their time.
   """
-  found: list[Try] = []
+  found: list[Candidate] = []
   for one in _predicted(plan, _layouts(plan), price_table):
     best = min((t.plan.hours for t in found if t.plan.fits), default=None)
     if best is not None and one.plan.hours >= best:
@@ -52,7 +54,9 @@ def cheapest(plan: Plan, price_table, tell: Callable[[str], None]) -> list[Try]:
   return _ranked(found)
 
 
-def remedies(plan: Plan, price_table, tell: Callable[[str], None]) -> list[Try]:
+def remedies(
+  plan: Plan, price_table, tell: Callable[[str], None]
+) -> list[Candidate]:
   """What makes a run fit that does not: one change, or else two.
 
   Returns:
@@ -65,7 +69,7 @@ def remedies(plan: Plan, price_table, tell: Callable[[str], None]) -> list[Try]:
     if not _names(one) & _names(other)
   ]
   for candidates in (singles, pairs):
-    fitting: list[Try] = []
+    fitting: list[Candidate] = []
     possible = _predicted(plan, candidates, price_table)
     for one in possible[:_MOST]:
       done = _compiled(one, price_table, tell)
@@ -121,7 +125,7 @@ def _powers(most: int) -> Iterator[int]:
   return itertools.takewhile(lambda n: n <= most, (2**i for i in range(32)))
 
 
-def _predicted(plan: Plan, candidates, price_table) -> list[Try]:
+def _predicted(plan: Plan, candidates, price_table) -> list[Candidate]:
   """Those that can be, not compiled yet, in order of their time."""
   found = []
   for flags in candidates:
@@ -131,7 +135,7 @@ def _predicted(plan: Plan, candidates, price_table) -> list[Try]:
     except UserError:  # the mesh does not divide something
       continue
     if made.fits is not False:
-      found.append(Try(_shown(flags, plan), made))
+      found.append(Candidate(_shown(flags, plan), made))
   return sorted(found, key=lambda one: one.plan.hours)
 
 
@@ -142,10 +146,12 @@ def _shown(flags: Sequence[str], plan: Plan) -> tuple[str, ...]:
   return tuple(flags)
 
 
-def _compiled(one: Try, price_table, tell) -> Try:
+def _compiled(one: Candidate, price_table, tell) -> Candidate:
   tell(f"compiling with {one} …")
-  return Try(one.flags, make(one.plan.config, one.plan.slices, price_table))
+  return Candidate(
+    one.flags, make(one.plan.config, one.plan.slices, price_table)
+  )
 
 
-def _ranked(found: list[Try]) -> list[Try]:
+def _ranked(found: list[Candidate]) -> list[Candidate]:
   return sorted(found, key=lambda t: (not t.plan.fits, t.plan.hours))

@@ -8,15 +8,15 @@ from rich.table import Table
 from jaxsae.chips import GIB
 from jaxsae.plan.parts import COMPILED
 from jaxsae.plan.plan import Plan
-from jaxsae.plan.run_set import Sweep
-from jaxsae.plan.search import Try
+from jaxsae.plan.run_set import RunSet
+from jaxsae.plan.search import Candidate
 
 
 def of_plan(name: str, plan: Plan) -> Iterator[str | Table]:
   """What is printed of one run, piece by piece."""
   yield _title(name, plan)
   yield verdict(plan)
-  if plan.misfit:
+  if plan.error:
     return
   yield _memory(plan)
   yield _step(plan)
@@ -38,12 +38,12 @@ def _title(name: str, plan: Plan) -> str:
 def verdict(plan: Plan) -> str:
   """Whether it fits, in a sentence."""
   room = f"{plan.capacity / GIB:.2f} GiB"
-  if plan.misfit:
-    return f"It does not fit: {plan.misfit}"
-  if plan.owners.known > plan.capacity:
+  if plan.error:
+    return f"It does not fit: {plan.error}"
+  if plan.memory.known > plan.capacity:
     return (
       f"It does not fit: weights, moments and bucket alone take"
-      f" {plan.owners.known / GIB:.2f} GiB of a device's {room}."
+      f" {plan.memory.known / GIB:.2f} GiB of a device's {room}."
     )
   if plan.compilation is None:
     return f"Whether it fits a device's {room} only --compile=true can say."
@@ -61,14 +61,14 @@ def verdict(plan: Plan) -> str:
 
 
 def _memory(plan: Plan) -> Table:
-  owners, capacity = plan.owners, plan.capacity
+  memory, capacity = plan.memory, plan.capacity
   made = _table("Memory of a device", ("", "GiB", "share"))
   rows = {
-    "language model": owners.lm,
-    "autoencoders": owners.saes,
-    "moments": owners.moments,
-    "bucket of activations": owners.bucket,
-    "temporaries and program": owners.temporaries,
+    "language model": memory.lm,
+    "autoencoders": memory.saes,
+    "moments": memory.moments,
+    "bucket of activations": memory.bucket,
+    "temporaries and program": memory.temporaries,
     "headroom": plan.headroom,
   }
   for name, size in rows.items():
@@ -201,7 +201,7 @@ def source(plan: Plan) -> str:
   )
 
 
-def of_tries(tries: Sequence[Try], title: str) -> Table:
+def of_candidates(tries: Sequence[Candidate], title: str) -> Table:
   """Flags to add, and what comes of each."""
   made = _table(title, ("add", "HBM GiB", "step s", "time", "cost"))
   for one in tries:
@@ -229,7 +229,7 @@ def of_slices(plans: Mapping[str, Plan]) -> Table:
 
 
 def _compared(plan: Plan) -> Sequence[str]:
-  if plan.misfit:
+  if plan.error:
     return ("no", "", "", "", "", "")
   used = "?" if plan.needed is None else f"{plan.needed / plan.capacity:.0%}"
   return (
@@ -242,47 +242,46 @@ def _compared(plan: Plan) -> Sequence[str]:
   )
 
 
-def of_sweep(sweep: Sweep) -> Iterator[str | Table]:
+def of_run_set(runs: RunSet) -> Iterator[str | Table]:
   """All runs of an experiment, a row each, and their sums."""
   yield (
-    f"Prediction for {len(sweep.plans)} runs on {sweep.slices}."
+    f"Prediction for {len(runs.plans)} runs on {runs.slices}."
     " Nothing here was measured on a TPU."
   )
   made = _table(
     "Runs", ("run", "fits", "HBM", "step s", "tokens/s", "time", "cost")
   )
-  for name, plan in sweep.plans.items():
+  for name, plan in runs.plans.items():
     made.add_row(name, *_compared(plan))
   yield made
-  for name, other in sweep.stand_ins.items():
+  for name, other in runs.stand_ins.items():
     yield f"  {name} was not compiled; {other} stands in for its memory"
-  plan = next(iter(sweep.plans.values()))
-  if sweep.chip_hours is None:
+  plan = next(iter(runs.plans.values()))
+  if runs.chip_hours is None:
     yield "There is no sum, for some runs can not be."
     return
   yield (
-    f"In all {sweep.chip_hours:,.0f} chip-hours,"
-    f" {amount(sweep.money, plan)} on demand"
-    f" ({amount(sweep.money_without_overlap, plan)} if nothing overlaps),"
-    f" {amount(sweep.money_spot, plan)} as spot."
+    f"In all {runs.chip_hours:,.0f} chip-hours,"
+    f" {amount(runs.money, plan)} on demand"
+    f" ({amount(runs.money_without_overlap, plan)} if nothing overlaps),"
+    f" {amount(runs.money_spot, plan)} as spot."
   )
   yield (
-    f"With {len(sweep.shares)} at once: {duration(sweep.hours)}."
-    f" {_shares(sweep)}"
+    f"With {len(runs.shares)} at once: {duration(runs.hours)}. {_shares(runs)}"
   )
   yield (
     "Each autoencoder as a run of its own, with forward passes of its own:"
-    f" {sweep.unshared_chip_hours:,.0f} chip-hours,"
-    f" {amount(sweep.unshared_money, plan)}."
+    f" {runs.unshared_chip_hours:,.0f} chip-hours,"
+    f" {amount(runs.unshared_money, plan)}."
   )
 
 
-def _shares(sweep: Sweep) -> str:
-  if len(sweep.shares) == 1:
+def _shares(runs: RunSet) -> str:
+  if len(runs.shares) == 1:
     return ""
   return " ".join(
     f"{number}: {' '.join(share) or 'nothing'}."
-    for number, share in enumerate(sweep.shares, 1)
+    for number, share in enumerate(runs.shares, 1)
   )
 
 

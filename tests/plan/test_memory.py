@@ -46,7 +46,7 @@ def here(tree) -> int:
 
 
 def test_owners_hold_what_the_arrays_of_a_run_hold(config, mesh, lm):
-  owners = plans.on_mesh(config, lm.config, mesh, SLICES, False).owners
+  owners = plans.on_mesh(config, lm.config, mesh, SLICES, False).memory
   layout = states.sharding(abstract_state(config, lm.config, mesh), mesh)
   scales = [(1.0, 1.0) for _ in config.stacks]
   begin = jax.jit(
@@ -66,10 +66,10 @@ def test_the_sum_is_the_compilers_and_weights_above_the_last_site(
   """The step does not take the weights of layers that it does not read."""
   config = replace(config, sae__sites=config.sae.sites[1:])  # attn.0
   plan = plans.on_mesh(config, lm.config, mesh, SLICES)
-  taken = abstract_arguments(config, lm.config, mesh)
-  step = compile_step(config, mesh, *taken).memory_analysis()
-  unread = memory.on_device(taken) - step.argument_size_in_bytes
-  assert unread > memory.on_device(taken[1].params["layer_1"])
+  arguments = abstract_arguments(config, lm.config, mesh)
+  step = compile_step(config, mesh, *arguments).memory_analysis()
+  unread = memory.on_device(arguments) - step.argument_size_in_bytes
+  assert unread > memory.on_device(arguments[1].params["layer_1"])
   made = step.temp_size_in_bytes + step.generated_code_size_in_bytes
   made += step.output_size_in_bytes - step.alias_size_in_bytes
   peak = step.argument_size_in_bytes + made
@@ -81,7 +81,7 @@ def test_a_bucket_that_is_twice_as_long_takes_twice_as_much(
   config, mesh, lm, replace
 ):
   of = lambda config: (
-    plans.on_mesh(config, lm.config, mesh, SLICES, False).owners.bucket
+    plans.on_mesh(config, lm.config, mesh, SLICES, False).memory.bucket
   )
   tokens = 4 * 8 * 16 / mesh.shape["data"]
   assert of(config) == tokens * 2 * (32 + 64)  # resid and attn, bfloat16

@@ -55,7 +55,7 @@ def test_what_is_not_compiled_has_the_memory_of_the_deepest(
   found = planned(runs, compiles=True)
   assert sorted(compiled) == [0, 1] and found.stand_ins == {"low": "high"}
   low, high = found.plans["low"], found.plans["high"]
-  assert low.owners.temporaries == high.owners.temporaries
+  assert low.memory.temporaries == high.memory.temporaries
   assert found.fits is True and low.step_seconds < high.step_seconds
 
 

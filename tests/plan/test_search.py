@@ -7,7 +7,7 @@ import pytest
 from jaxsae.errors import UserError
 from jaxsae.plan import search
 from jaxsae.plan.compilation import Compilation
-from jaxsae.plan.memory import Owners
+from jaxsae.plan.memory import MemoryBreakdown
 from jaxsae.plan.plan import Plan
 from jaxsae.plan.roofline import Part, Roofline
 from jaxsae.plan.topology import parse
@@ -37,7 +37,7 @@ class World:
       config=config,
       slices=slices,
       shape=(8 // config.mesh.model, config.mesh.model),
-      owners=Owners(0, 0, 0, 0, needed if compiles else None),
+      memory=MemoryBreakdown(0, 0, 0, 0, needed if compiles else None),
       roofline=Roofline((Part("", self.seconds(config) + extra, 0, 0),)),
       compilation=Compilation(1.0, needed, 0, "text") if compiles else None,
     )

@@ -45,12 +45,12 @@ def compiled(placement: str, mesh, dtype=jnp.bfloat16) -> dict:
   float32.
   """
   settings = config(placement, mesh.shape["data"])
-  taken = abstract_arguments(settings, GEMMA, mesh, dtype)
-  state, lm, _ = taken
+  arguments = abstract_arguments(settings, GEMMA, mesh, dtype)
+  state, lm, _ = arguments
   (choice,) = choose_placements(
     settings, mesh, state.stacks, bucket_dtype(settings, lm)
   )
-  text = steps.compile_step(settings, mesh, *taken).as_text()
+  text = steps.compile_step(settings, mesh, *arguments).as_text()
   time, updates = choice.time, settings.updates_per_bucket
   return {
     "sent": hlo.total(hlo.in_updates(text)),
