@@ -1,7 +1,7 @@
-"""A plan as JSON, under names that scripts rely on.
+"""Writes a plan as JSON, under names that scripts rely on.
 
-Bytes are bytes, seconds are seconds, money is in `currency`; what nobody knows
-is null. All of it is predicted.
+Sizes are in bytes, times in seconds (or hours, as named), money in `currency`;
+unknown values are null. All values are predictions.
 """
 
 import importlib.metadata
@@ -15,12 +15,13 @@ import jax
 from jaxsae.files import whole_file
 from jaxsae.plan.compiler_process import LIBRARY
 from jaxsae.plan.plan import Plan
+from jaxsae.plan.roofline import Part
 from jaxsae.plan.run_set import RunSet
 from jaxsae.plan.search import Candidate
 
 
 def of_plan(plan: Plan) -> dict:
-  """One run on some slices."""
+  """Returns the plan of one run on some slices."""
   return {
     "prediction": True,
     "topology": plan.slices.topology,
@@ -100,7 +101,7 @@ def _collectives(plan: Plan) -> list[dict] | None:
   return made
 
 
-def _part(part) -> dict:
+def _part(part: Part) -> dict:
   return {
     "name": part.name,
     "placement": part.where,
@@ -137,9 +138,9 @@ def _time(plan: Plan) -> dict:
 
 
 def of_run_set(runs: RunSet) -> dict:
-  """All runs of an experiment, and their sums.
+  """Returns the plans of all runs of an experiment, and their sums.
 
-  Of memory it has the run that needs most, if all were compiled.
+  Memory is that of the run that needs most, or null unless all were compiled.
   """
   needed = [plan.needed for plan in runs.plans.values()]
   return {
@@ -166,8 +167,8 @@ def of_run_set(runs: RunSet) -> dict:
   }
 
 
-def of_candidates(tries: Sequence[Candidate]) -> list[dict]:
-  """Other ways to lay a run out, the best first."""
+def of_candidates(candidates: Sequence[Candidate]) -> list[dict]:
+  """Returns what a search compiled, best first."""
   return [
     {
       "flags": list(one.flags),
@@ -176,17 +177,17 @@ def of_candidates(tries: Sequence[Candidate]) -> list[dict]:
       "step_seconds_roofline": one.plan.step_seconds,
       "cost": one.plan.money,
     }
-    for one in tries
+    for one in candidates
   ]
 
 
 def versions() -> dict[str, str | None]:
-  """Of what made the plan."""
+  """Returns the versions of the software that made the plan."""
   return {"jax": jax.__version__, "libtpu": _libtpu()}
 
 
 def _libtpu() -> str | None:
-  """Of the compiler in use, by the folder of its distribution beside it."""
+  """Returns libtpu's version, from the folder of its distribution beside it."""
   library = os.environ.get(LIBRARY)
   if library is None:
     return importlib.metadata.version("libtpu")
@@ -195,7 +196,7 @@ def _libtpu() -> str | None:
 
 
 def write(path: str, content: Mapping) -> None:
-  """Writes a whole file or none."""
+  """Writes the whole file, or nothing."""
   with whole_file(pathlib.Path(path)) as partial:
     text = json.dumps(content, indent=2, allow_nan=False)
     partial.write_text(text + "\n", encoding="utf-8")

@@ -69,7 +69,7 @@ def by_model(config):
 def test_the_cheapest_that_fits_is_found_and_no_more_is_compiled(world):
   here = world(by_model, lambda c: c.mesh.model + 1 / c.bucket.rows)
   start = here.make(config(), SLICES, {}, compiles=False)
-  found = search.cheapest(start, {}, quiet)
+  found = search.fastest(start, {}, quiet)
   best = found[0]
   assert best.plan.fits and best.plan.config.mesh.model == 4
   assert best.plan.config.bucket.rows == 256  # as few reads of the weights
@@ -82,14 +82,14 @@ def test_the_cheapest_that_fits_is_found_and_no_more_is_compiled(world):
 def test_what_compiling_adds_may_make_another_one_the_cheapest(world):
   here = world(lambda c: GIB, lambda c: 1 + 0.01 * c.mesh.model, surprise=0.015)
   start = here.make(config(), SLICES, {}, compiles=False)
-  search.cheapest(start, {}, quiet)
+  search.fastest(start, {}, quiet)
   assert {one.mesh.model for one in here.compiled} == {1, 2}
 
 
 def test_where_nothing_fits_the_search_says_so(world):
   here = world(lambda c: 99 * GIB, lambda c: 1.0)
   start = here.make(config(), SLICES, {}, compiles=False)
-  assert not any(one.plan.fits for one in search.cheapest(start, {}, quiet))
+  assert not any(one.plan.fits for one in search.fastest(start, {}, quiet))
 
 
 def test_one_change_is_enough_and_the_cheapest_comes_first(world):
