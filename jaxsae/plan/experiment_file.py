@@ -19,7 +19,7 @@ class Options:
   # The slice, as in v5e:2x4 or v5p:4x4x4: v4, v5e, v5p, v6e or tpu7x, and the
   # number of chips along each axis.
   topology: str = ""
-  slices: int = 1  # slices of that shape, joined into one job
+  slices: int = 1  # number of slices of that shape, joined into one job
   # More slices to compare, as in v5e:4x4,v6e:2x4.
   topologies: tuple[str, ...] = ()
   only: str | None = None  # the name of one run, if there are several
@@ -27,7 +27,7 @@ class Options:
   at_once: int = 1
   # Searches for the mesh and the rows per microbatch that take the least time.
   search: bool = False
-  # Compiles; otherwise memory of temporaries and collectives are not known.
+  # Compiles; otherwise temporary memory and collectives are not known.
   compile: bool = True
   json: str | None = None  # a file to write the same figures to
   prices: str | None = None  # a file of chip prices instead of jaxsae's own

@@ -117,7 +117,7 @@ def _placements(plan: Plan) -> Iterator[str]:
 
 def _sent(plan: Plan) -> Table:
   made = _table(
-    "What a device sends in the compiled step",
+    "Sent by a device in one step",
     ("collective", "along", "MB"),
   )
   sizes = sorted(plan.sent.within.items(), key=lambda item: -item[1])

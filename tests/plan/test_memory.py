@@ -1,4 +1,4 @@
-"""Who holds memory: the plan's figures beside arrays that are there."""
+"""The plan's figures of memory, compared with real arrays."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def lm(config, mesh):
 
 
 def here(tree) -> int:
-  """Bytes that the first device holds of arrays."""
+  """Returns the bytes of arrays that the first device holds."""
   first = jax.devices()[0]
   return sum(
     shard.data.nbytes
@@ -45,8 +45,8 @@ def here(tree) -> int:
   )
 
 
-def test_owners_hold_what_the_arrays_of_a_run_hold(config, mesh, lm):
-  owners = plans.on_mesh(config, lm.config, mesh, SLICES, False).memory
+def test_the_breakdown_is_what_the_arrays_of_a_run_hold(config, mesh, lm):
+  breakdown = plans.on_mesh(config, lm.config, mesh, SLICES, False).memory
   layout = states.sharding(abstract_state(config, lm.config, mesh), mesh)
   scales = [(1.0, 1.0) for _ in config.stacks]
   begin = jax.jit(
@@ -54,10 +54,10 @@ def test_owners_hold_what_the_arrays_of_a_run_hold(config, mesh, lm):
   )
   state = begin()
   moments = [stack.moments for stack in state.stacks]
-  assert owners.lm == here(lm.params)
-  assert owners.moments == here(moments)
+  assert breakdown.lm == here(lm.params)
+  assert breakdown.moments == here(moments)
   key = 8
-  assert owners.saes + owners.moments == here(state) + key
+  assert breakdown.saes + breakdown.moments == here(state) + key
 
 
 def test_the_sum_is_the_compilers_and_weights_above_the_last_site(

@@ -1,4 +1,4 @@
-"""The runs of an experiment together."""
+"""The plans of an experiment's runs, and their sums."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Which layouts are tried, and which is found."""
+"""The layouts that a search tries, and the one it finds."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ GIB = 2**30
 
 @dataclasses.dataclass
 class World:
-  """In which `make` asks for memory and time as told."""
+  """A stand-in for `make` whose plans take the memory and time it is given."""
 
   memory: object  # config → bytes
   seconds: object  # config → of a step, as predicted
@@ -62,11 +62,11 @@ def quiet(line):
 
 
 def by_model(config):
-  """The less, the quicker, and the more memory."""
+  """Returns the memory of a config: the larger `model`, the less."""
   return (32 / config.mesh.model) * GIB
 
 
-def test_the_cheapest_that_fits_is_found_and_no_more_is_compiled(world):
+def test_the_fastest_that_fits_is_found_and_no_more_is_compiled(world):
   here = world(by_model, lambda c: c.mesh.model + 1 / c.bucket.rows)
   start = here.make(config(), SLICES, {}, compiles=False)
   found = search.fastest(start, {}, quiet)
@@ -79,7 +79,7 @@ def test_the_cheapest_that_fits_is_found_and_no_more_is_compiled(world):
   assert models == sorted(models) and models.count(4) == 1
 
 
-def test_what_compiling_adds_may_make_another_one_the_cheapest(world):
+def test_what_compiling_adds_may_make_another_one_the_fastest(world):
   here = world(lambda c: GIB, lambda c: 1 + 0.01 * c.mesh.model, surprise=0.015)
   start = here.make(config(), SLICES, {}, compiles=False)
   search.fastest(start, {}, quiet)
@@ -92,7 +92,7 @@ def test_where_nothing_fits_the_search_says_so(world):
   assert not any(one.plan.fits for one in search.fastest(start, {}, quiet))
 
 
-def test_one_change_is_enough_and_the_cheapest_comes_first(world):
+def test_one_change_is_enough_and_the_fastest_comes_first(world):
   def memory(config):
     small = config.mesh.model > 1 or config.fsdp
     return (10 if small else 20) * GIB

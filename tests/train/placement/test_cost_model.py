@@ -1,4 +1,4 @@
-"""What the cost model says of placements."""
+"""Predictions of the cost model for the placements."""
 
 import dataclasses
 
@@ -26,24 +26,24 @@ def mesh(data, model):
   return AbstractMesh((data, model), ("data", "model"))
 
 
-def cheapest(work, data=16, model=4, chip=V5P):
+def fastest(work, data=16, model=4, chip=V5P):
   return update_times(work, mesh(data, model), chip)[0].placement
 
 
 def test_a_sweep_of_as_many_as_devices_is_trained_by_sae():
-  assert cheapest(SWEEP) == placements.BY_SAE
+  assert fastest(SWEEP) == placements.BY_SAE
 
 
 def test_one_wide_autoencoder_is_trained_by_latent():
   one = dataclasses.replace(SWEEP, sites=1, members=1, width=2**20)
-  assert cheapest(one) == placements.BY_LATENT
+  assert fastest(one) == placements.BY_LATENT
 
 
 def test_where_tokens_are_many_and_latents_few_rows_stay():
   tiny = dataclasses.replace(
     SWEEP, sites=1, members=1, width=256, d_in=64, d=64, tokens=2**20
   )
-  assert cheapest(tiny) == placements.BY_LATENT_AND_ROW
+  assert fastest(tiny) == placements.BY_LATENT_AND_ROW
 
 
 def test_on_one_device_all_are_equal_and_nothing_is_copied():
@@ -61,7 +61,7 @@ def test_the_work_of_all_devices_is_all_the_work(place):
   assert found.flops * 64 == pytest.approx(every)
 
 
-def test_copies_cost_what_an_autoencoder_does():
+def test_a_copy_takes_as_many_flops_as_an_autoencoder():
   few = dataclasses.replace(SWEEP, sites=13, members=5)  # 65: two for each
   whole = update_time(SWEEP, placements.BY_SAE, mesh(16, 4), V5P)
   found = update_time(few, placements.BY_SAE, mesh(16, 4), V5P)
@@ -79,7 +79,7 @@ def test_a_device_reads_a_site_once_however_many_members_want_it():
   assert rows[1] == pytest.approx(2 * rows[0])
 
 
-def test_the_move_is_spread_over_the_updates_of_a_bucket():
+def test_the_move_is_divided_among_the_updates_of_a_bucket():
   short = dataclasses.replace(SWEEP, updates=1)
   long, short = (
     update_time(work, placements.BY_SAE, mesh(16, 4), V5P)
@@ -100,7 +100,7 @@ def test_what_does_not_fit_is_refused_with_the_figure():
   assert best.placement == placements.BY_LATENT and not best.error
 
 
-def test_latents_that_devices_do_not_divide_are_not_spread():
+def test_latents_that_devices_do_not_divide_are_not_sharded():
   odd = dataclasses.replace(SWEEP, width=1000)
   found = update_time(odd, placements.BY_LATENT, mesh(16, 4), V5P)
   assert found.error == "64 devices do not divide 1000 latents"

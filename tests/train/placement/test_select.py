@@ -1,4 +1,4 @@
-"""Who gets which placement, and what is said of it."""
+"""The placement of each stack, and what the log says about it."""
 
 import jax
 import jax.numpy as jnp
@@ -42,19 +42,19 @@ def test_a_sweep_gets_what_it_asks_for(replace):
   assert [one.indices for one in found] == [(0, 1), (2,)]
 
 
-def test_without_being_asked_it_takes_the_cheapest():
+def test_without_being_asked_it_takes_the_fastest():
   (found,) = chosen(*asked(toy("auto", 4)))
   assert all(found.time.seconds <= other.seconds for other in found.others)
   assert len(found.others) == 3
 
 
-def test_what_can_not_be_is_refused(replace):
+def test_an_impossible_placement_is_refused(replace):
   config = replace(toy("by_latent", 4), sae__widths=(1001,))
   with pytest.raises(UserError, match=r"by_latent.*8 devices do not divide"):
     chosen(*asked(config))
 
 
-def test_the_log_tells_placement_price_and_bucket():
+def test_the_log_tells_placement_seconds_and_bucket():
   said = list(log_lines(*asked(toy("by_sae", 4))))
   assert said[0] == "predicted with the figures of cpu:"
   assert "8 autoencoders of 2 stacks, resid.0/2048 to mlp.0/2048" in said[1]
