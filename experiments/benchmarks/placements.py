@@ -1,4 +1,4 @@
-"""What a sweep costs in each placement: the cost model beside the compiler.
+"""Seconds and bytes of a sweep in each placement: cost model and compiler.
 
 The TPU's own compiler says what devices send, without a TPU.
 
@@ -80,9 +80,8 @@ model of nearly empty blocks:
 
 Figures are a chip's, of one update. *ms* is what the cost model predicts, at
 the maker's peaks. *Sent* is what goes to other chips in the loop over updates,
-as predicted and as the compiled step has it; *moved* is what goes once a
-bucket from where stacks rest to their place and back, as predicted. *Peak* is
-the compiled step's memory.
+as predicted and as compiled; *moved* is what moves stacks to their placement
+and back, once per bucket, as predicted. *Peak* is the compiled step's memory.
 """
 
 
