@@ -126,8 +126,8 @@ and the compiler was not asked.
 def sums(found: dict) -> list[str]:
   lines = [
     "## Each grid\n",
-    "| grid | slice | fits | days at best | dollars at best | no overlap | spot |"
-    " chip-hours |",
+    "| grid | slice | fits | days at best | dollars at best | no overlap |"
+    " spot | chip-hours |",
     "|---|---|---|---|---|---|---|---|",
   ]
   for (grid, slices), plan in found.items():
