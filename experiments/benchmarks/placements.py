@@ -1,4 +1,4 @@
-"""What a sweep costs in each placement: the cost model beside the compiler.
+"""Seconds and bytes of a sweep in each placement: cost model and compiler.
 
 The TPU's own compiler says what devices send, without a TPU.
 
@@ -23,7 +23,7 @@ from jaxsae.plan.topology import make_mesh, parse
 from jaxsae.train import step as steps
 from jaxsae.train.config.run import BucketConfig, SweepConfig, TrainConfig
 from jaxsae.train.placement import placements
-from jaxsae.train.placement.select import choices, row_dtype
+from jaxsae.train.placement.select import bucket_dtype, choose_placements
 from jaxsae.train.step import abstract_arguments
 
 TOPOLOGY, DATA, MODEL = "v5p:4x4x4", 16, 4
@@ -80,9 +80,8 @@ model of nearly empty blocks:
 
 Figures are a chip's, of one update. *ms* is what the cost model predicts, at
 the maker's peaks. *Sent* is what goes to other chips in the loop over updates,
-as predicted and as the compiled step has it; *moved* is what goes once a
-bucket from where stacks rest to their place and back, as predicted. *Peak* is
-the compiled step's memory.
+as predicted and as compiled; *moved* is what moves stacks to their placement
+and back, once per bucket, as predicted. *Peak* is the compiled step's memory.
 """
 
 
@@ -108,12 +107,12 @@ def table(case: Case) -> list[str]:
 def row(case: Case, name: str) -> str:
   """One placement of one case."""
   config, mesh = configured(case, name), chips()
-  taken = abstract_arguments(config, STUB, mesh)
-  price = priced(config, mesh, *taken[:2]).price
-  compiled = steps.compile_step(config, mesh, *taken)
+  arguments = abstract_arguments(config, STUB, mesh)
+  update = choice(config, mesh, *arguments[:2]).time
+  compiled = steps.compile_step(config, mesh, *arguments)
   sent = hlo.total(hlo.in_updates(compiled.as_text()))
-  predicted = price.sent - price.moved / config.updates_per_bucket
-  times = (price.seconds, price.compute, price.memory, price.communication)
+  predicted = update.sent - update.moved / config.updates_per_bucket
+  times = (update.seconds, update.compute, update.memory, update.communication)
   cells = [
     name,
     *(f"{1e3 * seconds:.2f}" for seconds in times),
@@ -122,7 +121,7 @@ def row(case: Case, name: str) -> str:
     ", ".join(
       f"{size / MB:,.1f} {kind}" for kind, size in sorted(sent.items())
     ),
-    f"{price.moved / MB:,.0f}",
+    f"{update.moved / MB:,.0f}",
     f"{compiled.memory_analysis().peak_memory_in_bytes / GIB:.1f}",
   ]
   return f"| {' | '.join(cells)} |"
@@ -132,13 +131,13 @@ def chosen(case: Case) -> str:
   """What the cost model takes."""
   config, mesh = configured(case, "auto"), chips()
   state, lm, _ = abstract_arguments(config, STUB, mesh)
-  return priced(config, mesh, state, lm).placement.name
+  return choice(config, mesh, state, lm).placement.name
 
 
-def priced(config, mesh, state, lm):
-  dtype = row_dtype(config, lm)
-  (choice,) = choices(config, mesh, state.stacks, dtype)
-  return choice
+def choice(config, mesh, state, lm):
+  dtype = bucket_dtype(config, lm)
+  (found,) = choose_placements(config, mesh, state.stacks, dtype)
+  return found
 
 
 def configured(case: Case, name: str) -> TrainConfig:

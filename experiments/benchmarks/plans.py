@@ -1,4 +1,4 @@
-"""What it takes to reproduce Gemma Scope: hours and money, as jaxsae plans it.
+"""What it takes to reproduce Gemma Scope: hours and dollars, by jaxsae plan.
 
 pip install "jaxsae[tpu]"
 python experiments/benchmarks/plans.py --keep=runs/plans --out=docs/PLANS.md
@@ -117,17 +117,17 @@ which runs, for each grid and slice,
 
 *At best* is the roofline at the maker's peaks, each part of a step bound by the
 slowest of arithmetic, memory and communication; *no overlap* is their sum. Real
-kernels reach neither. Costs are of training alone, on demand but for *spot*.
-Where *fits* says *not compiled*, hours and costs are the cost model's alone,
-and nobody asked the compiler.
+kernels reach neither. Dollars are for training, on demand except in *spot*.
+Where *fits* says *not compiled*, hours and dollars are the cost model's alone,
+and the compiler was not asked.
 """
 
 
 def sums(found: dict) -> list[str]:
   lines = [
     "## Each grid\n",
-    "| grid | slice | fits | days at best | cost at best | no overlap | spot |"
-    " chip-hours |",
+    "| grid | slice | fits | days at best | dollars at best | no overlap |"
+    " spot | chip-hours |",
     "|---|---|---|---|---|---|---|---|",
   ]
   for (grid, slices), plan in found.items():
@@ -151,7 +151,7 @@ def table(grid: str, slices: str, plan: dict) -> list[str]:
   lines = [
     f"## {grid} on {slices}\n",
     "| run | fits | GiB of a device | step, s | tokens/s | hours at best"
-    " | cost at best | no overlap | checkpoint, GB |",
+    " | dollars at best | no overlap | checkpoint, GB |",
     "|---|---|---|---|---|---|---|---|---|",
   ]
   for name, run in plan["runs"].items():

@@ -1,4 +1,4 @@
-"""`python -m jaxsae.plan`: what `jaxsae plan` runs in a process of its own."""
+"""`python -m jaxsae.plan`: the process that `jaxsae plan` starts."""
 
 import sys
 

@@ -1,32 +1,38 @@
 """`jaxsae plan`: from the command line to tables and a JSON file."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import rich
+from rich.table import Table
 
 from jaxsae.errors import UserError
 from jaxsae.plan import experiment_file as experiments
 from jaxsae.plan import json_report, prices, search, table
-from jaxsae.plan.experiment_file import Experiment
+from jaxsae.plan.experiment_file import Experiment, Options
 from jaxsae.plan.plan import Plan, make
+from jaxsae.plan.prices import PriceTable
 from jaxsae.plan.run_set import plan_all
 from jaxsae.plan.topology import Slices, parse
+from jaxsae.train.config.run import TrainConfig
 
 USAGE = """\
 usage: jaxsae plan EXPERIMENT.py --topology=v5p:4x4x4 [--setting=value ...]
 
 Says whether the runs of an experiment fit TPU slices, how long they take and
-what they cost. Compiles with the TPU's own compiler; needs no TPU.
-jaxsae plan EXPERIMENT.py --help lists all settings, the experiment's too.
+how many dollars. Compiles with the TPU's own compiler; needs no TPU.
+jaxsae plan EXPERIMENT.py --help lists all settings, including the experiment's.
 """
+
+Planned = TypeVar("Planned")
 
 
 def main(argv: Sequence[str]) -> None:
-  """Plans what `argv` says; everything is printed, and written if asked for.
+  """Makes the plan that `argv` asks for, and prints it.
 
   Raises:
-    UserError: something about it can not be.
+    UserError: a setting is wrong.
   """
   if not argv or argv[0] in ("-h", "--help"):
     print(USAGE, end="")
@@ -40,13 +46,11 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _plan(experiment: Experiment) -> None:
-  options, price_table = (
-    experiment.options,
-    prices.read(experiment.options.prices),
-  )
+  options = experiment.options
+  price_table = prices.read(options.prices)
   where = _slices(options)
   if len(experiment.configs) > 1:
-    content = _sweeps(experiment, where, price_table)
+    content = _run_sets(experiment, where, price_table)
   elif len(where) > 1:
     content = _comparison(experiment, where, price_table)
   else:
@@ -56,63 +60,71 @@ def _plan(experiment: Experiment) -> None:
     print(f"the same figures: {options.json}")
 
 
-def _slices(options) -> list[Slices]:
-  """All that are named, each once."""
+def _slices(options: Options) -> list[Slices]:
+  """Returns the slices that the flags name, each once."""
   names = dict.fromkeys((options.topology, *options.topologies))
   names.pop("", None)
   if not names:
     raise UserError(
-      "For which slice? Add --topology=v5e:2x4, say, or v5p:4x4x4."
+      "No slice is given; add one, as in --topology=v5e:2x4 or"
+      " --topology=v5p:4x4x4."
     )
   if options.at_once < 1:
     raise UserError(f"--at_once={options.at_once} must be 1 or more.")
   return [parse(name, options.slices) for name in names]
 
 
-def _single(experiment: Experiment, slices: Slices, price_table) -> dict:
-  """One run on one kind of slice."""
+def _single(
+  experiment: Experiment, slices: Slices, price_table: PriceTable
+) -> dict:
+  """Plans one run on one kind of slice."""
   ((name, config),) = experiment.configs.items()
-  options, tries = experiment.options, []
+  options, candidates = experiment.options, []
   if options.search:
-    plan, tries = _searched(config, slices, price_table)
+    plan, candidates = _searched(config, slices, price_table)
   else:
     _tell(f"compiling {name} for {slices} …" if options.compile else "")
     plan = make(config, slices, price_table, options.compile)
   _show(table.of_plan(name, plan))
   print(table.source(plan))
   if plan.fits is False and not options.search:
-    tries = search.remedies(plan, price_table, _tell)
-  _show_tries(tries, options.search, plan.fits)
-  return {**json_report.of_plan(plan), "tries": json_report.of_tries(tries)}
+    candidates = search.remedies(plan, price_table, _tell)
+  _show_candidates(candidates, options.search, plan.fits)
+  return {
+    **json_report.of_plan(plan),
+    "tries": json_report.of_candidates(candidates),
+  }
 
 
-def _searched(config, slices, price_table) -> tuple[Plan, list[search.Try]]:
-  """The best that is found, or the run as it is."""
+def _searched(
+  config: TrainConfig, slices: Slices, price_table: PriceTable
+) -> tuple[Plan, list[search.Candidate]]:
+  """Returns the best plan found, or that of the run as it is."""
   plan = make(config, slices, price_table, compiles=False)
-  tries = search.cheapest(plan, price_table, _tell)
-  return (tries[0].plan if tries else plan), tries
+  candidates = search.fastest(plan, price_table, _tell)
+  return (candidates[0].plan if candidates else plan), candidates
 
 
-def _show_tries(
-  tries: Sequence[search.Try], searched: bool, fits: bool | None
+def _show_candidates(
+  candidates: Sequence[search.Candidate], searched: bool, fits: bool | None
 ) -> None:
-  if tries:
+  if candidates:
     title = "Searched" if searched else "What would make it fit, compiled"
-    _show([table.of_tries(tries, title)])
+    _show([table.of_candidates(candidates, title)])
   if searched and not fits:
-    print("No mesh and no rows of a microbatch make it fit; use more chips.")
-  elif fits is False and not tries:
+    print("No mesh and no number of rows make it fit; use more chips.")
+  elif fits is False and not candidates:
     print(
-      "Nothing that was tried makes it fit: not the mesh, FSDP, fewer rows a"
-      " microbatch, a smaller bucket, nor two of these; use more chips, or"
+      "Nothing that was tried makes it fit: another mesh, FSDP, fewer rows per"
+      " microbatch, a smaller bucket, or two of these; use more chips, or"
       " fewer or narrower autoencoders."
     )
 
 
 def _comparison(
-  experiment: Experiment, where: Sequence[Slices], price_table
+  experiment: Experiment, where: Sequence[Slices], price_table: PriceTable
 ) -> dict:
-  """One run on several."""
+  """Plans one run on several kinds of slice."""
   ((name, config),) = experiment.configs.items()
   plans = {}
   for slices in where:
@@ -124,25 +136,27 @@ def _comparison(
   return _by_slices(plans, json_report.of_plan)
 
 
-def _best(options, config, slices, price_table) -> Plan:
+def _best(
+  options: Options, config: TrainConfig, slices: Slices, price_table: PriceTable
+) -> Plan:
   if options.search:
     return _searched(config, slices, price_table)[0]
   return make(config, slices, price_table, options.compile)
 
 
-def _sweeps(
-  experiment: Experiment, where: Sequence[Slices], price_table
+def _run_sets(
+  experiment: Experiment, where: Sequence[Slices], price_table: PriceTable
 ) -> dict:
-  """Several runs, on each kind of slice."""
-  options, sweeps = experiment.options, {}
+  """Plans several runs on each kind of slice."""
+  options, run_sets = experiment.options, {}
   if options.search:
     raise UserError(
-      f"--search looks at one run, and {experiment.path} has"
+      f"--search is for a single run, and {experiment.path} has"
       f" {len(experiment.configs)}; name one of them, as in"
       f" --only={next(iter(experiment.configs))}."
     )
   for slices in where:
-    sweep = plan_all(
+    runs = plan_all(
       experiment.configs,
       slices,
       price_table,
@@ -150,19 +164,21 @@ def _sweeps(
       options.compile,
       _tell,
     )
-    sweeps[str(slices)] = sweep
-    _show(table.of_sweep(sweep))
-    print(table.source(next(iter(sweep.plans.values()))))
-  if len(sweeps) == 1:
-    return json_report.of_sweep(next(iter(sweeps.values())))
-  return _by_slices(sweeps, json_report.of_sweep)
+    run_sets[str(slices)] = runs
+    _show(table.of_run_set(runs))
+    print(table.source(next(iter(runs.plans.values()))))
+  if len(run_sets) == 1:
+    return json_report.of_run_set(next(iter(run_sets.values())))
+  return _by_slices(run_sets, json_report.of_run_set)
 
 
-def _by_slices(found: Mapping, write) -> dict:
+def _by_slices(
+  found: Mapping[str, Planned], write: Callable[[Planned], dict]
+) -> dict:
   return {"prediction": True, "plans": {k: write(v) for k, v in found.items()}}
 
 
-def _show(pieces) -> None:
+def _show(pieces: Iterable[str | Table]) -> None:
   for piece in pieces:
     if isinstance(piece, str):
       print(piece)
@@ -171,6 +187,6 @@ def _show(pieces) -> None:
 
 
 def _tell(line: str) -> None:
-  """What is under way, apart from the result."""
+  """Prints progress on stderr, apart from the result."""
   if line:
     print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What a compiled step sends, by kind of collective and axis of the mesh."""
+"""Bytes that a compiled step sends, by kind of collective and mesh axis."""
 
 import collections
 import dataclasses
@@ -12,12 +12,12 @@ from jaxsae.train.config.run import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class Sent:
+class BytesSent:
   """Bytes that one device sends for one bucket.
 
   Attributes:
-    within: (kind, axis) → bytes through its own slice.
-    between: bytes to other slices.
+    within: (kind, axis) → bytes sent within a slice.
+    between: bytes sent to other slices.
   """
 
   within: dict[tuple[str, str], float]
@@ -28,28 +28,30 @@ class Sent:
     return sum(self.within.values()) + self.between
 
 
-def sent(config: TrainConfig, mesh: Mesh, text: str) -> Sent:
-  """Of all collectives of a compiled step.
+def bytes_sent(config: TrainConfig, mesh: Mesh, text: str) -> BytesSent:
+  """Returns the bytes that all collectives of a compiled step send.
 
   Args:
-    config: the run's.
-    mesh: of the devices, slice by slice.
-    text: of the compiled step, which is that of one slice.
+    config: the run's config.
+    mesh: the mesh of devices, slice by slice.
+    text: the compiled program, which is the same for each slice.
   """
   within, between = collections.Counter(), 0.0
-  for one, times in _every(config, text):
-    if one.between:
+  for one, times in _collectives(config, text):
+    if one.between_slices:
       between += times * one.sent
     else:
       within[one.kind, axis(one, mesh)] += times * one.sent
-  return Sent({key: size for key, size in within.items() if size}, between)
+  return BytesSent({key: size for key, size in within.items() if size}, between)
 
 
-def _every(config, text) -> Iterator[tuple[Collective, int]]:
-  """Each with how often it runs in a bucket.
+def _collectives(
+  config: TrainConfig, text: str
+) -> Iterator[tuple[Collective, int]]:
+  """Yields each collective, and how often it runs for one bucket.
 
-  The compiler does not write how often its loops turn, and of loops of one
-  turn it leaves none.
+  The program does not say how often its loops run, and the compiler removes
+  loops that run once.
   """
   for one in hlo.in_updates(text):
     yield one, config.updates_per_bucket
@@ -60,8 +62,8 @@ def _every(config, text) -> Iterator[tuple[Collective, int]]:
 
 
 def axis(one: Collective, mesh: Mesh) -> str:
-  """`data`, `model` or `data+model`: along which those that take part lie."""
-  places, model = one.together or range(mesh.size), mesh.shape["model"]
+  """Returns the mesh axis of a collective: `data`, `model` or `data+model`."""
+  places, model = one.group or range(mesh.size), mesh.shape["model"]
   along = {
     "data": len({place // model for place in places}),
     "model": len({place % model for place in places}),

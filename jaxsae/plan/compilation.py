@@ -1,4 +1,4 @@
-"""The run's own step, compiled for slices that are not here."""
+"""Compiles a run's own step for TPU slices without having them."""
 
 import dataclasses
 import re
@@ -13,7 +13,7 @@ from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.state import TrainState
 from jaxsae.train.step import compile_step
 
-# As libtpu says it, of a program that asks for more than a device has.
+# libtpu's messages about a program that needs more than a device has.
 _TOO_BIG = (
   re.compile(r"Used (?P<used>[\d.]+)(?P<unit>[KMGT]?) of [\d.]+[KMGT]? hbm"),
   re.compile(r"\((?P<used>[\d.]+)(?P<unit>[KMGT]?)\) exceeds available HBM"),
@@ -24,16 +24,15 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
 
 @dataclasses.dataclass(frozen=True)
 class Compilation:
-  """What came of it, on one device.
+  """The result of compiling a step; bytes are of one device.
 
   Attributes:
-    seconds: that it took here.
-    peak: bytes of memory at the worst moment of the step; where it does not
-      fit, that the compiler says it would take at least; None where it does
-      not say.
-    arguments: bytes of these that are the step's arguments; None where it does
-      not fit.
-    text: the compiled program; None where it does not fit.
+    seconds: seconds that compiling took.
+    peak: bytes of memory at the step's peak. If the step does not fit, the
+      least that it needs by the compiler's message; None if that does not say.
+    arguments: bytes of `peak` that are the step's arguments; None if the step
+      does not fit.
+    text: the compiled program; None if it does not fit.
   """
 
   seconds: float
@@ -43,18 +42,18 @@ class Compilation:
 
 
 def compile_run(
-  config: TrainConfig, mesh: Mesh, taken: tuple[TrainState, Lm, dict]
+  config: TrainConfig, mesh: Mesh, arguments: tuple[TrainState, Lm, dict]
 ) -> Compilation:
-  """Compiles what `train` runs, from shapes alone.
+  """Compiles the step that `train` runs, from shapes alone.
 
   Args:
-    config: the run's.
-    mesh: of the devices.
-    taken: the step's arguments, as `abstract.arguments` makes them.
+    config: the run's config.
+    mesh: the mesh of devices.
+    arguments: the step's arguments, from `step.abstract_arguments`.
   """
   start = time.monotonic()
   try:
-    step = compile_step(config, mesh, *taken)
+    step = compile_step(config, mesh, *arguments)
   except jax.errors.JaxRuntimeError as error:
     peak = needed(str(error))
     return Compilation(time.monotonic() - start, peak)
@@ -68,7 +67,7 @@ def compile_run(
 
 
 def _peak(memory) -> int:
-  """The worst moment, as the compiler's heap has it, or the sum of its parts.
+  """Returns the larger of the compiler's own peak and the sum of all parts.
 
   Each leaves out something: the former, on a CPU, some of the arguments.
   """
@@ -79,14 +78,16 @@ def _peak(memory) -> int:
 
 
 def needed(message: str) -> int | None:
-  """Bytes that a program would take, from the compiler's message.
+  """Returns the bytes that a program needs, from the compiler's message.
 
-  None where it says only that something is too big to address. What is no
-  complaint of too little memory is raised again.
+  None if the message says only that something is too big to address.
+
+  Raises:
+    RuntimeError: the message is not about memory.
   """
   for pattern in _TOO_BIG:
     if match := pattern.search(message):
       return int(float(match["used"]) * _UNITS[match["unit"]])
   if "RESOURCE_EXHAUSTED" in message or "allocation_size_words" in message:
     return None
-  raise RuntimeError(f"the TPU's compiler failed: {message[:2000]}")
+  raise RuntimeError(f"The TPU's compiler failed: {message[:2000]}")

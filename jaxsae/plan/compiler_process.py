@@ -1,4 +1,4 @@
-"""The process that plans: one in which JAX finds the TPU's compiler, no TPU."""
+"""A process in which JAX finds the TPU's compiler, but looks for no TPU."""
 
 import importlib.util
 import os
@@ -11,8 +11,9 @@ from jaxsae.errors import UserError
 
 LIBRARY = "TPU_LIBRARY_PATH"  # where JAX looks first
 
-# No accelerator is looked for, neither here nor at a metadata server; several
-# may compile at once; nothing is logged. All of it is read as JAX is imported.
+# JAX looks for no accelerator, on this machine or at a metadata server; several
+# processes may compile at once; nothing is logged. JAX reads these variables
+# when it is imported.
 _ENVIRONMENT = {
   "JAX_PLATFORMS": "cpu",
   "TPU_SKIP_MDS_QUERY": "1",
@@ -26,7 +27,7 @@ _ENVIRONMENT = {
 
 
 def run(argv: Sequence[str]) -> int:
-  """`jaxsae plan ARGV` in a process of its own; returns its exit status.
+  """Runs `jaxsae plan ARGV` as a subprocess and returns its exit status.
 
   Raises:
     UserError: the TPU's compiler is not installed.
@@ -36,7 +37,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def enter() -> None:
-  """Starts this program anew as such a process, unless it is one.
+  """Restarts this program as such a process, unless it is one already.
 
   Raises:
     UserError: the TPU's compiler is not installed.
@@ -47,7 +48,7 @@ def enter() -> None:
 
 
 def environment(base: Mapping[str, str]) -> dict[str, str]:
-  """What the process that plans has to be started with.
+  """Returns the environment variables that such a process needs.
 
   Raises:
     UserError: the TPU's compiler is not installed.
@@ -60,12 +61,12 @@ def environment(base: Mapping[str, str]) -> dict[str, str]:
 
 
 def _library(base: Mapping[str, str]) -> pathlib.Path | None:
-  """The compiler, or None where JAX finds it by itself."""
+  """Returns the compiler's path, or None if JAX finds it by itself."""
   if LIBRARY in base:
     if not pathlib.Path(base[LIBRARY]).is_file():
       raise UserError(
-        f"{LIBRARY}={base[LIBRARY]} is no file; give the path of libtpu.so, or"
-        " unset it."
+        f"{LIBRARY}={base[LIBRARY]} is not a file; give the path of libtpu.so,"
+        " or unset it."
       )
     return None
   if importlib.util.find_spec("libtpu") is not None:
@@ -74,7 +75,7 @@ def _library(base: Mapping[str, str]) -> pathlib.Path | None:
   if beside.is_file():
     return beside
   raise UserError(
-    "A plan is made by the TPU's compiler, and libtpu is not installed; run"
+    "A plan needs the TPU's compiler, and libtpu is not installed; run"
     ' `pip install "jaxsae[tpu]"` on Linux, or set'
     f" {LIBRARY} to a libtpu.so."
   )

@@ -1,10 +1,11 @@
-"""An experiment file as a plan sees it: its runs, with overrides, not run."""
+"""Reads the runs of an experiment file, with overrides, and trains nothing."""
 
 import dataclasses
 import pathlib
 import runpy
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jaxsae import overrides
 from jaxsae.errors import UserError
@@ -13,39 +14,38 @@ from jaxsae.train.config.run import TrainConfig
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """What is asked of a plan."""
+  """Settings of `jaxsae plan` itself."""
 
-  # The slice, as in v5e:2x4 or v5p:4x4x4: v4, v5e, v5p, v6e or tpu7x, and
-  # chips along each axis.
+  # The slice, as in v5e:2x4 or v5p:4x4x4: v4, v5e, v5p, v6e or tpu7x, and the
+  # number of chips along each axis.
   topology: str = ""
-  slices: int = 1  # of that shape, joined into one job
-  # Further slices, as in v5e:4x4,v6e:2x4, to compare the run on each.
+  slices: int = 1  # number of slices of that shape, joined into one job
+  # More slices to compare, as in v5e:4x4,v6e:2x4.
   topologies: tuple[str, ...] = ()
-  only: str | None = None  # the name of one run of a sweep
-  # Of a sweep: so many of its runs are trained at a time, each on slices of
-  # its own.
+  only: str | None = None  # the name of one run, if there are several
+  # Number of runs that train at the same time, each on its own slices.
   at_once: int = 1
-  # Looks for the mesh and the rows of a microbatch that cost the least.
+  # Searches for the mesh and the rows per microbatch that take the least time.
   search: bool = False
-  # Without it nothing is compiled: no memory of temporaries, no collectives.
+  # Compiles; otherwise temporary memory and collectives are not known.
   compile: bool = True
-  json: str | None = None  # a file for the same figures
-  prices: str | None = None  # a table of prices instead of jaxsae's
+  json: str | None = None  # a file to write the same figures to
+  prices: str | None = None  # a file of chip prices instead of jaxsae's own
 
 
 @dataclasses.dataclass(frozen=True)
 class Request(TrainConfig, Options):
-  """A run's settings, and before them what is asked of its plan."""
+  """The settings of a plan, followed by those of its run."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-  """A file and its runs.
+  """An experiment file and its runs.
 
   Attributes:
-    path: of the file.
-    options: what is asked.
-    configs: each run, with the overrides, by name.
+    path: path of the file.
+    options: settings of the plan.
+    configs: name → config of each run, with overrides.
   """
 
   path: pathlib.Path
@@ -54,9 +54,9 @@ class Experiment:
 
 
 def read(path: str, argv: Sequence[str]) -> Experiment:
-  """Reads a file that has `config` or `configs()`, and the overrides.
+  """Reads a file that has `config` or `configs()`, and applies overrides.
 
-  Its code runs as on import, so not what is under `if __name__ ==
+  The file's code runs as on import, without what is under `if __name__ ==
   "__main__":`.
 
   Raises:
@@ -84,7 +84,9 @@ def _contents(file: pathlib.Path) -> tuple[dict[str, TrainConfig], str | None]:
       " jaxsae plan experiments/gemma2_2b_residual.py --topology=v5e:2x4."
     )
   if file.suffix != ".py":
-    raise UserError(f"{file} is no experiment file: its name must end in .py.")
+    raise UserError(
+      f"{file} is not an experiment file: its name must end in .py."
+    )
   sys.path.insert(0, str(file.parent))  # as `python FILE` has it
   found = runpy.run_path(str(file), run_name="plan")
   if isinstance(found.get("config"), TrainConfig):
@@ -92,25 +94,28 @@ def _contents(file: pathlib.Path) -> tuple[dict[str, TrainConfig], str | None]:
   configs = found["configs"]() if callable(found.get("configs")) else None
   if not configs:
     raise UserError(
-      f"{file} is no experiment that can be planned: it has neither a `config`"
-      " that is a TrainConfig nor a function `configs` that returns some."
+      f"{file} is not an experiment that can be planned: it has neither a"
+      " `config` that is a TrainConfig nor a function `configs` that returns"
+      " TrainConfigs by name."
     )
   return dict(configs), found["__doc__"]
 
 
-def _fields(value, cls) -> dict:
+def _fields(value: Any, cls: type) -> dict[str, Any]:
   names = (field.name for field in dataclasses.fields(cls))
   return {name: getattr(value, name) for name in names}
 
 
-def _chosen(only: str | None, configs):
+def _chosen(
+  only: str | None, configs: Mapping[str, TrainConfig]
+) -> Mapping[str, TrainConfig]:
   if only is None:
     return configs
   if only not in configs:
     near = overrides.nearest(only, list(configs))
     guess = f"did you mean {near}? " if near else ""
     raise UserError(
-      f"--only={only} is none of the {len(configs)} runs; {guess}there are"
+      f"--only={only} is not one of the {len(configs)} runs; {guess}there are"
       f" {', '.join(configs)}."
     )
   return {only: configs[only]}

@@ -1,18 +1,20 @@
-"""What a compiled step moves between devices, read from its HLO.
+"""Reads from its HLO what a compiled step sends between devices.
 
 A collective is counted once, however often the text repeats it: the TPU's
-compiler writes one that runs beside other work into several fusions.
+compiler writes one that overlaps with other work into several fusions.
 """
 
 import collections
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Set
 
 import numpy as np
 
 from jaxsae.train.step import READS, UPDATES
+
+Program = dict[str, list[str]]  # the lines of each computation, by name
 
 _KINDS = (
   "all-reduce|all-gather|reduce-scatter|all-to-all|ragged-all-to-all"
@@ -21,7 +23,7 @@ _KINDS = (
 _COLLECTIVE = re.compile(
   rf"^\s*(?:ROOT )?%?\S+ = (?P<shape>.*?) (?P<kind>{_KINDS})(?:-start)?\("
 )
-# Between slices data goes by way of the hosts.
+# Between slices, data goes through the hosts.
 _SEND = re.compile(
   r"^\s*(?:ROOT )?%?\S+ = \((?P<shape>[^,]*\[[\d,]*\])\S*, .*? send\(.*"
   r'_megascale_target="\{(?P<slices>[\d,:]+)\}x.*'
@@ -38,28 +40,28 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-  """One of them, on one device.
+  """A collective operation, as one device sees it.
 
   Attributes:
-    kind: as HLO calls it, as in all-gather.
-    bytes: of the larger of what goes in and what comes out.
-    devices: that take part in it together.
-    times: how often it runs in one pass through what was asked for.
-    together: one group of those that take part, or of a permute one pair, as
-      places in the flattened mesh of one slice; empty where all take part.
-    between: whether it is among slices, and `devices` are slices.
+    kind: HLO's name for it, as in all-gather.
+    bytes: size of its input or of its output, whichever is larger.
+    devices: number of devices in a group.
+    times: how often it runs in one pass through the part of the program read.
+    group: the first group of devices, or the first pair of a permute, as
+      positions in the flattened mesh of one slice; empty if all take part.
+    between_slices: whether it sends to other slices; `devices` are then slices.
   """
 
   kind: str
   bytes: int
   devices: int
   times: int = 1
-  together: tuple[int, ...] = dataclasses.field(default=(), compare=False)
-  between: bool = False
+  group: tuple[int, ...] = dataclasses.field(default=(), compare=False)
+  between_slices: bool = False
 
   @property
   def sent(self) -> float:
-    """Bytes that a device sends in all, as in a ring."""
+    """Bytes that a device sends in all, if devices form a ring."""
     if self.kind == "collective-permute":
       return self.times * self.bytes
     passes = 2 if self.kind == "all-reduce" else 1
@@ -68,7 +70,7 @@ class Collective:
 
 
 def in_updates(text: str) -> list[Collective]:
-  """Those of one update, in the loop that step.py names.
+  """Returns the collectives of one update, in the loop that step.py names.
 
   Args:
     text: `compiled.as_text()`. A bucket of a single update has no such loop.
@@ -77,21 +79,21 @@ def in_updates(text: str) -> list[Collective]:
 
 
 def in_reads(text: str) -> list[Collective]:
-  """Those of one microbatch; none where a bucket is a single one."""
+  """Returns the collectives of one microbatch; none if it is a whole bucket."""
   return _in_loop(text, READS)
 
 
 def outside(text: str, *scopes: str) -> list[Collective]:
-  """Those outside the loops of these scopes; of updates, if none is named."""
+  """Returns the collectives outside loops of these scopes, or of `UPDATES`."""
   program = _computations(text)
   inside = {
     line for scope in scopes or (UPDATES,) for line in _loops(program, scope)
   }
-  return _unique(_below(program, _entry(text), 1, inside))
+  return _unique(_reachable(program, _entry(text), 1, inside))
 
 
 def total(found: list[Collective]) -> dict[str, float]:
-  """Bytes sent, for each kind."""
+  """Returns the bytes sent by each kind of collective."""
   sums = collections.Counter()
   for one in found:
     sums[one.kind] += one.sent
@@ -103,12 +105,12 @@ def _in_loop(text: str, scope: str) -> list[Collective]:
   return _unique(
     found
     for line in _loops(program, scope)
-    for found in _below(program, _body(line), 1)
+    for found in _reachable(program, _body(line), 1)
   )
 
 
-def _computations(text: str) -> dict[str, list[str]]:
-  """Name → lines."""
+def _computations(text: str) -> Program:
+  """Returns the lines of each computation, by its name."""
   program, lines = {}, []
   for line in text.splitlines():
     if head := _HEAD.match(line):
@@ -122,18 +124,18 @@ def _entry(text: str) -> str:
   return re.search(r"^ENTRY %?([^\s(]+)", text, re.MULTILINE)[1]
 
 
-def _loops(program, scope: str) -> Iterator[str]:
-  """The instruction of the loop of that scope.
+def _loops(program: Program, scope: str) -> Iterator[str]:
+  """Yields the instructions of the loops of a scope.
 
-  One that the compiler has cut anew is known by what is in its body.
+  A loop that the compiler has rewritten is recognised by its body.
   """
   for lines in program.values():
     for line in lines:
-      if " while(" in line and _is_of(program, line, scope):
+      if " while(" in line and _is_in_scope(program, line, scope):
         yield line
 
 
-def _is_of(program, line: str, scope: str) -> bool:
+def _is_in_scope(program: Program, line: str, scope: str) -> bool:
   if "op_name=" in line:
     return f'/{scope}/while"' in line
   body = program.get(_body(line), ())
@@ -144,51 +146,55 @@ def _body(line: str) -> str:
   return re.search(r"body=%?([^\s,)}]+)", line)[1]
 
 
-def _below(program, name, times, skip=frozenset()):
-  """(channel, collective) in a computation and all that it calls."""
+def _reachable(
+  program: Program, name: str, times: int, skip: Set[str] = frozenset()
+) -> Iterator[tuple[str, Collective]]:
+  """Yields (channel, collective) in a computation and in all that it calls."""
   for line in program.get(name, ()):
     if line in skip:
       continue
     if match := _COLLECTIVE.match(line):
       yield _read(match, line, times, scatters="all-reduce-scatter" in name)
     if match := _SEND.match(line):
-      yield line, _between(match, times)
+      yield line, _between_slices(match, times)
     trips = _TRIPS.search(line)
     inner = times * int(trips[1]) if trips else times
     for single, several in _CALLED.findall(line):
       for called in re.findall(r"[^\s,%]+", single or several):
-        yield from _below(program, called, inner, skip)
+        yield from _reachable(program, called, inner, skip)
 
 
-def _read(match, line, times, scatters):
+def _read(
+  match: re.Match, line: str, times: int, scatters: bool
+) -> tuple[str, Collective]:
   kind = "reduce-scatter" if scatters else match["kind"]
   sizes = [_size(*found) for found in _ARRAY.findall(match["shape"])]
   started = f"{match['kind']}-start(" in line
-  # Of a start, the shape is that of operands and results, and more.
+  # The shape of a start has operands, results and more.
   size = max(sizes) if started else sum(sizes)
   devices = _devices(line)
   if match["kind"] == "reduce-scatter" and not started:
     size *= devices
   channel = re.search(r"channel_id=(\d+)", line)
   key = channel[1] if channel else line
-  return key, Collective(kind, size, devices, times, _together(line))
+  return key, Collective(kind, size, devices, times, _group(line))
 
 
-def _between(match, times) -> Collective:
+def _between_slices(match: re.Match, times: int) -> Collective:
   kind = match["kind"].lower().replace("_", "-")
   (size,) = (_size(*found) for found in _ARRAY.findall(match["shape"]))
   slices = _count(match["slices"])
-  if kind == "all-gather":  # each sends its part
+  if kind == "all-gather":  # the shape is one slice's part
     size *= slices
   if kind == "one-to-one":
     kind = "collective-permute"
-  return Collective(kind, size, slices, times, between=True)
+  return Collective(kind, size, slices, times, between_slices=True)
 
 
-def _count(places: str) -> int:
-  """`1,2` → 2; `0:7` → 8."""
-  ends = [list(map(int, part.split(":"))) for part in places.split(",")]
-  return sum(some[-1] - some[0] + 1 for some in ends)
+def _count(indices: str) -> int:
+  """Counts indices and ranges of them: `1,2` → 2; `0:7` → 8."""
+  ranges = [list(map(int, part.split(":"))) for part in indices.split(",")]
+  return sum(ends[-1] - ends[0] + 1 for ends in ranges)
 
 
 def _size(dtype: str, bits: str, dims: str) -> int:
@@ -198,7 +204,7 @@ def _size(dtype: str, bits: str, dims: str) -> int:
 
 
 def _devices(line: str) -> int:
-  """How many are in one group; a permute's are in pairs."""
+  """Returns the number of devices in a group; a permute has pairs."""
   if groups := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
     return int(groups[1])
   if groups := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
@@ -212,18 +218,18 @@ def _devices(line: str) -> int:
   return 2
 
 
-def _together(line: str) -> tuple[int, ...]:
-  """The first group of a collective, or the first pair of a permute."""
+def _group(line: str) -> tuple[int, ...]:
+  """Returns a collective's first group, or the first pair of a permute."""
   if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", line):
     return tuple(_numbers(listed[1]))
   if pairs := re.search(r"source_target_pairs=\{(\{.*?\})\}", line):
     moves = [_numbers(pair) for pair in pairs[1].split("},{")]
     return tuple(next((move for move in moves if len(set(move)) > 1), ()))
-  if dealt := re.search(
+  if grid := re.search(
     r"replica_groups=(\[\d+,\d+\])<=(\[[\d,]+\](?:T\([\d,]+\))?)", line
   ):
-    rows = _dealt(dealt[2]).reshape(_numbers(dealt[1]))
-    return tuple(rows[0].tolist())
+    groups = _device_order(grid[2]).reshape(_numbers(grid[1]))
+    return tuple(groups[0].tolist())
   if named := re.search(
     r"replica_groups=mesh\[(.*?)\](?:, device_ids=\((.*?\))\))? \{(.*?)\}",
     line,
@@ -233,9 +239,10 @@ def _together(line: str) -> tuple[int, ...]:
 
 
 def _along(mesh: str, ids: str | None, used: str) -> tuple[int, ...]:
-  """`'axis_0'=4,'axis_1'=2`, `[2,4]T(1,0)`, `'axis_0'` → the first group.
+  """Returns the first group along some axes of a mesh.
 
-  `'axis_0':(2)4` is a part of an axis: of its places as [2, 4, …] the four.
+  As in `'axis_0'=4,'axis_1'=2`, `[2,4]T(1,0)` and `'axis_0'`. `'axis_0':(2)4`
+  is a part of an axis: with the axis as [2, 4, …], the part of size four.
   """
   shape, group = [], []
   parts = {
@@ -247,21 +254,22 @@ def _along(mesh: str, ids: str | None, used: str) -> tuple[int, ...]:
     part = part or int(size)
     shape += [before, part, int(size) // before // part]
     group += [0, slice(None) if axis in parts else 0, 0]
-  places = np.arange(math.prod(shape)) if ids is None else _dealt(ids)
-  return tuple(places.reshape(shape)[tuple(group)].ravel().tolist())
+  devices = np.arange(math.prod(shape)) if ids is None else _device_order(ids)
+  return tuple(devices.reshape(shape)[tuple(group)].ravel().tolist())
 
 
-def _dealt(order: str) -> np.ndarray:
-  """`[2,4]T(1,0)` → 0 … 7 as [2, 4], with its axes in that order."""
+def _device_order(order: str) -> np.ndarray:
+  """Reads `[2,4]T(1,0)`: 0 … 7 as [2, 4], with its axes in that order."""
   shape, _, axes = order.partition("T")
   shape = _numbers(shape)
-  places = np.arange(math.prod(shape)).reshape(shape)
-  return places.transpose(_numbers(axes)) if axes else places
+  devices = np.arange(math.prod(shape)).reshape(shape)
+  return devices.transpose(_numbers(axes)) if axes else devices
 
 
 def _numbers(text: str) -> list[int]:
   return [int(n) for n in re.findall(r"\d+", text)]
 
 
-def _unique(found) -> list[Collective]:
+def _unique(found: Iterable[tuple[str, Collective]]) -> list[Collective]:
+  """Returns one collective for each channel."""
   return list(dict(found).values())

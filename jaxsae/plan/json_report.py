@@ -1,7 +1,7 @@
-"""A plan as JSON, under names that scripts rely on.
+"""Writes a plan as JSON, under names that scripts rely on.
 
-Bytes are bytes, seconds are seconds, money is in `currency`; what nobody knows
-is null. All of it is predicted.
+Sizes are in bytes, times in seconds (or hours, as named), money in `currency`;
+unknown values are null. All values are predictions.
 """
 
 import importlib.metadata
@@ -15,12 +15,13 @@ import jax
 from jaxsae.files import whole_file
 from jaxsae.plan.compiler_process import LIBRARY
 from jaxsae.plan.plan import Plan
-from jaxsae.plan.run_set import Sweep
-from jaxsae.plan.search import Try
+from jaxsae.plan.roofline import Part
+from jaxsae.plan.run_set import RunSet
+from jaxsae.plan.search import Candidate
 
 
 def of_plan(plan: Plan) -> dict:
-  """One run on some slices."""
+  """Returns the plan of one run on some slices."""
   return {
     "prediction": True,
     "topology": plan.slices.topology,
@@ -32,7 +33,7 @@ def of_plan(plan: Plan) -> dict:
     "versions": versions(),
     **_memory(plan),
     **_work(plan),
-    **(_time(plan) if not plan.misfit else dict.fromkeys(_TIMES)),
+    **(_time(plan) if not plan.error else dict.fromkeys(_TIMES)),
     "checkpoint_bytes": plan.checkpoint,
     "export_bytes": plan.export,
     "compile_seconds": plan.compilation and plan.compilation.seconds,
@@ -57,18 +58,18 @@ _TIMES = (
 
 
 def _memory(plan: Plan) -> dict:
-  owners = plan.owners
+  memory = plan.memory
   return {
     "fits": plan.fits,
-    "misfit": plan.misfit or None,
+    "misfit": plan.error or None,
     "hbm_bytes_per_device": plan.needed,
     "hbm_capacity_bytes": int(plan.capacity),
     "hbm_by_owner": {
-      "lm": owners.lm,
-      "saes": owners.saes,
-      "moments": owners.moments,
-      "bucket": owners.bucket,
-      "temporaries": owners.temporaries,
+      "lm": memory.lm,
+      "saes": memory.saes,
+      "moments": memory.moments,
+      "bucket": memory.bucket,
+      "temporaries": memory.temporaries,
       "headroom": plan.headroom,
     },
   }
@@ -100,7 +101,7 @@ def _collectives(plan: Plan) -> list[dict] | None:
   return made
 
 
-def _part(part) -> dict:
+def _part(part: Part) -> dict:
   return {
     "name": part.name,
     "placement": part.where,
@@ -120,73 +121,73 @@ def _time(plan: Plan) -> dict:
   price = plan.price
   values = (
     plan.step_seconds,
-    plan.slow_step_seconds,
+    plan.step_seconds_without_overlap,
     plan.tokens_per_second,
     plan.share_of_peak,
     plan.hours,
-    plan.slow_hours,
+    plan.hours_without_overlap,
     plan.chip_hours,
-    plan.slow_chip_hours,
-    plan.cost,
-    plan.slow_cost,
-    plan.spot_cost,
+    plan.chip_hours_without_overlap,
+    plan.money,
+    plan.money_without_overlap,
+    plan.money_spot,
     price and price.currency,
     price and vars(price),
   )
   return dict(zip(_TIMES, values, strict=True))
 
 
-def of_sweep(sweep: Sweep) -> dict:
-  """All runs of an experiment, and their sums.
+def of_run_set(runs: RunSet) -> dict:
+  """Returns the plans of all runs of an experiment, and their sums.
 
-  Of memory it has the run that needs most, if all were compiled.
+  Memory is that of the run that needs most, or null unless all were compiled.
   """
-  needed = [plan.needed for plan in sweep.plans.values()]
+  needed = [plan.needed for plan in runs.plans.values()]
   return {
     "prediction": True,
-    "topology": sweep.slices.topology,
-    "slices": sweep.slices.count,
-    "chips": sweep.slices.chips,
+    "topology": runs.slices.topology,
+    "slices": runs.slices.count,
+    "chips": runs.slices.chips,
     "hbm_bytes_per_device": None if None in needed else max(needed),
-    "hbm_capacity_bytes": int(sweep.slices.kind.hbm),
-    "runs": {name: of_plan(plan) for name, plan in sweep.plans.items()},
-    "compiled_as": sweep.stand_ins,
-    "fits": sweep.fits,
-    "chip_hours": sweep.chip_hours,
-    "chip_hours_without_overlap": sweep.slow_chip_hours,
-    "cost": sweep.cost,
-    "cost_without_overlap": sweep.slow_cost,
-    "cost_spot": sweep.spot_cost,
-    "currency": sweep.currency,
-    "at_once": len(sweep.shares),
-    "shares": sweep.shares,
-    "hours": sweep.hours,
-    "chip_hours_without_sharing": sweep.lonely_chip_hours,
-    "cost_without_sharing": sweep.lonely_cost,
+    "hbm_capacity_bytes": int(runs.slices.kind.hbm),
+    "runs": {name: of_plan(plan) for name, plan in runs.plans.items()},
+    "compiled_as": runs.stand_ins,
+    "fits": runs.fits,
+    "chip_hours": runs.chip_hours,
+    "chip_hours_without_overlap": runs.chip_hours_without_overlap,
+    "cost": runs.money,
+    "cost_without_overlap": runs.money_without_overlap,
+    "cost_spot": runs.money_spot,
+    "currency": runs.currency,
+    "at_once": len(runs.shares),
+    "shares": runs.shares,
+    "hours": runs.hours,
+    "chip_hours_without_sharing": runs.unshared_chip_hours,
+    "cost_without_sharing": runs.unshared_money,
   }
 
 
-def of_tries(tries: Sequence[Try]) -> list[dict]:
-  """Other ways to lay a run out, the best first."""
+def of_candidates(candidates: Sequence[Candidate]) -> list[dict]:
+  """Returns what a search compiled, best first."""
   return [
     {
       "flags": list(one.flags),
       "fits": one.plan.fits,
       "hbm_bytes_per_device": one.plan.needed,
       "step_seconds_roofline": one.plan.step_seconds,
-      "cost": one.plan.cost,
+      "cost": one.plan.money,
     }
-    for one in tries
+    for one in candidates
   ]
 
 
 def versions() -> dict[str, str | None]:
-  """Of what made the plan."""
+  """Returns the versions of the software that made the plan."""
   return {"jax": jax.__version__, "libtpu": _libtpu()}
 
 
 def _libtpu() -> str | None:
-  """Of the compiler in use, by the folder of its distribution beside it."""
+  """Returns libtpu's version, from the folder of its distribution beside it."""
   library = os.environ.get(LIBRARY)
   if library is None:
     return importlib.metadata.version("libtpu")
@@ -195,7 +196,7 @@ def _libtpu() -> str | None:
 
 
 def write(path: str, content: Mapping) -> None:
-  """Writes a whole file or none."""
+  """Writes the whole file, or nothing."""
   with whole_file(pathlib.Path(path)) as partial:
     text = json.dumps(content, indent=2, allow_nan=False)
     partial.write_text(text + "\n", encoding="utf-8")

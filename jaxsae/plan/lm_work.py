@@ -1,7 +1,7 @@
-"""What the language model's forward passes take of one device.
+"""FLOPs and bytes that the language model's forward passes take.
 
-Shapes: T time, D embed_dim, H numbers of all query heads, K of all key heads,
-F hidden_dim.
+Sizes: T time, D embed_dim, H all query heads together, K all key heads
+together, F hidden_dim.
 """
 
 import dataclasses
@@ -12,17 +12,17 @@ from jax.sharding import AbstractMesh, Mesh
 from jaxsae.lm import GemmaConfig, Site
 from jaxsae.train.config.run import TrainConfig
 
-_WORD = 2  # bytes; the language model is in bfloat16
+_BFLOAT16 = 2  # bytes of a number; the language model is in bfloat16
 
 
 @dataclasses.dataclass(frozen=True)
 class LmWork:
-  """Of one bucket, on one device.
+  """The language model's work for one bucket, on one device.
 
   Attributes:
-    flops: operations.
+    flops: FLOPs.
     traffic: bytes read from memory and written to it.
-    sent: bytes to other devices.
+    sent: bytes sent to other devices.
   """
 
   flops: float
@@ -36,28 +36,29 @@ def work(
   mesh: Mesh | AbstractMesh,
   sites: Sequence[Site] | None = None,
 ) -> LmWork:
-  """Of `config`'s sites, or of others.
+  """Returns the work of reading some sites; by default all of `config`.
 
-  Counts what runs: whole blocks below the last one, and it up to its site.
+  Counts the blocks that run: the last one up to its site, those below whole.
 
-  Operations: two a weight and token for each product, and four a head's number
-  for each key that a query sees. Traffic: each product reads its weights once
-  a microbatch and its input and output once a token; residuals go eight times.
-  Sent: what is summed over `model` twice a block, and with `fsdp` the weights,
-  gathered over `data` for each microbatch; as round a ring.
+  FLOPs: two per weight and token for each product; in attention four per
+  number of a query and key that it sees. Traffic: each product reads its
+  weights once per microbatch, and reads its input and writes its output once
+  per token; residuals are read or written eight times. Sent, as in a ring:
+  sums over `model`, two per block, and with `fsdp` the weights, gathered over
+  `data` for each microbatch.
   """
   data, model = mesh.shape["data"], mesh.shape["model"]
   parts = _parts(config.sites if sites is None else sites)
   blocks = [_block(gemma, *part, config) for part in parts]
   tokens = config.bucket_tokens / data
   flops = tokens / model * sum(block.flops for block in blocks)
-  weights = _WORD * sum(block.weights for block in blocks) / model
+  weights = _BFLOAT16 * sum(block.weights for block in blocks) / model
   passes = config.bucket.microbatches
-  words = sum(block.split for block in blocks) / model
-  words += sum(block.whole for block in blocks)
-  traffic = passes * weights + _WORD * tokens * words
-  sums = 1 + sum(block.sums for block in blocks)  # and one of the embedding
-  made = _WORD * tokens * gemma.embed_dim
+  numbers = sum(block.sharded for block in blocks) / model
+  numbers += sum(block.replicated for block in blocks)
+  traffic = passes * weights + _BFLOAT16 * tokens * numbers
+  sums = 1 + sum(block.sums for block in blocks)  # one for the embedding
+  made = _BFLOAT16 * tokens * gemma.embed_dim
   sent = 2 * (1 - 1 / model) * sums * made
   if config.fsdp:
     sent += (1 - 1 / data) * passes * weights
@@ -66,41 +67,44 @@ def work(
 
 @dataclasses.dataclass(frozen=True)
 class _Block:
-  """Of one token: operations, weights, words and sums over `model`."""
+  """The work of one block: its weights, and the rest per token."""
 
   flops: float
-  weights: float
-  split: float  # words that devices of `model` share
-  whole: float  # that each has
-  sums: int
+  weights: float  # number of weights in its products
+  sharded: float  # numbers read and written that are sharded over `model`
+  replicated: float  # numbers read and written by every device of `model`
+  sums: int  # all-reduces of embed_dim numbers over `model`
 
 
 def _parts(sites: Sequence[Site]) -> list[tuple[int, str]]:
-  """(layer, up to which site) of every block that runs."""
+  """Returns (layer, site up to which it runs) of every block that runs."""
   order = ("attn", "mlp_in", "mlp", "resid")
   sites = [(site.layer, order.index(site.where)) for site in sites]
   last, where = max(sites)
   return [(i, "resid") for i in range(last)] + [(last, order[where])]
 
 
-def _block(gemma: GemmaConfig, layer: int, until: str, config) -> _Block:
+def _block(
+  gemma: GemmaConfig, layer: int, until: str, config: TrainConfig
+) -> _Block:
   d, f = gemma.embed_dim, gemma.hidden_dim
   h = gemma.num_heads * gemma.head_dim
   k = gemma.num_kv_heads * gemma.head_dim
   seen = _keys_seen(gemma, layer, config.data.context)
-  weights, split, whole, sums = d * (h + 2 * k), 2 * (h + 2 * k), 3 * d, 0
+  weights, sums = d * (h + 2 * k), 0
+  sharded, replicated = 2 * (h + 2 * k), 3 * d
   attention = 4 * h * seen
   if until != "attn":
-    weights, whole, sums = weights + h * d, whole + 3 * d, 1
-    split += 2 * h
+    weights, replicated, sums = weights + h * d, replicated + 3 * d, 1
+    sharded += 2 * h
   if until in ("mlp", "resid"):
-    weights, whole, sums = weights + 3 * d * f, whole + 4 * d, 2
-    split += 2 * f
-  return _Block(2 * weights + attention, weights, split, whole, sums)
+    weights, replicated, sums = weights + 3 * d * f, replicated + 4 * d, 2
+    sharded += 2 * f
+  return _Block(2 * weights + attention, weights, sharded, replicated, sums)
 
 
 def _keys_seen(gemma: GemmaConfig, layer: int, time: int) -> float:
-  """Mean over the queries of a row that is one document."""
+  """Returns the mean number of keys a query sees, in a row of one document."""
   reach = min(gemma.window, time) if gemma.is_local(layer) else time
   ramp = reach * (reach + 1) / 2
   return (ramp + (time - reach) * reach) / time

@@ -1,7 +1,8 @@
-"""Who holds a device's memory."""
+"""Memory of one device, and what it is used for."""
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,22 +12,22 @@ from jaxsae import mesh as meshes
 from jaxsae.lm import GemmaConfig, Lm
 from jaxsae.plan.compilation import Compilation
 from jaxsae.train.config.run import TrainConfig
-from jaxsae.train.placement.select import row_dtype
+from jaxsae.train.placement.select import bucket_dtype
 from jaxsae.train.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
-class Owners:
-  """Bytes of one device's memory.
+class MemoryBreakdown:
+  """Bytes of one device's memory, by what they are used for.
 
   Attributes:
-    lm: weights of the language model, those above the last site too: they are
-      loaded, though the step does not read them.
-    saes: weights of autoencoders, and counts of idle tokens and scales.
-    moments: Adam's.
+    lm: weights of the language model, including those above the last site: they
+      are loaded, though the step does not read them.
+    saes: weights of autoencoders, their scales and tokens since fired.
+    moments: Adam's moments.
     bucket: activations of one step's tokens at every site.
-    temporaries: all else, at the step's worst moment, the program included;
-      None where it is not compiled.
+    temporaries: all else at the step's peak, including the program; None if
+      the step was not compiled.
   """
 
   lm: int
@@ -37,43 +38,44 @@ class Owners:
 
   @property
   def known(self) -> int:
-    """What is there at least, whatever the compiler makes of the rest."""
+    """Bytes that are known without compiling: all but the temporaries."""
     return self.lm + self.saes + self.moments + self.bucket
 
   @property
   def total(self) -> int | None:
+    """Bytes in total; None if the step was not compiled."""
     if self.temporaries is None:
       return None
     return self.known + self.temporaries
 
 
-def owners(
+def breakdown(
   config: TrainConfig,
   gemma: GemmaConfig,
   mesh: Mesh,
-  taken: tuple[TrainState, Lm, dict],
+  arguments: tuple[TrainState, Lm, dict],
   compiled: Compilation | None,
-) -> Owners:
-  """Of shapes and shardings, and of what the compiler says.
+) -> MemoryBreakdown:
+  """Computes a breakdown from shapes, shardings and what the compiler says.
 
   Args:
-    config: the run's.
+    config: the run's config.
     gemma: the language model's sizes.
-    mesh: of the devices.
-    taken: the step's arguments, as `abstract.arguments` makes them.
-    compiled: the step, or None.
+    mesh: the mesh of devices.
+    arguments: the step's arguments, from `step.abstract_arguments`.
+    compiled: the compiled step, or None.
   """
-  state, lm, batch = taken
+  state, lm, batch = arguments
   moments = sum(on_device(stack.moments) for stack in state.stacks)
-  known = Owners(
+  known = MemoryBreakdown(
     lm=on_device(lm.params),
     saes=on_device(state) - moments,
     moments=moments,
-    bucket=_bucket(config, gemma, mesh, row_dtype(config, lm)),
+    bucket=_bucket(config, gemma, mesh, bucket_dtype(config, lm)),
   )
   if compiled is None or compiled.peak is None:
     return known
-  if compiled.arguments is None:  # it does not fit; the message has the total
+  if compiled.arguments is None:  # it does not fit; `peak` is the total
     rest = compiled.peak - known.known
   else:
     made = compiled.peak - compiled.arguments
@@ -81,27 +83,29 @@ def owners(
   return dataclasses.replace(known, temporaries=max(0, rest))
 
 
-def on_device(tree) -> int:
-  """Bytes that one device holds of abstract arrays, or of arrays."""
-  return sum(map(_share, jax.tree.leaves(tree)))
+def on_device(tree: Any) -> int:
+  """Returns the bytes of arrays, or of their shapes, that one device holds."""
+  return sum(map(_shard_bytes, jax.tree.leaves(tree)))
 
 
-def in_all(tree) -> int:
-  """Bytes of all of it, once."""
+def in_all(tree: Any) -> int:
+  """Returns the bytes of arrays over all devices, without copies."""
   return sum(x.size * _itemsize(x) for x in jax.tree.leaves(tree))
 
 
-def _share(x) -> int:
+def _shard_bytes(x: jax.Array | jax.ShapeDtypeStruct) -> int:
   return math.prod(x.sharding.shard_shape(x.shape)) * _itemsize(x)
 
 
-def _itemsize(x) -> int:
+def _itemsize(x: jax.Array | jax.ShapeDtypeStruct) -> int:
   if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
     return 8  # two words of 32 bits
   return x.dtype.itemsize
 
 
-def _bucket(config, gemma, mesh, dtype) -> int:
+def _bucket(
+  config: TrainConfig, gemma: GemmaConfig, mesh: Mesh, dtype: jnp.dtype
+) -> int:
   columns = sum(site.width(gemma) for site in config.sites)
-  rows = config.bucket_tokens // meshes.axes_size(mesh, ("data",))
-  return rows * columns * dtype.itemsize
+  tokens = config.bucket_tokens // meshes.axes_size(mesh, ("data",))
+  return tokens * columns * dtype.itemsize

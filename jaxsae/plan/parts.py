@@ -1,4 +1,4 @@
-"""The parts of a step, in their order, and what each takes of one device."""
+"""The parts of a step in order, and the seconds each takes on one device."""
 
 from collections.abc import Sequence
 
@@ -7,17 +7,18 @@ from jax.sharding import Mesh
 from jaxsae.chips import Chip
 from jaxsae.lm import GemmaConfig
 from jaxsae.plan import lm_work
-from jaxsae.plan.communication import Sent
+from jaxsae.plan.communication import BytesSent
 from jaxsae.plan.roofline import Part, Roofline
 from jaxsae.plan.topology import Slices
 from jaxsae.sae import JumpRelu
 from jaxsae.train.config.run import TrainConfig
-from jaxsae.train.placement.select import Choice
+from jaxsae.train.config.sweep import Stack
+from jaxsae.train.placement.select import PlacementChoice
 
-COMPILED = "compiled"  # the place of what only the compiler knows
+COMPILED = "compiled"  # `where` of parts that only the compiler knows
 
-# Once a bucket the thresholds are looked at: what an update takes without the
-# gradients of weights and decoder, six tenths of its products.
+# Once per bucket, JumpReLU's thresholds are diagnosed. That takes an update's
+# products without the gradients of weights and decoder: six tenths of them.
 _DIAGNOSIS = 0.6
 
 
@@ -26,30 +27,32 @@ def of_step(
   gemma: GemmaConfig,
   mesh: Mesh,
   slices: Slices,
-  placed: Sequence[Choice],
+  placed: Sequence[PlacementChoice],
   bucket: int,
-  sent: Sent | None,
+  sent: BytesSent | None,
 ) -> Roofline:
-  """A whole step.
+  """Returns the roofline of a whole step.
 
   Args:
-    config: the run's.
+    config: the run's config.
     gemma: the language model's sizes.
-    mesh: of the devices.
-    slices: whose devices they are.
-    placed: where each stack is trained.
+    mesh: the mesh of devices.
+    slices: the slices that the devices belong to.
+    placed: the placement of each stack.
     bucket: bytes of activations on one device.
-    sent: what the compiled step sends; None where it is not compiled.
+    sent: bytes that the compiled step sends; None if it was not compiled.
   """
   chip = slices.kind.chip
   made = [_reading(config, gemma, mesh, chip), _shuffle(bucket, chip)]
   made += [_training(config, choice, chip) for choice in placed]
   if sent is not None:
-    made += _found(slices, sum(part.sent for part in made), sent)
+    made += _compiled(slices, sum(part.sent for part in made), sent)
   return Roofline(tuple(made))
 
 
-def _reading(config, gemma, mesh, chip: Chip) -> Part:
+def _reading(
+  config: TrainConfig, gemma: GemmaConfig, mesh: Mesh, chip: Chip
+) -> Part:
   work = lm_work.work(config, gemma, mesh)
   last = max(site.layer for site in config.sites)
   weights = "weights over both axes" if config.fsdp else "weights over model"
@@ -67,7 +70,7 @@ def _reading(config, gemma, mesh, chip: Chip) -> Part:
 
 
 def _shuffle(bucket: int, chip: Chip) -> Part:
-  """Written once, then taken row by row: read, written, and read again."""
+  """The shuffle: a bucket is written, read, written in order and read again."""
   traffic = 4.0 * bucket
   return Part(
     name="bucket",
@@ -80,46 +83,46 @@ def _shuffle(bucket: int, chip: Chip) -> Part:
   )
 
 
-def _training(config: TrainConfig, choice: Choice, chip: Chip) -> Part:
-  price, updates = choice.price, config.updates_per_bucket
+def _training(config: TrainConfig, choice: PlacementChoice, chip: Chip) -> Part:
+  time, updates = choice.time, config.updates_per_bucket
   stacks = [config.stacks[i] for i in choice.indices]
-  turns = updates
+  passes: float = updates
   if isinstance(stacks[0].architecture, JumpRelu):
-    turns += _DIAGNOSIS
+    passes += _DIAGNOSIS
   return Part(
     name=_named(stacks),
-    compute=turns * price.compute,
-    memory=turns * price.memory,
-    communication=updates * price.communication,
-    flops=turns * price.flops,
-    traffic=turns * price.memory * chip.hbm_bandwidth,
-    sent=updates * price.sent,
-    where=price.placement.name,
-    why=_why(stacks, choice, updates),
+    compute=passes * time.compute,
+    memory=passes * time.memory,
+    communication=updates * time.communication,
+    flops=passes * time.flops,
+    traffic=passes * time.memory * chip.hbm_bandwidth,
+    sent=updates * time.sent,
+    where=time.placement.name,
+    why=_why(stacks, choice),
   )
 
 
-def _named(stacks) -> str:
+def _named(stacks: Sequence[Stack]) -> str:
   count = sum(len(stack.members) for stack in stacks)
   several = f" to {stacks[-1]}" if len(stacks) > 1 else ""
   return f"{count} of {stacks[0]}{several}"
 
 
-def _why(stacks, choice: Choice, updates: int) -> str:
+def _why(stacks: Sequence[Stack], choice: PlacementChoice) -> str:
   if stacks[0].sweep.placement != "auto":
     return "asked for"
   best = choice.others[0]
   name = best.placement.name
-  if best.refused:
-    return f"{name} {best.refused}"
-  times = best.seconds / choice.price.seconds
+  if best.error:
+    return f"{name} {best.error}"
+  times = best.seconds / choice.time.seconds
   if times < 1.005:
-    return f"as cheap as {name}"
+    return f"as fast as {name}"
   return f"{name} takes {times:.3g} times as long"
 
 
-def _found(slices: Slices, predicted: float, sent: Sent) -> list[Part]:
-  """What the compiler found to send beyond that, and what crosses slices."""
+def _compiled(slices: Slices, predicted: float, sent: BytesSent) -> list[Part]:
+  """Returns what the compiled step sends beyond the prediction."""
   within = sum(sent.within.values())
   made = []
   if within > predicted:

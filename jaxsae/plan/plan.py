@@ -1,22 +1,27 @@
-"""One run on some slices: everything a person decides by."""
+"""The plan of one run on some slices: memory, seconds and money."""
 
 import dataclasses
 
 from jax.sharding import Mesh
 
 from jaxsae.errors import UserError
-from jaxsae.lm import GemmaConfig
+from jaxsae.lm import GemmaConfig, Lm
 from jaxsae.lm.weights import read_sizes
 from jaxsae.plan import communication, memory, parts
-from jaxsae.plan.communication import Sent
+from jaxsae.plan.communication import BytesSent
 from jaxsae.plan.compilation import Compilation, compile_run
-from jaxsae.plan.memory import Owners
-from jaxsae.plan.prices import Price
+from jaxsae.plan.memory import MemoryBreakdown
+from jaxsae.plan.prices import ChipPrice, PriceTable
 from jaxsae.plan.roofline import Roofline
 from jaxsae.plan.topology import Slices, make_mesh
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.placement.layout import check_rows
-from jaxsae.train.placement.select import Choice, choices, row_dtype
+from jaxsae.train.placement.select import (
+  PlacementChoice,
+  bucket_dtype,
+  choose_placements,
+)
+from jaxsae.train.state import TrainState
 from jaxsae.train.step import abstract_arguments
 
 
@@ -25,50 +30,50 @@ class Plan:
   """A prediction; nothing in it was measured on an accelerator.
 
   Attributes:
-    config: the run's.
-    slices: what it is to run on.
-    shape: of the mesh, data and model.
-    owners: of a device's memory.
-    roofline: of one step.
-    compilation: of the step; None where it was not compiled.
-    sent: what the compiled step sends; None where there is none.
-    price: of the chips; None where it is not known.
-    checkpoint: bytes of one.
+    config: the run's config.
+    slices: the slices that it is planned for.
+    shape: the mesh's sizes along data and model.
+    memory: what a device's memory is used for.
+    roofline: the roofline of one step.
+    compilation: the compiled step; None if it was not compiled.
+    sent: bytes that the compiled step sends; None if there is no such step.
+    price: the price of the chips; None if it is not known.
+    checkpoint: bytes of a checkpoint.
     export: bytes of all autoencoders in Gemma Scope's format.
-    misfit: why no placement of the autoencoders can be; empty where one can.
+    error: why no placement of the autoencoders is possible; empty if one is.
   """
 
   config: TrainConfig
   slices: Slices
   shape: tuple[int, int]
-  owners: Owners
+  memory: MemoryBreakdown
   roofline: Roofline
   compilation: Compilation | None = None
-  sent: Sent | None = None
-  price: Price | None = None
+  sent: BytesSent | None = None
+  price: ChipPrice | None = None
   checkpoint: int = 0
   export: int = 0
-  misfit: str = ""
+  error: str = ""
 
   @property
   def capacity(self) -> float:
-    """Bytes of a device that a program may have."""
+    """Bytes of a device's memory that a program can use."""
     return self.slices.kind.hbm
 
   @property
   def needed(self) -> int | None:
-    """Bytes of a device that the run takes; None where nobody knows."""
-    return self.owners.total
+    """Bytes of a device's memory that the run needs; None if not known."""
+    return self.memory.total
 
   @property
   def headroom(self) -> float | None:
-    """Bytes that are left, or lacking where it is below zero."""
+    """Bytes of a device's memory that are left; negative if too few."""
     return None if self.needed is None else self.capacity - self.needed
 
   @property
   def fits(self) -> bool | None:
-    """None where only the compiler could say, and was not asked."""
-    if self.misfit or self.owners.known > self.capacity:
+    """Whether the run fits; None if only the compiler could say."""
+    if self.error or self.memory.known > self.capacity:
       return False
     if self.compilation is None:
       return None
@@ -78,19 +83,19 @@ class Plan:
 
   @property
   def predicted_sent(self) -> float:
-    """Bytes that a device sends in a step, without asking the compiler."""
+    """Bytes that a device sends in a step, by the cost model alone."""
     made = self.roofline.parts
     return sum(part.sent for part in made if part.where != parts.COMPILED)
 
   @property
   def step_seconds(self) -> float:
-    """If nothing within a part waits for anything else."""
+    """Seconds of a step if everything within a part overlaps."""
     return self.roofline.seconds
 
   @property
-  def slow_step_seconds(self) -> float:
-    """If nothing overlaps."""
-    return self.roofline.apart
+  def step_seconds_without_overlap(self) -> float:
+    """Seconds of a step if nothing overlaps."""
+    return self.roofline.seconds_without_overlap
 
   @property
   def tokens_per_second(self) -> float:
@@ -98,38 +103,38 @@ class Plan:
 
   @property
   def share_of_peak(self) -> float:
-    """Of the chips' arithmetic."""
+    """Fraction of the chips' peak FLOPs per second."""
     peak = self.slices.kind.chip.flops
     return self.roofline.flops / peak / self.step_seconds
 
   @property
   def hours(self) -> float:
-    """Of training alone."""
+    """Hours of training, without startup, checkpoints and evaluation."""
     return self.config.steps * self.step_seconds / 3600
 
   @property
-  def slow_hours(self) -> float:
-    return self.config.steps * self.slow_step_seconds / 3600
+  def hours_without_overlap(self) -> float:
+    return self.config.steps * self.step_seconds_without_overlap / 3600
 
   @property
   def chip_hours(self) -> float:
     return self.hours * self.slices.chips
 
   @property
-  def slow_chip_hours(self) -> float:
-    return self.slow_hours * self.slices.chips
+  def chip_hours_without_overlap(self) -> float:
+    return self.hours_without_overlap * self.slices.chips
 
   @property
-  def cost(self) -> float | None:
-    """On demand."""
+  def money(self) -> float | None:
+    """Money for training on demand, in the price's currency."""
     return self.price and self.chip_hours * self.price.on_demand
 
   @property
-  def slow_cost(self) -> float | None:
-    return self.price and self.slow_chip_hours * self.price.on_demand
+  def money_without_overlap(self) -> float | None:
+    return self.price and self.chip_hours_without_overlap * self.price.on_demand
 
   @property
-  def spot_cost(self) -> float | None:
+  def money_spot(self) -> float | None:
     if self.price is None or self.price.spot is None:
       return None
     return self.chip_hours * self.price.spot
@@ -138,23 +143,23 @@ class Plan:
 def make(
   config: TrainConfig,
   slices: Slices,
-  prices: dict[str, Price],
+  price_table: PriceTable,
   compiles: bool = True,
 ) -> Plan:
   """Plans a run.
 
   Args:
-    config: the run's.
-    slices: what it is to run on.
-    prices: of chips, by kind.
-    compiles: whether to ask the compiler, which takes a minute or so.
+    config: the run's config.
+    slices: the slices to plan it for.
+    price_table: the price of each kind of chip.
+    compiles: whether to compile, which takes a minute or so.
 
   Raises:
-    UserError: the run can not be on such a mesh, whatever its memory.
+    UserError: the run is impossible on such a mesh, whatever its memory.
   """
   gemma, mesh = read_sizes(config.lm), make_mesh(config.mesh, slices)
   made = on_mesh(config, gemma, mesh, slices, compiles)
-  return dataclasses.replace(made, price=prices.get(slices.kind.name))
+  return dataclasses.replace(made, price=price_table.get(slices.kind.name))
 
 
 def on_mesh(
@@ -164,38 +169,43 @@ def on_mesh(
   slices: Slices,
   compiles: bool = True,
 ) -> Plan:
-  """Plans a run on a mesh of these slices, without its price."""
+  """Plans a run on a mesh of these slices' devices, without a price."""
   for site in config.sites:
     site.check(gemma)
   check_rows(config, mesh)
-  taken = abstract_arguments(config, gemma, mesh)
-  taken[1].check_length(config.data.context)
-  placed, misfit = _placed(config, mesh, taken)
-  compiled = compile_run(config, mesh, taken) if compiles and placed else None
+  arguments = abstract_arguments(config, gemma, mesh)
+  arguments[1].check_length(config.data.context)
+  placed, error = _placed(config, mesh, arguments)
+  compiled = (
+    compile_run(config, mesh, arguments) if compiles and placed else None
+  )
   sent = None
   if compiled is not None and compiled.text is not None:
-    sent = communication.sent(config, mesh, compiled.text)
-  owners = memory.owners(config, gemma, mesh, taken, compiled)
+    sent = communication.bytes_sent(config, mesh, compiled.text)
+  breakdown = memory.breakdown(config, gemma, mesh, arguments, compiled)
   return Plan(
     config=config,
     slices=slices,
     shape=tuple(mesh.shape.values()),
-    owners=owners,
+    memory=breakdown,
     roofline=parts.of_step(
-      config, gemma, mesh, slices, placed, owners.bucket, sent
+      config, gemma, mesh, slices, placed, breakdown.bucket, sent
     ),
     compilation=compiled,
     sent=sent,
-    checkpoint=memory.in_all(taken[0]),
-    export=sum(memory.in_all(stack.sae) for stack in taken[0].stacks),
-    misfit=misfit,
+    checkpoint=memory.in_all(arguments[0]),
+    export=sum(memory.in_all(stack.sae) for stack in arguments[0].stacks),
+    error=error,
   )
 
 
-def _placed(config, mesh, taken) -> tuple[list[Choice], str]:
-  """Where stacks go, or why they can go nowhere."""
-  state, lm, _ = taken
+def _placed(
+  config: TrainConfig, mesh: Mesh, arguments: tuple[TrainState, Lm, dict]
+) -> tuple[list[PlacementChoice], str]:
+  """Returns the placement of each stack, or why none is possible."""
+  state, lm, _ = arguments
   try:
-    return choices(config, mesh, state.stacks, row_dtype(config, lm)), ""
+    dtype = bucket_dtype(config, lm)
+    return choose_placements(config, mesh, state.stacks, dtype), ""
   except UserError as error:
     return [], str(error)

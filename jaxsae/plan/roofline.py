@@ -1,9 +1,9 @@
-"""How long a step takes at the least: arithmetic, memory and communication.
+"""The roofline: the least seconds that a step takes.
 
-Each part of a step is bound by the slowest of the three, if they overlap as
-well as can be, and takes their sum if they do not overlap at all. Parts come
-one after the other. Figures are the makers' peaks, which no program reaches:
-a real step takes longer than either says of its kernels.
+If arithmetic, memory and communication overlap perfectly, a part of a step
+takes as long as the slowest of them; if nothing overlaps, it takes their sum.
+Parts run one after the other. Figures are the makers' peaks, which no program
+reaches: a real step takes longer than either.
 """
 
 import dataclasses
@@ -12,18 +12,18 @@ from collections.abc import Sequence
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """Of a step, on one device.
+  """One part of a step, on one device.
 
   Attributes:
-    name: what it is.
+    name: what the part does, or which autoencoders it trains.
     compute: seconds of products.
     memory: seconds of reading and writing memory.
     communication: seconds of sending.
-    flops: operations.
-    traffic: bytes read and written.
-    sent: bytes to other devices.
-    where: how it is placed.
-    why: what is said for it.
+    flops: FLOPs.
+    traffic: bytes read from memory and written to it.
+    sent: bytes sent to other devices.
+    where: its placement.
+    why: the reason for the placement.
   """
 
   name: str
@@ -38,24 +38,24 @@ class Part:
 
   @property
   def seconds(self) -> float:
-    """If the three overlap as well as can be."""
+    """Seconds if compute, memory and communication overlap perfectly."""
     return max(self.compute, self.memory, self.communication)
 
   @property
-  def apart(self) -> float:
-    """If they do not."""
+  def seconds_without_overlap(self) -> float:
+    """Seconds if nothing overlaps."""
     return self.compute + self.memory + self.communication
 
   @property
   def bound(self) -> str:
-    """Which of the three rules."""
+    """The slowest of compute, memory and communication."""
     times = ("compute", "memory", "communication")
     return max(times, key=lambda name: getattr(self, name))
 
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
-  """Of a whole step, part after part."""
+  """The roofline of a whole step, which is the sum of its parts."""
 
   parts: Sequence[Part]
 
@@ -64,8 +64,8 @@ class Roofline:
     return sum(part.seconds for part in self.parts)
 
   @property
-  def apart(self) -> float:
-    return sum(part.apart for part in self.parts)
+  def seconds_without_overlap(self) -> float:
+    return sum(part.seconds_without_overlap for part in self.parts)
 
   @property
   def flops(self) -> float:

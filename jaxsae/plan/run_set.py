@@ -1,4 +1,4 @@
-"""The runs of an experiment together: their sums, and how they are dealt."""
+"""The plans of all runs of an experiment, their sums and their shares."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -10,34 +10,35 @@ from jaxsae.lm.weights import read_sizes
 from jaxsae.plan import lm_work
 from jaxsae.plan.parts import COMPILED
 from jaxsae.plan.plan import Plan, make
+from jaxsae.plan.prices import PriceTable
 from jaxsae.plan.roofline import Roofline
 from jaxsae.plan.topology import Slices
 from jaxsae.runs.flops import shares
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.config.sweep import Stack
-from jaxsae.train.placement.cost_model import Work, prices
+from jaxsae.train.placement.cost_model import Work, update_times
 
 
 @dataclasses.dataclass(frozen=True)
-class Sweep:
-  """Runs on slices of one kind.
+class RunSet:
+  """The plans of several runs on slices of one kind.
 
   Attributes:
-    plans: of each run, by name.
-    stand_ins: run → the one that was compiled in its stead.
-    shares: of each of the machines that train at once, the names of its runs.
-    lonely_chip_hours: if each autoencoder were a run of its own, with forward
-      passes of its own.
+    plans: name → plan of each run.
+    stand_ins: name of a run → name of the run compiled in its place.
+    shares: the names of the runs in each share; shares train at the same time.
+    unshared_chip_hours: chip-hours if each autoencoder were a run of its own,
+      with its own forward passes.
   """
 
   plans: Mapping[str, Plan]
   stand_ins: Mapping[str, str]
   shares: Sequence[Sequence[str]]
-  lonely_chip_hours: float
+  unshared_chip_hours: float
 
   @property
   def fits(self) -> bool | None:
-    """Whether all do."""
+    """Whether all runs fit; None if only the compiler could say."""
     found = [plan.fits for plan in self.plans.values()]
     return False if False in found else None if None in found else True
 
@@ -50,25 +51,25 @@ class Sweep:
     return self._sum("chip_hours")
 
   @property
-  def slow_chip_hours(self) -> float | None:
-    return self._sum("slow_chip_hours")
+  def chip_hours_without_overlap(self) -> float | None:
+    return self._sum("chip_hours_without_overlap")
 
   @property
-  def cost(self) -> float | None:
-    return self._sum("cost")
+  def money(self) -> float | None:
+    return self._sum("money")
 
   @property
-  def slow_cost(self) -> float | None:
-    return self._sum("slow_cost")
+  def money_without_overlap(self) -> float | None:
+    return self._sum("money_without_overlap")
 
   @property
-  def spot_cost(self) -> float | None:
-    return self._sum("spot_cost")
+  def money_spot(self) -> float | None:
+    return self._sum("money_spot")
 
   @property
-  def lonely_cost(self) -> float | None:
+  def unshared_money(self) -> float | None:
     price = next(iter(self.plans.values())).price
-    return price and self.lonely_chip_hours * price.on_demand
+    return price and self.unshared_chip_hours * price.on_demand
 
   @property
   def currency(self) -> str | None:
@@ -77,8 +78,8 @@ class Sweep:
 
   @property
   def hours(self) -> float | None:
-    """Until the last of the machines is done."""
-    if any(plan.misfit for plan in self.plans.values()):
+    """Hours until the last share is done; None if a run is impossible."""
+    if any(plan.error for plan in self.plans.values()):
       return None
     return max(
       sum(self.plans[name].hours for name in share) for share in self.shares
@@ -86,7 +87,7 @@ class Sweep:
 
   def _sum(self, name: str) -> float | None:
     values = [
-      None if plan.misfit else getattr(plan, name)
+      None if plan.error else getattr(plan, name)
       for plan in self.plans.values()
     ]
     return None if None in values else sum(values)
@@ -95,24 +96,24 @@ class Sweep:
 def plan_all(
   configs: Mapping[str, TrainConfig],
   slices: Slices,
-  price_table,
+  price_table: PriceTable,
   at_once: int = 1,
   compiles: bool = True,
   tell: Callable[[str], None] = lambda line: None,
-) -> Sweep:
+) -> RunSet:
   """Plans every run.
 
-  Runs that differ in their layers and tokens alone take the same memory but
-  for what a layer more of the language model takes in passing. Of these only
-  the deepest is compiled.
+  Runs that differ only in their layers and tokens take nearly the same memory:
+  a further layer of the language model adds a little. Of these only the deepest
+  run is compiled.
 
   Args:
-    configs: the runs, by name.
-    slices: what each is to run on.
-    price_table: of chips, by kind.
-    at_once: how many machines there are.
-    compiles: whether to ask the compiler.
-    tell: is told what is under way.
+    configs: name → config of each run.
+    slices: the slices to plan each run for.
+    price_table: the price of each kind of chip.
+    at_once: number of runs that train at the same time.
+    compiles: whether to compile.
+    tell: is called with a line of progress.
   """
   stand_ins = deepest(configs) if compiles else {}
   compiled = {}
@@ -126,18 +127,20 @@ def plan_all(
     if name in compiled:
       plans[name] = compiled[name]
     else:
-      plans[name] = _like(make(config, slices, price_table, False), stand_in)
+      plans[name] = _with_compiled(
+        make(config, slices, price_table, False), stand_in
+      )
   hours = {name: plan.hours for name, plan in plans.items()}
-  return Sweep(
+  return RunSet(
     plans,
     {name: other for name, other in stand_ins.items() if name != other},
     shares(hours, at_once),
-    sum(map(_lonely, plans.values())),
+    sum(map(_unshared_chip_hours, plans.values())),
   )
 
 
 def deepest(configs: Mapping[str, TrainConfig]) -> dict[str, str]:
-  """Every run → the run of its kind that reads the most layers."""
+  """Returns, for every run, the run of its kind that reads the most layers."""
   kinds: dict[tuple, list[str]] = {}
   for name, config in configs.items():
     kinds.setdefault(_kind(config), []).append(name)
@@ -148,7 +151,7 @@ def deepest(configs: Mapping[str, TrainConfig]) -> dict[str, str]:
 
 
 def _kind(config: TrainConfig) -> tuple:
-  """What decides memory, but for the layers."""
+  """Returns everything that decides a run's memory, except its layers."""
   stacks = sorted(
     f"{stack.site.where} {stack.width} {len(stack.members)}"
     f" {stack.architecture} {stack.sweep.placement}"
@@ -164,32 +167,32 @@ def _kind(config: TrainConfig) -> tuple:
   )
 
 
-def _like(plan: Plan, other: Plan | None) -> Plan:
-  """With what the compiler found of another of its kind."""
-  if other is None or plan.misfit:
+def _with_compiled(plan: Plan, other: Plan | None) -> Plan:
+  """Returns a plan with what compiling another run of its kind showed."""
+  if other is None or plan.error:
     return plan
   found = [part for part in other.roofline.parts if part.where == COMPILED]
-  temporaries = other.owners.temporaries
+  temporaries = other.memory.temporaries
   return dataclasses.replace(
     plan,
-    owners=dataclasses.replace(plan.owners, temporaries=temporaries),
+    memory=dataclasses.replace(plan.memory, temporaries=temporaries),
     roofline=Roofline((*plan.roofline.parts, *found)),
     compilation=other.compilation,
   )
 
 
-def _lonely(plan: Plan) -> float:
-  """Chip-hours if each autoencoder were a run of its own."""
+def _unshared_chip_hours(plan: Plan) -> float:
+  """Returns the chip-hours if each autoencoder were a run of its own."""
   gemma = read_sizes(plan.config.lm)
   seconds = sum(
-    len(stack.members) * _alone(plan, gemma, stack)
+    len(stack.members) * _unshared_step(plan, gemma, stack)
     for stack in plan.config.stacks
   )
   return plan.config.steps * seconds * plan.slices.chips / 3600
 
 
-def _alone(plan: Plan, gemma: GemmaConfig, stack: Stack) -> float:
-  """Seconds of a step that trains a single member of a stack."""
+def _unshared_step(plan: Plan, gemma: GemmaConfig, stack: Stack) -> float:
+  """Returns the seconds of a step that trains one member of a stack."""
   config, chip = plan.config, plan.slices.kind.chip
   mesh = AbstractMesh(plan.shape, ("data", "model"))
   site = stack.site
@@ -203,10 +206,10 @@ def _alone(plan: Plan, gemma: GemmaConfig, stack: Stack) -> float:
     width=stack.width,
     tokens=config.bucket.update_tokens,
     updates=config.updates_per_bucket,
-    row=2 * columns,
+    token_bytes=2 * columns,
     moments=2 if stack.sweep.optim.b1 else 1,
   )
-  best = prices(updates, mesh, chip)[0]
+  best = update_times(updates, mesh, chip)[0]
   reading = lm_work.work(config, gemma, mesh, (site.input, site.output))
   return config.updates_per_bucket * max(
     best.compute, best.memory, best.communication

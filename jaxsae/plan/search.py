@@ -1,24 +1,27 @@
-"""Other ways to lay a run out on the same slices, tried by compiling them."""
+"""Searches for a better layout of a run on the same slices, by compiling."""
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from jaxsae import overrides
 from jaxsae.errors import UserError
 from jaxsae.plan.plan import Plan, make
+from jaxsae.plan.prices import PriceTable
 
-_MOST = 6  # that are compiled before it is said that nothing fits
-_ENOUGH = 3  # that fit
+Tell = Callable[[str], None]
+
+_MAX_COMPILED = 6  # candidates to compile before giving up
+_ENOUGH = 3  # candidates that fit
 
 
 @dataclasses.dataclass(frozen=True)
-class Try:
-  """One of them.
+class Candidate:
+  """A layout to try.
 
   Attributes:
-    flags: what to add to the command, as in --mesh.model=4.
-    plan: what comes of it.
+    flags: flags to add to the command, as in --mesh.model=4.
+    plan: the plan with these flags.
   """
 
   flags: tuple[str, ...]
@@ -28,35 +31,37 @@ class Try:
     return " ".join(self.flags)
 
 
-def cheapest(plan: Plan, price_table, tell: Callable[[str], None]) -> list[Try]:
-  """Of all meshes and rows of a microbatch, the cheapest that fits, first.
+def fastest(plan: Plan, price_table: PriceTable, tell: Tell) -> list[Candidate]:
+  """Searches all meshes and rows per microbatch for the fastest that fits.
 
-  The bucket stays as it is. What is compiled costs no less than was predicted
-  of it before, so when the best so far is cheaper than the rest can be, the
-  rest is left alone.
+  The bucket stays as it is. A compiled plan is never faster than its
+  prediction, so the search ends when no other prediction is faster than the
+  best compiled plan.
 
   Args:
-    plan: of the run as it is; need not be compiled.
-    price_table: of chips, by kind.
-    tell: is told what is under way.
+    plan: the plan of the run as it is; need not be compiled.
+    price_table: the price of each kind of chip.
+    tell: is called with a line of progress.
 
   Returns:
-    All that were compiled, those that fit first, in order of their time.
+    All candidates that were compiled, those that fit first, fastest first.
   """
-  found: list[Try] = []
+  found: list[Candidate] = []
   for one in _predicted(plan, _layouts(plan), price_table):
-    best = min((t.plan.hours for t in found if t.plan.fits), default=None)
+    best = min((c.plan.hours for c in found if c.plan.fits), default=None)
     if best is not None and one.plan.hours >= best:
       break
     found.append(_compiled(one, price_table, tell))
   return _ranked(found)
 
 
-def remedies(plan: Plan, price_table, tell: Callable[[str], None]) -> list[Try]:
-  """What makes a run fit that does not: one change, or else two.
+def remedies(
+  plan: Plan, price_table: PriceTable, tell: Tell
+) -> list[Candidate]:
+  """Searches for one change, or else two, that make a run fit.
 
   Returns:
-    Those that fit, in order of their time.
+    The candidates that fit, fastest first.
   """
   singles = list(_changes(plan))
   pairs = [
@@ -64,10 +69,10 @@ def remedies(plan: Plan, price_table, tell: Callable[[str], None]) -> list[Try]:
     for one, other in itertools.combinations(singles, 2)
     if not _names(one) & _names(other)
   ]
-  for candidates in (singles, pairs):
-    fitting: list[Try] = []
-    possible = _predicted(plan, candidates, price_table)
-    for one in possible[:_MOST]:
+  for layouts in (singles, pairs):
+    fitting: list[Candidate] = []
+    possible = _predicted(plan, layouts, price_table)
+    for one in possible[:_MAX_COMPILED]:
       done = _compiled(one, price_table, tell)
       if done.plan.fits:
         fitting.append(done)
@@ -79,23 +84,23 @@ def remedies(plan: Plan, price_table, tell: Callable[[str], None]) -> list[Try]:
 
 
 def _layouts(plan: Plan) -> Iterator[tuple[str, ...]]:
-  """Flags of every mesh and every number of rows that is worth a look."""
+  """Yields the flags of every mesh and every number of rows worth trying."""
   bucket = plan.config.bucket
   rows = bucket.microbatches * bucket.rows
-  for model, some in itertools.product(
+  for model, each in itertools.product(
     _powers(plan.slices.devices), _powers(rows)
   ):
-    if rows % some == 0 and bucket.rows / 8 <= some <= 8 * bucket.rows:
+    if rows % each == 0 and bucket.rows / 8 <= each <= 8 * bucket.rows:
       yield (
         f"--mesh.model={model}",
         "--mesh.data=none",
-        f"--bucket.rows={some}",
-        f"--bucket.microbatches={rows // some}",
+        f"--bucket.rows={each}",
+        f"--bucket.microbatches={rows // each}",
       )
 
 
 def _changes(plan: Plan) -> Iterator[tuple[str, ...]]:
-  """Flags that take less memory, each by one idea."""
+  """Yields the flags of single changes that take less memory."""
   bucket, model = plan.config.bucket, plan.shape[1]
   for times in (2, 4, 8, 16):
     yield (f"--mesh.model={times * model}", "--mesh.data=none")
@@ -118,34 +123,39 @@ def _names(flags: Sequence[str]) -> set[str]:
 
 
 def _powers(most: int) -> Iterator[int]:
+  """Yields the powers of two up to `most`."""
   return itertools.takewhile(lambda n: n <= most, (2**i for i in range(32)))
 
 
-def _predicted(plan: Plan, candidates, price_table) -> list[Try]:
-  """Those that can be, not compiled yet, in order of their time."""
+def _predicted(
+  plan: Plan, layouts: Iterable[tuple[str, ...]], price_table: PriceTable
+) -> list[Candidate]:
+  """Returns the layouts that are possible, not compiled yet, fastest first."""
   found = []
-  for flags in candidates:
+  for flags in layouts:
     try:
       config = overrides.parse(plan.config, flags)
       made = make(config, plan.slices, price_table, compiles=False)
     except UserError:  # the mesh does not divide something
       continue
     if made.fits is not False:
-      found.append(Try(_shown(flags, plan), made))
+      found.append(Candidate(_shown(flags, plan), made))
   return sorted(found, key=lambda one: one.plan.hours)
 
 
 def _shown(flags: Sequence[str], plan: Plan) -> tuple[str, ...]:
-  """Without those that only undo what the run does not do."""
+  """Drops flags that the run does not need."""
   if plan.config.mesh.data is None:
     return tuple(flag for flag in flags if flag != "--mesh.data=none")
   return tuple(flags)
 
 
-def _compiled(one: Try, price_table, tell) -> Try:
+def _compiled(one: Candidate, price_table: PriceTable, tell: Tell) -> Candidate:
   tell(f"compiling with {one} …")
-  return Try(one.flags, make(one.plan.config, one.plan.slices, price_table))
+  return Candidate(
+    one.flags, make(one.plan.config, one.plan.slices, price_table)
+  )
 
 
-def _ranked(found: list[Try]) -> list[Try]:
-  return sorted(found, key=lambda t: (not t.plan.fits, t.plan.hours))
+def _ranked(found: list[Candidate]) -> list[Candidate]:
+  return sorted(found, key=lambda one: (not one.plan.fits, one.plan.hours))

@@ -1,4 +1,4 @@
-"""A plan as tables that a person can decide by, within 80 columns."""
+"""Prints a plan as tables, within 80 columns."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -8,19 +8,19 @@ from rich.table import Table
 from jaxsae.chips import GIB
 from jaxsae.plan.parts import COMPILED
 from jaxsae.plan.plan import Plan
-from jaxsae.plan.run_set import Sweep
-from jaxsae.plan.search import Try
+from jaxsae.plan.run_set import RunSet
+from jaxsae.plan.search import Candidate
 
 
 def of_plan(name: str, plan: Plan) -> Iterator[str | Table]:
-  """What is printed of one run, piece by piece."""
+  """Yields the lines and tables for one run."""
   yield _title(name, plan)
   yield verdict(plan)
-  if plan.misfit:
+  if plan.error:
     return
   yield _memory(plan)
   yield _step(plan)
-  yield from _places(plan)
+  yield from _placements(plan)
   if plan.sent is not None:
     yield _sent(plan)
   yield _run(plan)
@@ -36,17 +36,17 @@ def _title(name: str, plan: Plan) -> str:
 
 
 def verdict(plan: Plan) -> str:
-  """Whether it fits, in a sentence."""
+  """Returns a sentence that says whether the run fits."""
   room = f"{plan.capacity / GIB:.2f} GiB"
-  if plan.misfit:
-    return f"It does not fit: {plan.misfit}"
-  if plan.owners.known > plan.capacity:
+  if plan.error:
+    return f"It does not fit: {plan.error}"
+  if plan.memory.known > plan.capacity:
     return (
       f"It does not fit: weights, moments and bucket alone take"
-      f" {plan.owners.known / GIB:.2f} GiB of a device's {room}."
+      f" {plan.memory.known / GIB:.2f} GiB of a device's {room}."
     )
   if plan.compilation is None:
-    return f"Whether it fits a device's {room} only --compile=true can say."
+    return f"Only --compile=true can say whether it fits a device's {room}."
   if plan.needed is None:
     return f"It does not fit a device's {room}: an array is too large."
   if not plan.fits:
@@ -61,14 +61,14 @@ def verdict(plan: Plan) -> str:
 
 
 def _memory(plan: Plan) -> Table:
-  owners, capacity = plan.owners, plan.capacity
+  memory, capacity = plan.memory, plan.capacity
   made = _table("Memory of a device", ("", "GiB", "share"))
   rows = {
-    "language model": owners.lm,
-    "autoencoders": owners.saes,
-    "moments": owners.moments,
-    "bucket of activations": owners.bucket,
-    "temporaries and program": owners.temporaries,
+    "language model": memory.lm,
+    "autoencoders": memory.saes,
+    "moments": memory.moments,
+    "bucket of activations": memory.bucket,
+    "temporaries and program": memory.temporaries,
     "headroom": plan.headroom,
   }
   for name, size in rows.items():
@@ -91,8 +91,8 @@ def _step(plan: Plan) -> Table:
       "comm.",
       "bound by",
     ),
-    caption="Milliseconds at the maker's peaks. A step takes the longest of the"
-    " three in each part if they overlap, their sum if they do not.",
+    caption="Milliseconds at the maker's peaks. A part takes the longest of the"
+    " three if they overlap, and their sum if they do not.",
   )
   for part in plan.roofline.parts:
     times = (part.compute, part.memory, part.communication)
@@ -107,8 +107,8 @@ def _step(plan: Plan) -> Table:
   return made
 
 
-def _places(plan: Plan) -> Iterator[str]:
-  yield "Where each is, and why:"
+def _placements(plan: Plan) -> Iterator[str]:
+  yield "Placements, and why:"
   for part in plan.roofline.parts:
     why = f" ({part.why})" if part.why else ""
     if part.where != COMPILED:
@@ -117,7 +117,7 @@ def _places(plan: Plan) -> Iterator[str]:
 
 def _sent(plan: Plan) -> Table:
   made = _table(
-    "What the compiled step sends, of one device",
+    "Sent by a device in one step",
     ("collective", "along", "MB"),
   )
   sizes = sorted(plan.sent.within.items(), key=lambda item: -item[1])
@@ -134,15 +134,15 @@ def _run(plan: Plan) -> Table:
   made = _table(
     f"The run: {plan.config.tokens:,} tokens in {plan.config.steps:,} steps",
     ("", "at best", "no overlap"),
-    caption="Training alone, at the maker's peaks, which no program reaches;"
-    " starting, compiling, checkpoints and evaluation come on top.",
+    caption="Training only, at the maker's peaks, which no program reaches;"
+    " startup, compilation, checkpoints and evaluation come on top.",
   )
   made.add_row(
     "step, seconds",
     f"{plan.step_seconds:.4g}",
-    f"{plan.slow_step_seconds:.4g}",
+    f"{plan.step_seconds_without_overlap:.4g}",
   )
-  slower = plan.step_seconds / plan.slow_step_seconds
+  slower = plan.step_seconds / plan.step_seconds_without_overlap
   made.add_row(
     "tokens a second",
     f"{plan.tokens_per_second:,.0f}",
@@ -153,11 +153,13 @@ def _run(plan: Plan) -> Table:
     f"{plan.share_of_peak:.0%}",
     f"{slower * plan.share_of_peak:.0%}",
   )
-  made.add_row("time", duration(plan.hours), duration(plan.slow_hours))
+  made.add_row(
+    "time", duration(plan.hours), duration(plan.hours_without_overlap)
+  )
   made.add_row(
     "chip-hours",
     figure(plan.chip_hours),
-    figure(plan.slow_chip_hours),
+    figure(plan.chip_hours_without_overlap),
   )
   for row in _money(plan):
     made.add_row(*row)
@@ -171,21 +173,21 @@ def _run(plan: Plan) -> Table:
 def _money(plan: Plan) -> Iterator[Sequence[str]]:
   price = plan.price
   if price is None:
-    yield "cost", f"no price of {plan.slices.kind.name} is known", ""
+    yield "money", f"no price of {plan.slices.kind.name} is known", ""
     return
   unit = price.currency
   yield (
-    f"cost on demand, {unit}",
-    f"{plan.cost:,.2f}",
-    f"{plan.slow_cost:,.2f}",
+    f"{unit} on demand",
+    f"{plan.money:,.2f}",
+    f"{plan.money_without_overlap:,.2f}",
   )
   if price.spot is not None:
-    slow = plan.slow_chip_hours * price.spot
-    yield f"cost as spot, {unit}", f"{plan.spot_cost:,.2f}", f"{slow:,.2f}"
+    slow = plan.chip_hours_without_overlap * price.spot
+    yield f"{unit} as spot", f"{plan.money_spot:,.2f}", f"{slow:,.2f}"
 
 
 def source(plan: Plan) -> str:
-  """Where the price is from."""
+  """Returns a sentence that says where the price is from."""
   price = plan.price
   if price is None:
     return (
@@ -199,10 +201,10 @@ def source(plan: Plan) -> str:
   )
 
 
-def of_tries(tries: Sequence[Try], title: str) -> Table:
-  """Flags to add, and what comes of each."""
-  made = _table(title, ("add", "HBM GiB", "step s", "time", "cost"))
-  for one in tries:
+def of_candidates(candidates: Sequence[Candidate], title: str) -> Table:
+  """Returns a table of flags to add, and the plan with each."""
+  made = _table(title, ("add", "HBM GiB", "step s", "time", "on demand"))
+  for one in candidates:
     plan = one.plan
     size = "?" if plan.needed is None else f"{plan.needed / GIB:.2f}"
     made.add_row(
@@ -210,16 +212,25 @@ def of_tries(tries: Sequence[Try], title: str) -> Table:
       size if plan.fits else f"{size}, no",
       f"{plan.step_seconds:.3g}",
       duration(plan.hours),
-      amount(plan.cost, plan),
+      amount(plan.money, plan),
     )
   return made
 
 
 def of_slices(plans: Mapping[str, Plan]) -> Table:
-  """One run on several slices, a row each."""
+  """Returns a table of one run on several kinds of slice."""
   made = _table(
     "Compared",
-    ("slice", "chips", "fits", "HBM", "step s", "tokens/s", "time", "cost"),
+    (
+      "slice",
+      "chips",
+      "fits",
+      "HBM",
+      "step s",
+      "tokens/s",
+      "time",
+      "on demand",
+    ),
   )
   for name, plan in plans.items():
     made.add_row(name, str(plan.slices.chips), *_compared(plan))
@@ -227,7 +238,7 @@ def of_slices(plans: Mapping[str, Plan]) -> Table:
 
 
 def _compared(plan: Plan) -> Sequence[str]:
-  if plan.misfit:
+  if plan.error:
     return ("no", "", "", "", "", "")
   used = "?" if plan.needed is None else f"{plan.needed / plan.capacity:.0%}"
   return (
@@ -236,82 +247,83 @@ def _compared(plan: Plan) -> Sequence[str]:
     f"{plan.step_seconds:.3g}",
     f"{plan.tokens_per_second:,.0f}",
     duration(plan.hours),
-    amount(plan.cost, plan),
+    amount(plan.money, plan),
   )
 
 
-def of_sweep(sweep: Sweep) -> Iterator[str | Table]:
-  """All runs of an experiment, a row each, and their sums."""
+def of_run_set(runs: RunSet) -> Iterator[str | Table]:
+  """Yields the lines and tables for all runs of an experiment."""
   yield (
-    f"Prediction for {len(sweep.plans)} runs on {sweep.slices}."
+    f"Prediction for {len(runs.plans)} runs on {runs.slices}."
     " Nothing here was measured on a TPU."
   )
   made = _table(
-    "Runs", ("run", "fits", "HBM", "step s", "tokens/s", "time", "cost")
+    "Runs", ("run", "fits", "HBM", "step s", "tokens/s", "time", "on demand")
   )
-  for name, plan in sweep.plans.items():
+  for name, plan in runs.plans.items():
     made.add_row(name, *_compared(plan))
   yield made
-  for name, other in sweep.stand_ins.items():
+  for name, other in runs.stand_ins.items():
     yield f"  {name} was not compiled; {other} stands in for its memory"
-  plan = next(iter(sweep.plans.values()))
-  if sweep.chip_hours is None:
-    yield "There is no sum, for some runs can not be."
+  plan = next(iter(runs.plans.values()))
+  if runs.chip_hours is None:
+    yield "There are no sums, because some runs are impossible."
     return
   yield (
-    f"In all {sweep.chip_hours:,.0f} chip-hours,"
-    f" {amount(sweep.cost, plan)} on demand"
-    f" ({amount(sweep.slow_cost, plan)} if nothing overlaps),"
-    f" {amount(sweep.spot_cost, plan)} as spot."
+    f"In total {runs.chip_hours:,.0f} chip-hours,"
+    f" {amount(runs.money, plan)} on demand"
+    f" ({amount(runs.money_without_overlap, plan)} if nothing overlaps),"
+    f" {amount(runs.money_spot, plan)} as spot."
   )
   yield (
-    f"With {len(sweep.shares)} at once: {duration(sweep.hours)}."
-    f" {_shares(sweep)}"
+    f"With {len(runs.shares)} at once: {duration(runs.hours)}. {_shares(runs)}"
   )
   yield (
-    "Each autoencoder as a run of its own, with forward passes of its own:"
-    f" {sweep.lonely_chip_hours:,.0f} chip-hours,"
-    f" {amount(sweep.lonely_cost, plan)}."
+    "Each autoencoder as a run of its own, with its own forward passes:"
+    f" {runs.unshared_chip_hours:,.0f} chip-hours,"
+    f" {amount(runs.unshared_money, plan)}."
   )
 
 
-def _shares(sweep: Sweep) -> str:
-  if len(sweep.shares) == 1:
+def _shares(runs: RunSet) -> str:
+  if len(runs.shares) == 1:
     return ""
   return " ".join(
     f"{number}: {' '.join(share) or 'nothing'}."
-    for number, share in enumerate(sweep.shares, 1)
+    for number, share in enumerate(runs.shares, 1)
   )
 
 
 def amount(value: float | None, plan: Plan) -> str:
-  """Money, or that its price is not known."""
+  """Formats an amount of money, which is None if no price is known."""
   if value is None:
     return "no price"
   return f"{value:,.2f} {plan.price.currency}"
 
 
 def duration(hours: float) -> str:
-  """0.5 → 30 min; 30 → 30.0 h; 300 → 12.5 days."""
+  """Formats hours: 0.5 → 30 min; 30 → 30.0 h; 300 → 12.5 days."""
   if hours < 1:
     return f"{60 * hours:.3g} min"
   return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
 
 
 def figure(value: float) -> str:
-  """Three digits at least: 0.00123, 12.3, 1,235."""
+  """Formats a number with at least three digits: 0.00123, 12.3, 1,235."""
   return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def size_of(size: int) -> str:
-  """Bytes as the largest unit that they fill."""
+  """Formats bytes in the largest unit that they fill."""
   for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
     if size >= unit:
       return f"{size / unit:.2f} {name}"
   return f"{size / 1e3:.1f} kB"
 
 
-def _table(title: str, heads: Sequence[str], caption: str | None = None):
+def _table(
+  title: str, heads: Sequence[str], caption: str | None = None
+) -> Table:
   made = Table(
     title=title,
     title_justify="left",

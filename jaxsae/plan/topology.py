@@ -1,4 +1,4 @@
-"""TPU slices: which exist, and their devices, which need not be here."""
+"""TPU slices that exist, and their devices, which need not be attached."""
 
 import dataclasses
 import math
@@ -23,16 +23,16 @@ class Kind:
   """A generation of TPU.
 
   Attributes:
-    name: as in a topology.
-    device_kind: as JAX calls its devices.
-    hbm: bytes of a device's memory that its compiler lets a program have, as
-      it says where one is too big (libtpu 0.0.40).
+    name: its name in a topology, as in v5e.
+    device_kind: JAX's name for its devices.
+    hbm: bytes of a device's memory that the compiler lets a program use, by its
+      message about programs that are too big (libtpu 0.0.40).
     dcn: bytes a second that a chip sends to other slices, one way
       (jax-ml.github.io/scaling-book).
     limits: the largest slice, along each axis.
-    devices: of one chip.
-    options: that the compiler needs to know the chip as JAX runs it.
-    small: slices below a cube of 4x4x4; all larger ones are of such cubes.
+    devices: devices per chip.
+    options: options with which the compiler treats the chip as JAX does.
+    small: shapes smaller than 4x4x4; larger ones consist of cubes of 4x4x4.
   """
 
   name: str
@@ -49,7 +49,7 @@ class Kind:
     return chips.of(self.device_kind)
 
   def has(self, shape: tuple[int, ...]) -> bool:
-    """Whether there are slices of that shape."""
+    """Returns whether slices of that shape exist."""
     if "x".join(map(str, shape)) in self.small:
       return True
     ascends = sorted(shape) == list(shape)
@@ -64,13 +64,13 @@ class Kind:
 
   @property
   def shapes(self) -> str:
-    """Those that there are, in words."""
+    """The shapes of slices that exist, in words."""
     if len(self.limits) == 2:
       return ", ".join(self.small)
     largest = "x".join(map(str, self.limits))
     return (
       f"{', '.join(self.small)}, 4x4x4, 4x4x8 and so on by fours, ascending,"
-      f" to {largest}"
+      f" up to {largest}"
     )
 
 
@@ -114,9 +114,9 @@ class Slices:
   """One slice, or several of the same shape, that train one run.
 
   Attributes:
-    kind: of TPU.
+    kind: generation of TPU.
     shape: chips along each axis of one slice.
-    count: how many slices.
+    count: number of slices.
   """
 
   kind: Kind
@@ -129,32 +129,32 @@ class Slices:
 
   @property
   def topology(self) -> str:
-    """As in v5p:4x4x4."""
+    """The topology of one slice, as in v5p:4x4x4."""
     return f"{self.kind.name}:{'x'.join(map(str, self.shape))}"
 
   @property
   def chips(self) -> int:
-    """Of all slices; what is paid for."""
+    """Number of chips of all slices, which are what is paid for."""
     return self.count * math.prod(self.shape)
 
   @property
   def devices(self) -> int:
-    """Of all slices, as JAX counts them."""
+    """Number of devices of all slices, as JAX counts them."""
     return self.chips * self.kind.devices
 
 
 def parse(topology: str, count: int = 1) -> Slices:
-  """`"v5p:4x4x4"` → the slices.
+  """Reads a topology, as in v5p:4x4x4, of one slice or of several.
 
   Raises:
-    UserError: there are none like it; names those that there are.
+    UserError: no such slice exists; names those that do.
   """
   if count < 1:
-    raise UserError(f"--slices={count} is no number of slices; use 1 or more.")
+    raise UserError(f"--slices={count} must be 1 or more.")
   name, _, text = topology.partition(":")
   if name not in KINDS:
     raise UserError(
-      f"--topology={topology} is of no TPU known here; use one of"
+      f"--topology={topology} is not a TPU known here; use one of"
       f" {', '.join(KINDS)} and a shape, as in v5e:2x4 or v5p:4x4x4."
     )
   kind = KINDS[name]
@@ -162,32 +162,32 @@ def parse(topology: str, count: int = 1) -> Slices:
   shape = tuple(map(int, sizes or ()))
   if not kind.has(shape):
     raise UserError(
-      f"--topology={topology} is no slice that exists; those of {name} are"
+      f"--topology={topology} is not a slice that exists; those of {name} are"
       f" {kind.shapes}."
     )
   return Slices(kind, shape, count)
 
 
 def make_mesh(config: MeshConfig, slices: Slices) -> Mesh:
-  """The mesh that a run on these slices makes, of devices that are not here.
+  """Returns the mesh that a run makes on these slices.
 
   Raises:
-    UserError: the mesh does not divide them, or the compiler does not know
-      them.
+    UserError: the mesh does not divide the slices' devices, or the compiler
+      does not know the slices.
   """
   devices = find_devices(slices)
   mesh = meshes.make(config, devices)
   if mesh.size < len(devices):
     raise UserError(
       f"--mesh.data={config.data} by --mesh.model={config.model} leaves out"
-      f" some of the {len(devices)} devices of {slices}; leave --mesh.data away"
-      " to use all."
+      f" some of the {len(devices)} devices of {slices}; omit --mesh.data to"
+      " use all."
     )
   return mesh
 
 
 def find_devices(slices: Slices) -> Sequence[jax.Device]:
-  """In the order in which JAX numbers them."""
+  """Returns the slices' devices, in the order in which JAX numbers them."""
   from jax.experimental import topologies
 
   options = dict(slices.kind.options)
@@ -202,7 +202,7 @@ def find_devices(slices: Slices) -> Sequence[jax.Device]:
   except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
     reason = str(error).partition("\n")[0]
     raise UserError(
-      f"The TPU's compiler does not take --topology={slices.topology}"
+      f"The TPU's compiler does not accept --topology={slices.topology}"
       f" ({reason}); install the libtpu that belongs to jax {jax.__version__}"
       ' with `pip install "jaxsae[tpu]"`.'
     ) from error

@@ -23,7 +23,7 @@ from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.config.sweep import OptimConfig, Stack
 from jaxsae.train.placement.layout import resting_axes, shardings
 from jaxsae.train.placement.placements import Placement
-from jaxsae.train.placement.select import choices
+from jaxsae.train.placement.select import choose_placements
 from jaxsae.train.state import StackState
 
 
@@ -111,7 +111,7 @@ class Group:
       group: whose scales to use.
       mesh: of the devices.
     """
-    layout = meshes.shard(mesh, self.placement.rows or None)
+    layout = meshes.shard(mesh, self.placement.tokens or None)
     mask = jax.lax.with_sharding_constraint(mask, layout)
     x = self._scaled(taken, "input", group.scale, mesh)
     if self.architecture.transcodes:
@@ -122,7 +122,7 @@ class Group:
 
   def _scaled(self, taken, end: str, scale, mesh):
     if len(self.stacks) == 1:
-      layout = meshes.shard(mesh, self.placement.rows or None, None)
+      layout = meshes.shard(mesh, self.placement.tokens or None, None)
       x = taken[self.sites(end)[0]]
       x = jax.lax.with_sharding_constraint(x, layout)
       return x.astype(jnp.float32) / scale[0]
@@ -194,9 +194,9 @@ def groups(
   states: Sequence[StackState],
   dtype: jnp.dtype,
 ) -> tuple[Group, ...]:
-  """All stacks of a run, grouped as `choices` has them."""
+  """All stacks of a run, grouped as `choose_placements` has them."""
   made = []
-  for choice in choices(config, mesh, states, dtype):
+  for choice in choose_placements(config, mesh, states, dtype):
     together = [choice.indices]
     if not choice.placement.saes:
       together = [(i,) for i in choice.indices]

@@ -121,7 +121,7 @@ def _prepare(config: TrainConfig) -> _Setting:
   for site in config.sites:
     site.check(lm.config)
   abstract = abstract_state(config, lm.config, mesh)
-  placed = tuple(select.lines(config, mesh, abstract, lm))
+  placed = tuple(select.log_lines(config, mesh, abstract, lm))
   pod.print_on_leader(f"reading {config.data.source} …")
   corpus = open_corpus(config, lm)
   pod.print_on_leader(corpus_check.told(corpus))

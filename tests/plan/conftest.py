@@ -1,4 +1,4 @@
-"""An experiment of toy size, and `jaxsae plan` as people start it."""
+"""A toy experiment, and `jaxsae plan` as people start it."""
 
 import json
 import os

@@ -64,7 +64,7 @@ source_target_pairs={{0,0},{1,2},{2,1},{3,3}}
 def test_loops_turn_as_often_as_the_run_says(config):
   """Four microbatches and eight updates; on each of two slices 2 x 2."""
   mesh = AbstractMesh((4, 2), ("data", "model"))
-  sent = communication.sent(config, mesh, TEXT)
+  sent = communication.bytes_sent(config, mesh, TEXT)
   assert sent.within == {
     ("all-reduce", "model"): 4 * 16,
     ("all-gather", "data"): 8 * 16,
@@ -79,9 +79,9 @@ def test_a_step_sends_along_the_axes_of_its_placement():
   found = {}
   for name in ("by_latent", "by_latent_and_row"):
     config = placed.config(name, 4)
-    taken = abstract_arguments(config, placed.GEMMA, mesh, jnp.float32)
-    text = compile_step(config, mesh, *taken).as_text()
-    found[name] = communication.sent(config, mesh, text).within
+    arguments = abstract_arguments(config, placed.GEMMA, mesh, jnp.float32)
+    text = compile_step(config, mesh, *arguments).as_text()
+    found[name] = communication.bytes_sent(config, mesh, text).within
   rows = found["by_latent_and_row"]
   gradients = 4 * 2 * 4 * 2048 / 2 * 2 * 256
   updates = config.updates_per_bucket

@@ -1,4 +1,4 @@
-"""Who holds memory: the plan's figures beside arrays that are there."""
+"""The plan's figures of memory, compared with real arrays."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def lm(config, mesh):
 
 
 def here(tree) -> int:
-  """Bytes that the first device holds of arrays."""
+  """Returns the bytes of arrays that the first device holds."""
   first = jax.devices()[0]
   return sum(
     shard.data.nbytes
@@ -45,8 +45,8 @@ def here(tree) -> int:
   )
 
 
-def test_owners_hold_what_the_arrays_of_a_run_hold(config, mesh, lm):
-  owners = plans.on_mesh(config, lm.config, mesh, SLICES, False).owners
+def test_the_breakdown_is_what_the_arrays_of_a_run_hold(config, mesh, lm):
+  breakdown = plans.on_mesh(config, lm.config, mesh, SLICES, False).memory
   layout = states.sharding(abstract_state(config, lm.config, mesh), mesh)
   scales = [(1.0, 1.0) for _ in config.stacks]
   begin = jax.jit(
@@ -54,10 +54,10 @@ def test_owners_hold_what_the_arrays_of_a_run_hold(config, mesh, lm):
   )
   state = begin()
   moments = [stack.moments for stack in state.stacks]
-  assert owners.lm == here(lm.params)
-  assert owners.moments == here(moments)
+  assert breakdown.lm == here(lm.params)
+  assert breakdown.moments == here(moments)
   key = 8
-  assert owners.saes + owners.moments == here(state) + key
+  assert breakdown.saes + breakdown.moments == here(state) + key
 
 
 def test_the_sum_is_the_compilers_and_weights_above_the_last_site(
@@ -66,10 +66,10 @@ def test_the_sum_is_the_compilers_and_weights_above_the_last_site(
   """The step does not take the weights of layers that it does not read."""
   config = replace(config, sae__sites=config.sae.sites[1:])  # attn.0
   plan = plans.on_mesh(config, lm.config, mesh, SLICES)
-  taken = abstract_arguments(config, lm.config, mesh)
-  step = compile_step(config, mesh, *taken).memory_analysis()
-  unread = memory.on_device(taken) - step.argument_size_in_bytes
-  assert unread > memory.on_device(taken[1].params["layer_1"])
+  arguments = abstract_arguments(config, lm.config, mesh)
+  step = compile_step(config, mesh, *arguments).memory_analysis()
+  unread = memory.on_device(arguments) - step.argument_size_in_bytes
+  assert unread > memory.on_device(arguments[1].params["layer_1"])
   made = step.temp_size_in_bytes + step.generated_code_size_in_bytes
   made += step.output_size_in_bytes - step.alias_size_in_bytes
   peak = step.argument_size_in_bytes + made
@@ -81,7 +81,7 @@ def test_a_bucket_that_is_twice_as_long_takes_twice_as_much(
   config, mesh, lm, replace
 ):
   of = lambda config: (
-    plans.on_mesh(config, lm.config, mesh, SLICES, False).owners.bucket
+    plans.on_mesh(config, lm.config, mesh, SLICES, False).memory.bucket
   )
   tokens = 4 * 8 * 16 / mesh.shape["data"]
   assert of(config) == tokens * 2 * (32 + 64)  # resid and attn, bfloat16

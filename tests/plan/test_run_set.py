@@ -1,4 +1,4 @@
-"""The runs of an experiment together."""
+"""The plans of an experiment's runs, and their sums."""
 
 import dataclasses
 
@@ -55,7 +55,7 @@ def test_what_is_not_compiled_has_the_memory_of_the_deepest(
   found = planned(runs, compiles=True)
   assert sorted(compiled) == [0, 1] and found.stand_ins == {"low": "high"}
   low, high = found.plans["low"], found.plans["high"]
-  assert low.owners.temporaries == high.owners.temporaries
+  assert low.memory.temporaries == high.memory.temporaries
   assert found.fits is True and low.step_seconds < high.step_seconds
 
 
@@ -63,8 +63,8 @@ def test_sums_are_over_all_runs(runs, here):
   found = planned(runs)
   each = [plan.chip_hours for plan in found.plans.values()]
   assert found.chip_hours == pytest.approx(sum(each))
-  assert found.cost == pytest.approx(1.2 * sum(each))
-  assert found.spot_cost == pytest.approx(0.24493 * sum(each))
+  assert found.money == pytest.approx(1.2 * sum(each))
+  assert found.money_spot == pytest.approx(0.24493 * sum(each))
   assert found.fits is None  # nothing was compiled
   assert found.hours == pytest.approx(sum(each) / 8)
 
@@ -92,14 +92,14 @@ def test_without_sharing_each_autoencoder_reads_the_text_again(runs, here):
   update = max(traffic / 8.1e11, sent / 9e10)
   steps = runs["low"].steps
   expected = steps * 2 * (reading.seconds + 8 * update) * 8 / 3600
-  assert found.lonely_chip_hours == pytest.approx(expected)
+  assert found.unshared_chip_hours == pytest.approx(expected)
 
 
 def test_a_price_that_is_not_known_is_not_guessed(runs, monkeypatch):
   monkeypatch.setattr(topology, "find_devices", lambda slices: devices(2))
   some = {"low": runs["low"]}
   found = planned(some, slices="tpu7x:1x1x1")
-  assert found.cost is None and found.lonely_cost is None
+  assert found.money is None and found.unshared_money is None
   assert found.chip_hours > 0
 
 

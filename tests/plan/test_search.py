@@ -1,4 +1,4 @@
-"""Which layouts are tried, and which is found."""
+"""The layouts that a search tries, and the one it finds."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import pytest
 from jaxsae.errors import UserError
 from jaxsae.plan import search
 from jaxsae.plan.compilation import Compilation
-from jaxsae.plan.memory import Owners
+from jaxsae.plan.memory import MemoryBreakdown
 from jaxsae.plan.plan import Plan
 from jaxsae.plan.roofline import Part, Roofline
 from jaxsae.plan.topology import parse
@@ -19,7 +19,7 @@ GIB = 2**30
 
 @dataclasses.dataclass
 class World:
-  """In which `make` asks for memory and time as told."""
+  """A stand-in for `make` whose plans take the memory and time it is given."""
 
   memory: object  # config → bytes
   seconds: object  # config → of a step, as predicted
@@ -37,7 +37,7 @@ class World:
       config=config,
       slices=slices,
       shape=(8 // config.mesh.model, config.mesh.model),
-      owners=Owners(0, 0, 0, 0, needed if compiles else None),
+      memory=MemoryBreakdown(0, 0, 0, 0, needed if compiles else None),
       roofline=Roofline((Part("", self.seconds(config) + extra, 0, 0),)),
       compilation=Compilation(1.0, needed, 0, "text") if compiles else None,
     )
@@ -62,14 +62,14 @@ def quiet(line):
 
 
 def by_model(config):
-  """The less, the quicker, and the more memory."""
+  """Returns the memory of a config: the larger `model`, the less."""
   return (32 / config.mesh.model) * GIB
 
 
-def test_the_cheapest_that_fits_is_found_and_no_more_is_compiled(world):
+def test_the_fastest_that_fits_is_found_and_no_more_is_compiled(world):
   here = world(by_model, lambda c: c.mesh.model + 1 / c.bucket.rows)
   start = here.make(config(), SLICES, {}, compiles=False)
-  found = search.cheapest(start, {}, quiet)
+  found = search.fastest(start, {}, quiet)
   best = found[0]
   assert best.plan.fits and best.plan.config.mesh.model == 4
   assert best.plan.config.bucket.rows == 256  # as few reads of the weights
@@ -79,20 +79,20 @@ def test_the_cheapest_that_fits_is_found_and_no_more_is_compiled(world):
   assert models == sorted(models) and models.count(4) == 1
 
 
-def test_what_compiling_adds_may_make_another_one_the_cheapest(world):
+def test_what_compiling_adds_may_make_another_one_the_fastest(world):
   here = world(lambda c: GIB, lambda c: 1 + 0.01 * c.mesh.model, surprise=0.015)
   start = here.make(config(), SLICES, {}, compiles=False)
-  search.cheapest(start, {}, quiet)
+  search.fastest(start, {}, quiet)
   assert {one.mesh.model for one in here.compiled} == {1, 2}
 
 
 def test_where_nothing_fits_the_search_says_so(world):
   here = world(lambda c: 99 * GIB, lambda c: 1.0)
   start = here.make(config(), SLICES, {}, compiles=False)
-  assert not any(one.plan.fits for one in search.cheapest(start, {}, quiet))
+  assert not any(one.plan.fits for one in search.fastest(start, {}, quiet))
 
 
-def test_one_change_is_enough_and_the_cheapest_comes_first(world):
+def test_one_change_is_enough_and_the_fastest_comes_first(world):
   def memory(config):
     small = config.mesh.model > 1 or config.fsdp
     return (10 if small else 20) * GIB

@@ -7,7 +7,7 @@ from jaxsae.lm import GemmaConfig, Site
 from jaxsae.plan import hlo
 from jaxsae.train import step as steps
 from jaxsae.train.config.run import BucketConfig, SweepConfig, TrainConfig
-from jaxsae.train.placement.select import choices, row_dtype
+from jaxsae.train.placement.select import bucket_dtype, choose_placements
 from jaxsae.train.step import abstract_arguments
 
 GEMMA = GemmaConfig(
@@ -45,14 +45,16 @@ def compiled(placement: str, mesh, dtype=jnp.bfloat16) -> dict:
   float32.
   """
   settings = config(placement, mesh.shape["data"])
-  taken = abstract_arguments(settings, GEMMA, mesh, dtype)
-  state, lm, _ = taken
-  (choice,) = choices(settings, mesh, state.stacks, row_dtype(settings, lm))
-  text = steps.compile_step(settings, mesh, *taken).as_text()
-  price, updates = choice.price, settings.updates_per_bucket
+  arguments = abstract_arguments(settings, GEMMA, mesh, dtype)
+  state, lm, _ = arguments
+  (choice,) = choose_placements(
+    settings, mesh, state.stacks, bucket_dtype(settings, lm)
+  )
+  text = steps.compile_step(settings, mesh, *arguments).as_text()
+  time, updates = choice.time, settings.updates_per_bucket
   return {
     "sent": hlo.total(hlo.in_updates(text)),
     "outside": hlo.total(hlo.outside(text)),
-    "predicted": price.sent - price.moved / updates,
-    "moved": price.moved,
+    "predicted": time.sent - time.moved / updates,
+    "moved": time.moved,
   }

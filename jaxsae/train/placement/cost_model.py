@@ -1,10 +1,10 @@
-"""What an update costs in each placement: arithmetic, memory, communication.
+"""A cost model: seconds and bytes that one update takes in each placement.
 
-Everything follows from shapes, the mesh and the chip's figures, so a plan that
-is made elsewhere predicts the same. Products count as if dense, at the chip's
-peak; what a device sends goes as round a ring, along one axis of its torus.
-So the times are too short where products are small and too long where a mesh
-axis has links in more than one direction; they are there to be compared.
+Everything follows from shapes, the mesh and the chip's figures, so a plan made
+on another machine predicts the same. Products are counted as dense and at the
+chip's peak. What a device sends is counted as a ring along one axis of its
+torus. So the times are too short where products are small, and too long where
+a mesh axis has links in more than one direction. They are for comparison.
 
 Shapes: N tokens, D_in width of the site read, D of the site written, F latents.
 """
@@ -23,18 +23,18 @@ FLOAT = 4  # bytes; autoencoders are float32
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-  """The updates of stacks that differ in their site alone.
+  """The updates of stacks that differ only in their site.
 
   Attributes:
-    sites: how many stacks.
-    members: autoencoders of each.
+    sites: number of stacks.
+    members: autoencoders in each stack.
     d_in: D_in.
     d: D.
     width: F.
-    tokens: N, of one update.
-    updates: of one bucket.
-    row: bytes that are read of the language model for each token.
-    moments: Adam's arrays for each weight.
+    tokens: N, the tokens of one update.
+    updates: updates per bucket.
+    token_bytes: bytes of activations that an autoencoder takes per token.
+    moments: arrays that Adam keeps for each weight.
   """
 
   sites: int
@@ -44,25 +44,24 @@ class Work:
   width: int
   tokens: int
   updates: int
-  row: int
+  token_bytes: int
   moments: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Price:
-  """Of one update in one placement, on one device.
+class UpdateTime:
+  """Predicted seconds and bytes of one update in one placement, per device.
 
   Attributes:
-    placement: which.
+    placement: the placement.
     compute: seconds of products.
-    memory: seconds of reading and writing memory beside them.
+    memory: seconds of other memory traffic.
     communication: seconds of waiting for other devices.
-    flops: operations.
-    sent: bytes that go to other devices, the moves between buckets spread
-      over a bucket's updates.
-    moved: bytes of these moves alone, for a bucket.
-    held: bytes of memory.
-    refused: why it can not be; empty where it can.
+    flops: FLOPs.
+    sent: bytes sent to other devices, including one update's part of `moved`.
+    moved: bytes per bucket that move stacks to their placement and back.
+    held: bytes of memory needed.
+    error: why the placement is impossible; empty if it is possible.
   """
 
   placement: Placement
@@ -73,31 +72,37 @@ class Price:
   sent: float
   moved: float
   held: float
-  refused: str = ""
+  error: str = ""
 
   @property
   def seconds(self) -> float:
+    """Seconds in total, as if nothing overlapped."""
     return self.compute + self.memory + self.communication
 
 
-def prices(work: Work, mesh: Mesh | AbstractMesh, chip: Chip) -> list[Price]:
-  """Of all placements, the cheapest first, and last those that can not be.
+def update_times(
+  work: Work, mesh: Mesh | AbstractMesh, chip: Chip
+) -> list[UpdateTime]:
+  """Predicts one update in every placement, fastest first, impossible last.
 
-  What costs the same stays in order, the one that makes no copies first.
+  Of equally fast placements, one that makes no copies comes first.
   """
-  found = [price(work, place, mesh, chip) for place in reversed(ALL.values())]
-  return sorted(found, key=lambda one: (bool(one.refused), one.seconds))
+  found = [
+    update_time(work, placement, mesh, chip)
+    for placement in reversed(ALL.values())
+  ]
+  return sorted(found, key=lambda one: (bool(one.error), one.seconds))
 
 
-def price(
-  work: Work, place: Placement, mesh: Mesh | AbstractMesh, chip: Chip
-) -> Price:
-  """Of one placement."""
-  share = _Share(work, place, mesh)
+def update_time(
+  work: Work, placement: Placement, mesh: Mesh | AbstractMesh, chip: Chip
+) -> UpdateTime:
+  """Predicts one update in one placement."""
+  share = _Share(work, placement, mesh)
   moved = share.moved
-  sent = share.rows + share.sums + moved / work.updates
-  return Price(
-    placement=place,
+  sent = share.activations + share.sums + moved / work.updates
+  return UpdateTime(
+    placement=placement,
     compute=share.flops / chip.flops,
     memory=share.traffic / chip.hbm_bandwidth,
     communication=sent / chip.link_bandwidth,
@@ -105,48 +110,52 @@ def price(
     sent=sent,
     moved=moved,
     held=share.held,
-    refused=share.misfit or _too_big(share.held, chip),
+    error=share.error or _memory_error(share.held, chip),
   )
 
 
-def _too_big(held: float, chip: Chip) -> str:
+def _memory_error(held: float, chip: Chip) -> str:
   if held <= chip.hbm_bytes:
     return ""
   return f"needs {held / GIB:.1f} GiB of a device's {chip.hbm_bytes / GIB:.0f}"
 
 
 class _Share:
-  """What one device has to do."""
+  """One device's share of the work."""
 
-  def __init__(self, work: Work, place: Placement, mesh):
-    self.work, self.place, self.mesh = work, place, mesh
-    everyone = work.sites * work.members
-    self.members = -(-everyone // self._over(place.saes))  # with copies
-    self.latents = work.width / self._over(place.latents)
-    self.tokens = work.tokens / self._over(place.rows)
-    self.sites = self._sites(everyone)
+  def __init__(
+    self, work: Work, placement: Placement, mesh: Mesh | AbstractMesh
+  ):
+    self.work, self.placement, self.mesh = work, placement, mesh
+    all_members = work.sites * work.members
+    self.members = -(-all_members // self._size(placement.saes))  # with copies
+    self.latents = work.width / self._size(placement.latents)
+    self.tokens = work.tokens / self._size(placement.tokens)
+    self.sites = self._sites(all_members)
 
-  def _over(self, axes: Axes) -> int:
+  def _size(self, axes: Axes) -> int:
+    """Number of shards along these mesh axes."""
     return meshes.axes_size(self.mesh, axes)
 
-  def _others(self, axes: Axes) -> float:
-    """Of what devices along the axes have, the share that is not here."""
-    return 1 - 1 / self._over(axes)
+  def _elsewhere(self, axes: Axes) -> float:
+    """Fraction of an array sharded over these axes that other devices hold."""
+    return 1 - 1 / self._size(axes)
 
-  def _sites(self, everyone: int) -> int:
-    """How many it reads, or the device that reads the most does."""
-    dealt = [
+  def _sites(self, all_members: int) -> int:
+    """Number of sites that the device with the most of them reads."""
+    shards = [
       range(i * self.members, (i + 1) * self.members)
-      for i in range(self._over(self.place.saes))
+      for i in range(self._size(self.placement.saes))
     ]
-    site = lambda member: member % everyone // self.work.members
-    return max(len({site(member) for member in some}) for some in dealt)
+    site = lambda member: member % all_members // self.work.members
+    return max(len({site(member) for member in shard}) for shard in shards)
 
   @property
-  def misfit(self) -> str:
-    over = self._over(self.place.latents)
-    if self.work.width % over:
-      return f"{over} devices do not divide {self.work.width} latents"
+  def error(self) -> str:
+    """Why the latents cannot be sharded; empty if they can."""
+    size = self._size(self.placement.latents)
+    if self.work.width % size:
+      return f"{size} devices do not divide {self.work.width} latents"
     return ""
 
   @property
@@ -156,55 +165,58 @@ class _Share:
 
   @property
   def flops(self) -> float:
-    """Two a weight and token for each product: two products of the encoder,
-    as activations need no gradient, and three of the decoder."""
+    """FLOPs: two per weight and token for each product.
+
+    The encoder has two products, as activations need no gradient, and the
+    decoder has three.
+    """
     each = 4 * self.work.d_in + 6 * self.work.d
     return self.members * self.tokens * self.latents * each
 
   @property
   def traffic(self) -> float:
-    """Bytes read and written.
+    """Bytes read from memory and written to it.
 
-    Weights are read three times and written once, gradients three times in
-    all, moments twice; latents go six times between products and what is
-    elementwise, and reconstructions four.
+    Weights are read three times and written once. Gradients are read or
+    written three times, moments twice, latents six times between products and
+    elementwise operations, and reconstructions four times.
     """
     passes = 7 + 2 * self.work.moments
     of_latents = 6 * self.members * self.tokens * self.latents
-    of_rows = 4 * self.members * self.tokens * self.work.d
-    return FLOAT * (passes * self.weights + of_latents + of_rows)
+    of_tokens = 4 * self.members * self.tokens * self.work.d
+    return FLOAT * (passes * self.weights + of_latents + of_tokens)
 
   @property
-  def rows(self) -> float:
-    """Bytes of tokens that come here from other devices."""
-    if self.place.rows:
+  def activations(self) -> float:
+    """Bytes of activations that come from other devices."""
+    if self.placement.tokens:
       return 0
-    read = self.sites * self.work.tokens * self.work.row
-    return self._others(("data",)) * read
+    read = self.sites * self.work.tokens * self.work.token_bytes
+    return self._elsewhere(("data",)) * read
 
   @property
   def sums(self) -> float:
-    """Of reconstructions over latents, and of gradients over tokens.
+    """Bytes sent to sum reconstructions over latents and gradients over tokens.
 
-    A sum takes two rounds: one to add up, one to tell.
+    An all-reduce sends everything twice: once to add up, once to share the sum.
     """
     made = FLOAT * self.members * self.tokens * self.work.d
     return 2 * (
-      self._others(self.place.latents) * made
-      + self._others(self.place.rows) * FLOAT * self.weights
+      self._elsewhere(self.placement.latents) * made
+      + self._elsewhere(self.placement.tokens) * FLOAT * self.weights
     )
 
   @property
   def moved(self) -> float:
-    """Bytes from where stacks rest to their place, and back."""
-    if self.place == BY_LATENT:
+    """Bytes per bucket that move stacks to their placement and back."""
+    if self.placement == BY_LATENT:
       return 0
-    if self.place.rows:  # the way back is to forget
-      return self._others(self.place.rows) * self._state
-    if self.place.latents:  # and there devices swap places
+    if self.placement.tokens:  # on the way back, copies are dropped
+      return self._elsewhere(self.placement.tokens) * self._state
+    if self.placement.latents:  # devices also swap shards
       swap = min(self.mesh.shape.values()) > 1
-      return 2 * (self._others(("model",)) + swap) * self._state
-    return 2 * self._others(self.place.saes) * self._state
+      return 2 * (self._elsewhere(("model",)) + swap) * self._state
+    return 2 * self._elsewhere(self.placement.saes) * self._state
 
   @property
   def _state(self) -> float:
@@ -212,15 +224,15 @@ class _Share:
 
   @property
   def held(self) -> float:
-    """State at rest and at work, gradients, and latents with their own.
+    """Bytes of state at rest and in training, gradients, latents and theirs.
 
-    Where it is trained as it rests, there is one state. The language model
-    and other stacks come on top.
+    With `BY_LATENT` both states are one. The language model and other stacks
+    come on top.
     """
     work = self.work
-    everyone = work.sites * work.members * work.width * (work.d_in + work.d)
-    spread = self._over(resting_axes(work.width, self.mesh))
-    rest = FLOAT * (1 + work.moments) * everyone / spread
-    at_work = 0 if self.place == BY_LATENT else self._state
+    all_weights = work.sites * work.members * work.width * (work.d_in + work.d)
+    shards = self._size(resting_axes(work.width, self.mesh))
+    rest = FLOAT * (1 + work.moments) * all_weights / shards
+    in_training = 0 if self.placement == BY_LATENT else self._state
     latents = 3 * FLOAT * self.members * self.tokens * self.latents
-    return rest + at_work + FLOAT * self.weights + latents
+    return rest + in_training + FLOAT * self.weights + latents

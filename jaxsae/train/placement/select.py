@@ -1,4 +1,4 @@
-"""Which placement each stack gets, and what is said of it."""
+"""Selects a placement for each stack, and describes the choice in the log."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -11,45 +11,47 @@ from jaxsae import chips
 from jaxsae.errors import UserError
 from jaxsae.lm import Lm, Site
 from jaxsae.train.config.run import TrainConfig
-from jaxsae.train.placement.cost_model import Price, Work, prices
+from jaxsae.train.config.sweep import Stack
+from jaxsae.train.placement.cost_model import UpdateTime, Work, update_times
+from jaxsae.train.placement.layout import StackArrays, StateArrays
 from jaxsae.train.placement.placements import Placement
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
-  """For stacks that differ in their site alone.
+class PlacementChoice:
+  """The placement of stacks that differ only in their site.
 
   Attributes:
-    indices: where each is in the state.
-    price: of the placement they get, for all of them.
-    others: of all other placements.
+    indices: the index of each stack in the state.
+    time: prediction for the chosen placement, of all these stacks together.
+    others: predictions for all other placements, fastest first.
   """
 
   indices: tuple[int, ...]
-  price: Price
-  others: tuple[Price, ...]
+  time: UpdateTime
+  others: tuple[UpdateTime, ...]
 
   @property
   def placement(self) -> Placement:
-    return self.price.placement
+    return self.time.placement
 
 
-def choices(
+def choose_placements(
   config: TrainConfig,
   mesh: Mesh,
-  states: Sequence,
+  states: Sequence[StackArrays],
   dtype: jnp.dtype,
-) -> list[Choice]:
-  """What the sweep asks for, or else the cheapest.
+) -> list[PlacementChoice]:
+  """Chooses the placement that a sweep asks for, or else the fastest.
 
   Args:
-    config: the run's.
-    mesh: of the devices.
-    states: of all stacks; only their shapes are looked at.
-    dtype: in which activations are kept.
+    config: the run's config.
+    mesh: the mesh of devices.
+    states: the state of each stack; only its shapes are used.
+    dtype: dtype of the bucket's activations.
 
   Raises:
-    UserError: what the sweep asks for can not be, or nothing can.
+    UserError: the placement asked for is impossible, or all are.
   """
   kinds: dict[tuple, list[int]] = {}
   for i, stack in enumerate(config.stacks):
@@ -60,101 +62,113 @@ def choices(
   for indices in kinds.values():
     work = _work(config, dtype, states[indices[0]], indices)
     asked = config.stacks[indices[0]].sweep.placement
-    chosen, others = _choose(prices(work, mesh, chip), asked)
-    made.append(Choice(tuple(indices), chosen, others))
+    chosen, others = _choose(update_times(work, mesh, chip), asked)
+    made.append(PlacementChoice(tuple(indices), chosen, others))
   return made
 
 
 def _kind(site: Site) -> str:
-  """Sites of one kind have one width, whatever the language model."""
+  """Kind of a site: all sites of a kind have one width in a language model."""
   return site.where if site.where in ("attn", "transcoder") else "stream"
 
 
-def _work(config, dtype, stack, indices) -> Work:
-  one = config.stacks[indices[0]]
-  d_in, d = stack.sae.w_enc.shape[1], stack.sae.w_dec.shape[2]
-  columns = d_in + (d if one.architecture.transcodes else 0)
+def _work(
+  config: TrainConfig,
+  dtype: jnp.dtype,
+  state: StackArrays,
+  indices: Sequence[int],
+) -> Work:
+  stack = config.stacks[indices[0]]
+  d_in, d = state.sae.w_enc.shape[1], state.sae.w_dec.shape[2]
+  columns = d_in + (d if stack.architecture.transcodes else 0)
   return Work(
     sites=len(indices),
-    members=len(one.members),
+    members=len(stack.members),
     d_in=d_in,
     d=d,
-    width=one.width,
+    width=stack.width,
     tokens=config.bucket.update_tokens,
     updates=config.updates_per_bucket,
-    row=columns * jnp.dtype(dtype).itemsize,
-    moments=2 if one.sweep.optim.b1 else 1,
+    token_bytes=columns * jnp.dtype(dtype).itemsize,
+    moments=2 if stack.sweep.optim.b1 else 1,
   )
 
 
-def row_dtype(config: TrainConfig, lm: Lm) -> jnp.dtype:
-  """In which the bucket's activations are kept."""
+def bucket_dtype(config: TrainConfig, lm: Lm) -> jnp.dtype:
+  """Returns the dtype of the bucket's activations."""
   return jnp.dtype(config.bucket.dtype or jax.tree.leaves(lm.params)[0].dtype)
 
 
-def _choose(found: list[Price], asked: str) -> tuple[Price, tuple[Price, ...]]:
+def _choose(
+  found: Sequence[UpdateTime], asked: str
+) -> tuple[UpdateTime, tuple[UpdateTime, ...]]:
   if asked == "auto":
     chosen = found[0]
-    if chosen.refused:
-      reasons = "; ".join(f"{p.placement.name} {p.refused}" for p in found)
+    if chosen.error:
+      reasons = "; ".join(f"{one.placement.name} {one.error}" for one in found)
       raise UserError(
-        f"No placement can be: {reasons}. Use more devices, or fewer or"
+        f"No placement is possible: {reasons}. Use more devices, or fewer or"
         " narrower autoencoders."
       )
   else:
-    (chosen,) = (p for p in found if p.placement.name == asked)
-    if chosen.refused:
+    (chosen,) = (one for one in found if one.placement.name == asked)
+    if chosen.error:
       raise UserError(
-        f"placement={asked} can not be, as it {chosen.refused}; leave it at"
+        f"placement={asked} is impossible: it {chosen.error}; leave it at"
         " auto, or use another mesh."
       )
-  return chosen, tuple(p for p in found if p is not chosen)
+  return chosen, tuple(one for one in found if one is not chosen)
 
 
-def lines(config: TrainConfig, mesh: Mesh, state, lm: Lm) -> Iterator[str]:
-  """What the log says of placements and of the bucket; `state` may be abstract.
+def log_lines(
+  config: TrainConfig, mesh: Mesh, state: StateArrays, lm: Lm
+) -> Iterator[str]:
+  """Yields the log's lines about placements and the bucket.
+
+  `state` may be abstract.
 
   Raises:
-    UserError: as `choices`.
+    UserError: as `choose_placements`.
   """
   kind = mesh.devices.flat[0].device_kind
   chip = chips.of(kind)
-  stand_in = "" if chip.name == kind else f", for {kind!r} is not known"
+  stand_in = "" if chip.name == kind else f", as {kind!r} is not known"
   yield f"predicted with the figures of {chip.name}{stand_in}:"
-  dtype = row_dtype(config, lm)
-  for choice in choices(config, mesh, state.stacks, dtype):
+  dtype = bucket_dtype(config, lm)
+  for choice in choose_placements(config, mesh, state.stacks, dtype):
     stacks = [config.stacks[i] for i in choice.indices]
     count = sum(len(stack.members) for stack in stacks)
     yield (
       f"  {count} autoencoders of {_named(stacks)}"
-      f" {choice.placement.name}: {_costs(choice.price)}{_next(choice.others)}"
+      f" {choice.placement.name}: {_seconds(choice.time)}"
+      f"{_next(choice.others)}"
     )
   yield _bucket(config, mesh, lm)
 
 
-def _named(stacks) -> str:
+def _named(stacks: Sequence[Stack]) -> str:
   if len(stacks) == 1:
     return str(stacks[0])
   return f"{len(stacks)} stacks, {stacks[0]} to {stacks[-1]},"
 
 
-def _costs(price: Price) -> str:
+def _seconds(time: UpdateTime) -> str:
   ms = lambda seconds: f"{1e3 * seconds:.3g}"
   return (
-    f"{ms(price.seconds)} ms an update (compute {ms(price.compute)},"
-    f" memory {ms(price.memory)}, communication {ms(price.communication)})"
+    f"{ms(time.seconds)} ms an update (compute {ms(time.compute)},"
+    f" memory {ms(time.memory)}, communication {ms(time.communication)})"
   )
 
 
-def _next(others) -> str:
+def _next(others: Sequence[UpdateTime]) -> str:
   best = others[0]
-  if best.refused:
-    return f"; {best.placement.name} {best.refused}"
+  if best.error:
+    return f"; {best.placement.name} {best.error}"
   return f"; next {best.placement.name} {1e3 * best.seconds:.3g} ms"
 
 
-def _bucket(config, mesh, lm) -> str:
-  dtype = row_dtype(config, lm)
+def _bucket(config: TrainConfig, mesh: Mesh, lm: Lm) -> str:
+  dtype = bucket_dtype(config, lm)
   columns = sum(site.width(lm.config) for site in config.sites)
   size = config.bucket_tokens * columns * dtype.itemsize
   here = size / mesh.shape["data"]

@@ -1,4 +1,4 @@
-"""What crosses devices in an update, here and on TPUs."""
+"""Bytes that devices send in an update, here and on TPUs."""
 
 import functools
 import json
@@ -51,7 +51,7 @@ def on_tpu(slice_name, shape):
 
 
 def check(name, found, floor=0.02):
-  """Only what the placement needs, and as much as the cost model says."""
+  """Checks that an update sends what its placement needs and the model says."""
   sent, predicted = found["sent"], found["predicted"]
   assert sum(sent.values()) == pytest.approx(predicted, rel=0.05)
   large = {kind for kind, size in sent.items() if size > floor * predicted}
@@ -143,8 +143,8 @@ def test_collectives_are_read_once_each_wherever_they_are():
   assert hlo.outside(TEXT) == [Collective("all-reduce", 16, 8)]
 
 
-def test_who_takes_part_is_read_in_every_form():
-  found = [one.together for one in hlo.in_updates(TEXT)]
+def test_the_group_is_read_in_every_form():
+  found = [one.group for one in hlo.in_updates(TEXT)]
   assert found == [(0, 1), (0, 1), (0, 1, 2, 3), (0, 1, 2, 3)]
 
 
@@ -162,7 +162,7 @@ def test_who_takes_part_is_read_in_every_form():
 )
 def test_the_first_group(groups, together):
   text = TEXT.replace("replica_groups=[4,2]<=[8]", groups)
-  assert hlo.in_updates(text)[1].together == together
+  assert hlo.in_updates(text)[1].group == together
 
 
 def test_what_goes_between_slices_is_read_from_what_is_sent():
@@ -174,7 +174,7 @@ def test_what_goes_between_slices_is_read_from_what_is_sent():
   head = "ENTRY %main (p: f32[4]) -> f32[4] {\n"
   for kind, sent in [("ALL_GATHER", 3 * 32), ("ALL_REDUCE", 2 * 3 / 4 * 32)]:
     text = TEXT.replace(head, f"{head}{send.replace('KIND', kind)}\n")
-    (found,) = (one for one in hlo.outside(text) if one.between)
+    (found,) = (one for one in hlo.outside(text) if one.between_slices)
     assert (found.devices, found.sent) == (4, sent)
 
 

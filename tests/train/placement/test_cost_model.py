@@ -1,4 +1,4 @@
-"""What the cost model says of placements."""
+"""Predictions of the cost model for the placements."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ from jax.sharding import AbstractMesh
 
 from jaxsae import chips
 from jaxsae.train.placement import placements
-from jaxsae.train.placement.cost_model import Work, price, prices
+from jaxsae.train.placement.cost_model import Work, update_time, update_times
 
 V5P = chips.of("TPU v5p")
 SWEEP = Work(  # 64 of the 2B's, on 64 chips
@@ -18,7 +18,7 @@ SWEEP = Work(  # 64 of the 2B's, on 64 chips
   width=16_384,
   tokens=4096,
   updates=256,
-  row=2 * 2304,
+  token_bytes=2 * 2304,
 )
 
 
@@ -26,28 +26,28 @@ def mesh(data, model):
   return AbstractMesh((data, model), ("data", "model"))
 
 
-def cheapest(work, data=16, model=4, chip=V5P):
-  return prices(work, mesh(data, model), chip)[0].placement
+def fastest(work, data=16, model=4, chip=V5P):
+  return update_times(work, mesh(data, model), chip)[0].placement
 
 
 def test_a_sweep_of_as_many_as_devices_is_trained_by_sae():
-  assert cheapest(SWEEP) == placements.BY_SAE
+  assert fastest(SWEEP) == placements.BY_SAE
 
 
 def test_one_wide_autoencoder_is_trained_by_latent():
   one = dataclasses.replace(SWEEP, sites=1, members=1, width=2**20)
-  assert cheapest(one) == placements.BY_LATENT
+  assert fastest(one) == placements.BY_LATENT
 
 
 def test_where_tokens_are_many_and_latents_few_rows_stay():
   tiny = dataclasses.replace(
     SWEEP, sites=1, members=1, width=256, d_in=64, d=64, tokens=2**20
   )
-  assert cheapest(tiny) == placements.BY_LATENT_AND_ROW
+  assert fastest(tiny) == placements.BY_LATENT_AND_ROW
 
 
 def test_on_one_device_all_are_equal_and_nothing_is_copied():
-  found = prices(SWEEP, mesh(1, 1), V5P)
+  found = update_times(SWEEP, mesh(1, 1), V5P)
   assert {one.sent for one in found} == {0}
   assert len({one.seconds for one in found}) == 1
   assert found[0].placement == placements.BY_LATENT_AND_ROW
@@ -56,15 +56,15 @@ def test_on_one_device_all_are_equal_and_nothing_is_copied():
 @pytest.mark.parametrize("place", placements.ALL.values())
 def test_the_work_of_all_devices_is_all_the_work(place):
   """64 autoencoders leave none of 64 devices idle, wherever they are."""
-  found = price(SWEEP, place, mesh(16, 4), V5P)
+  found = update_time(SWEEP, place, mesh(16, 4), V5P)
   every = 64 * 4096 * 16_384 * 2304 * 10
   assert found.flops * 64 == pytest.approx(every)
 
 
-def test_copies_cost_what_an_autoencoder_does():
+def test_a_copy_takes_as_many_flops_as_an_autoencoder():
   few = dataclasses.replace(SWEEP, sites=13, members=5)  # 65: two for each
-  whole = price(SWEEP, placements.BY_SAE, mesh(16, 4), V5P)
-  found = price(few, placements.BY_SAE, mesh(16, 4), V5P)
+  whole = update_time(SWEEP, placements.BY_SAE, mesh(16, 4), V5P)
+  found = update_time(few, placements.BY_SAE, mesh(16, 4), V5P)
   assert found.flops == 2 * whole.flops
 
 
@@ -72,16 +72,18 @@ def test_a_device_reads_a_site_once_however_many_members_want_it():
   same = dataclasses.replace(SWEEP, sites=16, members=8)
   apart = dataclasses.replace(SWEEP, sites=128, members=1)
   found = [
-    price(work, placements.BY_SAE, mesh(16, 4), V5P) for work in (same, apart)
+    update_time(work, placements.BY_SAE, mesh(16, 4), V5P)
+    for work in (same, apart)
   ]
   rows = [one.sent - one.moved / SWEEP.updates for one in found]
   assert rows[1] == pytest.approx(2 * rows[0])
 
 
-def test_the_move_is_spread_over_the_updates_of_a_bucket():
+def test_the_move_is_divided_among_the_updates_of_a_bucket():
   short = dataclasses.replace(SWEEP, updates=1)
   long, short = (
-    price(work, placements.BY_SAE, mesh(16, 4), V5P) for work in (SWEEP, short)
+    update_time(work, placements.BY_SAE, mesh(16, 4), V5P)
+    for work in (SWEEP, short)
   )
   assert short.moved == long.moved
   assert short.sent - long.sent == pytest.approx(long.moved * 255 / 256)
@@ -90,15 +92,15 @@ def test_the_move_is_spread_over_the_updates_of_a_bucket():
 def test_what_does_not_fit_is_refused_with_the_figure():
   wide = dataclasses.replace(SWEEP, sites=1, members=1, width=2**21)
   small = chips.of("TPU v5e")
-  found = price(wide, placements.BY_SAE, mesh(16, 4), small)
+  found = update_time(wide, placements.BY_SAE, mesh(16, 4), small)
   # The weights, their second moments and their gradients: 36 GiB each.
-  assert "GiB of a device's 16" in found.refused
+  assert "GiB of a device's 16" in found.error
   assert found.held > 3 * 36 * 2**30
-  best = prices(wide, mesh(16, 4), small)[0]
-  assert best.placement == placements.BY_LATENT and not best.refused
+  best = update_times(wide, mesh(16, 4), small)[0]
+  assert best.placement == placements.BY_LATENT and not best.error
 
 
-def test_latents_that_devices_do_not_divide_are_not_spread():
+def test_latents_that_devices_do_not_divide_are_not_sharded():
   odd = dataclasses.replace(SWEEP, width=1000)
-  found = price(odd, placements.BY_LATENT, mesh(16, 4), V5P)
-  assert found.refused == "64 devices do not divide 1000 latents"
+  found = update_time(odd, placements.BY_LATENT, mesh(16, 4), V5P)
+  assert found.error == "64 devices do not divide 1000 latents"

@@ -1,4 +1,4 @@
-"""Wherever a stack is trained, it becomes the same."""
+"""A stack trains to the same result in every placement."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Who gets which placement, and what is said of it."""
+"""The placement of each stack, and what the log says about it."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,11 @@ from jaxsae.lm import Site
 from jaxsae.mesh import MeshConfig
 from jaxsae.train.config.sweep import SweepConfig
 from jaxsae.train.group import deal
-from jaxsae.train.placement.select import choices, lines, row_dtype
+from jaxsae.train.placement.select import (
+  bucket_dtype,
+  choose_placements,
+  log_lines,
+)
 from jaxsae.train.step import abstract_arguments, harvest
 from tests.train.placed import GEMMA
 from tests.train.placed import config as toy
@@ -24,7 +28,7 @@ def asked(config, data=4, model=2):
 
 
 def chosen(config, mesh, state, lm):
-  return choices(config, mesh, state.stacks, row_dtype(config, lm))
+  return choose_placements(config, mesh, state.stacks, bucket_dtype(config, lm))
 
 
 def test_a_sweep_gets_what_it_asks_for(replace):
@@ -38,20 +42,20 @@ def test_a_sweep_gets_what_it_asks_for(replace):
   assert [one.indices for one in found] == [(0, 1), (2,)]
 
 
-def test_without_being_asked_it_takes_the_cheapest():
+def test_without_being_asked_it_takes_the_fastest():
   (found,) = chosen(*asked(toy("auto", 4)))
-  assert all(found.price.seconds <= other.seconds for other in found.others)
+  assert all(found.time.seconds <= other.seconds for other in found.others)
   assert len(found.others) == 3
 
 
-def test_what_can_not_be_is_refused(replace):
+def test_an_impossible_placement_is_refused(replace):
   config = replace(toy("by_latent", 4), sae__widths=(1001,))
   with pytest.raises(UserError, match=r"by_latent.*8 devices do not divide"):
     chosen(*asked(config))
 
 
-def test_the_log_tells_placement_price_and_bucket():
-  said = list(lines(*asked(toy("by_sae", 4))))
+def test_the_log_tells_placement_seconds_and_bucket():
+  said = list(log_lines(*asked(toy("by_sae", 4))))
   assert said[0] == "predicted with the figures of cpu:"
   assert "8 autoencoders of 2 stacks, resid.0/2048 to mlp.0/2048" in said[1]
   assert "by_sae" in said[1] and "ms an update" in said[1]
@@ -73,7 +77,8 @@ def test_the_bucket_is_kept_in_the_dtype_asked_for(replace, dtype):
   assert mask.dtype == jnp.float32
   size = sum(x.size * x.dtype.itemsize for x in seen.values())
   assert (
-    f"bucket: {size / 1e6:.1f} MB" in list(lines(config, mesh, state, lm))[2]
+    f"bucket: {size / 1e6:.1f} MB"
+    in list(log_lines(config, mesh, state, lm))[2]
   )
 
 
