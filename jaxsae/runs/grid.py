@@ -8,7 +8,7 @@ from jaxsae.data import DataConfig
 from jaxsae.errors import UserError
 from jaxsae.lm import Site
 from jaxsae.lm.weights import read_sizes
-from jaxsae.runs.flops import cost_of
+from jaxsae.runs.flops import run_flops
 from jaxsae.train.config.presets import gemma_scope_to
 from jaxsae.train.config.run import TrainConfig
 
@@ -80,7 +80,7 @@ class Grid:
     )
 
   def _parameters(self, config: TrainConfig) -> int:
-    return cost_of(config, read_sizes(self.lm)).parameters
+    return run_flops(config, read_sizes(self.lm)).parameters
 
   def _config(self, row: Row) -> TrainConfig:
     sites = [Site(where, layer) for layer in row.layers for where in row.where]

@@ -13,7 +13,7 @@ from jaxsae.errors import UserError, exit_on_user_error
 from jaxsae.lm.weights import read_sizes
 from jaxsae.runs import run_table
 from jaxsae.runs.evaluate import evaluate
-from jaxsae.runs.flops import Cost, cost_of, shares
+from jaxsae.runs.flops import RunFlops, balanced_shares, run_flops
 from jaxsae.runs.open import Run, open_run
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.loop import train
@@ -57,7 +57,7 @@ def main_each(configs: Callable[[], Configs], doc: str | None = None) -> None:
     choice, parsed = _parse(configs(), doc)
     chosen = _choose(choice, parsed)
     if choice.list:
-      rich.print(run_table.table(chosen, _costs(chosen)))
+      rich.print(run_table.table(chosen, _flops_of(chosen)))
     else:
       pod.join()
       _go_through(chosen)
@@ -155,8 +155,8 @@ def _choose(choice: Choice, configs: Configs) -> Configs:
   if choice.only is not None:
     names = [_known(choice.only, configs)]
   if choice.shard is not None:
-    flops = {name: cost.flops for name, cost in _costs(configs).items()}
-    names = shares(flops, choice.shard.count)[choice.shard.index - 1]
+    flops = {name: run.flops for name, run in _flops_of(configs).items()}
+    names = balanced_shares(flops, choice.shard.count)[choice.shard.index - 1]
   return {name: configs[name] for name in names}
 
 
@@ -170,9 +170,9 @@ def _known(name: str, configs: Configs) -> str:
   )
 
 
-def _costs(configs: Configs) -> dict[str, Cost]:
+def _flops_of(configs: Configs) -> dict[str, RunFlops]:
   return {
-    name: cost_of(config, read_sizes(config.lm))
+    name: run_flops(config, read_sizes(config.lm))
     for name, config in configs.items()
   }
 

@@ -8,7 +8,7 @@ from jaxsae.errors import UserError
 from jaxsae.lm import Site
 from jaxsae.lm.weights import read_sizes
 from jaxsae.runs import Grid, Row
-from jaxsae.runs.flops import cost_of
+from jaxsae.runs.flops import run_flops
 
 ROW = Row(
   name="wide",
@@ -22,7 +22,7 @@ GRID = Grid(workdir="runs/grid", lm="gemma2-2b-pt", rows=(ROW,))
 
 
 def parameters(config):
-  return cost_of(config, read_sizes(config.lm)).parameters
+  return run_flops(config, read_sizes(config.lm)).parameters
 
 
 def cut(most_parameters):
