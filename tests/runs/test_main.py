@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from jaxsae.lm import Site
-from jaxsae.runs import Grid, Row, main_each
+from jaxsae.runs import Grid, GridPart, main_each
 
 # `jaxsae.runs.main` is the function of that name.
 mains = importlib.import_module("jaxsae.runs.main")
@@ -150,10 +150,10 @@ def test_a_list_is_of_what_is_chosen(command):
   assert "both" in out and "early" not in out  # the longest run is dealt first
 
 
-def test_a_grid_that_can_not_be_cut_is_one_sentence(monkeypatch, capsys):
+def test_a_grid_that_cannot_be_split_is_one_sentence(monkeypatch, capsys):
   monkeypatch.setattr(sys, "argv", ["grid.py", "--list"])
-  row = Row("wide", ("resid",), (2,), (2**20,), (8,), 10**9)
-  grid = Grid("runs", "gemma2-2b-pt", (row,), most_parameters=10**9)
+  part = GridPart("wide", ("resid",), (2,), (2**20,), (8,), 10**9)
+  grid = Grid("runs", "gemma2-2b-pt", (part,), most_parameters=10**9)
   with pytest.raises(SystemExit) as stop:
     main_each(grid.configs)
   err = capsys.readouterr().err
