@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import re
-import textwrap
 from collections.abc import Callable, Mapping
 
 import rich
@@ -54,13 +53,13 @@ def main_each(configs: Callable[[], Configs], doc: str | None = None) -> None:
     doc: its docstring, for `--help`.
   """
   with exit_on_user_error():
-    choice, parsed = _parse(configs(), doc)
-    chosen = _choose(choice, parsed)
-    if choice.list:
-      rich.print(run_table.table(chosen, _flops_of(chosen)))
+    selection, parsed = _parse(configs(), doc)
+    selected = _selected(selection, parsed)
+    if selection.list:
+      rich.print(run_table.table(selected, _flops_of(selected)))
     else:
       pod.join()
-      _go_through(chosen)
+      _run_all(selected)
 
 
 @pod.outlasting()
@@ -96,67 +95,50 @@ class Shard:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Selection:
-  """Which runs, and what of them."""
+class RunSelection:
+  """Which runs of an experiment to train or list, and where they are."""
 
-  list: bool = False  # print the runs and what they cost, and train nothing
+  list: bool = False  # print the runs and their FLOPs, and train nothing
   only: str | None = None  # the name of one run, to leave out all others
-  # i/n: only the i-th of n shares of the runs, which are about equal in FLOPs,
-  # one for each of n machines; i counts from 1.
+  # i/n: only the i-th of n shares of the runs, one share for each of n
+  # machines. Shares have about equal FLOPs; i counts from 1.
   shard: Shard | None = None
+  workdir: str = "runs"  # contains the folders of all runs
 
 
-@dataclasses.dataclass(frozen=True)
-class Choice(TrainConfig, _Selection):
-  """A run's settings, and before them those that choose among runs."""
-
-  workdir: str = "runs"  # where the folders of all runs are
-
-
-def _parse(configs: Configs, doc) -> tuple[Choice, Configs]:
-  """What the command line chooses, and each run with its overrides."""
-  doc = f"{doc or ''}\n{_about(configs)}"
-  choices = {
-    name: overrides.parse(_as_choice(name, config), doc=doc)
+def _parse(configs: Configs, doc) -> tuple[RunSelection, Configs]:
+  """Returns the selected runs, and all configs with their overrides."""
+  names = f"{len(configs)} in all; --list names them"
+  parsed = {
+    name: overrides.parse_several(
+      RunSelection(workdir=config.workdir.removesuffix(f"/{name}")),
+      config,
+      doc=doc,
+      headings=(
+        "choice of runs:",
+        f"settings of each run ({names}), with the defaults of"
+        f" {next(iter(configs))}:",
+      ),
+    )
     for name, config in configs.items()
   }
-  parsed = {name: _as_config(name, choice) for name, choice in choices.items()}
-  return next(iter(choices.values())), parsed
+  selection, _ = next(iter(parsed.values()))
+  return selection, {
+    name: dataclasses.replace(config, workdir=os.path.join(given.workdir, name))
+    for name, (given, config) in parsed.items()
+  }
 
 
-def _about(configs: Configs) -> str:
-  """What `--help` says of the settings it lists."""
-  return textwrap.fill(
-    f"Settings hold for each run ({len(configs)} in all; --list names them)."
-    f" The defaults shown are those of {next(iter(configs))}.",
-    80,
-  )
-
-
-def _as_choice(name: str, config: TrainConfig) -> Choice:
-  parent = config.workdir.removesuffix(f"/{name}")
-  return Choice(**_fields(config) | {"workdir": parent})
-
-
-def _as_config(name: str, choice: Choice) -> TrainConfig:
-  folder = os.path.join(choice.workdir, name)
-  return TrainConfig(**_fields(choice) | {"workdir": folder})
-
-
-def _fields(config: TrainConfig) -> dict:
-  names = (field.name for field in dataclasses.fields(TrainConfig))
-  return {name: getattr(config, name) for name in names}
-
-
-def _choose(choice: Choice, configs: Configs) -> Configs:
-  if choice.only is not None and choice.shard is not None:
-    raise UserError("--only and --shard both choose runs; give one of them.")
+def _selected(selection: RunSelection, configs: Configs) -> Configs:
+  if selection.only is not None and selection.shard is not None:
+    raise UserError("--only and --shard both select runs; give one of them.")
   names = list(configs)
-  if choice.only is not None:
-    names = [_known(choice.only, configs)]
-  if choice.shard is not None:
+  if selection.only is not None:
+    names = [_known(selection.only, configs)]
+  if selection.shard is not None:
     flops = {name: run.flops for name, run in _flops_of(configs).items()}
-    names = balanced_shares(flops, choice.shard.count)[choice.shard.index - 1]
+    shares = balanced_shares(flops, selection.shard.count)
+    names = shares[selection.shard.index - 1]
   return {name: configs[name] for name in names}
 
 
@@ -177,7 +159,7 @@ def _flops_of(configs: Configs) -> dict[str, RunFlops]:
   }
 
 
-def _go_through(configs: Configs) -> None:
+def _run_all(configs: Configs) -> None:
   if not configs:
     pod.tell("no run is in this share; there are more shares than runs")
   for number, (name, config) in enumerate(configs.items(), 1):

@@ -116,7 +116,7 @@ def test_settings_hold_for_each_run(configs, command, monkeypatch):
 
 def test_a_bucket_may_be_the_parent(configs, command, monkeypatch):
   seen = []
-  monkeypatch.setattr(mains, "_go_through", seen.append)
+  monkeypatch.setattr(mains, "_run_all", seen.append)
   assert command("--workdir=gs://bucket/x")[0] == 0
   assert seen[0]["late"].workdir == "gs://bucket/x/late"
 
@@ -193,7 +193,9 @@ def test_help_says_what_the_settings_are_of(command):
   assert status == 0 and "Three runs." in out
   said = " ".join(out.split())
   assert "each run (3 in all; --list names them)" in said
-  assert "The defaults shown are those of early." in said
+  assert said.index("--shard=") < said.index("settings of each run")
+  assert "the defaults of early" in said
+  assert out.count("--workdir=") == 1
   for setting in (
     "--list=",
     "--only=",
