@@ -1,4 +1,4 @@
-"""What an experiment file ends in."""
+"""The `main` of experiment files: train with overrides, then evaluate."""
 
 import dataclasses
 import os
@@ -26,17 +26,17 @@ def main(
   doc: str | None = None,
   then: Callable[[Run], None] | None = None,
 ) -> None:
-  """Trains with the command line's overrides, evaluates, and goes on.
+  """Trains and evaluates one run, with the overrides of the command line.
 
   Args:
-    config: the experiment's.
-    doc: its docstring, for `--help`.
-    then: what the experiment does with the finished run.
+    config: the experiment's config.
+    doc: the experiment's docstring, for `--help`.
+    then: called with the finished run.
   """
   with exit_on_user_error():
     parsed = overrides.parse(config, doc=doc)
     pod.join()
-    run = _train_and_judge(parsed)
+    run = _train_and_evaluate(parsed)
     if then is not None:
       then(run)
 
@@ -44,13 +44,13 @@ def main(
 def main_each(configs: Callable[[], Configs], doc: str | None = None) -> None:
   """Trains and evaluates several runs, one after the other, or lists them.
 
-  The command line's overrides hold for each. What is complete is left alone,
-  so the same command goes on where it was stopped.
+  The overrides of the command line hold for each run. Complete runs are
+  skipped, so the same command resumes after an interruption.
 
   Args:
-    configs: makes the experiment's. The folder of each is named as it is, and
-      `--workdir` is their parent.
-    doc: its docstring, for `--help`.
+    configs: makes the configs of the runs. `--workdir` is the folder that
+      contains the runs' folders, which have the names of the runs.
+    doc: the experiment's docstring, for `--help`.
   """
   with exit_on_user_error():
     selection, parsed = _parse(configs(), doc)
@@ -63,7 +63,7 @@ def main_each(configs: Callable[[], Configs], doc: str | None = None) -> None:
 
 
 @pod.outlasting()
-def _train_and_judge(config: TrainConfig) -> Run:
+def _train_and_evaluate(config: TrainConfig) -> Run:
   train(config)
   run = open_run(config.workdir)
   results = evaluate(run)
@@ -88,7 +88,7 @@ class Shard:
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
       raise UserError(
-        "a share is its number, a stroke and how many there are, counted from"
+        "a share is its number, a slash and the number of shares, counted from"
         " 1, as in 1/4, 2/4, 3/4 and 4/4"
       )
     return cls(int(match[1]), int(match[2]))
@@ -146,10 +146,8 @@ def _known(name: str, configs: Configs) -> str:
   if name in configs:
     return name
   near = overrides.nearest(name, list(configs))
-  guess = f"did you mean {near}? (--list names all)" if near else ""
-  raise UserError(
-    f"--only={name} is none of the {len(configs)} runs; {guess or 'see --list'}"
-  )
+  guess = f"did you mean {near}? (--list names all)" if near else "see --list"
+  raise UserError(f"--only={name} is none of the {len(configs)} runs; {guess}")
 
 
 def _flops_of(configs: Configs) -> dict[str, RunFlops]:
@@ -161,10 +159,10 @@ def _flops_of(configs: Configs) -> dict[str, RunFlops]:
 
 def _run_all(configs: Configs) -> None:
   if not configs:
-    pod.tell("no run is in this share; there are more shares than runs")
+    pod.tell("this share has no run; there are more shares than runs")
   for number, (name, config) in enumerate(configs.items(), 1):
     done = workdir.is_complete(config)
     state = f"is complete: {config.workdir}" if done else "…"
     pod.tell(f"run {number} of {len(configs)}, {name} {state}")
     if not done:
-      _train_and_judge(config)
+      _train_and_evaluate(config)

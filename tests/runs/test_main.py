@@ -1,4 +1,4 @@
-"""Several runs behind one command: listed, chosen, trained, gone on with."""
+"""Several runs of one command: listed, selected, trained and resumed."""
 
 import importlib
 import pathlib
@@ -49,7 +49,7 @@ def trained(monkeypatch):
   """The folders of the runs that would be trained; none is."""
   folders = []
   monkeypatch.setattr(
-    mains, "_train_and_judge", lambda config: folders.append(config.workdir)
+    mains, "_train_and_evaluate", lambda config: folders.append(config.workdir)
   )
   return folders
 
@@ -104,7 +104,7 @@ def test_a_complete_run_with_other_settings_is_refused(command, tmp_path):
 
 def test_settings_hold_for_each_run(configs, command, monkeypatch):
   seen = []
-  monkeypatch.setattr(mains, "_train_and_judge", seen.append)
+  monkeypatch.setattr(mains, "_train_and_evaluate", seen.append)
   assert command("--workdir=elsewhere/x/", "--sae.widths=8")[0] == 0
   assert [config.workdir for config in seen] == [
     f"elsewhere/x/{name}" for name in configs
