@@ -17,8 +17,8 @@ from jaxsae import runs
 grid = runs.Grid(
   workdir="runs/gemma_scope_27b",
   lm="gemma2-27b-pt",
-  rows=(
-    runs.Row(
+  parts=(
+    runs.GridPart(
       name="131k",
       where=("resid",),
       layers=(10, 22, 34),

@@ -24,8 +24,8 @@ ALL = ("resid", "mlp", "attn")
 grid = runs.Grid(
   workdir="runs/gemma_scope_2b",
   lm="gemma2-2b-pt",
-  rows=(
-    runs.Row(
+  parts=(
+    runs.GridPart(
       name="16k",
       where=ALL,
       layers=range(26),
@@ -33,7 +33,7 @@ grid = runs.Grid(
       target_l0=(20, 40, 80, 160, 400),
       tokens=4_000_000_000,
     ),
-    runs.Row(
+    runs.GridPart(
       name="65k",
       where=ALL,
       layers=range(26),
@@ -42,7 +42,7 @@ grid = runs.Grid(
       tokens=8_000_000_000,
     ),
     # With 16k, 65k and 1m: every power of two, on one layer.
-    runs.Row(
+    runs.GridPart(
       name="ladder",
       where=("resid",),
       layers=(12,),
@@ -50,7 +50,7 @@ grid = runs.Grid(
       target_l0=(12, 20, 40, 70, 130, 250),
       tokens=8_000_000_000,
     ),
-    runs.Row(
+    runs.GridPart(
       name="1m",
       where=("resid",),
       layers=(5, 12, 19),
@@ -58,7 +58,7 @@ grid = runs.Grid(
       target_l0=(20, 30, 50, 75, 110, 200),
       tokens=16_000_000_000,
     ),
-    runs.Row(
+    runs.GridPart(
       name="transcoders",
       where=("transcoder",),
       layers=range(26),

@@ -25,8 +25,8 @@ ALL = ("resid", "mlp", "attn")
 pretrained = runs.Grid(
   workdir="runs/gemma_scope_9b",
   lm="gemma2-9b-pt",
-  rows=(
-    runs.Row(
+  parts=(
+    runs.GridPart(
       name="16k",
       where=ALL,
       layers=range(42),
@@ -34,7 +34,7 @@ pretrained = runs.Grid(
       target_l0=(10, 20, 35, 70, 140, 400),
       tokens=4_000_000_000,
     ),
-    runs.Row(
+    runs.GridPart(
       name="131k",
       where=ALL,
       layers=range(42),
@@ -43,7 +43,7 @@ pretrained = runs.Grid(
       tokens=8_000_000_000,
     ),
     # With 16k, 131k and 1m: every power of two, on one layer.
-    runs.Row(
+    runs.GridPart(
       name="ladder",
       where=("resid",),
       layers=(20,),
@@ -51,7 +51,7 @@ pretrained = runs.Grid(
       target_l0=(10, 20, 35, 60, 115, 250),
       tokens=8_000_000_000,
     ),
-    runs.Row(
+    runs.GridPart(
       name="1m",
       where=("resid",),
       layers=(9, 20, 31),
@@ -64,8 +64,8 @@ pretrained = runs.Grid(
 tuned = runs.Grid(
   workdir="runs/gemma_scope_9b",
   lm="gemma2-9b-it",
-  rows=(
-    runs.Row(
+  parts=(
+    runs.GridPart(
       name="it_16k",
       where=("resid",),
       layers=(9, 20, 31),
@@ -73,7 +73,7 @@ tuned = runs.Grid(
       target_l0=(20, 40, 80, 160, 400),
       tokens=4_000_000_000,
     ),
-    runs.Row(
+    runs.GridPart(
       name="it_131k",
       where=("resid",),
       layers=(9, 20, 31),

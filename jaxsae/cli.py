@@ -1,58 +1,107 @@
 """The `jaxsae` command: plan a run, or look at what a finished one made."""
 
-import argparse
+import dataclasses
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import rich
 
-from jaxsae import evals, formats, runs
-from jaxsae.errors import exit_on_user_error
+from jaxsae import evals, overrides, runs
+from jaxsae.errors import UserError, exit_on_user_error
 from jaxsae.plan import compiler_process
+
+_ABOUT = {
+  "eval": "evaluate the autoencoders on held-out text; writes eval/STEP.json",
+  "export": "write the autoencoders in a published format",
+  "explore": "write report/index.html, a page to look at the latents",
+  "plan": "predict memory, time and dollars of a run on TPU slices",
+}
 
 
 @exit_on_user_error()
 def main() -> None:
   """Runs `jaxsae eval|export|explore RUN` or `jaxsae plan EXPERIMENT`."""
-  if sys.argv[1:2] == ["plan"]:  # its settings are the experiment's too
-    sys.exit(compiler_process.run(sys.argv[2:]))
-  args = _parser().parse_args()
-  args.action(args)
+  action, *argv = sys.argv[1:] or [""]
+  actions = {
+    "eval": _eval,
+    "export": _export,
+    "explore": _explore,
+    "plan": _plan,
+  }
+  if action in ("-h", "--help"):
+    print(_help())
+  elif action in actions:
+    actions[action](argv)
+  else:
+    near = overrides.nearest(action, list(actions))
+    guess = f"did you mean {near}? " if near else ""
+    problem = f"Unknown action {action}; {guess}" if action else "No action; "
+    raise UserError(
+      f"{problem}write jaxsae {'|'.join(actions)} (see jaxsae --help)"
+    )
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser("jaxsae", description=__doc__)
-  actions = parser.add_subparsers(required=True, metavar="ACTION")
-  for action, about in (
-    (_eval, "judge the autoencoders on held-out text; writes eval/STEP.json"),
-    (_export, "write the autoencoders in a published format"),
-    (_explore, "write report/index.html, a page to look at the latents"),
-  ):
-    name = action.__name__.strip("_")
-    sub = actions.add_parser(name, help=about, description=about)
-    sub.add_argument("run", metavar="RUN", help="the run's folder")
-    sub.set_defaults(action=action)
-    if action is _export:
-      _export_arguments(sub)
-  actions.add_parser(
-    "plan", help="predict memory, time and cost of a run on TPU slices"
+def _help() -> str:
+  lines = [f"  {action:9} {about}" for action, about in _ABOUT.items()]
+  return "\n".join(
+    [
+      "usage: jaxsae eval|export|explore RUN [--setting=value ...]",
+      "       jaxsae plan EXPERIMENT.py [--setting=value ...]",
+      "",
+      *lines,
+      "",
+      "jaxsae ACTION --help lists the settings of an action.",
+    ]
   )
-  return parser
 
 
-def _export_arguments(sub: argparse.ArgumentParser) -> None:
-  known = " or ".join(formats.FORMATS)
-  sub.add_argument("--format", default="gemma_scope", help=known)
-  sub.add_argument("--out", required=True, help="the new folder")
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+  """The finished run that a command is given."""
+
+  run: str = ""  # the run's folder
 
 
-def _eval(args) -> None:
-  rich.print(evals.table(runs.evaluate(runs.open_run(args.run))))
+@dataclasses.dataclass(frozen=True)
+class ExportOptions:
+  """The format and the folder of exported autoencoders."""
+
+  format: str = "gemma_scope"  # the published format to write
+  out: str = ""  # the new folder; required
 
 
-def _export(args) -> None:
-  for file in runs.export(runs.open_run(args.run), args.format, args.out):
-    print(f"{args.out}/{file}")
+def _eval(argv: Sequence[str]) -> None:
+  (folder,) = _parse("eval", argv, RunFolder())
+  rich.print(evals.table(runs.evaluate(runs.open_run(folder.run))))
 
 
-def _explore(args) -> None:
-  print(runs.explore(runs.open_run(args.run)))
+def _export(argv: Sequence[str]) -> None:
+  folder, options = _parse("export", argv, RunFolder(), ExportOptions())
+  if not options.out:
+    raise UserError("Export to which folder? Add --out=DIR, a new folder.")
+  run = runs.open_run(folder.run)
+  for file in runs.export(run, options.format, options.out):
+    print(f"{options.out}/{file}")
+
+
+def _explore(argv: Sequence[str]) -> None:
+  (folder,) = _parse("explore", argv, RunFolder())
+  print(runs.explore(runs.open_run(folder.run)))
+
+
+def _plan(argv: Sequence[str]) -> None:
+  sys.exit(compiler_process.run(argv))
+
+
+def _parse(action: str, argv: Sequence[str], *configs: Any) -> tuple[Any, ...]:
+  folder, *others = overrides.parse_several(
+    *configs,
+    argv=argv,
+    doc=_ABOUT[action],
+    usage=f"jaxsae {action}",
+    words=("run",),
+  )
+  if not folder.run:
+    raise UserError(f"Which run? Write jaxsae {action} RUN, the run's folder.")
+  return folder, *others

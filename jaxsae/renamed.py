@@ -1,9 +1,12 @@
 """Names that have moved: the old ones work for one more release."""
 
+import functools
 import importlib
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+Class = TypeVar("Class", bound=type)
 
 _told: set[str] = set()
 
@@ -22,13 +25,39 @@ def forward(module: str, moved: Mapping[str, str]) -> Callable[[str], Any]:
     if name not in moved:
       raise AttributeError(f"module {module!r} has no attribute {name!r}")
     old, new = f"{module}.{name}", moved[name]
-    if old not in _told:
-      _told.add(old)
-      print(
-        f"note: {old} is now {new}; the old name works in this release only",
-        file=sys.stderr,
-      )
+    _tell_once(old, new)
     home, _, leaf = new.rpartition(".")
     return getattr(importlib.import_module(home), leaf)
 
   return find
+
+
+def accept_argument(old: str, new: str) -> Callable[[Class], Class]:
+  """Decorates a class so that its argument `new` may still be called `old`.
+
+  The first use of the old name prints one line on stderr with the new name.
+  """
+
+  def decorate(cls: Class) -> Class:
+    init = cls.__init__
+
+    @functools.wraps(init)
+    def renaming_init(self, *args, **named):
+      if old in named:
+        _tell_once(f"{cls.__name__}({old}=…)", f"{cls.__name__}({new}=…)")
+        named[new] = named.pop(old)
+      init(self, *args, **named)
+
+    cls.__init__ = renaming_init
+    return cls
+
+  return decorate
+
+
+def _tell_once(old: str, new: str) -> None:
+  if old not in _told:
+    _told.add(old)
+    print(
+      f"note: {old} is now {new}; the old name works in this release only",
+      file=sys.stderr,
+    )

@@ -88,8 +88,40 @@ def test_an_unknown_format_is_refused(config, command, tmp_path):
   assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+  ("words", "says"),
+  [
+    ([], ["jaxsae", "explore", "--help"]),
+    (["exprot"], ["exprot", "did you mean export?"]),
+    (["eval"], ["eval RUN"]),
+    (["export", "runs/x"], ["--out=DIR"]),
+    (["export", "runs/x", "--ot=y"], ["--ot", "did you mean --out?"]),
+    (["explore", "runs/x", "runs/y"], ["'runs/y'"]),
+  ],
+)
+def test_a_command_that_cannot_be_read_is_one_sentence(command, words, says):
+  status, _, err = command(*words)
+  assert status == 2
+  assert err.startswith("error: ") and err.count("\n") == 1
+  for word in says:
+    assert word in err
+
+
+def test_settings_may_come_before_the_run(command, tmp_path):
+  out = tmp_path / "out"
+  status, _, err = command("export", "--out", out, tmp_path / "nothing")
+  assert status == 2 and f"{tmp_path / 'nothing'} is not a run" in err
+
+
+def test_help_of_an_action_lists_its_settings(command):
+  status, out, _ = command("export", "--help")
+  assert status == 0 and "usage: jaxsae export RUN" in out
+  for setting in ("--format=", "--out="):
+    assert setting in out
+
+
 def test_help_names_the_actions(command):
   status, out, _ = command("--help")
   assert status == 0
-  for action in ("eval", "export", "explore"):
+  for action in ("eval", "export", "explore", "plan"):
     assert action in out

@@ -199,6 +199,48 @@ def test_help_does_without_source(capsys):
   assert "--width=INT" in overrides.help_text(made_up())
 
 
+@dataclasses.dataclass(frozen=True)
+class Choice:
+  mode: str = "all"  # which runs
+  only: int | None = None  # one of them
+  workdir: str = "runs"  # of all
+
+
+def test_several_configs_share_a_command_line():
+  argv = ["--only=2", "--sae.width=8", "--workdir=y", "--mode=some"]
+  choice, run = overrides.parse_several(Choice(), Run(), argv=argv)
+  assert choice == Choice(mode="some", only=2, workdir="y")  # the first has it
+  assert run == parsed("--sae.width=8")
+
+
+@pytest.mark.parametrize(
+  ("word", "near"), [("--onyl=2", "--only"), ("--sae.wdith=8", "--sae.width")]
+)
+def test_a_wrong_setting_is_looked_up_in_all_configs(word, near):
+  with pytest.raises(UserError, match=f"did you mean {near}"):
+    overrides.parse_several(Choice(), Run(), argv=[word])
+
+
+def test_help_of_several_configs_has_a_heading_for_each():
+  text = overrides.help_text(
+    Choice(), Run(), headings=("the choice:", "the run:"), usage="tool do"
+  )
+  assert text.startswith("usage: tool do [--setting=value ...]")
+  assert text.index("the choice:") < text.index("--only=INT")
+  assert text.index("--only=INT") < text.index("the run:")
+  assert text.index("the run:") < text.index("--sae.width=INT")
+  assert text.count("--workdir=") == text.count("--mode=") == 1
+
+
+def test_a_bare_word_is_the_value_of_a_named_setting():
+  both = overrides.parse_several(
+    Choice(), argv=["--only", "2", "some"], words=("mode",)
+  )
+  assert both == (Choice(mode="some", only=2),)
+  with pytest.raises(UserError, match="'more'"):
+    overrides.parse_several(Choice(), argv=["some", "more"], words=("mode",))
+
+
 floats = st.floats(allow_nan=False, allow_infinity=False)
 taps = st.builds(Tap, st.sampled_from(["resid", "mlp"]), st.integers())
 stacks = st.builds(

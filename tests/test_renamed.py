@@ -1,5 +1,6 @@
 """Experiment files written before names moved still work."""
 
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -63,3 +64,16 @@ def test_a_new_name_is_printed_once(capsys):
 def test_a_name_that_never_was_is_an_attribute_error():
   with pytest.raises(AttributeError, match="maim"):
     _ = train.maim
+
+
+def test_the_rows_of_a_grid_are_now_its_parts(capsys):
+  part = runs.GridPart("16k", ("resid",), (3,), (16_384,), (8,), 4096)
+  assert train.Row is runs.Row is runs.GridPart
+  new = runs.Grid("runs/x", "gemma2-2b-pt", parts=(part,))
+  assert "Grid(" not in capsys.readouterr().err
+  for _ in range(2):
+    old = runs.Grid("runs/x", "gemma2-2b-pt", rows=(part,))
+    assert old == new and old.configs() == new.configs()
+  said = capsys.readouterr().err
+  assert said.count("Grid(parts=") == said.count("\n") == 1
+  assert dataclasses.replace(new, rows=()) == dataclasses.replace(new, parts=())

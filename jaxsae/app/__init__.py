@@ -1,1 +1,1 @@
-"""Pages for people to look at."""
+"""Pages for the browser."""

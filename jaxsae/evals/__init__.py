@@ -1,4 +1,4 @@
-"""How good autoencoders are, measured on text that was held out."""
+"""Evaluation of autoencoders on held-out text."""
 
 from jaxsae.evals.fidelity import Fidelity as Fidelity
 from jaxsae.evals.fidelity import measure_fidelity as measure_fidelity

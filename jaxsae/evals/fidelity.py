@@ -1,4 +1,4 @@
-"""What the language model loses when it reads a reconstruction instead.
+"""The language model's loss when a reconstruction replaces an activation.
 
 Shapes: B batch, T time, D site width.
 """
@@ -21,14 +21,14 @@ from jaxsae.sae import Sae
 
 @dataclasses.dataclass(frozen=True)
 class Fidelity:
-  """Mean cross-entropies in nats of the same next tokens.
+  """Mean cross-entropies of the same next tokens, in nats.
 
   Attributes:
-    tokens: how many next tokens were predicted.
-    clean_loss: by the language model as it is.
-    spliced_loss: with the reconstruction in the place of the activation.
-    zero_loss: with zeros in its place.
-    mean_loss: with the site's mean activation in its place.
+    tokens: number of next tokens predicted.
+    clean_loss: loss of the unchanged language model.
+    spliced_loss: loss with the reconstruction in place of the activation.
+    zero_loss: loss with zeros in place of the activation.
+    mean_loss: loss with the site's mean activation in place of it.
   """
 
   tokens: int
@@ -39,7 +39,7 @@ class Fidelity:
 
   @property
   def delta_loss(self) -> float:
-    """What the splice adds, in nats."""
+    """The loss that the splice adds, in nats."""
     return self.spliced_loss - self.clean_loss
 
   @property
@@ -53,17 +53,17 @@ class Fidelity:
     return self._recovered(self.mean_loss)
 
   def _recovered(self, ablated: float) -> float:
-    """NaN where the ablation changes nothing."""
+    """Returns the recovered share, or NaN if the ablation changes nothing."""
     lost = ablated - self.clean_loss
     return (ablated - self.spliced_loss) / lost if lost else math.nan
 
 
 @struct.dataclass
 class Constant:
-  """Stands in for an autoencoder, and says the same whatever it reads.
+  """A stand-in for an autoencoder that returns one value for every input.
 
   Attributes:
-    value: [D].
+    value: [D], the value.
   """
 
   value: jax.Array
@@ -90,8 +90,7 @@ def measure_fidelity(
     saes: name → site and autoencoder of raw activations, or a pair of sites
       and transcoder. Those of one shape at one site share one compiled
       function.
-    means: the mean activation [D] of each site that is written, for mean
-      ablation.
+    means: mean activation [D] of each site that is written, for mean ablation.
     batches: `tokens`, `segments` and `positions`, int32 [B, T].
 
   Raises:
@@ -120,7 +119,7 @@ def measure_fidelity(
 
 
 def _variants(saes, means) -> dict[str, Edits]:
-  """Every way in which the model runs: clean once, ablated once a site."""
+  """The edits of each forward pass: none, then by site, then by autoencoder."""
   variants = {"clean": {}}
   for site in sorted({site.output for site, _ in saes.values()}):
     mean = np.asarray(means[site], np.float32)
@@ -133,7 +132,7 @@ def _variants(saes, means) -> dict[str, Edits]:
 
 @jax.jit
 def _loss(lm: Lm, batch: Mapping, edits: Edits):
-  """Σ cross-entropy in nats with the edits on text, and of how many tokens."""
+  """Returns Σ cross-entropy in nats with edits on text, and how many tokens."""
   tokens, segments = batch["tokens"], batch["segments"]
   text = lm.text_mask(tokens, segments)[..., None] > 0
   taps = {}
@@ -146,7 +145,7 @@ def _loss(lm: Lm, batch: Mapping, edits: Edits):
 
 
 def _splice_text(text, site: Site, replace) -> dict:
-  """The splice that leaves special tokens and the activation's dtype alone."""
+  """Makes a splice that keeps special tokens and the activation's dtype."""
   edits = splice(site, lambda x: replace(x.astype(jnp.float32)))
   write = edits[site.output]
 

@@ -1,10 +1,10 @@
-"""How sparse autoencoders are, and how much of their site they explain.
+"""L0, FVU and density of autoencoders on text.
 
-One pass over the batches, and one run of the language model a batch, serve any
-number of autoencoders at any number of sites. Sums over a batch are taken on
-the device in float32; batches are added up on the host in float64. A transcoder
-encodes x of the site that it reads, and explains y of the one that it writes;
-for an autoencoder both are one.
+One pass over the batches, with one forward pass of the language model each,
+serves any number of autoencoders at any number of sites. Sums over a batch are
+taken on the device in float32; sums over batches on the host in float64. A
+transcoder encodes x of the site that it reads, and reconstructs y of the site
+that it writes; for an autoencoder, x and y are the same.
 
 Shapes: B batch, T time, D_in width of the site read, D of the one written,
 F latents.
@@ -28,14 +28,14 @@ from jaxsae.sae import Sae
 
 @dataclasses.dataclass(frozen=True)
 class Sparsity:
-  """What one autoencoder does with the activations it reads.
+  """L0, FVU and density of one autoencoder.
 
   Attributes:
-    tokens: n, the text tokens it was measured on.
-    l0: mean active latents of a token.
+    tokens: n, the number of text tokens.
+    l0: mean number of active latents per token.
     fvu: Σ‖y - ŷ‖² / Σ‖y - ȳ‖² with ȳ the mean over all n tokens; NaN if all
-      activations are the same.
-    density: [F], the share of the n tokens on which each latent is active.
+      activations are equal.
+    density: [F], share of the n tokens on which each latent is active.
   """
 
   tokens: int
@@ -45,39 +45,39 @@ class Sparsity:
 
   @property
   def dead(self) -> float:
-    """Share of latents that were active on none of the n tokens."""
+    """Share of latents that are active on none of the n tokens."""
     return float(np.mean(self.density == 0))
 
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
-  """Where the activations of one site lie.
+  """Mean and squared deviation of the activations of one site.
 
   Attributes:
-    tokens: n, how many they are.
+    tokens: n, the number of activations.
     mean: [D], x̄.
-    spread: Σ‖x - x̄‖².
+    squared_deviation: Σ‖x - x̄‖².
   """
 
   tokens: int
   mean: np.ndarray
-  spread: float
+  squared_deviation: float
 
   def __add__(self, other: "Moments") -> "Moments":
-    """Of both sets of tokens together.
+    """Returns the moments of both sets of tokens together.
 
-    Two sets are joined by their distance (Chan, Golub and LeVeque 1979),
-    because Σ‖x‖² - ‖Σx‖²/n cancels where the mean outweighs the spread.
+    Uses the distance of the means (Chan, Golub and LeVeque 1979), because
+    Σ‖x‖² - ‖Σx‖²/n cancels where the mean is large against the deviations.
     """
     tokens = self.tokens + other.tokens
     share = other.tokens / max(tokens, 1)
-    apart = other.mean - self.mean
+    distance = other.mean - self.mean
     return Moments(
       tokens=tokens,
-      mean=self.mean + share * apart,
-      spread=self.spread
-      + other.spread
-      + self.tokens * share * float(apart @ apart),
+      mean=self.mean + share * distance,
+      squared_deviation=self.squared_deviation
+      + other.squared_deviation
+      + self.tokens * share * float(distance @ distance),
     )
 
 
@@ -86,7 +86,7 @@ def measure_sparsity(
   saes: Mapping[str, tuple[Site, Sae]],
   batches: Iterable[Mapping],
 ) -> tuple[dict[str, Sparsity], dict[Site, Moments]]:
-  """Reads every batch once.
+  """Measures autoencoders and the moments of their sites, in one pass.
 
   Args:
     lm: the language model.
@@ -95,21 +95,21 @@ def measure_sparsity(
     batches: `tokens`, `segments` and `positions`, int32 [B, T].
 
   Returns:
-    What each autoencoder does, and where the activations of each site that is
-    written lie.
+    The figures of each autoencoder, and the moments of each site that is
+    written.
 
   Raises:
     UserError: the batches hold no text.
   """
   sites = tuple(sorted({site for site, _ in saes.values()}))
   written = {site.output for site in sites}
-  moments = {s: _nothing(s.width(lm.config)) for s in written}
+  moments = {s: _no_tokens(s.width(lm.config)) for s in written}
   errors = dict.fromkeys(saes, 0.0)
   fired = {n: np.zeros(sae.width, np.int64) for n, (_, sae) in saes.items()}
   for batch in batches:
-    seen, tallies = _read(lm, saes, sites, batch)
-    moments = {s: moments[s] + _in_float64(*seen[s]) for s in written}
-    for name, (error, count) in tallies.items():
+    new, sums = _measure_batch(lm, saes, sites, batch)
+    moments = {s: moments[s] + _in_float64(*new[s]) for s in written}
+    for name, (error, count) in sums.items():
       errors[name] += float(error)
       fired[name] += count
   _check_text(moments)
@@ -120,19 +120,19 @@ def measure_sparsity(
   return results, moments
 
 
-def _read(lm, saes, sites, batch):
-  """Everything that one batch says, on the host."""
-  activations, mask, seen = _capture(lm, sites, batch)
-  tallies = {}
+def _measure_batch(lm, saes, sites, batch):
+  """Returns the moments and the autoencoders' sums of a batch, on the host."""
+  activations, mask, moments = _capture(lm, sites, batch)
+  sums = {}
   for name, (site, sae) in saes.items():
     x, y = activations[site.input], activations[site.output]
-    tallies[name] = meshes.wait_for(_tally(sae, x, y, mask))
-  return pod.to_host((seen, tallies))
+    sums[name] = meshes.wait_for(_sums(sae, x, y, mask))
+  return pod.to_host((moments, sums))
 
 
 @functools.partial(jax.jit, static_argnames="sites")
 def _capture(lm, sites, batch):
-  """{site: [B, T, D]}, the mask [B, T] of text, and moments where written."""
+  """Activations {site: [B, T, D]}, text mask [B, T] and moments by site."""
   packing = {k: batch[k] for k in ("segments", "positions")}
   ends = {end for site in sites for end in (site.input, site.output)}
   activations = capture(lm, batch["tokens"], *sorted(ends), **packing)
@@ -143,46 +143,47 @@ def _capture(lm, sites, batch):
 
 
 def _moments(x, mask):
-  """n, the mean [D] and Σ‖x - mean‖² of text, in two passes over x."""
+  """Returns n, the mean [D] and Σ‖x - mean‖² over text, in two passes."""
   mask_btd, x = mask[..., None], x.astype(jnp.float32)
   tokens = jnp.sum(mask, dtype=jnp.int32)
   total = jnp.sum(jnp.where(mask_btd, x, 0.0), axis=(0, 1))
   mean = total / jnp.maximum(tokens, 1)
-  apart = jnp.where(mask_btd, x - mean[None, None, :], 0.0)
-  return tokens, mean, jnp.sum(jnp.square(apart))
+  deviation = jnp.where(mask_btd, x - mean[None, None, :], 0.0)
+  return tokens, mean, jnp.sum(jnp.square(deviation))
 
 
 @jax.jit
-def _tally(sae: Sae, x, y, mask):
-  """Σ‖y - ŷ‖², and on how many text tokens each latent is active, [F]."""
+def _sums(sae: Sae, x, y, mask):
+  """Returns Σ‖y - ŷ‖², and the number of active tokens of each latent, [F]."""
   x, y = x.astype(jnp.float32), y.astype(jnp.float32)
-  # The compiler finds that ŷ is of the same latents.
+  # The compiler shares the latents of sae(x) and of encode.
   squared = jnp.sum(jnp.square(y - sae(x)), axis=-1)
   active = (sae.encode(x) > 0) & mask[..., None]
   fired = jnp.sum(active, axis=(0, 1), dtype=jnp.int32)
   return jnp.sum(jnp.where(mask, squared, 0.0)), fired
 
 
-def _nothing(d: int) -> Moments:
+def _no_tokens(d: int) -> Moments:
   return Moments(0, np.zeros(d), 0.0)
 
 
-def _in_float64(tokens, mean, spread) -> Moments:
-  return Moments(int(tokens), mean.astype(np.float64), float(spread))
+def _in_float64(tokens, mean, squared_deviation) -> Moments:
+  return Moments(int(tokens), mean.astype(np.float64), float(squared_deviation))
 
 
 def _check_text(moments: Mapping[Site, Moments]) -> None:
-  if any(seen.tokens == 0 for seen in moments.values()):
+  if any(site.tokens == 0 for site in moments.values()):
     raise UserError(
       "The held-out batches hold no text to evaluate on; hold out a larger"
       " share of the documents, or read more rows."
     )
 
 
-def _sparsity(seen: Moments, squared_error: float, fired) -> Sparsity:
+def _sparsity(moments: Moments, squared_error: float, fired) -> Sparsity:
+  deviation = moments.squared_deviation
   return Sparsity(
-    tokens=seen.tokens,
-    l0=float(fired.sum() / seen.tokens),
-    fvu=squared_error / seen.spread if seen.spread > 0 else math.nan,
-    density=fired / seen.tokens,
+    tokens=moments.tokens,
+    l0=float(fired.sum() / moments.tokens),
+    fvu=squared_error / deviation if deviation > 0 else math.nan,
+    density=fired / moments.tokens,
   )

@@ -1,4 +1,4 @@
-"""The whole evaluation: measured, as JSON and as a table."""
+"""The whole evaluation: its results, as JSON and as a table."""
 
 import dataclasses
 import itertools
@@ -18,7 +18,7 @@ from jaxsae.files import whole_file
 from jaxsae.lm import Lm, Site
 from jaxsae.sae import Sae
 
-# What the names in the file mean; written into it.
+# The meaning of each name in the file; written into it.
 DEFINITIONS = {
   "tokens": "held-out text tokens read; BOS, EOS and padding never count",
   "l0": "mean active latents of a token",
@@ -42,10 +42,10 @@ DEFINITIONS = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Result:
-  """How good one autoencoder is; `DEFINITIONS` says what each figure means.
+  """The evaluation of one autoencoder; `DEFINITIONS` explains each figure.
 
-  Losses are in nats. `density` is the share of tokens that each of the F
-  latents is active on, [F]. A ratio is NaN where it has no meaning.
+  Losses are in nats. `density` [F] is the share of tokens on which each latent
+  is active. A ratio is NaN where it is undefined.
   """
 
   name: str
@@ -66,15 +66,16 @@ class Result:
   density: np.ndarray
 
   def to_json(self) -> dict:
-    """For a file: density as a histogram, and null for what is not finite."""
+    """Returns the record for a file: density as a histogram, null for NaN."""
     fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
     fields |= {"site": str(self.site), "density": self._histogram()}
     return {"version": 1} | {k: _finite(v) for k, v in fields.items()}
 
   def _histogram(self) -> dict:
-    """Four bins a decade, from below the least share that n tokens can show.
+    """Counts latents by log10 density, in four bins a decade.
 
-    Edges lie on whole quarters, so that histograms of different n line up.
+    The lowest edge is at most 1/n, the least density that n tokens can show.
+    Edges are multiples of 1/4, so histograms of different n line up.
     """
     lowest = min(-1, math.floor(-math.log10(self.tokens)))
     edges = np.linspace(lowest, 0, 1 - 4 * lowest)
@@ -96,31 +97,31 @@ def evaluate(
 ) -> dict[str, Result]:
   """Measures autoencoders on held-out text.
 
-  Sums are pooled over all tokens and ratios formed once, so how the text is
-  cut into batches does not matter.
+  Sums are pooled over all tokens and ratios formed once, so the batch size does
+  not matter.
 
   Args:
     lm: the language model.
     saes: name → site and autoencoder of raw activations (`sae.fold`), or a
       pair of sites and transcoder.
-    batches: called twice; gives the same held-out batches from the start, all
+    batches: called twice; returns the same held-out batches from the start, all
       of one shape: `tokens`, `segments` and `positions`, int32 [B, T], in
-      numpy, or in JAX where they are to be spread over a mesh.
-    loss_batches: on so many of them, from the start, losses are measured: each
-      costs a run of the model per autoencoder, and more.
-    progress: called with "sparsity" or "fidelity" and how many batches of that
-      pass are done.
+      numpy, or in JAX if they are sharded over a mesh.
+    loss_batches: number of batches, from the start, on which losses are
+      measured; each takes a forward pass per autoencoder, and two per site.
+    progress: called with "sparsity" or "fidelity" and the number of batches
+      done in that pass.
 
   Raises:
-    UserError: a site that the model does not have, an autoencoder of other
-      widths than its site, or no text.
+    UserError: the model does not have a site, an autoencoder does not fit its
+      site, or there is no text.
   """
   _check(lm, saes, loss_batches)
   report = progress or (lambda phase, done: None)
   every = _counted(batches(), "sparsity", report)
   sparsity, moments = measure_sparsity(lm, saes, every)
 
-  means = {site: seen.mean for site, seen in moments.items()}
+  means = {site: found.mean for site, found in moments.items()}
   first = itertools.islice(batches(), loss_batches)
   first = _counted(first, "fidelity", report)
   fidelity = measure_fidelity(lm, saes, means, first)
@@ -131,15 +132,15 @@ def evaluate(
 
 
 def write(results: Mapping[str, Result], path, **about) -> None:
-  """Writes results and what they are about as JSON, whole or not at all.
+  """Writes results and facts about them to a JSON file, atomically.
 
   Args:
-    results: as `evaluate` gives them.
-    path: of the file, such as `RUN/eval/STEP.json`; folders are made.
+    results: the results of `evaluate`.
+    path: the file, such as `RUN/eval/STEP.json`; its folders are made.
     **about: anything that JSON can hold, such as the step and the corpus.
 
   Raises:
-    UserError: the file can not be written there.
+    UserError: the file cannot be written.
   """
   data = {
     "version": 1,
@@ -159,7 +160,7 @@ def write(results: Mapping[str, Result], path, **about) -> None:
 
 
 def table(results: Mapping[str, Result]) -> Table:
-  """One row an autoencoder, within 80 columns."""
+  """Makes a table of 80 columns with one line per autoencoder."""
   tokens = {f"{result.tokens:,}" for result in results.values()}
   made = Table(
     box=box.SIMPLE_HEAD,
@@ -207,7 +208,7 @@ def _number(value: float, form: str) -> str:
 def _check(lm: Lm, saes, loss_batches: int) -> None:
   if loss_batches < 1:
     raise UserError(
-      f"loss_batches={loss_batches} measures no loss; use 1 or more."
+      f"loss_batches={loss_batches} measures no loss; give 1 or more."
     )
   for name, (site, sae) in saes.items():
     site.check(lm.config)
@@ -217,13 +218,13 @@ def _check(lm: Lm, saes, loss_batches: int) -> None:
       found = getattr(sae, field).shape
       if found != shape:
         raise UserError(
-          f"Autoencoder {name} has {field} of shape {found}, and {site} needs"
-          f" {shape}; give one autoencoder that was made for this site."
+          f"Autoencoder {name} has {field} of shape {found}, but {site} needs"
+          f" {shape}; give an autoencoder that was trained on this site."
         )
 
 
 def _counted(batches, phase: str, report) -> Iterator[Mapping]:
-  """The batches; each is reported when the next one is asked for."""
+  """Yields the batches; reports each when the next one is asked for."""
   for done, batch in enumerate(batches, start=1):
     yield batch
     report(phase, done)
@@ -253,6 +254,6 @@ def _result(
 
 
 def _finite(value):
-  """JSON has no NaN."""
-  broken = isinstance(value, float) and not math.isfinite(value)
-  return None if broken else value
+  """Returns None for a float that is not finite, which JSON cannot hold."""
+  is_finite = not isinstance(value, float) or math.isfinite(value)
+  return value if is_finite else None

@@ -1,4 +1,4 @@
-"""Looking at what autoencoders have learned."""
+"""Surveys of trained autoencoders: what latents respond to and promote."""
 
 from jaxsae.explore.neighbours import nearest as nearest
 from jaxsae.explore.promoted import logit_effects as logit_effects

@@ -1,7 +1,7 @@
-"""The texts that excite each latent most, kept while text streams by.
+"""The contexts in which each latent is most active, found in one pass.
 
-Letters in shapes: B rows, T time, F latents, K contexts of a latent, W tokens
-of a context.
+Shapes: B rows, T time, F latents, K contexts of a latent, W tokens of a
+context.
 """
 
 from collections.abc import Mapping
@@ -15,15 +15,15 @@ from jaxsae.explore.report import Contexts
 
 
 @struct.dataclass
-class Best:
-  """The K strongest contexts of F latents so far, strongest first.
+class TopContexts:
+  """The K strongest contexts of each of F latents so far, strongest first.
 
   Attributes:
-    values: [F, K], the activation at the peak, 0 where there is no context.
-    tokens: int32 [F, K, W], -1 where there is none.
-    activations: [F, K, W].
-    position: int32 [F, K], of the peak in its segment.
-    document: int32 [F, K], of the peak, -1 where there is no context.
+    values: [F, K], the activation at the peak, or 0 without a context.
+    tokens: int32 [F, K, W], the token ids, or -1 where there is no token.
+    activations: [F, K, W], the activation on each token.
+    position: int32 [F, K], the position of the peak in its segment.
+    document: int32 [F, K], the document of the peak, or -1 without a context.
   """
 
   values: jax.Array
@@ -33,10 +33,10 @@ class Best:
   document: jax.Array
 
 
-def no_contexts(latents: int, contexts: int, window: int) -> Best:
-  """Before the first row."""
+def no_contexts(latents: int, contexts: int, window: int) -> TopContexts:
+  """Makes empty contexts, as they are before the first batch."""
   shape = (latents, contexts)
-  return Best(
+  return TopContexts(
     values=jnp.zeros(shape, jnp.float32),
     tokens=jnp.full((*shape, window), -1, jnp.int32),
     activations=jnp.zeros((*shape, window), jnp.float32),
@@ -46,25 +46,27 @@ def no_contexts(latents: int, contexts: int, window: int) -> Best:
 
 
 def add_contexts(
-  best: Best, latents: jax.Array, batch: Mapping[str, jax.Array]
-) -> Best:
-  """Lets the rows of a batch compete with the best so far.
+  top: TopContexts, latents: jax.Array, batch: Mapping[str, jax.Array]
+) -> TopContexts:
+  """Returns the strongest of the contexts so far and those of a new batch.
 
-  A row enters at most once, by its strongest token, so that the contexts of a
-  latent differ. Of equals the earlier stays, however rows are batched.
+  A row gives at most one context per latent, around its strongest token, so
+  the contexts of a latent come from different rows. Among equal peaks the
+  earlier row is kept, however the rows are batched.
 
   Args:
-    latents: activations [B, T, F], 0 where a token may not be a peak.
+    top: the contexts so far.
+    latents: activations [B, T, F], 0 on tokens that may not be a peak.
     batch: `tokens`, `segments`, `positions` and `document`, int [B, T].
   """
   peaks, times = _peaks(latents)  # [F, B]
-  contexts = best.values.shape[1]
-  # top_k puts the first of equals first.
+  contexts = top.values.shape[1]
+  # top_k puts the first of equal values first.
   values, chosen = jax.lax.top_k(
-    jnp.concatenate([best.values, peaks], axis=1), contexts
+    jnp.concatenate([top.values, peaks], axis=1), contexts
   )
   rows = jnp.maximum(chosen - contexts, 0)
-  new = _cut(latents, batch, rows, times, best.tokens.shape[-1])
+  new = _windows(latents, batch, rows, times, top.tokens.shape[-1])
   kept = jnp.minimum(chosen, contexts - 1)
 
   def pick(old, new):
@@ -74,36 +76,40 @@ def add_contexts(
       (chosen < contexts).reshape(*chosen.shape, *extra), old, new
     )
 
-  return jax.tree.map(pick, best, Best(values=values, **new))
+  return jax.tree.map(pick, top, TopContexts(values=values, **new))
 
 
-def to_report(best: Best) -> Contexts:
-  """The contexts as the report takes them."""
-  best = jax.tree.map(np.asarray, best)
-  window = best.tokens.shape[-1]
+def to_report(top: TopContexts) -> Contexts:
+  """Converts contexts to the form that a report holds."""
+  top = jax.tree.map(np.asarray, top)
+  window = top.tokens.shape[-1]
   return Contexts(
-    tokens=best.tokens,
-    activations=best.activations,
-    peak=np.full(best.values.shape, _before(window), np.int32),
-    position=best.position,
-    document=best.document,
-    count=np.sum(best.values > 0, axis=1),
+    tokens=top.tokens,
+    activations=top.activations,
+    peak=np.full(top.values.shape, _tokens_before_peak(window), np.int32),
+    position=top.position,
+    document=top.document,
+    count=np.sum(top.values > 0, axis=1),
   )
 
 
 def _peaks(latents):
-  """Each row's largest activation, and where it first is: both [F, B]."""
+  """Each row's largest activation and its first position, both [F, B]."""
   peaks = jnp.max(latents, axis=1)
   time = jax.lax.broadcasted_iota(jnp.int32, latents.shape, 1)
-  # What argmax gives, which takes three times as long on CPU.
+  # The same as argmax, which takes three times as long on CPU.
   at_peak = jnp.where(latents == peaks[:, None], time, latents.shape[1])
   return peaks.T, jnp.min(at_peak, axis=1).T
 
 
-def _cut(latents, batch, rows, times, window):
-  """The windows around the peaks of some rows [F, K] of each latent."""
+def _windows(latents, batch, rows, times, window):
+  """Extracts windows around the peaks of the given rows [F, K]."""
   peak = jnp.take_along_axis(times, rows, axis=1)
-  span = peak[..., None] + jnp.arange(window)[None, None] - _before(window)
+  span = (
+    peak[..., None]
+    + jnp.arange(window)[None, None]
+    - _tokens_before_peak(window)
+  )
   inside = (span >= 0) & (span < latents.shape[1])
   rows, peak = rows[..., None], peak[..., None]
   span = jnp.clip(span, 0, latents.shape[1] - 1)
@@ -118,6 +124,6 @@ def _cut(latents, batch, rows, times, window):
   }
 
 
-def _before(window: int) -> int:
-  """Tokens before the peak: most, as the model has read no others there."""
+def _tokens_before_peak(window: int) -> int:
+  """Number of tokens before the peak: most, as the model reads only these."""
   return window * 2 // 3

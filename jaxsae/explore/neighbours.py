@@ -1,4 +1,4 @@
-"""The latents whose directions are most alike."""
+"""The latents whose decoder directions are most similar."""
 
 import functools
 
@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_AT_ONCE = 2**24  # cosines held at a time
+_MAX_COSINES = 2**24  # in memory at a time
 
 
 def nearest(directions: jax.Array, count: int) -> tuple[np.ndarray, np.ndarray]:
-  """The nearest other latents of each latent, by cosine, nearest first.
+  """Finds the nearest other latents of each latent, by cosine, nearest first.
 
   Args:
     directions: [F, D], the rows of the decoder; a row of zeros has cosine 0.
-    count: how many; F - 1 if there are no more.
+    count: number of neighbours, at most F - 1.
 
   Returns:
     latents int32 [F, count] and cosines [F, count].
@@ -22,7 +22,7 @@ def nearest(directions: jax.Array, count: int) -> tuple[np.ndarray, np.ndarray]:
   count = min(count, len(directions) - 1)
   norms = jnp.linalg.norm(directions, axis=1, keepdims=True)
   directions = directions / jnp.where(norms > 0, norms, 1)
-  rows = max(1, _AT_ONCE // len(directions))
+  rows = max(1, _MAX_COSINES // len(directions))
   blocks = [
     jax.device_get(_nearest(directions[at : at + rows], at, directions, count))
     for at in range(0, len(directions), rows)
@@ -33,8 +33,8 @@ def nearest(directions: jax.Array, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.partial(jax.jit, static_argnames="count")
 def _nearest(block, first, directions, count):
-  """Cosines and latents, for a block of rows that starts at row `first`."""
-  # In bfloat16, a TPU's default, the nearest would trade places.
+  """Nearest cosines and latents of the directions from latent `first` on."""
+  # In bfloat16, a TPU's default, close neighbours would change order.
   cosines = jnp.matmul(block, directions.T, precision="highest")
   own = first + jnp.arange(len(block))
   cosines = cosines.at[jnp.arange(len(block)), own].set(-jnp.inf)

@@ -1,6 +1,6 @@
-"""Which next tokens a direction speaks for and against.
+"""The next tokens that a direction promotes and suppresses.
 
-Letters in shapes: F latents, D site width, M embed_dim, V vocabulary.
+Shapes: F latents, D site width, M embed_dim, V vocabulary.
 """
 
 import functools
@@ -12,11 +12,11 @@ import numpy as np
 
 from jaxsae.lm import Lm, Site
 
-_AT_ONCE = 2**24  # logits held at a time
+_MAX_LOGITS = 2**24  # in memory at a time
 
 
 class Effects(NamedTuple):
-  """The tokens at both ends, E of each; named as in `SaeReport`."""
+  """The E most promoted and E most suppressed tokens of F directions."""
 
   promoted: np.ndarray  # int32 [F, E] token ids, strongest first
   promoted_values: np.ndarray  # [F, E]
@@ -27,29 +27,32 @@ class Effects(NamedTuple):
 def logit_effects(
   lm: Lm, site: Site, directions: jax.Array, count: int
 ) -> Effects:
-  """The direct effect of each direction on the logits, minus its mean.
+  """Finds the tokens whose logits each direction raises and lowers most.
+
+  The effect is the direct one on the logits, minus its mean over tokens:
 
     effect[v] = (d ⊙ (1 + final_norm.scale)) · E[v], d in the residual stream
 
-  This is the approximation known as the logit lens: what later layers make of
-  the direction, the final norm's division by its rms and the soft cap are left
-  out. At `attn` the direction goes through that layer's W_O and the gain of
-  the norm behind it first, again without dividing. So only the order and the
-  relative size of a latent's effects mean something. At `mlp_in` there are
-  none: the MLP is all that reads it, and nothing in it is linear.
+  This approximation is known as the logit lens: it leaves out later layers,
+  the final norm's division by the RMS, and the soft cap. At `attn` the
+  direction first goes through the layer's W_O and the gain of the norm after
+  it, again without the division. So only the order and the relative sizes of a
+  latent's effects have meaning. At `mlp_in` there are no effects, because only
+  the MLP reads that site, and it is not linear.
 
   Args:
-    site: that the directions are written to; of a pair, its output.
+    lm: the language model.
+    site: the site that the directions are written to.
     directions: [F, D], the rows of the decoder.
-    count: how many promoted and how many suppressed tokens.
+    count: E, the number of promoted and of suppressed tokens.
   """
   if site.where == "mlp_in":
     return _no_effects(len(directions))
   table = lm.params["embedder"]["input_embedding"]
   written = to_stream(lm, site, directions) * _gain(lm.params["final_norm"])
-  rows = max(1, _AT_ONCE // len(table))
+  rows = max(1, _MAX_LOGITS // len(table))
   blocks = [
-    jax.device_get(_ends(written[at : at + rows], table, count))
+    jax.device_get(_extremes(written[at : at + rows], table, count))
     for at in range(0, len(written), rows)
   ]
   return Effects(*map(np.concatenate, zip(*blocks, strict=True)))
@@ -61,9 +64,9 @@ def _no_effects(latents: int) -> Effects:
 
 
 def to_stream(lm: Lm, site: Site, directions: jax.Array) -> jax.Array:
-  """What directions [F, D] add to the residual stream: [F, M].
+  """Maps directions [F, D] to what they add to the residual stream, [F, M].
 
-  They are of `resid` or `mlp`, which lie in the stream, or of `attn`.
+  The site is `resid` or `mlp`, whose directions lie in the stream, or `attn`.
   """
   if site.where != "attn":
     return directions
@@ -79,8 +82,8 @@ def _gain(norm):
 
 
 @functools.partial(jax.jit, static_argnames="count")
-def _ends(written, table, count):
-  """`Effects` of written [F, M], in the order of its fields."""
+def _extremes(written, table, count):
+  """The fields of `Effects`, in order, for stream vectors `written` [F, M]."""
   effect = jnp.einsum(
     "fm,vm->fv",
     # A copy of the table in float32 would be as large as a small model.

@@ -1,4 +1,4 @@
-"""The data behind a report: the findings of a survey, as arrays.
+"""The data of a report: the results of a survey, as arrays.
 
 Shapes: F latents, K contexts of a latent, W tokens of a context.
 """
@@ -11,24 +11,24 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Contexts:
-  """The texts that excite each latent most, strongest first."""
+  """The contexts in which each latent is most active, strongest first."""
 
-  tokens: np.ndarray  # [F, K, W] int32 token ids, -1 where there is none
+  tokens: np.ndarray  # [F, K, W] int32 token ids, -1 where there is no token
   activations: np.ndarray  # [F, K, W] float32, at least 0
   peak: np.ndarray  # [F, K] index in W of the strongest token
   position: np.ndarray  # [F, K] position of that token in its sequence
   document: np.ndarray  # [F, K] index into the report's documents
-  count: np.ndarray  # [F] how many of the K are real
+  count: np.ndarray  # [F] number of contexts, at most K
 
 
 @dataclasses.dataclass(frozen=True)
 class SaeReport:
-  """What the report shows of one autoencoder.
+  """Everything that a report shows about one autoencoder.
 
   Metrics are l0, fvu, delta_loss (nats), loss_recovered_zero,
   loss_recovered_mean, dead (a share between 0 and 1), target_l0 (or None) and
-  tokens (how many they were measured on). E is the number of promoted and
-  suppressed tokens of a latent, M that of its neighbours.
+  tokens (the number of tokens they were measured on). A latent has E promoted
+  and E suppressed tokens, and M neighbours.
   """
 
   name: str  # unique, such as "resid.3/l0_32"
@@ -75,12 +75,12 @@ class SaeReport:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-  """Everything on the page."""
+  """Everything that a report shows: a run, its autoencoders and their text."""
 
   title: str
-  run: dict  # ordered label to value; the first four are always in view
+  run: dict  # label → value, in order; the first four are always in view
   saes: list[SaeReport]
-  vocabulary: list[str]  # the text of each token id; may hold anything
+  vocabulary: list[str]  # the text of each token id; untrusted
   documents: list[str]  # names of the documents that contexts come from
 
   def __post_init__(self):

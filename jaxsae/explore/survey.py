@@ -1,7 +1,7 @@
-"""The survey: one pass over text that finds what the report shows.
+"""The survey: one pass over text that collects what a report shows.
 
-Letters in shapes: B rows, T time, N tokens, D width of the site that is read,
-F latents, P latents looked at together.
+Shapes: B rows, T time, D width of the site that is read, F latents, P latents
+of one chunk.
 """
 
 import functools
@@ -14,20 +14,25 @@ from flax import struct
 
 from jaxsae import mesh as meshes
 from jaxsae.errors import UserError
-from jaxsae.explore.contexts import Best, add_contexts, no_contexts, to_report
+from jaxsae.explore.activation_counts import (
+  ActivationCounts,
+  add_activations,
+  histogram,
+  no_activations,
+)
+from jaxsae.explore.contexts import (
+  TopContexts,
+  add_contexts,
+  no_contexts,
+  to_report,
+)
 from jaxsae.explore.neighbours import nearest
 from jaxsae.explore.promoted import logit_effects
 from jaxsae.explore.report import Report, SaeReport
-from jaxsae.explore.strength import (
-  Strength,
-  add_strength,
-  histogram,
-  no_strength,
-)
 from jaxsae.lm import Lm, Site, capture
 from jaxsae.sae import Sae
 
-_AT_ONCE = 2048  # latents whose activations on a batch are held at a time
+_CHUNK = 2048  # latents whose activations on a batch are in memory at a time
 
 
 def survey(
@@ -45,34 +50,35 @@ def survey(
   effects: int = 10,
   neighbours: int = 8,
 ) -> Report:
-  """Looks at every latent of some autoencoders of one language model.
+  """Collects a report on every latent of several autoencoders.
 
-  The text is read once, and one forward pass of the language model feeds all
-  autoencoders. Padding, BOS and EOS count nowhere.
+  The text is read once, and one forward pass of the language model serves all
+  autoencoders. Padding, BOS and EOS are not counted.
 
   Args:
-    saes: name → where the autoencoder belongs, and the autoencoder, of raw
-      activations; or a pair of sites and a transcoder.
-    batches: as `data.held_out_batches` makes them; read as they are needed, so
-      a progress bar may be wrapped around them.
-    documents: names, indexed by a batch's `document`.
-    metrics: name → what `SaeReport.metrics` holds.
-    title: of the report.
-    run: its facts; see `Report.run`.
-    contexts: top contexts of each latent.
-    window: tokens of a context.
-    bins: of the activation histograms.
-    effects: promoted and suppressed tokens of each latent.
-    neighbours: nearest latents of each latent.
+    lm: the language model.
+    saes: name → site, and autoencoder of raw activations; or a pair of sites,
+      and transcoder.
+    batches: as from `data.held_out_batches`; read one at a time, so they may be
+      wrapped in a progress bar.
+    documents: names of the documents, indexed by a batch's `document`.
+    metrics: name → `SaeReport.metrics`.
+    title: the report's title.
+    run: facts about the run; see `Report.run`.
+    contexts: number of top contexts of each latent.
+    window: number of tokens in a context.
+    bins: number of bins in the activation histograms.
+    effects: number of promoted, and of suppressed, tokens of each latent.
+    neighbours: number of nearest latents of each latent.
 
   Raises:
-    UserError: an autoencoder that does not fit its site, or no text.
+    UserError: an autoencoder does not fit its site, or there is no text.
   """
   if saes.keys() != metrics.keys():
     raise ValueError(f"metrics of {list(metrics)} for {list(saes)}")
   for name, (site, sae) in saes.items():
     _check_fits(lm, name, site, sae)
-  seen, tokens = _watch(lm, saes, batches, contexts, window)
+  stats, tokens = _collect(lm, saes, batches, contexts, window)
   return Report(
     title=title,
     run=run,
@@ -82,8 +88,8 @@ def survey(
         site=str(site),
         width=sae.width,
         metrics=metrics[name],
-        **_activity(seen[name], tokens, bins),
-        **_meaning(lm, site, sae, effects, neighbours),
+        **_activity(stats[name], tokens, bins),
+        **_effects_and_neighbours(lm, site, sae, effects, neighbours),
       )
       for name, (site, sae) in saes.items()
     ],
@@ -95,32 +101,32 @@ def survey(
 def _check_fits(lm: Lm, name: str, site: Site, sae: Sae) -> None:
   site.check(lm.config)
   for end, verb, found in (
-    (site.input, "takes", sae.w_enc.shape[-2]),
-    (site.output, "makes", sae.w_dec.shape[-1]),
+    (site.input, "reads", sae.w_enc.shape[-2]),
+    (site.output, "writes", sae.w_dec.shape[-1]),
   ):
     expected = end.width(lm.config)
     if found != expected:
       raise UserError(
-        f"The autoencoder {name} {verb} vectors of {found} numbers and {end} of"
-        f" {lm.name or 'the language model'} has {expected}; it belongs to"
-        " another site or model."
+        f"The autoencoder {name} {verb} activations of width {found}, but {end}"
+        f" of {lm.name or 'the language model'} has width {expected}; give the"
+        " site and the model that it was trained on."
       )
 
 
 @struct.dataclass
-class _Seen:
-  """What is known of some latents so far."""
+class _LatentStats:
+  """Activation counts and top contexts of several latents so far."""
 
-  strength: Strength
-  best: Best
+  counts: ActivationCounts
+  top: TopContexts
 
 
-def _watch(lm, saes, batches, contexts, window) -> tuple[dict, int]:
-  """What was seen of each autoencoder's latents, and the tokens of text."""
-  seen = {
+def _collect(lm, saes, batches, contexts, window) -> tuple[dict, int]:
+  """Returns each autoencoder's stats, and the number of text tokens."""
+  chunks = {
     name: [
-      _Seen(no_strength(size), no_contexts(size, contexts, window))
-      for size in (len(range(sae.width)[some]) for some in _slices(sae))
+      _LatentStats(no_activations(size), no_contexts(size, contexts, window))
+      for size in (len(range(sae.width)[chunk]) for chunk in _chunks(sae))
     ]
     for name, (_, sae) in saes.items()
   }
@@ -130,11 +136,14 @@ def _watch(lm, saes, batches, contexts, window) -> tuple[dict, int]:
     batch = jax.tree.map(jnp.asarray, dict(batch))
     activations, mask = _read(lm, sites, batch)
     for name, (site, sae) in saes.items():
-      seen[name] = _look(seen[name], sae, activations[site.input], mask, batch)
+      x = activations[site.input]
+      chunks[name] = _add_batch(chunks[name], sae, x, mask, batch)
     tokens += int(jnp.sum(mask))
   if not tokens:
-    raise UserError("There is no text to look at; give at least one batch.")
-  return {name: _join(parts) for name, parts in seen.items()}, tokens
+    raise UserError(
+      "The batches hold no text to survey; give at least one batch with text."
+    )
+  return {name: _concatenate(of) for name, of in chunks.items()}, tokens
 
 
 @functools.partial(jax.jit, static_argnames="sites")
@@ -145,40 +154,42 @@ def _read(lm, sites, batch):
   return capture(lm, batch["tokens"], *sites, **packing), mask
 
 
-def _slices(sae: Sae) -> list[slice]:
-  """Which latents are looked at together."""
-  return [slice(i, i + _AT_ONCE) for i in range(0, sae.width, _AT_ONCE)]
+def _chunks(sae: Sae) -> list[slice]:
+  """Splits the latents into chunks that fit in memory."""
+  return [slice(i, i + _CHUNK) for i in range(0, sae.width, _CHUNK)]
 
 
-def _look(seen: list[_Seen], sae: Sae, x, mask, batch) -> list[_Seen]:
-  """Adds one batch of raw activations x [B, T, D]."""
-  parts = list(zip(seen, _slices(sae), strict=True))
+def _add_batch(
+  stats: list[_LatentStats], sae: Sae, x, mask, batch
+) -> list[_LatentStats]:
+  """Adds a batch of raw activations x [B, T, D] to the stats of all chunks."""
+  pairs = list(zip(stats, _chunks(sae), strict=True))
   if sae.k is None:
     return [
-      meshes.wait_for(_encode_and_add(old, _part(sae, some), x, mask, batch))
-      for old, some in parts
+      meshes.wait_for(_encode_and_add(old, _narrow(sae, chunk), x, mask, batch))
+      for old, chunk in pairs
     ]
-  # Only all latents together can say which are the k largest.
+  # The k largest are found among all latents, not within a chunk.
   latents = _encode(sae, x)
   return [
-    meshes.wait_for(_add(old, latents[..., some], mask, batch))
-    for old, some in parts
+    meshes.wait_for(_add(old, latents[..., chunk], mask, batch))
+    for old, chunk in pairs
   ]
 
 
-def _part(sae: Sae, some: slice) -> Sae:
-  """A narrower autoencoder, of some of the latents."""
+def _narrow(sae: Sae, chunk: slice) -> Sae:
+  """Returns the autoencoder of one chunk of the latents."""
   return sae.replace(
-    w_enc=sae.w_enc[:, some],
-    b_enc=sae.b_enc[some],
-    w_dec=sae.w_dec[some],
-    threshold=sae.threshold[some],
+    w_enc=sae.w_enc[:, chunk],
+    b_enc=sae.b_enc[chunk],
+    w_dec=sae.w_dec[chunk],
+    threshold=sae.threshold[chunk],
   )
 
 
 @jax.jit
-def _encode_and_add(seen, sae, x, mask, batch):
-  return _add(seen, _encode(sae, x), mask, batch)
+def _encode_and_add(stats, sae, x, mask, batch):
+  return _add(stats, _encode(sae, x), mask, batch)
 
 
 @jax.jit
@@ -187,29 +198,29 @@ def _encode(sae, x):
 
 
 @jax.jit
-def _add(seen, latents, mask, batch):
-  """Adds one batch of latents [B, T, P]."""
+def _add(stats, latents, mask, batch):
+  """Adds a batch of latents [B, T, P] to the stats of a chunk."""
   latents = jnp.where(mask[..., None] > 0, latents, 0)
-  return _Seen(
-    strength=add_strength(seen.strength, latents),
-    best=add_contexts(seen.best, latents, batch),
+  return _LatentStats(
+    counts=add_activations(stats.counts, latents),
+    top=add_contexts(stats.top, latents, batch),
   )
 
 
-def _join(parts: list[_Seen]) -> _Seen:
-  return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+def _concatenate(chunks: list[_LatentStats]) -> _LatentStats:
+  return jax.tree.map(lambda *xs: np.concatenate(xs), *chunks)
 
 
-def _activity(seen: _Seen, tokens: int, bins: int) -> dict:
+def _activity(stats: _LatentStats, tokens: int, bins: int) -> dict:
   return {
-    "density": seen.strength.above[:, 0] / tokens,
-    "max_activation": seen.strength.maximum,
-    "histogram": histogram(seen.strength, bins),
-    "contexts": to_report(seen.best),
+    "density": stats.counts.above[:, 0] / tokens,
+    "max_activation": stats.counts.maximum,
+    "histogram": histogram(stats.counts, bins),
+    "contexts": to_report(stats.top),
   }
 
 
-def _meaning(lm, site, sae, effects, neighbours) -> dict:
+def _effects_and_neighbours(lm, site, sae, effects, neighbours) -> dict:
   near, cosines = nearest(sae.w_dec, neighbours)
   return {
     **logit_effects(lm, site.output, sae.w_dec, effects)._asdict(),
@@ -219,7 +230,7 @@ def _meaning(lm, site, sae, effects, neighbours) -> dict:
 
 
 def _vocabulary(lm: Lm) -> list[str]:
-  """The text of every row of the embedding, which may have unused ones."""
+  """The text of every token id; ids that the tokenizer lacks get a name."""
   pieces = lm.tokenizer.pieces if lm.tokenizer else []
   rest = range(len(pieces), lm.config.vocab_size)
   return [*pieces, *(f"<id {i}>" for i in rest)]

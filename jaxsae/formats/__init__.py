@@ -1,4 +1,4 @@
-"""Autoencoders in the formats that others read, one file per format."""
+"""File formats of published autoencoders, one module per format."""
 
 from jaxsae.formats import gemma_scope as gemma_scope
 from jaxsae.formats.load import load_sae as load_sae

@@ -1,14 +1,15 @@
-"""Gemma Scope's `params.npz`: five float32 arrays, nothing else.
+"""Gemma Scope's `params.npz`: five float32 arrays and nothing else.
 
   latents = relu(pre) · (pre > threshold), pre = x W_enc + b_enc
   x̂ = latents W_dec + b_dec
 
-on raw activations x. The site and the width are known from the folder alone.
+on raw activations x. Only the folder's name tells the site.
 (Lieberum et al., arXiv 2408.05147; files at huggingface.co/google/gemma-scope.)
 
-A transcoder's file holds the same five. It reads the MLP's input before the
-norm's gain (appendix B there), `Site("transcoder", layer)` after it, as Gemma
-Scope 2 does; `to_published` and `from_published` lead from one to the other.
+A transcoder's file has the same five arrays. It reads the MLP's input before
+the norm's gain (the paper's appendix B), but `Site("transcoder", layer)` reads
+it after the gain, as Gemma Scope 2 does; `to_published` and `from_published`
+convert between the two.
 
 Shapes: D_in width of the site read, D of the one written, F latents.
 """
@@ -39,17 +40,17 @@ _ARRAYS = {
   "threshold": "threshold",  # [F]
 }
 
-# Deflate makes nothing smaller than this; a size beyond it is a lie.
+# Deflate cannot compress further than this, so a larger ratio is forged.
 _MAX_RATIO = 1032
 
 
 def folder(site: Site, width: int, l0: float) -> str:
-  """Where Gemma Scope keeps this autoencoder's file.
+  """Returns the folder in which Gemma Scope keeps such an autoencoder.
 
   `folder(Site("resid", 20), 16_384, 71.2)` is
-  `"res/layer_20/width_16k/average_l0_71"`. The first part is published as a
-  repository of its own for each model. Where Gemma Scope published nothing, at
-  `mlp_in`, it is the site's own name.
+  `"res/layer_20/width_16k/average_l0_71"`. Gemma Scope
+  publishes the first part as one repository per model. At `mlp_in`, where Gemma
+  Scope published nothing, the first part is the site's own name.
   """
   return (
     f"{GEMMA_SCOPE.get(site.where, site.where)}/layer_{site.layer}"
@@ -58,74 +59,74 @@ def folder(site: Site, width: int, l0: float) -> str:
 
 
 def width_label(width: int) -> str:
-  """As Gemma Scope writes it: 16,384 → 16k, 1,048,576 → 1m; 3,000 → 3000."""
+  """Writes a width like Gemma Scope: 16,384 → 16k, 1,048,576 → 1m."""
   if width < 1024 or width & (width - 1):  # too small, or not a power of two
     return str(width)
   return f"{width // 1000}k" if width < 1_000_000 else f"{width // 10**6}m"
 
 
 def to_published(sae: Sae, site: Site, lm: Lm | None) -> Sae:
-  """What computes the same from the activations that Gemma Scope's files read.
+  """Converts to the autoencoder that Gemma Scope's file would hold.
 
   Args:
     sae: an autoencoder or transcoder of raw activations.
-    site: where it belongs. A transcoder's input is gain ⊙ n, with n the MLP's
-      input before the norm's gain, so W_enc' = diag(gain) W_enc reads n, and
-      so does W_skip'. Other sites are those of Gemma Scope.
-    lm: has the gain; None will do at other sites.
+    site: its site. A transcoder reads gain ⊙ n, with n the MLP's input before
+      the norm's gain, so W_enc' = diag(gain) W_enc reads n; likewise W_skip'.
+      Autoencoders of other sites are returned unchanged.
+    lm: the language model, which has the gain; needed only for transcoders.
   """
   if site.where != "transcoder":
     return sae
   if lm is None:
     raise UserError(
       f"{site} cannot be written in Gemma Scope's format without its language"
-      " model, whose norm has a gain in it; give lm=."
+      " model, whose norm has a gain; give lm=."
     )
   return _rescale_input(sae, _gain(lm, site))
 
 
 def from_published(sae: Sae, site: Site, lm: Lm) -> Sae:
-  """The inverse of `to_published`, for a file that `read` or `load_sae` read.
+  """Converts what `read` or `load_sae` returns; the inverse of `to_published`.
 
   Raises:
-    UserError: the norm has a gain of 0, so that something the transcoder reads
-      is not in its site.
+    UserError: the norm has a gain of 0, so the site lacks some of the values
+      that the transcoder reads.
   """
   if site.where != "transcoder":
     return sae
   gain = _gain(lm, site)
   if not gain.all():
     raise UserError(
-      f"The norm before {site} has a gain of 0, so what a published transcoder"
-      " reads is not all there; use the language model that it was made for."
+      f"The norm before {site} has a gain of 0, so some values that a published"
+      " transcoder reads are lost; use the language model it was trained on."
     )
   return _rescale_input(sae, 1 / gain)
 
 
 def _gain(lm: Lm, site: Site) -> np.ndarray:
-  """[D_in] in float32, of the norm before the MLP."""
+  """The gain [D_in], in float32, of the norm before the MLP."""
   site.check(lm.config)
   scale = lm.params[f"layer_{site.layer}"]["pre_ffw_norm"]["scale"]
   return 1 + np.asarray(scale, np.float32)
 
 
 def _rescale_input(sae: Sae, factor: np.ndarray) -> Sae:
-  """W_enc and W_skip for an input that was divided by `factor` [D_in]."""
+  """Rescales W_enc and W_skip for an input divided by `factor` [D_in]."""
   skip = None if sae.w_skip is None else factor[:, None] * sae.w_skip
   return sae.replace(w_enc=factor[:, None] * sae.w_enc, w_skip=skip)
 
 
 def write(sae: Sae, path) -> None:
-  """Writes one autoencoder to a new `.npz` file; all of it or nothing.
+  """Writes one autoencoder to a new `.npz` file, atomically.
 
   Args:
     sae: an autoencoder of raw activations, as `sae.fold` returns; a transcoder
       as `to_published` returns it.
-    path: of the file, `params.npz` by convention; its folders are made.
+    path: the file, `params.npz` by convention; its folders are made.
 
   Raises:
     UserError: the file exists or cannot be written, or the autoencoder is a
-      stack, not finite, or more than the format can say.
+      stack, is not finite, or has parts that the format cannot hold.
   """
   path = pathlib.Path(path)
   _check_kind(sae)
@@ -148,7 +149,7 @@ def write(sae: Sae, path) -> None:
 
 
 def _check_kind(sae: Sae) -> None:
-  """Nothing is left out silently."""
+  """Raises UserError for an autoencoder that the format cannot hold."""
   if sae.k is not None:
     raise UserError(
       f"A TopK autoencoder (k={sae.k}) cannot be written in Gemma Scope's"
@@ -166,11 +167,11 @@ def read(path) -> Sae:
 
   A published transcoder reads before a norm's gain; see `from_published`.
 
-  Nothing in the file is trusted: no pickle is opened, and no array is made
-  before its size, type and shape are known to be possible.
+  The file is not trusted: pickle is not allowed, and memory is allocated only
+  after an array's size, type and shape are checked.
 
   Raises:
-    UserError: names the file and the array that is missing or wrong.
+    UserError: an array is missing or wrong; names the file and the array.
   """
   path = pathlib.Path(path)
   try:
@@ -189,7 +190,7 @@ def _open(path) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
   except OSError:
     raise
-  # Bytes chosen to confuse make the parsers raise almost anything.
+  # Malformed bytes make the parsers raise almost any exception.
   except Exception as error:
     raise UserError(
       f"{path} is not an .npz file, or only part of one ({error}); get it"
@@ -211,7 +212,7 @@ def _read(archive, path) -> dict[str, np.ndarray]:
 
 
 def _members(archive, path) -> dict[str, zipfile.ZipInfo]:
-  """Array name → its place in the zip; exactly the five, each once."""
+  """Maps array names to zip members; raises unless all five are there once."""
   members = {}
   for member in archive.infolist():
     name = member.filename.removesuffix(".npy")
@@ -232,7 +233,7 @@ def _members(archive, path) -> dict[str, zipfile.ZipInfo]:
 
 
 def _shape(archive, member, what) -> tuple[int, ...]:
-  """The shape from an array's header, once the header is believable."""
+  """Reads the shape in an array's header, after checking the header."""
   shape, dtype, start = _header(archive, member, what)
   if dtype.kind != "f":
     raise UserError(
@@ -245,11 +246,11 @@ def _shape(archive, member, what) -> tuple[int, ...]:
 
 
 def _header(archive, member, what):
-  """Shape, type and first byte of the values."""
+  """Reads an array's shape, dtype and the offset of its values."""
   try:
     with archive.open(member) as file:
       version = np.lib.format.read_magic(file)
-      if version != (1, 0):  # later ones are for records, and may be huge
+      if version != (1, 0):  # later ones are for records; headers may be huge
         raise ValueError(f"version {version} of the .npy format")
       shape, _, dtype = np.lib.format.read_array_header_1_0(file)
       return shape, dtype, file.tell()
@@ -258,7 +259,7 @@ def _header(archive, member, what):
 
 
 def _can_hold(archive, member) -> bool:
-  """Whether so few bytes in the file can become so many."""
+  """Returns whether the compressed bytes can hold the promised size."""
   packed = min(member.compress_size, os.path.getsize(archive.filename))
   ratio = 1 if member.compress_type == zipfile.ZIP_STORED else _MAX_RATIO
   return member.file_size <= packed * ratio
@@ -270,7 +271,7 @@ def _array(archive, member, what) -> np.ndarray:
       array = np.lib.format.read_array(file, allow_pickle=False)
   except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
     raise _damaged(what, error) from error
-  with np.errstate(over="ignore"):  # what overflows is found to be infinite
+  with np.errstate(over="ignore"):  # _check_values refuses infinity
     return array.astype(np.float32)
 
 
@@ -280,7 +281,7 @@ def _damaged(what, error):
 
 
 def _check_shapes(shapes, path):
-  """W_enc [D_in, F] and W_dec [F, D] fix what the others must be."""
+  """Checks that all shapes agree with W_enc [D_in, F] and W_dec [F, D]."""
   for name, axes in (
     ("W_enc", "(site width, number of latents)"),
     ("W_dec", "(number of latents, site width)"),

@@ -1,4 +1,4 @@
-"""An autoencoder from disk, in whichever supported format it is."""
+"""Loading an autoencoder from disk, in any supported format."""
 
 import pathlib
 
@@ -10,16 +10,16 @@ SUPPORTED = "a Gemma Scope .npz file or a directory that holds params.npz"
 
 
 def load_sae(path) -> Sae:
-  """The autoencoder at `path`, ready for raw activations.
+  """Loads the autoencoder at `path`, which takes raw activations.
 
-  A transcoder that Gemma Scope published reads activations that are not quite
-  those of its site: see `gemma_scope.from_published`.
+  A transcoder published by Gemma Scope reads the activations of its site before
+  the norm's gain; `gemma_scope.from_published` converts it.
 
   Args:
     path: a Gemma Scope `.npz` file, or the directory with its `params.npz`.
 
   Raises:
-    UserError: nothing is there, or nothing that can be read.
+    UserError: `path` does not exist or is not a readable autoencoder.
   """
   path = pathlib.Path(path)
   if not path.exists():

@@ -1,4 +1,4 @@
-"""A whole sweep in one new folder, in a format that others read."""
+"""Writing several autoencoders to one new folder, in a published format."""
 
 import pathlib
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from jaxsae.formats import gemma_scope
 from jaxsae.lm import Lm, Site
 from jaxsae.sae import Sae
 
-# Name → the module that knows its layout and its files.
+# Name → the module that implements the format.
 FORMATS = {"gemma_scope": gemma_scope}
 
 
@@ -19,20 +19,21 @@ def write_all(
   out,
   lm: Lm | None = None,
 ) -> list[str]:
-  """Writes autoencoders to a new folder; all of them or nothing.
+  """Writes autoencoders to a new folder, all of them or none.
 
   Args:
     format: one of `FORMATS`.
-    saes: each with its site and its measured L0, which name its place.
-    out: the folder.
-    lm: what they were trained on; needed for transcoders alone, whose published
-      form depends on it.
+    saes: site, autoencoder and measured L0 of each; site, width and L0 decide
+      its folder.
+    out: the new folder.
+    lm: the language model they were trained on; needed only for transcoders,
+      whose published form depends on it.
 
   Returns:
-    The files' paths within the folder.
+    The paths of the files, relative to the folder.
 
   Raises:
-    UserError: the format is unknown, or the folder exists or can not be made.
+    UserError: the format is unknown, or the folder exists or cannot be made.
   """
   if format not in FORMATS:
     raise UserError(
@@ -52,7 +53,7 @@ def write_all(
 
 
 def _unused(place: str, files: list[str]) -> str:
-  """Two autoencoders of one sweep can round to the same L0."""
+  """Returns `place`, with a number if its rounded L0 is already taken."""
   number, name = 1, place
   while any(file.startswith(name + "/") for file in files):
     number += 1

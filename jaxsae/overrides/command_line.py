@@ -4,8 +4,8 @@ import inspect
 import itertools
 import sys
 import textwrap
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar, TypeVarTuple
 
 from jaxsae.errors import UserError
 from jaxsae.overrides.kinds import cast, choices, is_list, show, words_for
@@ -18,37 +18,78 @@ from jaxsae.overrides.settings import (
 )
 
 Config = TypeVar("Config")
+Configs = TypeVarTuple("Configs")
 
 
 def parse(
   config: Config, argv: Sequence[str] | None = None, doc: str | None = None
 ) -> Config:
-  """`config` with the overrides of `argv` (default: the command line's).
+  """Returns `config` with the overrides of a command line.
 
-  `--help` prints `doc` and every setting, and exits. Overrides read
-  `--a.b=value` or `--a.b value`; a bare `--flag` is true; a tuple is typed
-  with commas or by repeating its setting; of a repeated scalar the last holds.
+  Like `parse_several`, for one config.
+  """
+  return parse_several(config, argv=argv, doc=doc)[0]
+
+
+def parse_several(
+  *configs: *Configs,
+  argv: Sequence[str] | None = None,
+  doc: str | None = None,
+  headings: Sequence[str] = (),
+  usage: str | None = None,
+  words: Sequence[str] = (),
+) -> tuple[*Configs]:
+  """Returns each of several configs with the overrides of one command line.
+
+  Overrides read `--a.b=value` or `--a.b value`; a bare `--flag` is true. A
+  tuple is typed with commas or by repeating its setting. If any other setting
+  is repeated, its last value holds. `--help` prints `doc` and every setting,
+  and exits.
+
+  Args:
+    *configs: dataclasses with the defaults. If several of them have a setting
+      of the same name, that of the first is overridden.
+    argv: the command line's arguments; by default those of this program.
+    doc: the first paragraphs of `--help`.
+    headings: what `--help` prints above the settings of each config.
+    usage: the command that `--help` shows; by default this program.
+    words: settings whose values may be given without `--name=`, in this order.
 
   Raises:
     UserError: an override is unknown, ill-typed or incomplete.
   """
   argv = sys.argv[1:] if argv is None else argv
   if "--help" in argv or "-h" in argv:
-    print(help_text(config, doc))
+    shown = help_text(
+      *configs, doc=doc, headings=headings, usage=usage, words=words
+    )
+    print(shown)
     sys.exit(0)
-  known = {setting.name: setting for setting in settings(config)}
-  data = to_json(config)
-  for name, text in _texts(argv, known).items():
-    _put(data, name, to_json(_read(known[name], text)))
-  return from_json(type(config), data)
+  records = [to_json(config) for config in configs]
+  known: dict[str, Setting] = {}
+  record_of = {}
+  for config, record in zip(configs, records, strict=True):
+    for setting in settings(config):
+      if setting.name not in known:
+        known[setting.name], record_of[setting.name] = setting, record
+  for name, text in _texts(argv, known, words).items():
+    _put(record_of[name], name, to_json(_read(known[name], text)))
+  pairs = zip(configs, records, strict=True)
+  made: Any = tuple(from_json(type(it), record) for it, record in pairs)
+  return made
 
 
-def _texts(argv: Sequence[str], known: dict[str, Setting]) -> dict[str, str]:
-  """The text that `argv` gives each setting it names."""
+def _texts(
+  argv: Sequence[str], known: dict[str, Setting], words: Sequence[str]
+) -> dict[str, str]:
+  """Maps each setting that `argv` names to the text given for it."""
   texts: dict[str, str] = {}
-  words = list(argv)
-  while words:
-    word = words.pop(0)
+  left, unnamed = list(argv), list(words)
+  while left:
+    word = left.pop(0)
+    if unnamed and not word.startswith("-"):
+      texts[unnamed.pop(0)] = word
+      continue
     if not word.startswith("--") or word == "--":
       raise UserError(
         f"Cannot place {word!r}; write --name=value, or --name=a,b for several"
@@ -57,7 +98,7 @@ def _texts(argv: Sequence[str], known: dict[str, Setting]) -> dict[str, str]:
     if name not in known:
       raise UserError(_unknown(name, list(known)))
     if not equals:
-      text = _next_word(known[name], words)
+      text = _next_word(known[name], left)
     repeated = name in texts and is_list(known[name].kind)
     texts[name] = f"{texts[name]},{text}" if repeated else text
   return texts
@@ -115,22 +156,46 @@ _WIDTH = 80
 _INDENT = 30
 
 
-def help_text(config: Any, doc: str | None = None) -> str:
-  """What `--help` prints: each setting's name, type, meaning and default."""
-  blocks = [f"usage: python {sys.argv[0]} [--setting=value ...]"]
+def help_text(
+  *configs: Any,
+  doc: str | None = None,
+  headings: Sequence[str] = (),
+  usage: str | None = None,
+  words: Sequence[str] = (),
+) -> str:
+  """Returns what `--help` prints: names, types, meanings and defaults.
+
+  The arguments are those of `parse_several`.
+  """
+  command = " ".join([usage or f"python {sys.argv[0]}", *map(str.upper, words)])
+  blocks = [f"usage: {command} [--setting=value ...]"]
   if doc:
     blocks.append(inspect.cleandoc(doc))
-  described = settings(config, field_comments)
+  described = _described(configs, headings or ["settings:"] * len(configs))
   for title, group in itertools.groupby(described, lambda it: it.title):
     lines = textwrap.wrap(title, _WIDTH)
     for setting in group:
-      lines += _help_lines(setting)
+      lines += _help_lines(setting, setting.name in words)
     blocks.append("\n".join(lines))
   return "\n\n".join(blocks)
 
 
-def _help_lines(setting: Setting) -> list[str]:
+def _described(
+  configs: Sequence[Any], headings: Sequence[str]
+) -> Iterator[Setting]:
+  """Yields the settings of all configs, each name once."""
+  seen = set()
+  for config, heading in zip(configs, headings, strict=True):
+    for setting in settings(config, field_comments, title=heading):
+      if setting.name not in seen:
+        seen.add(setting.name)
+        yield setting
+
+
+def _help_lines(setting: Setting, is_word: bool) -> list[str]:
   head = f"  --{setting.name}={words_for(setting.kind).metavar}"
+  if is_word:
+    return [f"  {setting.name.upper()}".ljust(_INDENT) + setting.meaning]
   # \xa0 keeps the default with its word until the lines are cut.
   default = f"(default:\xa0{show(setting.value) or 'empty'})"
   body = textwrap.wrap(f"{setting.meaning} {default}", _WIDTH - _INDENT)

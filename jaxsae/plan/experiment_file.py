@@ -5,7 +5,6 @@ import pathlib
 import runpy
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from jaxsae import overrides
 from jaxsae.errors import UserError
@@ -34,11 +33,6 @@ class Options:
 
 
 @dataclasses.dataclass(frozen=True)
-class Request(TrainConfig, Options):
-  """The settings of a plan, followed by those of its run."""
-
-
-@dataclasses.dataclass(frozen=True)
 class Experiment:
   """An experiment file and its runs.
 
@@ -64,17 +58,20 @@ def read(path: str, argv: Sequence[str]) -> Experiment:
   """
   file = pathlib.Path(path)
   configs, doc = _contents(file)
-  sys.argv = [f"-m jaxsae.plan {path}", *argv]  # as --help shows it
-  requests = {
-    name: overrides.parse(Request(**_fields(config, TrainConfig)), argv, doc)
+  parsed = {
+    name: overrides.parse_several(
+      Options(),
+      config,
+      argv=argv,
+      doc=doc,
+      headings=("settings of the plan:", "settings of the run:"),
+      usage=f"jaxsae plan {path}",
+    )
     for name, config in configs.items()
   }
-  options = Options(**_fields(next(iter(requests.values())), Options))
-  parsed = {
-    name: TrainConfig(**_fields(request, TrainConfig))
-    for name, request in requests.items()
-  }
-  return Experiment(file, options, _chosen(options.only, parsed))
+  options, _ = next(iter(parsed.values()))
+  configs = {name: config for name, (_, config) in parsed.items()}
+  return Experiment(file, options, _chosen(options.only, configs))
 
 
 def _contents(file: pathlib.Path) -> tuple[dict[str, TrainConfig], str | None]:
@@ -99,11 +96,6 @@ def _contents(file: pathlib.Path) -> tuple[dict[str, TrainConfig], str | None]:
       " TrainConfigs by name."
     )
   return dict(configs), found["__doc__"]
-
-
-def _fields(value: Any, cls: type) -> dict[str, Any]:
-  names = (field.name for field in dataclasses.fields(cls))
-  return {name: getattr(value, name) for name in names}
 
 
 def _chosen(

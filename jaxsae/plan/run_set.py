@@ -13,7 +13,7 @@ from jaxsae.plan.plan import Plan, make
 from jaxsae.plan.prices import PriceTable
 from jaxsae.plan.roofline import Roofline
 from jaxsae.plan.topology import Slices
-from jaxsae.runs.flops import shares
+from jaxsae.runs.flops import balanced_shares
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.config.sweep import Stack
 from jaxsae.train.placement.cost_model import Work, update_times
@@ -134,7 +134,7 @@ def plan_all(
   return RunSet(
     plans,
     {name: other for name, other in stand_ins.items() if name != other},
-    shares(hours, at_once),
+    balanced_shares(hours, at_once),
     sum(map(_unshared_chip_hours, plans.values())),
   )
 

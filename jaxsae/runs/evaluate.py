@@ -1,4 +1,4 @@
-"""Evaluating the autoencoders of a run on its held-out text."""
+"""Evaluation of a run's autoencoders on its held-out text."""
 
 import functools
 import itertools
@@ -24,7 +24,7 @@ def evaluate(run: Run) -> dict[str, evals.Result]:
 
 
 def figures(run: Run) -> dict[str, dict]:
-  """The figures in `eval/STEP.json`, by autoencoder; evaluates if need be."""
+  """Reads `eval/STEP.json` by autoencoder; evaluates first if it is missing."""
   if not pod.on_leader(_record(run).exists):
     evaluate(run)
   record = pod.on_leader(lambda: json.loads(_record(run).read_text()))
@@ -36,14 +36,14 @@ def _record(run: Run) -> epath.Path:
 
 
 def corpus_of(run: Run) -> Corpus:
-  """Opens the run's text; refuses text that is tokenised in another way."""
+  """Opens the run's text; refuses it if it is now tokenised differently."""
   corpus = open_corpus(run.config, run.lm)
   workdir.check_policy_of(run.path, corpus.policy)
   return corpus
 
 
 def held_out_batches(run: Run, corpus: Corpus):
-  """The held-out batches of a run, in the same order at each call."""
+  """Reads the held-out batches of a run, in the same order on every call."""
   settings = run.config.eval
   batches = data.held_out_batches(corpus, settings.batch)
   return itertools.islice(batches, settings.batches)

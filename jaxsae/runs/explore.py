@@ -1,4 +1,4 @@
-"""Surveying the latents of a run, and the report that shows them."""
+"""The report of a run: a survey of its latents, written as a page."""
 
 import jax
 from etils import epath
@@ -14,12 +14,12 @@ def explore(run: Run) -> epath.Path:
   """Writes the report, `report/index.html`, and returns its path.
 
   Raises:
-    UserError: in a pod, whose processes would all make it.
+    UserError: several processes run, which would all write the report.
   """
   if jax.process_count() > 1:
     raise UserError(
-      "a report is made by one process, and this is one of"
-      f" {jax.process_count()}; run `jaxsae explore {run.path}` on one host."
+      f"A report is made by one process, but {jax.process_count()} are running;"
+      f" run `jaxsae explore {run.path}` on one host."
     )
   measured = figures(run)
   for name, target in run.targets.items():

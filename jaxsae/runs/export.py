@@ -1,4 +1,4 @@
-"""Writing the autoencoders of a run in a published format."""
+"""Export of a run's autoencoders in a published format."""
 
 from jaxsae import formats, pod
 from jaxsae.runs.evaluate import figures
@@ -6,15 +6,15 @@ from jaxsae.runs.open import Run
 
 
 def export(run: Run, format: str, out) -> list[str]:
-  """Writes every autoencoder in a published format, below a new folder.
+  """Writes every autoencoder in a published format, in a new folder.
 
   Args:
     run: the finished run.
     format: one of `jaxsae.formats.FORMATS`.
-    out: the folder to make; it must not exist.
+    out: the new folder; it must not exist.
 
   Returns:
-    The files' paths within the folder.
+    The paths of the files, relative to the folder.
   """
   measured = figures(run)
   saes = [

@@ -1,4 +1,4 @@
-"""What runs cost in arithmetic, and their fair division among machines."""
+"""FLOPs of training runs, and shares of runs with about equal FLOPs."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,14 +8,14 @@ from jaxsae.train.config.run import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class Cost:
-  """Of one run, or of several together.
+class RunFlops:
+  """Size and FLOPs of one run, or the sums over several.
 
   Attributes:
-    saes: how many autoencoders.
-    parameters: of all of them.
-    sae_flops: floating-point operations of their training.
-    lm_flops: of the language model's forward passes.
+    saes: number of autoencoders.
+    parameters: number of parameters of all autoencoders.
+    sae_flops: FLOPs of training the autoencoders.
+    lm_flops: FLOPs of the language model's forward passes.
   """
 
   saes: int = 0
@@ -25,43 +25,45 @@ class Cost:
 
   @property
   def flops(self) -> int:
+    """All FLOPs: the autoencoders' and the language model's."""
     return self.sae_flops + self.lm_flops
 
-  def __add__(self, other: "Cost") -> "Cost":
+  def __add__(self, other: "RunFlops") -> "RunFlops":
     ours, theirs = dataclasses.astuple(self), dataclasses.astuple(other)
-    return Cost(*(a + b for a, b in zip(ours, theirs, strict=True)))
+    return RunFlops(*(a + b for a, b in zip(ours, theirs, strict=True)))
 
 
-def cost_of(config: TrainConfig, gemma: GemmaConfig) -> Cost:
-  """The cost of a run on a language model of these sizes.
+def run_flops(config: TrainConfig, gemma: GemmaConfig) -> RunFlops:
+  """Counts the FLOPs of a run from its config and the model's sizes.
 
-  As Gemma Scope's paper counts (arXiv 2408.05147 §3.3), an autoencoder takes
-  6 operations a token for each of its weights: dense products, forward and
-  backward. Evaluation is left out.
+  Gemma Scope's rule (arXiv 2408.05147 §3.3): training an autoencoder takes 6
+  FLOPs per weight and token, for dense products forward and backward.
+  Evaluation is not counted.
 
   Raises:
-    UserError: the model lacks a site.
+    UserError: the model does not have one of the sites.
   """
-  cost = Cost()
+  total = RunFlops()
   for site in config.sites:
     site.check(gemma)
   for stack in config.stacks:
     size, f = len(stack.members), stack.width
     d_in, d = stack.site.input.width(gemma), stack.site.output.width(gemma)
     weights = (d_in + d) * f + (d_in * d if stack.sweep.skip else 0)
-    cost += Cost(
+    total += RunFlops(
       saes=size,
       parameters=size * (weights + 2 * f + d),
       sae_flops=size * 6 * weights * config.tokens,
     )
-  return cost + Cost(lm_flops=config.tokens * _forward(config, gemma))
+  lm_flops = config.tokens * _forward_flops_per_token(config, gemma)
+  return total + RunFlops(lm_flops=lm_flops)
 
 
-def _forward(config: TrainConfig, gemma: GemmaConfig) -> int:
-  """Operations a token of the forward pass, which ends at the last site.
+def _forward_flops_per_token(config: TrainConfig, gemma: GemmaConfig) -> int:
+  """FLOPs per token of a forward pass that ends at the last site.
 
-  Two for each weight of a product, and attention's products of all pairs in a
-  row. A block counts whole, wherever in it the last site is.
+  Two for each weight of a matrix product, plus attention's products over all
+  pairs of a row. The last block is counted in full, wherever its site is.
   """
   blocks = 1 + max(site.layer for site in config.sites)
   heads = gemma.num_heads * gemma.head_dim
@@ -71,19 +73,20 @@ def _forward(config: TrainConfig, gemma: GemmaConfig) -> int:
   return blocks * 2 * (weights + pairs)
 
 
-def shares(flops: Mapping[str, int], count: int) -> list[list[str]]:
-  """Runs by name, dealt to machines of one kind so that all end about as soon.
+def balanced_shares(flops: Mapping[str, int], count: int) -> list[list[str]]:
+  """Splits runs into one share per machine, with about equal FLOPs.
 
-  The longest go first, each to the machine with the least to do: no machine
-  gets more than the fair share and one run. Within a share they stay in order.
+  Largest run first, each goes to the machine with the least FLOPs so far, so
+  no machine exceeds the mean by more than one run. A share keeps the order of
+  the runs.
 
   Args:
-    flops: the arithmetic of each run.
-    count: how many machines; those without a run have an empty share.
+    flops: run's name → FLOPs.
+    count: number of machines; with too few runs, some shares are empty.
   """
-  dealt, loads = [set() for _ in range(count)], [0] * count
+  assigned, loads = [set() for _ in range(count)], [0] * count
   for name in sorted(flops, key=flops.get, reverse=True):
     least = loads.index(min(loads))
-    dealt[least].add(name)
+    assigned[least].add(name)
     loads[least] += flops[name]
-  return [[name for name in flops if name in share] for share in dealt]
+  return [[name for name in flops if name in share] for share in assigned]

@@ -1,109 +1,116 @@
-"""Grids of autoencoders, as Gemma Scope published them, cut into runs."""
+"""Grids of autoencoders, such as Gemma Scope's, divided into training runs."""
 
 import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
 
+from jaxsae import renamed
 from jaxsae.data import DataConfig
 from jaxsae.errors import UserError
 from jaxsae.lm import Site
 from jaxsae.lm.weights import read_sizes
-from jaxsae.runs.flops import cost_of
+from jaxsae.runs.flops import run_flops
 from jaxsae.train.config.presets import gemma_scope_to
 from jaxsae.train.config.run import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-  """Some layers of a grid that are treated alike.
+class GridPart:
+  """The part of a grid whose layers have the same sites, widths and targets.
 
-  There is one autoencoder for every layer, site, width and target.
+  It has one autoencoder for every layer, site, width and target.
   """
 
-  name: str  # of its run
-  where: tuple[str, ...]  # the sites of each layer, as in ("resid", "mlp")
-  layers: Sequence[int]  # ascending
-  widths: tuple[int, ...]  # latents
+  name: str  # also the name of its run
+  where: tuple[str, ...]  # sites of each layer, such as ("resid", "mlp")
+  layers: Sequence[int]  # in ascending order
+  widths: tuple[int, ...]  # numbers of latents
   target_l0: tuple[float, ...]
-  tokens: int  # that each autoencoder is trained on
+  tokens: int  # number of tokens to train each autoencoder on
 
 
+@renamed.accept_argument("rows", "parts")
 @dataclasses.dataclass(frozen=True)
 class Grid:
-  """The rows of one language model, and how they become runs.
+  """Autoencoders of one language model, and how they are divided into runs.
 
-  What is in one run shares the forward passes of the language model. A run has
-  one list of tokens and of targets, so each row is a run of its own. A row
-  with more parameters than one run may have is cut between layers, into as few
-  runs as will do, of nearly as many layers each: neighbours stay together,
-  because the forward pass ends at the last site of a run. The sites, widths
-  and targets of a layer are never parted.
+  The autoencoders of a run share the language model's forward passes. A run
+  has one number of tokens and one list of targets, so each part is at least
+  one run. A part with too many parameters for one run is split between
+  layers, into as few runs as possible, with nearly equal numbers of layers.
+  Each run gets consecutive layers, because its forward pass ends at its last
+  site. The sites, widths and targets of a layer stay in one run.
 
-  The bound is for a slice like 16 v5p chips (95 GB each) or 64 v6e chips (32
-  GB each). In training a parameter takes 12 bytes: it, its second moment and
-  its gradient, in float32. 48 billion of them are 576 GB: 36 GB a chip of the
-  former, 9 GB of the latter. The activations of a bucket come on top, tokens ×
-  site width × 4 bytes a site, half of that in bfloat16: at 262,144 tokens and
-  the 63 sites of half of the 9B at most 248 GB, 15 or 4 GB a chip.
+  The default bound suits a slice of 16 v5p chips (95 GB each) or 64 v6e chips
+  (32 GB each). Training takes 12 bytes per parameter: its value, its second
+  moment and its gradient, in float32. 48 billion parameters take 576 GB: 36 GB
+  per v5p chip, 9 GB per v6e chip. The activations of a bucket come on top:
+  tokens × site width × 4 bytes per site, or half of that in bfloat16. For
+  262,144 tokens and the 63 sites of half of the 9B they take at most 248 GB:
+  15 GB per v5p chip, 4 GB per v6e chip.
   """
 
-  workdir: str  # of all its runs; each has a folder in it
+  workdir: str  # contains a folder for each run
   lm: str
-  rows: tuple[Row, ...]
+  parts: tuple[GridPart, ...]
   fsdp: bool = False  # as in TrainConfig
-  most_parameters: int = 48_000_000_000  # of the autoencoders of one run
+  most_parameters: int = 48_000_000_000  # of all autoencoders in one run
 
   def configs(self) -> dict[str, TrainConfig]:
-    """Its runs by name.
+    """Returns the configs of all runs by name.
 
     Raises:
-      UserError: a single layer of a row is more than one run may have.
+      UserError: one layer of a part has more parameters than a run may have.
     """
     return {
-      name: config for row in self.rows for name, config in self._cut(row)
+      name: config for part in self.parts for name, config in self._split(part)
     }
 
-  def _cut(self, row: Row) -> Iterable[tuple[str, TrainConfig]]:
-    """The row in as few runs as the bound allows."""
-    for count in range(1, len(row.layers) + 1):
+  def _split(self, part: GridPart) -> Iterable[tuple[str, TrainConfig]]:
+    """Splits a part into as few runs as the bound allows."""
+    for count in range(1, len(part.layers) + 1):
       pieces = [
-        dataclasses.replace(row, name=_name(row, layers, count), layers=layers)
-        for layers in _parts(row.layers, count)
+        dataclasses.replace(
+          part, name=_name(part, layers, count), layers=layers
+        )
+        for layers in _nearly_equal(part.layers, count)
       ]
       configs = [(piece.name, self._config(piece)) for piece in pieces]
       if all(self._parameters(c) <= self.most_parameters for _, c in configs):
         return configs
     raise UserError(
-      f"A layer of {row.name} has {self._parameters(configs[0][1]):,}"
-      f" parameters, and most_parameters={self.most_parameters:,} a run; raise"
-      " it, or give the row fewer sites, widths or targets."
+      f"One layer of {part.name} has {self._parameters(configs[0][1]):,}"
+      f" parameters, more than most_parameters={self.most_parameters:,} allows"
+      " in a run; raise it, or give the part fewer sites, widths or targets."
     )
 
   def _parameters(self, config: TrainConfig) -> int:
-    return cost_of(config, read_sizes(self.lm)).parameters
+    return run_flops(config, read_sizes(self.lm)).parameters
 
-  def _config(self, row: Row) -> TrainConfig:
-    sites = [Site(where, layer) for layer in row.layers for where in row.where]
+  def _config(self, part: GridPart) -> TrainConfig:
+    sites = [
+      Site(where, layer) for layer in part.layers for where in part.where
+    ]
     return TrainConfig(
-      workdir=f"{self.workdir}/{row.name}",
+      workdir=f"{self.workdir}/{part.name}",
       lm=self.lm,
-      tokens=row.tokens,
+      tokens=part.tokens,
       data=DataConfig(source="", context=1024),
-      sae=gemma_scope_to(sites, row.widths, row.target_l0),
+      sae=gemma_scope_to(sites, part.widths, part.target_l0),
       fsdp=self.fsdp,
       log_every=10,
     )
 
 
-def _name(row: Row, layers: Sequence[int], count: int) -> str:
+def _name(part: GridPart, layers: Sequence[int], count: int) -> str:
   if count == 1:
-    return row.name
+    return part.name
   if len(layers) == 1:
-    return f"{row.name}_{layers[0]}"
-  return f"{row.name}_{layers[0]}-{layers[-1]}"
+    return f"{part.name}_{layers[0]}"
+  return f"{part.name}_{layers[0]}-{layers[-1]}"
 
 
-def _parts(items: Sequence[int], count: int) -> list[Sequence[int]]:
-  """Cuts a sequence into parts of nearly equal length."""
+def _nearly_equal(items: Sequence[int], count: int) -> list[Sequence[int]]:
+  """Splits a sequence into `count` slices of nearly equal length."""
   ends = [i * len(items) // count for i in range(count + 1)]
   return [items[a:b] for a, b in itertools.pairwise(ends)]

@@ -1,4 +1,4 @@
-"""A run after training: its folder, language model and autoencoders."""
+"""Opening a finished run: its config, language model and autoencoders."""
 
 import dataclasses
 import math
@@ -24,12 +24,12 @@ class Run:
   """A run opened from its folder, with its newest checkpoint.
 
   Attributes:
-    path: the folder.
-    config: the configuration that it was started with.
+    path: the run's folder.
+    config: the configuration that the run was started with.
     lm: the language model.
-    step: the step of that checkpoint.
+    step: the step of the newest checkpoint.
     saes: name → site, and autoencoder of raw activations.
-    targets: name → the L0 it was trained for, or None.
+    targets: name → the target L0 of its training, or None.
   """
 
   path: epath.Path
@@ -41,13 +41,13 @@ class Run:
 
 
 def open_run(path) -> Run:
-  """Opens the newest checkpoint of a run, on all devices of this machine."""
+  """Opens a run at its newest checkpoint, on all devices of this machine."""
   path = epath.Path(path)
   config = workdir.read_config(path)
   checkpoints = Checkpoints(path / "checkpoints", keep=None)
   if checkpoints.latest is None:
     raise UserError(f"{path} has no checkpoint yet; train it first.")
-  # As wide over `model` as in training, or as this machine allows.
+  # The `model` axis of training, as far as this machine has the devices.
   model = math.gcd(config.mesh.model, jax.device_count())
   mesh = meshes.make(MeshConfig(model=model))
   lm = load_lm(config.lm, mesh=mesh, fsdp=config.fsdp)

@@ -6,50 +6,50 @@ from rich import box
 from rich.table import Table
 
 from jaxsae.formats.gemma_scope import width_label
-from jaxsae.runs.flops import Cost
+from jaxsae.runs.flops import RunFlops
 from jaxsae.train.config.run import TrainConfig
 
 _HEADS = ("SAEs", "tokens", "params", "FLOPs\nSAEs", "FLOPs\nLM")
 
 
 def table(
-  configs: Mapping[str, TrainConfig], costs: Mapping[str, Cost]
+  configs: Mapping[str, TrainConfig], flops: Mapping[str, RunFlops]
 ) -> Table:
-  """One row a run, within 80 columns, and their sum."""
+  """Makes a table of 80 columns: one line per run, and a line of totals."""
   made = Table(
     box=box.SIMPLE_HEAD,
     show_edge=False,
     pad_edge=False,
     padding=0,
     show_footer=True,
-    caption="FLOPs: 6 for each weight of an autoencoder and each token, as"
-    " Gemma Scope counts, and one forward pass of the language model a run.",
+    caption="FLOPs: 6 per weight of an autoencoder and token, as in Gemma"
+    " Scope's paper, and the language model's forward passes of each run.",
     caption_justify="left",
   )
-  total = sum(costs.values(), Cost())
+  total = sum(flops.values(), RunFlops())
   made.add_column("run", f"{len(configs)} in all", no_wrap=True)
   made.add_column("sites", overflow="fold")
   made.add_column("widths", max_width=9, overflow="fold")
   for head, foot in zip(_HEADS, _cells(total, None), strict=True):
     made.add_column(head, foot, justify="right", no_wrap=True)
   for name, config in configs.items():
-    cells = _cells(costs[name], config.tokens)
+    cells = _cells(flops[name], config.tokens)
     made.add_row(name, _sites(config), _widths(config), *cells)
   return made
 
 
-def _cells(cost: Cost, tokens: int | None) -> Sequence[str]:
+def _cells(run: RunFlops, tokens: int | None) -> Sequence[str]:
   return (
-    f"{cost.saes:,}",
+    f"{run.saes:,}",
     "" if tokens is None else _short(tokens),
-    _short(cost.parameters),
-    f"{cost.sae_flops:.2e}".replace("e+", "e"),
-    f"{cost.lm_flops:.2e}".replace("e+", "e"),
+    _short(run.parameters),
+    f"{run.sae_flops:.2e}".replace("e+", "e"),
+    f"{run.lm_flops:.2e}".replace("e+", "e"),
   )
 
 
 def _short(number: int) -> str:
-  """4000000000 → 4.0B."""
+  """Shortens a number: 4000000000 → `4.0B`."""
   for size, letter in ((10**12, "T"), (10**9, "B"), (10**6, "M")):
     if number >= size:
       return f"{number / size:.1f}{letter}"
@@ -62,7 +62,7 @@ def _widths(config: TrainConfig) -> str:
 
 
 def _sites(config: TrainConfig) -> str:
-  """`resid mlp attn 0-25`: those of each layer, and the layers."""
+  """Names sites by layer, such as `resid mlp attn 0-25`."""
   sites = list(dict.fromkeys(stack.site for stack in config.stacks))
   layers: dict[str, list[int]] = {}
   for layer in sorted({site.layer for site in sites}):
@@ -72,11 +72,11 @@ def _sites(config: TrainConfig) -> str:
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-  """[0, 1, 2, 5] → `0-2 5`."""
-  runs: list[list[int]] = []
+  """Joins consecutive numbers: [0, 1, 2, 5] → `0-2 5`."""
+  ranges: list[list[int]] = []
   for n in numbers:
-    if runs and n == runs[-1][-1] + 1:
-      runs[-1].append(n)
+    if ranges and n == ranges[-1][-1] + 1:
+      ranges[-1].append(n)
     else:
-      runs.append([n])
-  return " ".join(f"{r[0]}-{r[-1]}" if r[1:] else str(r[0]) for r in runs)
+      ranges.append([n])
+  return " ".join(f"{r[0]}-{r[-1]}" if r[1:] else str(r[0]) for r in ranges)

@@ -16,7 +16,6 @@ __getattr__ = forward(
     name: f"jaxsae.runs.{name}"
     for name in (
       "Grid",
-      "Row",
       "Run",
       "evaluate",
       "explore",
@@ -26,5 +25,6 @@ __getattr__ = forward(
       "main_each",
       "open_run",
     )
-  },
+  }
+  | {"Row": "jaxsae.runs.GridPart"},
 )

@@ -55,18 +55,16 @@ def test_moments_are_those_of_numpy(lm, batches, measured):
   for site, found in measured[1].items():
     x = reference.activations(lm, batches, site)
     np.testing.assert_allclose(found.mean, x.mean(axis=0), atol=1e-6)
-    spread = np.square(x - x.mean(axis=0)).sum()
-    assert found.spread == pytest.approx(spread, rel=1e-6)
+    deviation = np.square(x - x.mean(axis=0)).sum()
+    assert found.squared_deviation == pytest.approx(deviation, rel=1e-6)
 
 
-def test_how_rows_are_cut_into_batches_does_not_matter(
-  lm, saes, rows, measured
-):
+def test_batch_sizes_do_not_matter(lm, saes, rows, measured):
   found, moments = measure_sparsity(lm, saes, split(rows, 3, padding=1))
   same(found, measured[0])
   for site in SITES:
-    expected = pytest.approx(measured[1][site].spread, rel=1e-6)
-    assert moments[site].spread == expected
+    expected = pytest.approx(measured[1][site].squared_deviation, rel=1e-6)
+    assert moments[site].squared_deviation == expected
 
 
 def test_only_text_counts(lm, saes, batches, measured):
@@ -96,15 +94,15 @@ def test_the_mean_explains_nothing_and_never_fires(lm, batches, measured):
   assert (found.l0, found.dead) == (0, 1)
 
 
-def test_fvu_is_right_where_the_mean_outweighs_the_spread(lm, batches):
+def test_fvu_is_right_where_the_mean_outweighs_the_deviations(lm, batches):
   table = lm.params["embedder"]["input_embedding"]
   far = lm.replace(
     params=lm.params | {"embedder": {"input_embedding": table + 2000}}
   )
   site = Site("resid", 1)
   x = reference.activations(far, batches, site)
-  spread = np.square(x - x.mean(axis=0)).sum() / np.square(x).sum()
-  assert spread < 1e-6  # below what float32 can tell from nothing
+  deviation = np.square(x - x.mean(axis=0)).sum() / np.square(x).sum()
+  assert deviation < 1e-6  # below what float32 can tell from nothing
 
   near = silent_sae(16, x.mean(axis=0) + 1)
   found = measure_sparsity(far, {"near": (site, near)}, batches)[0]["near"]
@@ -118,9 +116,11 @@ def test_moments_join_in_any_order_and_with_nothing():
   nothing = Moments(0, np.zeros(3), 0.0)
   for joined in (a + b, b + a, nothing + a + b, a + nothing + b):
     assert joined.tokens == 50
-    assert joined.spread == pytest.approx(all_of_it.spread)
+    assert joined.squared_deviation == pytest.approx(
+      all_of_it.squared_deviation
+    )
     np.testing.assert_allclose(joined.mean, all_of_it.mean)
-  assert (nothing + nothing).spread == 0
+  assert (nothing + nothing).squared_deviation == 0
 
 
 def moments(x):

@@ -139,11 +139,11 @@ def test_a_mesh_changes_nothing(lm, saes, batches, results):
   mesh = meshes.make(meshes.MeshConfig(data=2, model=2))
   rows = meshes.shard(mesh, "data")
   batches = [jax.device_put(batch, rows) for batch in batches]
-  spread = {
+  sharded = {
     name: (site, jax.device_put(sae, layout(sae, mesh)))
     for name, (site, sae) in list(saes.items())[:1]
   }
-  found = evaluate(spread_lm(lm, mesh), spread, lambda: batches, 2)
+  found = evaluate(sharded_lm(lm, mesh), sharded, lambda: batches, 2)
   for name, figures in found.items():
     expected = results[name].to_json()
     for key, value in figures.to_json().items():
@@ -164,7 +164,7 @@ def layout(sae, mesh):
   )
 
 
-def spread_lm(lm, mesh):
+def sharded_lm(lm, mesh):
   where = sharding.placement(lm.config, mesh)
 
   def place(path, leaf):
@@ -184,9 +184,7 @@ def spread_lm(lm, mesh):
     ({"batches": list}, "hold no text"),
   ],
 )
-def test_what_can_not_be_evaluated_is_an_error(
-  lm, saes, batches, bad, sentence
-):
+def test_what_cannot_be_evaluated_is_an_error(lm, saes, batches, bad, sentence):
   good = {"saes": saes, "batches": lambda: batches, "loss_batches": 1}
   with pytest.raises(UserError, match=sentence):
     evaluate(lm, **good | bad)
@@ -257,7 +255,7 @@ def test_a_file_is_whole_or_not_there(tmp_path, results, monkeypatch):
   assert path.read_text() == "old"
 
 
-def test_a_place_that_can_not_be_written_is_an_error(tmp_path, results):
+def test_a_place_that_cannot_be_written_is_an_error(tmp_path, results):
   (tmp_path / "file").touch()
   with pytest.raises(UserError, match="cannot be written"):
     write(results, tmp_path / "file" / "1.json")

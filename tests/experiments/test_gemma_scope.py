@@ -11,7 +11,7 @@ import jax
 import pytest
 
 from jaxsae.lm.weights import read_sizes
-from jaxsae.runs.flops import Cost, cost_of
+from jaxsae.runs.flops import RunFlops, run_flops
 from jaxsae.train import state as states
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -88,7 +88,7 @@ def cells(configs):
 
 @pytest.fixture(scope="module")
 def total(configs):
-  return sum((cost_of(c, read_sizes(c.lm)) for c in configs), Cost())
+  return sum((run_flops(c, read_sizes(c.lm)) for c in configs), RunFlops())
 
 
 def test_every_published_cell_is_there_and_no_other(cells):
@@ -127,7 +127,7 @@ def test_the_totals_are_the_papers(cells, total):
   assert total.sae_flops == pytest.approx(6.95e22, rel=0.02)
 
 
-def test_shared_forward_passes_cost_little(configs, total):
+def test_shared_forward_passes_add_few_flops(configs, total):
   alone = sum(forward_passes_of_each(config) for config in configs)
   assert total.lm_flops < 0.05 * total.sae_flops < alone
 
@@ -138,7 +138,7 @@ def forward_passes_of_each(config):
   for site in config.sae.sites:
     sweep = dataclasses.replace(config.sae, sites=(site,))
     one = dataclasses.replace(config, sae=sweep)
-    once += cost_of(one, read_sizes(config.lm)).lm_flops
+    once += run_flops(one, read_sizes(config.lm)).lm_flops
   return once * len(config.sae.widths) * len(config.sae.members)
 
 
@@ -158,7 +158,7 @@ def test_every_run_has_the_shapes_of_the_published_model(grids, name):
       ), run
     arrays = jax.tree.leaves([stack.sae for stack in state.stacks])
     parameters = sum(x.size for x in arrays)
-    assert parameters == cost_of(config, gemma).parameters <= 48 * B
+    assert parameters == run_flops(config, gemma).parameters <= 48 * B
 
 
 def abstract(config, gemma):
@@ -219,15 +219,15 @@ def test_shares_of_the_grid_take_about_as_long(command, grids, name):
     _, out, _ = command(name, "--list", f"--shard={i}/4")
     chosen = [x for x in (y.split(" ")[0] for y in out.splitlines())]
     chosen = [run for run in chosen if run in grids[name]]
-    costs = [cost(grids[name][run]) for run in chosen]
-    listed, loads = listed + chosen, [*loads, sum(costs)]
+    flops = [flops_of(grids[name][run]) for run in chosen]
+    listed, loads = listed + chosen, [*loads, sum(flops)]
   assert sorted(listed) == sorted(grids[name])
-  longest = max(map(cost, grids[name].values()))
+  longest = max(map(flops_of, grids[name].values()))
   assert max(loads) <= max(1.2 * sum(loads) / 4, longest)
 
 
-def cost(config):
-  return cost_of(config, read_sizes(config.lm)).flops
+def flops_of(config):
+  return run_flops(config, read_sizes(config.lm)).flops
 
 
 def test_a_run_by_itself_when_small_and_not_again(small, tmp_path):

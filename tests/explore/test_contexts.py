@@ -35,16 +35,16 @@ def make_text(seed=0):
 
 
 def found(latents, batch, sizes):
-  """The contexts, with the rows in batches of these sizes."""
-  best = no_contexts(LATENTS, CONTEXTS, WINDOW)
+  """The top contexts, with the rows in batches of these sizes."""
+  top = no_contexts(LATENTS, CONTEXTS, WINDOW)
   add = jax.jit(add_contexts)
   at = 0
   for size in sizes:
     rows = slice(at, at + size)
     part = {name: jnp.asarray(x[rows]) for name, x in batch.items()}
-    best = add(best, jnp.asarray(latents[rows]), part)
+    top = add(top, jnp.asarray(latents[rows]), part)
     at += size
-  return to_report(best)
+  return to_report(top)
 
 
 def expected(latents, batch, latent):
@@ -103,10 +103,10 @@ def test_contexts_that_are_not_there_are_empty():
 @pytest.mark.parametrize("window", [1, 32])
 def test_the_peak_is_inside_a_window_of_any_size(window):
   latents, batch = make_text()
-  best = no_contexts(LATENTS, CONTEXTS, window)
+  top = no_contexts(LATENTS, CONTEXTS, window)
   batch = jax.tree.map(jnp.asarray, batch)
-  best = jax.jit(add_contexts)(best, jnp.asarray(latents), batch)
-  contexts = to_report(best)
+  top = jax.jit(add_contexts)(top, jnp.asarray(latents), batch)
+  contexts = to_report(top)
   real = contexts.activations[contexts.count > 0, 0]
   peak = contexts.peak[contexts.count > 0, 0]
   at_peak = np.take_along_axis(real, peak[:, None], axis=1)[:, 0]

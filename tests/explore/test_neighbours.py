@@ -15,7 +15,7 @@ def make_directions(latents=30):
 
 @pytest.mark.parametrize("at_once", [2**24, 30 * 7, 1])
 def test_they_are_those_of_a_full_sort(monkeypatch, at_once):
-  monkeypatch.setattr(neighbours, "_AT_ONCE", at_once)
+  monkeypatch.setattr(neighbours, "_MAX_COSINES", at_once)
   directions = make_directions()
   latents, cosines = nearest(jnp.asarray(directions), 5)
   unit = directions / np.linalg.norm(directions, axis=1, keepdims=True)

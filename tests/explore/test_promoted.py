@@ -58,7 +58,7 @@ def by_numpy(lm, site, directions):
 @pytest.mark.parametrize("site", [*SITES, Site("attn", 0)], ids=str)
 @pytest.mark.parametrize("at_once", [2**24, 4 * 40])
 def test_they_are_both_ends_of_a_full_sort(monkeypatch, site, at_once):
-  monkeypatch.setattr(promoted, "_AT_ONCE", at_once)
+  monkeypatch.setattr(promoted, "_MAX_LOGITS", at_once)
   lm, directions = make_lm(), make_directions(site)
   effects = logit_effects(lm, site, directions, 5)
   full = by_numpy(lm, site, directions)

@@ -201,16 +201,16 @@ def test_batches_do_not_matter():
     check_same(sae, other)
 
 
-def test_cutting_an_autoencoder_into_parts_does_not_matter(monkeypatch):
-  monkeypatch.setitem(survey_of.__globals__, "_AT_ONCE", 16)
+def test_chunks_of_latents_do_not_matter(monkeypatch):
+  monkeypatch.setitem(survey_of.__globals__, "_CHUNK", 16)
   for sae, other in zip(REPORT.saes, look().saes, strict=True):
     check_same(sae, other)
 
 
 @pytest.mark.parametrize("at_once", [16, 2048])
 def test_the_k_largest_are_those_of_all_latents(monkeypatch, at_once):
-  """Not those of each part."""
-  monkeypatch.setitem(survey_of.__globals__, "_AT_ONCE", at_once)
+  """Not those of each chunk."""
+  monkeypatch.setitem(survey_of.__globals__, "_CHUNK", at_once)
   site, plain = SAES["resid.1/a"]
   (found,) = look(saes={"resid.1/a": (site, plain.replace(k=2))}).saes
   latents, mask = latents_of("resid.1/a")
@@ -274,14 +274,14 @@ def test_the_report_can_be_written(tmp_path):
 def test_an_autoencoder_of_another_site_is_named():
   sae = SAES["attn.0/b"][1]
   narrow = sae.replace(w_dec=sae.w_dec[:, :8])
-  with pytest.raises(UserError, match=r"a makes vectors of 8 .* has 16"):
+  with pytest.raises(UserError, match=r"a writes .* 8\b.* attn\.0 .* 16\b"):
     look(saes={"a": (Site("attn", 0), narrow)})
 
 
 def test_a_transcoder_that_reads_another_site_is_named():
   sae = make_sae(MLP_IN, 5)
   narrow = sae.replace(w_enc=sae.w_enc[:8])
-  with pytest.raises(UserError, match=r"takes vectors of 8 .* mlp_in\.1 .* 16"):
+  with pytest.raises(UserError, match=r"reads .* 8\b.* mlp_in\.1 .* 16\b"):
     look(saes={"a": (PAIR, narrow)})
 
 

@@ -1,4 +1,4 @@
-"""Costs are those of the arrays and of the compiler; shares are fair."""
+"""FLOPs agree with the arrays and with the compiler; shares are balanced."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jaxsae.data import DataConfig
 from jaxsae.errors import UserError
 from jaxsae.lm import Lm, Site, capture, init_params
 from jaxsae.lm.weights import read_sizes
-from jaxsae.runs.flops import Cost, cost_of, shares
+from jaxsae.runs.flops import RunFlops, balanced_shares, run_flops
 from jaxsae.train import state as states
 from jaxsae.train.config.run import SweepConfig, TrainConfig
 
@@ -20,23 +20,23 @@ def test_parameters_are_those_of_the_arrays(config):
   scales = ((1.0, 1.0),) * len(config.stacks)
   state = jax.eval_shape(lambda: states.init(config, gemma, scales))
   arrays = jax.tree.leaves([stack.sae for stack in state.stacks])
-  cost = cost_of(config, gemma)
-  assert cost.parameters == sum(x.size for x in arrays)
-  assert cost.saes == 4
+  found = run_flops(config, gemma)
+  assert found.parameters == sum(x.size for x in arrays)
+  assert found.saes == 4
 
 
 def test_the_papers_own_example():
   # Width 131K at a batch of 4096, on a site of the 9B (§3.3.1).
   sweep = SweepConfig(sites=(Site("resid", 20),), widths=(2**17,))
-  cost = cost_of(
+  found = run_flops(
     TrainConfig(tokens=4096, sae=sweep), read_sizes("gemma2-9b-pt")
   )
-  assert cost.sae_flops == pytest.approx(2.309e13, rel=1e-3)
+  assert found.sae_flops == pytest.approx(2.309e13, rel=1e-3)
 
 
 @pytest.mark.parametrize("context", [256, 1024])
 @pytest.mark.parametrize("name", ["gemma2-2b-pt", "gemma2-27b-it"])
-def test_a_forward_pass_costs_what_the_compiler_says(name, context):
+def test_a_forward_pass_has_the_flops_that_the_compiler_counts(name, context):
   gemma, site = read_sizes(name), Site("resid", 3)
   init = lambda key: init_params(gemma, key)
   lm = Lm(jax.eval_shape(init, jax.random.key(0)), gemma)
@@ -48,17 +48,17 @@ def test_a_forward_pass_costs_what_the_compiler_says(name, context):
     data=DataConfig(context=context),
     sae=SweepConfig(sites=(site,)),
   )
-  assert cost_of(config, gemma).lm_flops == pytest.approx(counted, rel=0.03)
+  assert run_flops(config, gemma).lm_flops == pytest.approx(counted, rel=0.03)
 
 
-def test_what_shares_a_run_shares_its_forward_passes(config, replace):
+def test_sites_of_one_run_share_its_forward_passes(config, replace):
   gemma = read_sizes(config.lm)
   one = replace(config, sae__sites=(Site("resid", 1),))
   two = replace(config, sae__sites=(Site("resid", 1), Site("mlp", 1)))
-  one, two = cost_of(one, gemma), cost_of(two, gemma)
+  one, two = run_flops(one, gemma), run_flops(two, gemma)
   assert two.lm_flops == one.lm_flops
   assert two.sae_flops == 2 * one.sae_flops
-  assert one + two == Cost(
+  assert one + two == RunFlops(
     6, one.parameters + two.parameters, 3 * one.sae_flops, 2 * one.lm_flops
   )
 
@@ -66,16 +66,16 @@ def test_what_shares_a_run_shares_its_forward_passes(config, replace):
 def test_a_site_that_the_model_lacks(config, replace):
   config = replace(config, sae__sites=(Site("resid", 2),))
   with pytest.raises(UserError, match=r"resid\.2 .* layers 0 to 1"):
-    cost_of(config, read_sizes(config.lm))
+    run_flops(config, read_sizes(config.lm))
 
 
 @given(st.lists(st.integers(1, 10**23), max_size=40), st.integers(1, 12))
-def test_each_run_is_in_one_share_and_shares_are_fair(flops, count):
+def test_each_run_is_in_one_share_and_shares_are_balanced(flops, count):
   flops = {f"run {i}": size for i, size in enumerate(flops)}
-  dealt = shares(flops, count)
-  assert len(dealt) == count
-  assert sorted(name for share in dealt for name in share) == sorted(flops)
-  loads = [sum(flops[name] for name in share) for share in dealt]
+  found = balanced_shares(flops, count)
+  assert len(found) == count
+  assert sorted(name for share in found for name in share) == sorted(flops)
+  loads = [sum(flops[name] for name in share) for share in found]
   assert max(loads) * count <= sum(loads) + max(flops.values(), default=0) * (
     count - 1
   )
@@ -83,5 +83,5 @@ def test_each_run_is_in_one_share_and_shares_are_fair(flops, count):
 
 def test_a_share_is_in_the_order_of_the_runs():
   flops = {"c": 1, "a": 5, "b": 3, "d": 1}
-  assert shares(flops, 1) == [["c", "a", "b", "d"]]
-  assert shares(flops, 2) == [["a"], ["c", "b", "d"]]
+  assert balanced_shares(flops, 1) == [["c", "a", "b", "d"]]
+  assert balanced_shares(flops, 2) == [["a"], ["c", "b", "d"]]

@@ -1,4 +1,4 @@
-"""Several runs behind one command: listed, chosen, trained, gone on with."""
+"""Several runs of one command: listed, selected, trained and resumed."""
 
 import importlib
 import pathlib
@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from jaxsae.lm import Site
-from jaxsae.runs import Grid, Row, main_each
+from jaxsae.runs import Grid, GridPart, main_each
 
 # `jaxsae.runs.main` is the function of that name.
 mains = importlib.import_module("jaxsae.runs.main")
@@ -49,7 +49,7 @@ def trained(monkeypatch):
   """The folders of the runs that would be trained; none is."""
   folders = []
   monkeypatch.setattr(
-    mains, "_train_and_judge", lambda config: folders.append(config.workdir)
+    mains, "_train_and_evaluate", lambda config: folders.append(config.workdir)
   )
   return folders
 
@@ -104,7 +104,7 @@ def test_a_complete_run_with_other_settings_is_refused(command, tmp_path):
 
 def test_settings_hold_for_each_run(configs, command, monkeypatch):
   seen = []
-  monkeypatch.setattr(mains, "_train_and_judge", seen.append)
+  monkeypatch.setattr(mains, "_train_and_evaluate", seen.append)
   assert command("--workdir=elsewhere/x/", "--sae.widths=8")[0] == 0
   assert [config.workdir for config in seen] == [
     f"elsewhere/x/{name}" for name in configs
@@ -116,7 +116,7 @@ def test_settings_hold_for_each_run(configs, command, monkeypatch):
 
 def test_a_bucket_may_be_the_parent(configs, command, monkeypatch):
   seen = []
-  monkeypatch.setattr(mains, "_go_through", seen.append)
+  monkeypatch.setattr(mains, "_run_all", seen.append)
   assert command("--workdir=gs://bucket/x")[0] == 0
   assert seen[0]["late"].workdir == "gs://bucket/x/late"
 
@@ -150,10 +150,10 @@ def test_a_list_is_of_what_is_chosen(command):
   assert "both" in out and "early" not in out  # the longest run is dealt first
 
 
-def test_a_grid_that_can_not_be_cut_is_one_sentence(monkeypatch, capsys):
+def test_a_grid_that_cannot_be_split_is_one_sentence(monkeypatch, capsys):
   monkeypatch.setattr(sys, "argv", ["grid.py", "--list"])
-  row = Row("wide", ("resid",), (2,), (2**20,), (8,), 10**9)
-  grid = Grid("runs", "gemma2-2b-pt", (row,), most_parameters=10**9)
+  part = GridPart("wide", ("resid",), (2,), (2**20,), (8,), 10**9)
+  grid = Grid("runs", "gemma2-2b-pt", (part,), most_parameters=10**9)
   with pytest.raises(SystemExit) as stop:
     main_each(grid.configs)
   err = capsys.readouterr().err
@@ -193,7 +193,9 @@ def test_help_says_what_the_settings_are_of(command):
   assert status == 0 and "Three runs." in out
   said = " ".join(out.split())
   assert "each run (3 in all; --list names them)" in said
-  assert "The defaults shown are those of early." in said
+  assert said.index("--shard=") < said.index("settings of each run")
+  assert "the defaults of early" in said
+  assert out.count("--workdir=") == 1
   for setting in (
     "--list=",
     "--only=",

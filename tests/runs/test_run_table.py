@@ -4,7 +4,7 @@ import pytest
 import rich.console
 
 from jaxsae.lm import Site
-from jaxsae.runs.flops import Cost
+from jaxsae.runs.flops import RunFlops
 from jaxsae.runs.run_table import table
 from jaxsae.train.config.run import SweepConfig, TrainConfig
 
@@ -23,8 +23,8 @@ def printed(capsys):
       )
       for name, x in sites.items()
     }
-    cost = Cost(5, 377_000_000, 2 * 10**19, 3 * 10**17)
-    made = table(configs, dict.fromkeys(configs, cost))
+    flops = RunFlops(5, 377_000_000, 2 * 10**19, 3 * 10**17)
+    made = table(configs, dict.fromkeys(configs, flops))
     rich.console.Console(width=width).print(made)
     return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
 
@@ -34,9 +34,9 @@ def printed(capsys):
 def test_a_row_a_run_and_their_sum(printed):
   lines = printed(80, a="resid.3", b="attn.0")
   rows = [line.split() for line in lines]
-  costs = ["377.0M", "2.00e19", "3.00e17"]
-  assert rows[3] == ["a", "resid", "3", "16k", "5", "4.0B", *costs]
-  assert rows[4] == ["b", "attn", "0", "16k", "5", "4.0B", *costs]
+  figures = ["377.0M", "2.00e19", "3.00e17"]
+  assert rows[3] == ["a", "resid", "3", "16k", "5", "4.0B", *figures]
+  assert rows[4] == ["b", "attn", "0", "16k", "5", "4.0B", *figures]
   assert rows[6] == ["2", "in", "all", "10", "754.0M", "4.00e19", "6.00e17"]
 
 

@@ -25,7 +25,7 @@ _FRAME = {"left": 44, "right": 326, "top": 10, "bottom": 178}
 
 
 def write(report: Report, path: str | os.PathLike) -> None:
-  """Writes the page to `path`, making its folders; all of it or nothing.
+  """Writes a report's page to `path`, atomically, and makes its folders.
 
   Raises:
     UserError: the file cannot be written there.
@@ -38,16 +38,16 @@ def write(report: Report, path: str | os.PathLike) -> None:
       partial.write_bytes(page)
   except OSError as error:
     raise UserError(
-      f"the report cannot be written to {path} ({error.strerror}); "
-      "name a file in a folder that has room and that you may write to"
+      f"the report cannot be written to {path} ({error.strerror}); give a file"
+      " in a folder that has room and that you may write to"
     ) from error
 
 
 def render(report: Report) -> str:
-  """The page as text: markup, style, script and data, with no link outside.
+  """Renders the page as HTML with style, script and data, and no outside links.
 
-  Each autoencoder is one gzipped block that the browser opens when it is
-  first looked at. The content policy admits this style and this script only.
+  Each autoencoder is one gzipped block that the browser unpacks when it is
+  first shown. The content security policy allows only this style and script.
   """
   style = (_HERE / "report.css").read_text("utf-8")
   script = (_HERE / "report.js").read_text("utf-8")
@@ -89,7 +89,7 @@ def _content_hash(text: str) -> str:
 
 
 def _json_in_html(value) -> markupsafe.Markup:
-  """JSON that no HTML parser can take for markup; pure ASCII."""
+  """Writes ASCII JSON that no HTML parser can mistake for markup."""
   text = json.dumps(value, allow_nan=False, separators=(",", ":"))
   for character in "<>&":
     text = text.replace(character, f"\\u{ord(character):04x}")
@@ -101,7 +101,7 @@ def _sites(report: Report) -> list[str]:
 
 
 def _plot(report: Report, metric: str) -> dict:
-  """Points and ticks of a metric against L0, in the pixels of _FRAME."""
+  """Plots a metric against L0: points and ticks, in the pixels of _FRAME."""
   shown = [
     sae
     for sae in report.saes
@@ -126,7 +126,7 @@ def _plot(report: Report, metric: str) -> dict:
 
 
 def _log_axis(values: list[float]):
-  """From a value to a pixel, and ticks at powers of two."""
+  """Returns a map from values to pixels, and ticks at powers of two."""
   low, high = min(values, default=8) / 1.5, max(values, default=64) * 1.5
   powers = range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)
   width = (_FRAME["right"] - _FRAME["left"]) / math.log2(high / low)
@@ -138,7 +138,7 @@ def _log_axis(values: list[float]):
 
 
 def _linear_axis(values: list[float]):
-  """From a value to a pixel, and up to six ticks at round numbers, with 0."""
+  """Returns a map from values to pixels, and up to six round ticks with 0."""
   low, high = min([0, *values]), max([0, *values])
   reach = high - low or 1
   ten = 10 ** math.floor(math.log10(reach / 4))
@@ -152,10 +152,10 @@ def _linear_axis(values: list[float]):
 
 
 def _pack(report: Report) -> tuple[dict, list[str]]:
-  """The index that the page reads first, and a block for each autoencoder.
+  """Packs the index that the page reads first, and a block per autoencoder.
 
-  Only the tokens and documents that the page shows are kept, renumbered; the
-  number after the last one stands for "none".
+  Only the tokens and documents that the page shows are kept, with new numbers;
+  the number after the last one means "none".
   """
   tokens = _used(
     ids
@@ -213,26 +213,26 @@ def _renumber(ids: np.ndarray, used: np.ndarray) -> np.ndarray:
 
 
 def _smallest(counts: np.ndarray) -> np.ndarray:
-  """The same whole numbers in the narrowest type that JavaScript has."""
-  counts = np.maximum(counts, 0)  # contexts that are not there may hold -1
+  """Converts whole numbers to the narrowest unsigned type that holds them."""
+  counts = np.maximum(counts, 0)  # missing contexts may hold -1
   return counts.astype(np.min_scalar_type(counts.max(initial=0)))
 
 
 def _quantise(activations: np.ndarray, scale: np.ndarray) -> np.ndarray:
-  """Steps of 1/255 of each latent's scale; what fires never becomes 0."""
+  """Quantises to 1/255 of each latent's scale; what fires never becomes 0."""
   shares = activations / np.where(scale > 0, scale, 1)[:, None, None]
   steps = np.maximum(np.rint(255 * shares), 1)
   return np.where(shares > 0, steps, 0).astype("u1")
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:
-  """To 11 significant bits: no reader sees more, and gzip halves the rest."""
+  """Rounds down to 11 significant bits, as displayed; gzip then halves them."""
   bits = values.astype("f4").view("u4")
   return (bits & np.uint32(0xFFFFE000)).view("f4")
 
 
 def _block(arrays: dict[str, np.ndarray]) -> tuple[dict, str]:
-  """The layout of some arrays, and all of them gzipped, in base64.
+  """Returns the layout of arrays, and the arrays gzipped, in base64.
 
   The layout maps a name to [type, first byte, shape].
   """

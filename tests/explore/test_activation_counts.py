@@ -5,14 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsae.explore.strength import add_strength, histogram, no_strength
+from jaxsae.explore.activation_counts import (
+  add_activations,
+  histogram,
+  no_activations,
+)
 
 LATENTS, DEAD = 7, 3
 TOKENS, BINS = 300, 20
 
 
 def make_latents(seed=0):
-  """[B, T, F]: sparse, of very different sizes, growing as text goes by."""
+  """[B, T, F]: sparse, of very different sizes, growing over the text."""
   rng = np.random.default_rng(seed)
   latents = rng.gamma(2.0, 1.0, (TOKENS // 10, 10, LATENTS))
   latents *= rng.random(latents.shape) < 0.3
@@ -25,21 +29,21 @@ def make_latents(seed=0):
 
 
 def count(latents, rows):
-  """What is known after all tokens, so many rows at a time."""
-  strength, add = no_strength(LATENTS), jax.jit(add_strength)
+  """Counts all latents, in batches of `rows` rows."""
+  counts, add = no_activations(LATENTS), jax.jit(add_activations)
   for at in range(0, len(latents), rows):
-    strength = add(strength, jnp.asarray(latents[at : at + rows]))
-  return strength
+    counts = add(counts, jnp.asarray(latents[at : at + rows]))
+  return counts
 
 
 @pytest.mark.parametrize("rows", [1, 6, 30])
 def test_the_maximum_and_how_often_a_latent_fires_are_exact(rows):
   latents = make_latents()
-  strength = count(latents, rows)
-  np.testing.assert_array_equal(strength.maximum, latents.max((0, 1)))
+  counts = count(latents, rows)
+  np.testing.assert_array_equal(counts.maximum, latents.max((0, 1)))
   fires = (latents > 0).sum((0, 1))
-  np.testing.assert_array_equal(strength.above[:, 0], fires)
-  np.testing.assert_array_equal(histogram(strength, BINS).sum(1), fires)
+  np.testing.assert_array_equal(counts.above[:, 0], fires)
+  np.testing.assert_array_equal(histogram(counts, BINS).sum(1), fires)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -69,11 +73,11 @@ def test_batches_do_not_matter():
 
 def test_a_maximum_that_is_a_power_of_two_is_counted():
   latents = jnp.array([0.25, 0.5, 0.5, 1.0]).reshape(1, 4, 1)
-  strength = jax.jit(add_strength)(no_strength(1), latents)
-  assert histogram(strength, 4).tolist() == [[1, 2, 0, 1]]
+  counts = jax.jit(add_activations)(no_activations(1), latents)
+  assert histogram(counts, 4).tolist() == [[1, 2, 0, 1]]
 
 
 def test_a_latent_that_never_fires_has_an_empty_histogram():
-  strength = count(make_latents(), 6)
-  assert not histogram(strength, BINS)[DEAD].any()
-  assert strength.maximum[DEAD] == 0
+  counts = count(make_latents(), 6)
+  assert not histogram(counts, BINS)[DEAD].any()
+  assert counts.maximum[DEAD] == 0
