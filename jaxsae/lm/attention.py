@@ -17,7 +17,7 @@ MOST_BLOCKS = 8
 
 
 @struct.dataclass
-class Row:
+class Packing:
   """Where tokens belong: int [B, T] each.
 
   Attributes:
@@ -29,8 +29,8 @@ class Row:
   segments: jax.Array
   positions: jax.Array
 
-  def __getitem__(self, columns) -> "Row":
-    return Row(self.segments[:, columns], self.positions[:, columns])
+  def __getitem__(self, times) -> "Packing":
+    return Packing(self.segments[:, times], self.positions[:, times])
 
 
 def apply_rope(
@@ -47,7 +47,7 @@ def apply_rope(
 
 
 def attention_mask(
-  queries: Row, keys: Row, window: int | None = None
+  queries: Packing, keys: Packing, window: int | None = None
 ) -> jax.Array:
   """Who may attend to whom: bool [B, T, S].
 
@@ -66,8 +66,8 @@ def attend(
   q: jax.Array,
   k: jax.Array,
   v: jax.Array,
-  queries: Row,
-  keys: Row,
+  queries: Packing,
+  keys: Packing,
   window: int | None,
   softcap: float | None,
 ) -> jax.Array:
@@ -86,11 +86,9 @@ def attend(
     [B, T, N, H]
   """
   parts = []
-  for rows, columns in _blocks(q.shape[1], k.shape[1], window):
-    mask = attention_mask(queries[rows], keys[columns], window)
-    parts.append(
-      _attend(q[:, rows], k[:, columns], v[:, columns], mask, softcap)
-    )
+  for at, seen in _blocks(q.shape[1], k.shape[1], window):
+    mask = attention_mask(queries[at], keys[seen], window)
+    parts.append(_attend(q[:, at], k[:, seen], v[:, seen], mask, softcap))
   return jnp.concatenate(parts, axis=1)
 
 

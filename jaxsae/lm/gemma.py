@@ -18,7 +18,7 @@ from flax import struct
 from jax.sharding import Mesh
 
 from jaxsae.lm import splash
-from jaxsae.lm.attention import Row, apply_rope, attend, soft_cap
+from jaxsae.lm.attention import Packing, apply_rope, attend, soft_cap
 from jaxsae.lm.config import GemmaConfig
 from jaxsae.lm.sharding import keep_rows_over_data
 
@@ -27,15 +27,15 @@ Tap = Callable[[str, int, jax.Array], jax.Array]
 
 
 @struct.dataclass
-class Columns:
+class CacheColumns:
   """The columns of a cache of keys and values, when there is one.
 
   Attributes:
-    row: of all S columns, those being written included.
+    packing: of all S columns, those being written included.
     start: int [], where this call's T tokens go.
   """
 
-  row: Row
+  packing: Packing
   start: jax.Array
 
 
@@ -57,23 +57,25 @@ class Gemma(nn.Module):
     self.layer = [Block(self.config, i, self.mesh) for i in layers]
     self.final_norm = RMSNorm(self.config)
 
-  def __call__(self, tokens: jax.Array, row: Row, **options) -> jax.Array:
+  def __call__(
+    self, tokens: jax.Array, packing: Packing, **options
+  ) -> jax.Array:
     """Logits [B, T, V] in float32; arguments as of `stream`."""
-    return self.unembed(self.stream(tokens, row, **options))
+    return self.unembed(self.stream(tokens, packing, **options))
 
   def stream(
     self,
     tokens: jax.Array,
-    row: Row,
+    packing: Packing,
     tap: Tap = pass_through,
     num_blocks: int | None = None,
-    columns: Columns | None = None,
+    columns: CacheColumns | None = None,
   ) -> jax.Array:
     """The residual stream [B, T, D] after the last block that runs.
 
     Args:
       tokens: int [B, T].
-      row: the tokens' segments and positions.
+      packing: the tokens' segments and positions.
       tap: called at each site.
       num_blocks: stop after so many blocks; None runs them all.
       columns: attend to the Flax collection "cache" as well, and write to it;
@@ -81,7 +83,7 @@ class Gemma(nn.Module):
     """
     x = keep_rows_over_data(self.embedder.encode(tokens), self.mesh)
     for block in self.layer[:num_blocks]:
-      x = keep_rows_over_data(block(x, row, tap, columns), self.mesh)
+      x = keep_rows_over_data(block(x, packing, tap, columns), self.mesh)
     return x
 
   def unembed(self, x: jax.Array) -> jax.Array:
@@ -93,7 +95,7 @@ class Gemma(nn.Module):
 def init_params(config: GemmaConfig, key: jax.Array) -> dict:
   """Fresh float32 parameters."""
   one = jnp.zeros((1, 1), jnp.int32)
-  return Gemma(config).init(key, one, Row(one, one))["params"]
+  return Gemma(config).init(key, one, Packing(one, one))["params"]
 
 
 class Embedder(nn.Module):
@@ -127,12 +129,12 @@ class Block(nn.Module):
   mesh: Mesh | None
 
   @nn.compact
-  def __call__(self, x, row, tap, columns):
+  def __call__(self, x, packing, tap, columns):
     norm = lambda name: RMSNorm(self.config, name=name)
     attention = Attention(self.config, self.layer, self.mesh, name="attn")
     mlp = FeedForward(self.config, name="mlp")
 
-    y = attention(norm("pre_attention_norm")(x), row, tap, columns)
+    y = attention(norm("pre_attention_norm")(x), packing, tap, columns)
     x = x + norm("post_attention_norm")(y)
     y = tap("mlp_in", self.layer, rounded(norm("pre_ffw_norm")(x)))
     y = norm("post_ffw_norm")(mlp(y))
@@ -148,16 +150,16 @@ class Attention(nn.Module):
   mesh: Mesh | None
 
   @nn.compact
-  def __call__(self, x, row, tap, columns):
+  def __call__(self, x, packing, tap, columns):
     c = self.config
     q, k, v = self._project(x)
     if c.qk_norm:
       q = RMSNorm(c, name="_query_norm")(q)
       k = RMSNorm(c, name="_key_norm")(k)
-    q = self._rotate(q, row.positions) * c.query_scale
-    k = self._rotate(k, row.positions)
+    q = self._rotate(q, packing.positions) * c.query_scale
+    k = self._rotate(k, packing.positions)
 
-    heads = self._attend(q, k, v, row, columns)  # [B, T, N, H]
+    heads = self._attend(q, k, v, packing, columns)  # [B, T, N, H]
 
     flat = rounded(heads.reshape(*heads.shape[:2], -1))
     flat = tap("attn", self.layer, flat)
@@ -183,7 +185,7 @@ class Attention(nn.Module):
       return apply_rope(x, positions, c.rope_base)
     return apply_rope(x, positions, c.global_rope_base, c.global_rope_scale)
 
-  def _attend(self, q, k, v, row, columns):
+  def _attend(self, q, k, v, packing, columns):
     c = self.config
     how = {
       "window": c.window if c.is_local(self.layer) else None,
@@ -193,8 +195,8 @@ class Attention(nn.Module):
       k = self._write("key", k, columns.start)
       v = self._write("value", v, columns.start)
     if k.shape[1] > q.shape[1]:  # there are more columns than these tokens
-      return attend(q, k, v, row, columns.row, **how)
-    return self._attend_to_itself(q, k, v, row, how)
+      return attend(q, k, v, packing, columns.packing, **how)
+    return self._attend_to_itself(q, k, v, packing, how)
 
   def _write(self, name, new, start):
     """Puts `new` into the cache; returns all S columns."""
@@ -203,14 +205,16 @@ class Attention(nn.Module):
     self.put_variable("cache", name, kept)
     return kept
 
-  def _attend_to_itself(self, q, k, v, row, how):
-    plain = lambda q, k, v, row: attend(q, k, v, row, row, **how)
-    fused = lambda q, k, v, row: splash.attend(
-      q, k, v, row.segments, mesh=self.mesh, **how
+  def _attend_to_itself(self, q, k, v, packing, how):
+    plain = lambda q, k, v, packing: attend(q, k, v, packing, packing, **how)
+    fused = lambda q, k, v, packing: splash.attend(
+      q, k, v, packing.segments, mesh=self.mesh, **how
     )
     if not splash.fits(q.shape[1], q.shape[-1]):
-      return plain(q, k, v, row)
-    return jax.lax.platform_dependent(q, k, v, row, tpu=fused, default=plain)
+      return plain(q, k, v, packing)
+    return jax.lax.platform_dependent(
+      q, k, v, packing, tpu=fused, default=plain
+    )
 
 
 class FeedForward(nn.Module):

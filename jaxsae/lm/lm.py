@@ -9,7 +9,7 @@ from flax import struct
 from jax.sharding import Mesh
 
 from jaxsae.errors import UserError
-from jaxsae.lm.attention import Row
+from jaxsae.lm.attention import Packing
 from jaxsae.lm.config import GemmaConfig
 from jaxsae.lm.gemma import Gemma, Tap, pass_through
 from jaxsae.lm.tokenizer import Tokenizer
@@ -64,7 +64,7 @@ class Lm:
     return model.apply(
       {"params": self.params},
       tokens,
-      Row(segments, positions),
+      Packing(segments, positions),
       tap=tap,
       num_blocks=num_blocks,
       method=method,

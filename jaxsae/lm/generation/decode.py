@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxsae.lm.attention import Row
+from jaxsae.lm.attention import Packing
 from jaxsae.lm.config import GemmaConfig
 from jaxsae.lm.forward import Edit, make_tap
-from jaxsae.lm.gemma import Columns, Gemma
+from jaxsae.lm.gemma import CacheColumns, Gemma
 from jaxsae.lm.generation.prompts import Batch
 from jaxsae.lm.generation.sampling import Sampling, choose
 from jaxsae.lm.lm import Lm
@@ -80,13 +80,13 @@ def _compile(plain: Mapping[Site, Edit]) -> tuple[Callable, Callable]:
 def _prefill(plain, params, tokens, padding, edits, *, model, size):
   """Reads the prompts: logits [B, V] of what comes next, and the cache."""
   columns = np.arange(tokens.shape[1])
-  row = _row(padding, columns)
+  packing = _packing(padding, columns)
   # While the prompts run, the cache is as long as they are, so that attention
   # knows that there is nothing else to see.
   cache = _empty_cache(params, model.config, *tokens.shape)
-  there = Columns(row, np.int32(0))
+  there = CacheColumns(packing, np.int32(0))
   logits, cache = _forward(
-    model, params, cache, tokens, row, there, plain | edits
+    model, params, cache, tokens, packing, there, plain | edits
   )
   grow = [(0, 0), (0, size - len(columns)), (0, 0), (0, 0)]
   cache = jax.tree.map(lambda x: jnp.pad(x, grow), cache)
@@ -96,30 +96,30 @@ def _prefill(plain, params, tokens, padding, edits, *, model, size):
 def _step(plain, params, cache, tokens, padding, start, edits, *, model):
   """Reads one more token [B] of each row into column `start`."""
   size = jax.tree.leaves(cache)[0].shape[1]
-  row = _row(padding, start[None])
-  there = Columns(_row(padding, np.arange(size)), start)
+  packing = _packing(padding, start[None])
+  there = CacheColumns(_packing(padding, np.arange(size)), start)
   logits, cache = _forward(
-    model, params, cache, tokens[:, None], row, there, plain | edits
+    model, params, cache, tokens[:, None], packing, there, plain | edits
   )
   return logits, _keep_cache(cache, model)
 
 
-def _row(padding, columns) -> Row:
+def _packing(padding, columns) -> Packing:
   """Where the tokens of some columns belong, [B, columns].
 
   Columns that are still empty have positions in the future, and are not seen.
   """
   positions = columns[None] - padding[:, None]
   segments = (positions >= 0).astype(jnp.int32)
-  return Row(segments, jnp.maximum(positions, 0))
+  return Packing(segments, jnp.maximum(positions, 0))
 
 
-def _forward(model, params, cache, tokens, row, columns, edits):
+def _forward(model, params, cache, tokens, packing, columns, edits):
   """Logits [B, V] after the last token, and the cache with the tokens."""
   x, written = model.apply(
     {"params": params, "cache": cache},
     tokens,
-    row,
+    packing,
     tap=make_tap(edits, model.config),
     columns=columns,
     method=model.stream,
