@@ -1,4 +1,4 @@
-"""The arithmetic of attention: rotary positions, who sees whom, the sum.
+"""The arithmetic of attention: rotary positions, masks, weighted sums.
 
 Shapes: B batch, T queries, S keys, N query heads, K key heads, G = N/K query
 heads that share one key, H head_dim.
@@ -10,20 +10,20 @@ from flax import struct
 
 MASKED = -2.3819763e38  # the official value; softmax turns it into exactly 0
 
-# The plain path takes queries in blocks, for each of which the keys that can
-# matter are cut out beforehand. A block is unrolled code, so there are few.
+# The plain path takes queries in blocks and slices out, for each block, the
+# keys that it can see. A block is unrolled code, so there are few.
 SMALLEST_BLOCK = 128
 MOST_BLOCKS = 8
 
 
 @struct.dataclass
 class Packing:
-  """Where tokens belong: int [B, T] each.
+  """The segment and position of every token in packed rows, int [B, T] each.
 
   Attributes:
     segments: a token attends only within its own segment.
-    positions: counted from 0 in each segment; a segment's tokens are
-      neighbours and in order.
+    positions: counted from 0 in each segment, whose tokens are adjacent and
+      in order.
   """
 
   segments: jax.Array
@@ -49,7 +49,7 @@ def apply_rope(
 def attention_mask(
   queries: Packing, keys: Packing, window: int | None = None
 ) -> jax.Array:
-  """Who may attend to whom: bool [B, T, S].
+  """Returns which keys each query may attend to: bool [B, T, S].
 
   Positions count up within a segment, so `key position ≤ query position` in
   the same segment is causality.
@@ -77,10 +77,11 @@ def attend(
     q: [B, T, N, H], scaled.
     k: [B, S, K, H].
     v: [B, S, K, H].
-    queries: of the T tokens.
-    keys: of the S tokens. When S = T they are the same tokens.
-    window: how many tokens back a query sees, itself included; None: all.
-    softcap: squashes the logits into (-softcap, softcap); None: not at all.
+    queries: segments and positions of the T tokens.
+    keys: segments and positions of the S tokens, which are the same tokens
+      if S = T.
+    window: number of tokens that a query sees, itself included; None: all.
+    softcap: squashes the logits into (-softcap, softcap); None: no cap.
 
   Returns:
     [B, T, N, H]
@@ -94,7 +95,7 @@ def attend(
 
 def _blocks(queries: int, keys: int, window: int | None):
   """Slices of the queries, each with the slice of the keys it can see."""
-  if queries != keys:  # reads a cache, whose columns are not the queries'
+  if queries != keys:  # keys from a cache are not the queries' tokens
     return [(slice(0, queries), slice(0, keys))]
   size = max(SMALLEST_BLOCK, -(-queries // MOST_BLOCKS))
   starts = range(0, queries, size)

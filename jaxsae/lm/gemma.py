@@ -22,17 +22,18 @@ from jaxsae.lm.attention import Packing, apply_rope, attend, soft_cap
 from jaxsae.lm.config import GemmaConfig
 from jaxsae.lm.sharding import keep_rows_over_data
 
-# `tap(where, layer, x) -> x` sees every site and may replace what flows on.
+# `tap(where, layer, x) -> x` is called at every site; its result replaces x.
 Tap = Callable[[str, int, jax.Array], jax.Array]
 
 
 @struct.dataclass
 class CacheColumns:
-  """The columns of a cache of keys and values, when there is one.
+  """Columns of the cache of keys and values.
 
   Attributes:
-    packing: of all S columns, those being written included.
-    start: int [], where this call's T tokens go.
+    packing: segments and positions of all S columns, [B, S], those of this
+      call included.
+    start: int [], column of the first of this call's T tokens.
   """
 
   packing: Packing
@@ -40,7 +41,7 @@ class CacheColumns:
 
 
 def pass_through(where: str, layer: int, x: jax.Array) -> jax.Array:
-  """The tap that looks at nothing and changes nothing."""
+  """The tap that changes nothing."""
   del where, layer
   return x
 
@@ -60,7 +61,7 @@ class Gemma(nn.Module):
   def __call__(
     self, tokens: jax.Array, packing: Packing, **options
   ) -> jax.Array:
-    """Logits [B, T, V] in float32; arguments as of `stream`."""
+    """Returns logits [B, T, V] in float32; see `stream` for the arguments."""
     return self.unembed(self.stream(tokens, packing, **options))
 
   def stream(
@@ -71,13 +72,13 @@ class Gemma(nn.Module):
     num_blocks: int | None = None,
     columns: CacheColumns | None = None,
   ) -> jax.Array:
-    """The residual stream [B, T, D] after the last block that runs.
+    """Returns the residual stream [B, T, D] after the last block that runs.
 
     Args:
       tokens: int [B, T].
       packing: the tokens' segments and positions.
       tap: called at each site.
-      num_blocks: stop after so many blocks; None runs them all.
+      num_blocks: number of blocks to run; None: all.
       columns: attend to the Flax collection "cache" as well, and write to it;
         None: the tokens attend only to each other.
     """
@@ -87,13 +88,13 @@ class Gemma(nn.Module):
     return x
 
   def unembed(self, x: jax.Array) -> jax.Array:
-    """Residual stream [B, T, D] → logits [B, T, V] in float32."""
+    """Maps the residual stream [B, T, D] to float32 logits [B, T, V]."""
     logits = self.embedder.decode(self.final_norm(x))
     return soft_cap(logits, self.config.final_softcap)
 
 
 def init_params(config: GemmaConfig, key: jax.Array) -> dict:
-  """Fresh float32 parameters."""
+  """Makes randomly initialised float32 parameters."""
   one = jnp.zeros((1, 1), jnp.int32)
   return Gemma(config).init(key, one, Packing(one, one))["params"]
 
@@ -110,12 +111,12 @@ class Embedder(nn.Module):
     )
 
   def encode(self, tokens: jax.Array) -> jax.Array:
-    """[B, T] → [B, T, D], scaled by √D in the table's own precision."""
+    """Embeds tokens [B, T] as [B, T, D], scaled by √D in the table's dtype."""
     x = self.table[tokens]
     return x * jnp.sqrt(self.config.embed_dim).astype(x.dtype)
 
   def decode(self, x: jax.Array) -> jax.Array:
-    """[B, T, D] → [B, T, V]; accumulated and returned in float32."""
+    """Unembeds [B, T, D] to float32 logits [B, T, V]."""
     return jnp.einsum(
       "BTD,VD->BTV", x, self.table, preferred_element_type=jnp.float32
     )
@@ -143,7 +144,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-  """Grouped-query attention with RoPE, and maybe a soft cap or a window."""
+  """Grouped-query attention with RoPE, optional soft cap and window."""
 
   config: GemmaConfig
   layer: int
@@ -168,7 +169,7 @@ class Attention(nn.Module):
     return Einsum(shape, name="attn_vec_einsum")("BTNH,NHD->BTD", heads)
 
   def _project(self, x):
-    """x [B, T, D] → q [B, T, N, H], k and v [B, T, K, H]."""
+    """Projects x [B, T, D] to q [B, T, N, H], k and v [B, T, K, H]."""
     c = self.config
     if c.num_heads == c.num_kv_heads:  # the official layout fuses all three
       shape = (3, c.num_heads, c.embed_dim, c.head_dim)
@@ -256,7 +257,7 @@ class RMSNorm(nn.Module):
 
 
 class Einsum(nn.Module):
-  """One weight `w`; the second to last axis is what it sums over."""
+  """An einsum with one weight `w`, which sums over its second to last axis."""
 
   shape: tuple[int, ...]
 
@@ -267,10 +268,10 @@ class Einsum(nn.Module):
 
 
 def rounded(x: jax.Array) -> jax.Array:
-  """x at its own precision, now.
+  """Rounds x to the precision of its dtype.
 
-  Left to itself the compiler may skip the rounding of a bfloat16 that is used
-  in float32 next, and what a tap sees would not be what flows on.
+  Otherwise the compiler may skip the rounding of a bfloat16 that is used in
+  float32 next, and a tap would see other values than the next layer.
   """
   info = jnp.finfo(x.dtype)
   return jax.lax.reduce_precision(x, info.nexp, info.nmant)
