@@ -1,4 +1,4 @@
-"""Text in, packed token batches out."""
+"""Turns text into packed token batches."""
 
 from jaxsae.data.config import DataConfig as DataConfig
 from jaxsae.data.corpus import Corpus as Corpus

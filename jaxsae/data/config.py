@@ -1,4 +1,4 @@
-"""What to read and how to cut it up."""
+"""Settings: which text to read, and how to make rows of it."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class DataConfig:
   text_column: str = "text"  # column of .parquet and .arrow files
   context: int = 256  # tokens in a row, BOS included
   held_out: float = 0.05  # share of documents kept for evaluation
-  documents: int | None = None  # read at most so many, chosen by seed
+  documents: int | None = None  # read at most this many, chosen by seed
   seed: int = 0  # chooses documents and the order they are packed in
   cache: str = "~/.cache/jaxsae"  # folder of tokenised corpora
 
@@ -24,7 +24,7 @@ class DataConfig:
       raise UserError(f"context={self.context} holds no text; use 2 or more")
     if not 0 <= self.held_out < 1:
       raise UserError(
-        f"held_out={self.held_out} is no share of the documents; use a "
+        f"held_out={self.held_out} is not a share of the documents; use a "
         "number from 0 up to, but not including, 1"
       )
     if self.documents is not None and self.documents < 1:

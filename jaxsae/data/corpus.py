@@ -21,7 +21,7 @@ from jaxsae.errors import UserError
 
 @dataclass(frozen=True)
 class Rows:
-  """Rows of T tokens from one side of a corpus."""
+  """The rows of T tokens on one side of a corpus."""
 
   table: RowTable
   store_tokens: np.ndarray  # the flat tokens of the whole corpus
@@ -42,7 +42,7 @@ class Rows:
 
   @property
   def padding(self) -> float:
-    """Share of all places that holds no token."""
+    """Share of all places that hold no token."""
     return self.table.padding
 
   @property
@@ -86,7 +86,7 @@ class Corpus:
 
   @property
   def counts(self) -> dict[str, int]:
-    """What was left out of the text, of each kind, and what was cut."""
+    """Numbers of texts left out, by reason, and of documents longer than T."""
     return {
       "unreadable": len(self.unreadable),
       "empty": self.empty,
@@ -127,12 +127,12 @@ def open_corpus(config: DataConfig, tokenizer: Tokenizer) -> Corpus:
 
 
 def is_held_out(text: str, share: float) -> bool:
-  """Whether `held_out=share` keeps this text from training."""
+  """Returns whether `held_out=share` keeps this text from training."""
   return int.from_bytes(text_hash(text)[:8], "big") / 2.0**64 < share
 
 
 def _split(hashes: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
-  """Held-out and training documents; both sorted by hash, so by no seed."""
+  """Returns held-out and training documents, sorted by hash for any seed."""
   keys = np.ascontiguousarray(hashes[:, :8]).view(">u8")[:, 0]
   order = np.argsort(keys, kind="stable")
   fractions = keys[order].astype(np.float64) / 2.0**64

@@ -1,6 +1,6 @@
-"""Where text comes from: an ordered sequence of named documents.
+"""Reads a source of text as an ordered sequence of named documents.
 
-The order is that of the relative paths, so it is the same on every machine.
+Files are sorted by relative path, so the order is the same on every machine.
 """
 
 import os
@@ -43,11 +43,11 @@ class Listing:
   """The files of a source, sorted by name.
 
   `ignored` counts files whose suffix says that they are not text; hidden
-  files and folders are not looked at.
+  files and folders are skipped.
   """
 
   root: str
-  lone: bool  # the source is one file, so a fault in it is an error
+  lone: bool  # the source is one file, so an unreadable one is an error
   files: list[File] = field(default_factory=list)
   unreadable: list[Unreadable] = field(default_factory=list)
   ignored: int = 0
@@ -70,7 +70,7 @@ def list_source(source: str) -> Listing:
 
 
 def check_source(source: str) -> None:
-  """Raises UserError unless there is something at the source; reads nothing."""
+  """Raises UserError unless the source exists; reads nothing."""
   if not source:
     raise UserError(
       "data.source is empty; give --data.source=DIR, a folder of text, "
@@ -89,7 +89,8 @@ def read_documents(
   """Reads the documents in order, or `limit` of them chosen by `seed`.
 
   Raises:
-    UserError: a damaged table, a missing column, a lone file that is no text.
+    UserError: a table is damaged, a column is missing, or a lone file is not
+      text.
   """
   parts = [(file, _chunks(listing, file, column)) for file in listing.files]
   total = sum(chunk.count for _, chunks in parts for chunk in chunks)
@@ -115,7 +116,7 @@ def _list_path(source: str) -> Listing:
   listing = Listing(os.path.dirname(source), lone=True)
   _add(listing, source, os.path.basename(source))
   if listing.unreadable:
-    raise UserError(_lone_fault(source, listing.unreadable[0].reason))
+    raise UserError(_not_text_message(source, listing.unreadable[0].reason))
   return listing
 
 
@@ -128,8 +129,8 @@ def _walk(
 
   def unlistable(error):
     raise UserError(
-      f"the folder {error.filename} can not be listed ({error.strerror}), so"
-      " what it holds would be missing; make it readable or take it out of the"
+      f"the folder {error.filename} cannot be listed ({error.strerror}), so"
+      " its files would be missing; make it readable or take it out of the"
       " source"
     ) from error
 
@@ -176,18 +177,18 @@ def _add(listing: Listing, path: str, name: str) -> None:
   except OSError as error:
     _leave_out(listing, path, name, str(error.strerror))
     return
-  if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+  if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait forever
     _leave_out(listing, path, name, "is not a regular file")
     return
   listing.files.append(File(path, name, status.st_size, status.st_mtime_ns))
 
 
 def _leave_out(listing: Listing, path: str, name: str, reason: str) -> None:
-  """One text may be missing, if that is told; a table of many may not."""
+  """Records an unreadable text; raises UserError if it is a table of many."""
   if formats.is_table(path):
     raise UserError(
-      f"{path} can not be read ({reason}), and it may hold many documents; put"
-      " it right or take it out of the source"
+      f"{path} cannot be read ({reason}), and it may hold many documents;"
+      " repair it or take it out of the source"
     )
   listing.unreadable.append(Unreadable(name, reason))
 
@@ -204,9 +205,11 @@ def _load_lone(file: File, chunk: formats.Chunk) -> str:
   try:
     text = _decode(next(chunk.load()))
   except OSError as error:
-    raise UserError(_lone_fault(file.path, str(error.strerror))) from error
+    raise UserError(
+      _not_text_message(file.path, str(error.strerror))
+    ) from error
   except _NotTextError as error:
-    raise UserError(_lone_fault(file.path, str(error))) from error
+    raise UserError(_not_text_message(file.path, str(error))) from error
   return text
 
 
@@ -228,12 +231,12 @@ def _document(listing: Listing, name: str, value: formats.Value):
     return Document(name, _decode(value))
   except _NotTextError as error:
     if listing.lone:
-      raise UserError(_lone_fault(name, str(error))) from error
+      raise UserError(_not_text_message(name, str(error))) from error
     return Unreadable(name, str(error))
 
 
 class _NotTextError(Exception):
-  """Says what is wrong with bytes that should be text."""
+  """Raised for a value that is not text; its message says why."""
 
 
 def _decode(value: formats.Value) -> str:
@@ -253,7 +256,7 @@ def _decode(value: formats.Value) -> str:
   return value
 
 
-def _lone_fault(name: str, reason: str) -> str:
+def _not_text_message(name: str, reason: str) -> str:
   return f"{name} {reason}; give a UTF-8 text file"
 
 

@@ -1,7 +1,7 @@
-"""The file formats text comes in: plain text, parquet, arrow, ArrayRecord.
+"""File formats of text: plain text, Parquet, Arrow and ArrayRecord.
 
-Every reader turns one file into chunks. A chunk knows how many documents it
-has before any of them is loaded, so that a few can be chosen among many.
+Every reader turns one file into chunks. A chunk knows its number of documents
+before any of them is loaded, so that a few can be chosen among many.
 """
 
 import contextlib
@@ -22,14 +22,14 @@ Value = bytes | str | None  # None is a null in a table
 
 @dataclass(frozen=True)
 class Chunk:
-  """Neighbouring documents of one file."""
+  """Consecutive documents of one file."""
 
   count: int
   load: Callable[[], Iterator[Value]]
 
 
 def chunks(path: str, column: str) -> list[Chunk]:
-  """The chunks of one file, by its suffix; any other suffix is plain text."""
+  """Splits a file into chunks by its suffix; other suffixes are plain text."""
   suffix = os.path.splitext(path)[1].lower()
   if suffix == ".parquet":
     return _parquet(path, column)
@@ -41,20 +41,20 @@ def chunks(path: str, column: str) -> list[Chunk]:
 
 
 def is_table(path: str) -> bool:
-  """True when a file holds many documents, numbered from 0."""
+  """Returns whether a file holds many documents, numbered from 0."""
   suffix = os.path.splitext(path)[1].lower()
   return suffix in (".parquet", ".arrow", ".array_record", ".arrayrecord")
 
 
 def is_known(path: str) -> bool:
-  """True when a folder's files with this suffix are read."""
+  """Returns whether files with this suffix are read in a folder."""
   return is_table(path) or path.lower().endswith(TEXT_SUFFIXES)
 
 
 def book(path: str, text: str) -> list[Chunk]:
-  """A lone text file as sections, cut at blank lines or, failing that, lines.
+  """Splits a lone text file into sections at blank lines, or else at lines.
 
-  One document can not be split into training and held-out text; the sections
+  One document cannot be divided into training and held-out text; the sections
   of a book can. Joined together they are the text again.
   """
   ends = [m.end() for m in re.finditer(r"\n[ \t\r]*\n\s*", text)]
@@ -109,7 +109,7 @@ def _arrow(path: str, column: str) -> list[Chunk]:
 
   def load(batch):
     with _naming(path, "arrow"):
-      batch.validate(full=True)  # offsets of a stranger's file may lie
+      batch.validate(full=True)  # offsets of an untrusted file may be wrong
       yield from _strings(batch.column(0))
 
   return [Chunk(b.num_rows, partial(load, b)) for b in batches]
@@ -130,7 +130,7 @@ def _array_record(path: str) -> list[Chunk]:
   with _naming(path, "ArrayRecord"):
     reader = ArrayRecordReader(path)
     if not reader.ok():
-      raise ValueError("it is cut short or not an ArrayRecord")
+      raise ValueError("it is truncated or not an ArrayRecord")
     count = reader.num_records()
     reader.close()
   return [
@@ -158,7 +158,7 @@ def _check_column(path: str, schema, column: str) -> None:
 
 
 def _strings(column) -> Iterator[Value]:
-  """Strings one by one; a badly encoded one stays bytes, to be named later."""
+  """Yields strings; one that is not UTF-8 stays bytes, to be named later."""
   for value in column:
     try:
       yield value.as_py()
@@ -168,7 +168,7 @@ def _strings(column) -> Iterator[Value]:
 
 @contextlib.contextmanager
 def _naming(path: str, kind: str):
-  """Turns whatever a library says about a damaged file into one sentence."""
+  """Raises a library's error about a damaged file as one UserError."""
   try:
     yield
   except UserError:

@@ -1,8 +1,8 @@
-"""Rows of exactly T tokens out of documents of any length.
+"""Packs documents of any length into rows of exactly T tokens.
 
-Documents follow one another; where a row ends inside one, the next row goes on
-with it, as a new segment with its own BOS. A single free place at the end of a
-row is padding, because a BOS with nothing behind it teaches nothing.
+Documents follow one another; where a row ends inside one, the next row
+continues it as a new segment with its own BOS. A single free place at the end
+of a row is padding, because a BOS without text teaches nothing.
 
 Shapes: G segments, R rows, T tokens in a row.
 """
@@ -15,11 +15,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class RowTable:
-  """Which tokens make which row."""
+  """Table of the segments that make up each row."""
 
   documents: np.ndarray  # [G] int64, the document of each segment
-  starts: np.ndarray  # [G] int64, its first token in the flat store
-  lengths: np.ndarray  # [G] int64, its tokens, without BOS
+  starts: np.ndarray  # [G] int64, index of its first token in the store
+  lengths: np.ndarray  # [G] int64, number of its tokens, without BOS
   rows: np.ndarray  # [R + 1] int64, the first segment of each row
   context: int  # T
 
@@ -33,7 +33,7 @@ class RowTable:
 
   @property
   def padding(self) -> float:
-    """Share of all places that holds no token."""
+    """Share of all places that hold no token."""
     return 1 - self.tokens / max(1, len(self) * self.context)
 
 
@@ -43,7 +43,7 @@ def pack(order: np.ndarray, offsets: np.ndarray, context: int) -> RowTable:
   Args:
     order: document indices, each at most once.
     offsets: [n + 1] where document i has tokens offsets[i] to offsets[i + 1].
-    context: places in a row, at least 2.
+    context: T, tokens in a row, at least 2.
   """
   # Compact arrays: a corpus may have many millions of segments.
   documents, starts, lengths = array("q"), array("q"), array("q")
@@ -67,7 +67,7 @@ def pack(order: np.ndarray, offsets: np.ndarray, context: int) -> RowTable:
 
 
 def empty_batch(rows: int, context: int) -> dict[str, np.ndarray]:
-  """A batch of nothing but padding."""
+  """Makes a batch of padding, int32 [rows, context] each."""
   shape = (rows, context)
   batch = {
     name: np.zeros(shape, np.int32)

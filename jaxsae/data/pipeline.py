@@ -1,4 +1,4 @@
-"""Batches for a step: shuffled with Grain, shared by hosts, resumable."""
+"""Shuffled, resumable batches with Grain, divided among processes."""
 
 from collections.abc import Iterator, Sequence
 
@@ -23,13 +23,15 @@ def batches(
   seed: int = 0,
   mine: Sequence[int] | None = None,
 ) -> "Batches":
-  """Endless shuffled batches of `rows`.
+  """Makes an endless iterator over shuffled batches of `rows`.
 
-  Every pass reads each row once, in an order of its own. A batch may hold the
+  Every pass reads each row once, in another order. A batch may hold the
   end of one pass and the start of the next.
 
   Args:
+    rows: the rows of one side of a corpus.
     batch: B, rows in the batch of all processes together.
+    seed: decides the order.
     mine: the places in every batch, from 0, whose rows this process reads; by
       default all.
 
@@ -56,7 +58,7 @@ class Batches(Iterator):
   def __init__(self, rows, batch, seed, mine):
     self._identity = {"corpus": rows.fingerprint, "batch": batch, "seed": seed}
     # Grain's shuffle takes another order for each pass of the repeat. Only
-    # indices are batched here, so the rows of other processes cost nothing.
+    # indices are batched here, so the rows of other processes are never read.
     order = grain.MapDataset.range(len(rows)).seed(seed).shuffle().repeat()
     self._order, self._rows = order.batch(batch), rows
     self._dataset = self._order.map(lambda ids: rows.read(ids[mine]))
@@ -64,9 +66,9 @@ class Batches(Iterator):
     self._reader = None
 
   def __next__(self) -> dict[str, np.ndarray]:
-    """The rows of the next batch that are ours, int32 [≤ B, T].
+    """Reads this process's rows of the next batch, int32 [≤ B, T].
 
-    See `Rows.read`.
+    `Rows.read` lists the arrays.
     """
     if self._reader is None:
       rest = self._dataset.slice(slice(self._next, None))
@@ -76,7 +78,7 @@ class Batches(Iterator):
     return batch
 
   def get_state(self) -> dict:
-    """The position, for JSON."""
+    """Returns the position, for JSON."""
     return {"next_batch": self._next, **self._identity}
 
   def set_state(self, state: dict) -> None:
@@ -105,11 +107,11 @@ class Batches(Iterator):
     self._next = position
 
   def contents(self, state: dict) -> dict:
-    """What the next batch after a saved position is made of, for JSON.
+    """Describes the next batch after a saved position, for JSON.
 
     Returns:
-      `pass`, of its first row, from 1; `rows`, the indices of all of them, of
-      all processes, in order; `documents`, the indices of those they are from.
+      `pass`, counted from 1, of its first row; `rows`, the indices of the rows
+      of all processes, in order; `documents`, the indices of their documents.
     """
     number = state["next_batch"]
     rows = [int(row) for row in self._order[number]]
@@ -121,7 +123,7 @@ class Batches(Iterator):
     }
 
   def close(self) -> None:
-    """Ends the threads that read ahead; the position stays."""
+    """Ends the threads that read ahead; keeps the position."""
     if self._reader is not None:
       self._reader.close()
     self._reader = None
@@ -130,10 +132,10 @@ class Batches(Iterator):
 def held_out_batches(
   corpus: Corpus, batch: int
 ) -> Iterator[dict[str, np.ndarray]]:
-  """Every held-out row once, in order; the last batch is padded to size.
+  """Yields every held-out row once, in order; pads the last batch to size.
 
   Raises:
-    UserError: nothing is held out, or a batch of nothing.
+    UserError: nothing is held out, or the batch has no rows.
   """
   if batch < 1:
     raise UserError(f"batch={batch} reads nothing; use 1 or more")

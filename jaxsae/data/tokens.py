@@ -1,4 +1,4 @@
-"""Documents as tokens: made once, kept in a cache folder, memory-mapped."""
+"""Tokenises documents once, into a cache folder that is memory-mapped."""
 
 import contextlib
 import hashlib
@@ -25,14 +25,14 @@ PACKING = (
   "every segment starts with BOS; documents follow one another and are cut "
   "at row ends; padding only where fewer than two tokens fit"
 )
-_FORMAT = 1  # of the store; a new number makes old stores unseen
+_FORMAT = 1  # of the store; with a new number, old stores are not found
 _HASH_BYTES = 16
 _BATCH_CHARACTERS = 4_000_000  # bounds the memory of tokenising
 _BATCH_DOCUMENTS = 1024
 
 
 class Tokenizer(Protocol):
-  """What a corpus needs of a tokenizer; `encode` adds no special tokens."""
+  """The tokenizer that a corpus needs; `encode` adds no special tokens."""
 
   bos: int
   eos: int | None  # when there is one, every document ends with it
@@ -44,7 +44,7 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class TokenPolicy:
-  """How text became the rows a model saw; saved with a run."""
+  """The settings that made rows of text; saved with a run."""
 
   tokenizer: str  # fingerprint
   bos: int
@@ -75,7 +75,7 @@ def token_policy(tokenizer: Tokenizer, context: int) -> TokenPolicy:
 
 
 def check_policy(saved: dict, now: TokenPolicy) -> None:
-  """Refuses to go on with text that is cut up differently than before.
+  """Raises UserError if text was made into rows differently before.
 
   Raises:
     UserError: names every field of `saved` (from JSON) that differs.
@@ -88,23 +88,23 @@ def check_policy(saved: dict, now: TokenPolicy) -> None:
   ]
   if differing:
     raise UserError(
-      "the saved token policy is another one: "
+      "the saved token policy differs: "
       + "; ".join(differing)
       + "; use the saved values or start a new run"
     )
 
 
 def open_store(config: DataConfig, tokenizer: Tokenizer) -> Store:
-  """The tokenised corpus of a source, made now unless the cache has it.
+  """Opens the tokenised corpus of a source; makes it unless it is cached.
 
-  The cache is looked up by the files' names, sizes and times of change and by
-  the tokenizer. Two processes may make the same store at once: each writes a
-  folder of its own, and the first to finish names it. What a killed process
-  left of one is removed when the next store is made.
+  The key of the cache is the files' names, sizes and times of change, and the
+  tokenizer. Two processes may make the same store at once: each writes a
+  folder of its own, and the first to finish renames it. What a killed process
+  left is removed when the next store is made.
 
   Raises:
-    UserError: the source can not be read, has no text, or the cache folder can
-      not be written.
+    UserError: the source cannot be read or has no text, or the cache folder
+      cannot be written.
   """
   listing = list_source(config.source)
   cache = os.path.expanduser(config.cache)
@@ -124,8 +124,8 @@ def _writing_to(cache: str):
     yield
   except OSError as error:
     raise UserError(
-      f"can not write tokens to {cache} ({error.strerror}); set cache to a "
-      "folder with room that you may write to"
+      f"cannot write tokens to {cache} ({error.strerror}); set cache to a "
+      "folder with free space that you may write to"
     ) from error
 
 
@@ -148,7 +148,7 @@ def _cache_key(config: DataConfig, listing: Listing, tokenizer) -> str:
 
 
 def _write_store(folder, config, listing, tokenizer) -> None:
-  """Reads, tokenises and writes everything; memory stays bounded."""
+  """Reads, tokenises and writes a source in bounded memory."""
   about = {
     "duplicates": 0,
     "empty": 0,
@@ -188,13 +188,13 @@ def _keep_new(documents, hashes, about) -> Iterator[Document]:
 
 
 def text_hash(text: str) -> bytes:
-  """16 bytes that depend on the text alone."""
+  """Returns 16 bytes that depend on the text alone."""
   data = text.encode("utf-8", "surrogatepass")
   return hashlib.blake2b(data, digest_size=_HASH_BYTES).digest()
 
 
 def _write_tokens(path, documents, tokenizer) -> list[int]:
-  """Writes one flat .npy and returns the length of every document."""
+  """Writes all tokens as one flat .npy; returns each document's length."""
   small = tokenizer.vocab_size <= 2**16
   dtype = np.dtype("<u2" if small else "<u4")
   ending = [] if tokenizer.eos is None else [tokenizer.eos]

@@ -1,4 +1,4 @@
-"""The arithmetic of attention: rotary positions, who sees whom, the sum.
+"""The arithmetic of attention: rotary positions, masks, weighted sums.
 
 Shapes: B batch, T queries, S keys, N query heads, K key heads, G = N/K query
 heads that share one key, H head_dim.
@@ -10,27 +10,27 @@ from flax import struct
 
 MASKED = -2.3819763e38  # the official value; softmax turns it into exactly 0
 
-# The plain path takes queries in blocks, for each of which the keys that can
-# matter are cut out beforehand. A block is unrolled code, so there are few.
+# The plain path takes queries in blocks and slices out, for each block, the
+# keys that it can see. A block is unrolled code, so there are few.
 SMALLEST_BLOCK = 128
 MOST_BLOCKS = 8
 
 
 @struct.dataclass
-class Row:
-  """Where tokens belong: int [B, T] each.
+class Packing:
+  """The segment and position of every token in packed rows, int [B, T] each.
 
   Attributes:
     segments: a token attends only within its own segment.
-    positions: counted from 0 in each segment; a segment's tokens are
-      neighbours and in order.
+    positions: counted from 0 in each segment, whose tokens are adjacent and
+      in order.
   """
 
   segments: jax.Array
   positions: jax.Array
 
-  def __getitem__(self, columns) -> "Row":
-    return Row(self.segments[:, columns], self.positions[:, columns])
+  def __getitem__(self, times) -> "Packing":
+    return Packing(self.segments[:, times], self.positions[:, times])
 
 
 def apply_rope(
@@ -47,9 +47,9 @@ def apply_rope(
 
 
 def attention_mask(
-  queries: Row, keys: Row, window: int | None = None
+  queries: Packing, keys: Packing, window: int | None = None
 ) -> jax.Array:
-  """Who may attend to whom: bool [B, T, S].
+  """Returns which keys each query may attend to: bool [B, T, S].
 
   Positions count up within a segment, so `key position ≤ query position` in
   the same segment is causality.
@@ -66,8 +66,8 @@ def attend(
   q: jax.Array,
   k: jax.Array,
   v: jax.Array,
-  queries: Row,
-  keys: Row,
+  queries: Packing,
+  keys: Packing,
   window: int | None,
   softcap: float | None,
 ) -> jax.Array:
@@ -77,26 +77,25 @@ def attend(
     q: [B, T, N, H], scaled.
     k: [B, S, K, H].
     v: [B, S, K, H].
-    queries: of the T tokens.
-    keys: of the S tokens. When S = T they are the same tokens.
-    window: how many tokens back a query sees, itself included; None: all.
-    softcap: squashes the logits into (-softcap, softcap); None: not at all.
+    queries: segments and positions of the T tokens.
+    keys: segments and positions of the S tokens, which are the same tokens
+      if S = T.
+    window: number of tokens that a query sees, itself included; None: all.
+    softcap: squashes the logits into (-softcap, softcap); None: no cap.
 
   Returns:
     [B, T, N, H]
   """
   parts = []
-  for rows, columns in _blocks(q.shape[1], k.shape[1], window):
-    mask = attention_mask(queries[rows], keys[columns], window)
-    parts.append(
-      _attend(q[:, rows], k[:, columns], v[:, columns], mask, softcap)
-    )
+  for at, seen in _blocks(q.shape[1], k.shape[1], window):
+    mask = attention_mask(queries[at], keys[seen], window)
+    parts.append(_attend(q[:, at], k[:, seen], v[:, seen], mask, softcap))
   return jnp.concatenate(parts, axis=1)
 
 
 def _blocks(queries: int, keys: int, window: int | None):
   """Slices of the queries, each with the slice of the keys it can see."""
-  if queries != keys:  # reads a cache, whose columns are not the queries'
+  if queries != keys:  # keys from a cache are not the queries' tokens
     return [(slice(0, queries), slice(0, keys))]
   size = max(SMALLEST_BLOCK, -(-queries // MOST_BLOCKS))
   starts = range(0, queries, size)

@@ -18,22 +18,22 @@ class GemmaConfig:
   vocab_size: int
   num_layers: int
   embed_dim: int
-  hidden_dim: int  # of the gated MLP
+  hidden_dim: int  # width of the gated MLP
   num_heads: int
   num_kv_heads: int
   head_dim: int
   query_pre_attn_scalar: int  # queries are divided by its square root
-  window: int = 4096  # of the local layers, in tokens
+  window: int = 4096  # tokens that local layers see
   context: int = 8192  # longest sequence the model was trained on
   attn_softcap: float | None = 50.0
   final_softcap: float | None = 30.0
   rope_base: float = 10_000.0
   norm_eps: float = 1e-6
   transpose_gating: bool = True  # layout of the gating weights: [2, F, D]
-  locals_per_global: int = 1  # so many local layers, then a global one
+  locals_per_global: int = 1  # local layers before each global one
   qk_norm: bool = False  # queries and keys pass a norm before RoPE
-  global_rope_base: float = 10_000.0  # of the global layers
-  global_rope_scale: float = 1.0  # positions are divided by it in those
+  global_rope_base: float = 10_000.0  # RoPE base of the global layers
+  global_rope_scale: float = 1.0  # divides positions in global layers
 
   def __post_init__(self):
     if self.num_heads % self.num_kv_heads:
@@ -48,11 +48,11 @@ class GemmaConfig:
 
   @property
   def query_scale(self) -> float:
-    """Multiplies the queries, after RoPE."""
+    """Factor that multiplies the queries after RoPE."""
     return self.query_pre_attn_scalar**-0.5
 
   def is_local(self, layer: int) -> bool:
-    """Whether attention in this layer sees only the window before a token."""
+    """Returns whether attention in this layer sees only `window` tokens."""
     return (layer + 1) % (self.locals_per_global + 1) != 0
 
 
@@ -180,7 +180,7 @@ def gemma3_27b() -> GemmaConfig:
 
 
 def _gemma3(**sizes) -> GemmaConfig:
-  """What all sizes of Gemma 3 share, with those that differ filled in."""
+  """Makes a config from what all Gemma 3 share and the given sizes."""
   shared = {
     "vocab_size": 262_144,
     "head_dim": 256,

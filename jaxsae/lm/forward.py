@@ -30,7 +30,7 @@ def run(
     edits: site → function of the activation [B, T, D].
     segments: int [B, T] for packed rows; by default each row is one document.
     positions: int [B, T], counted from 0 in each segment.
-    num_blocks: stop after so many blocks, without logits.
+    num_blocks: stop after this many blocks, without logits.
 
   Returns:
     Logits [B, T, V], or the residual stream [B, T, D] if `num_blocks` is given.
@@ -40,9 +40,9 @@ def run(
 
 
 def make_tap(edits: Mapping[Site, Edit], config: GemmaConfig) -> Tap:
-  """The tap that puts each site's activation through its edit.
+  """Makes the tap that puts each site's activation through its edit.
 
-  What flows on has the activation's own dtype, whatever the edit computes in.
+  The result is cast to the activation's dtype, whatever the edit computes in.
 
   Raises:
     UserError: the model lacks a site, or one is a pair; or, when the tap is
@@ -72,7 +72,7 @@ def _apply(edit: Edit, site: Site, x: jax.Array) -> jax.Array:
   if new.shape != x.shape:
     raise UserError(
       f"The edit at {site} made {list(new.shape)} of {list(x.shape)}; return"
-      " an array of the shape that it is given."
+      " an array of the shape that it receives."
     )
   return new.astype(x.dtype)
 
@@ -80,7 +80,7 @@ def _apply(edit: Edit, site: Site, x: jax.Array) -> jax.Array:
 def edit(
   lm: Lm, tokens: jax.Array, edits: Mapping[Site, Edit], **packing
 ) -> jax.Array:
-  """Logits [B, T, V] with the edits in place.
+  """Returns the logits [B, T, V] of a forward pass with edits in place.
 
   `edit(lm, tokens, {site: sae})` splices an autoencoder in;
   `edit(lm, tokens, {site: lambda x: x + 8 * direction})` steers; for
@@ -90,15 +90,15 @@ def edit(
 
 
 def splice(site: Site, replace: Edit) -> dict[Site, Edit]:
-  """Edits that put what `replace` makes of a site in the site's place.
+  """Makes edits that replace a site's activation by a function of it.
 
   `edit(lm, tokens, splice(site, sae))` splices an autoencoder or a transcoder
-  in. At a pair, what its input reads is kept until its output is written.
+  in. At a pair, the input is kept until the output is computed.
 
   Args:
     site: a site or a pair.
-    replace: maps the activation [B, T, D_in] of `site.input` to what
-      `site.output` is to be, [B, T, D].
+    replace: maps the activation [B, T, D_in] of `site.input` to the new
+      activation [B, T, D] of `site.output`.
   """
   if site.input == site.output:
     return {site: replace}
@@ -108,14 +108,14 @@ def splice(site: Site, replace: Edit) -> dict[Site, Edit]:
     kept.append(x)
     return x
 
-  # To pop leaves no tracer behind when a trace is over.
+  # Popping leaves no tracer behind when a trace is over.
   return {site.input: keep, site.output: lambda _: replace(kept.pop())}
 
 
 def capture(
   lm: Lm, tokens: jax.Array, *sites: Site, **packing
 ) -> dict[Site, jax.Array]:
-  """Activations {site: [B, T, D]}; blocks above the last site do not run."""
+  """Returns {site: [B, T, D]}; blocks above the last site do not run."""
   seen = {}
 
   def reader(site):

@@ -18,29 +18,30 @@ from flax import struct
 from jax.sharding import Mesh
 
 from jaxsae.lm import splash
-from jaxsae.lm.attention import Row, apply_rope, attend, soft_cap
+from jaxsae.lm.attention import Packing, apply_rope, attend, soft_cap
 from jaxsae.lm.config import GemmaConfig
 from jaxsae.lm.sharding import keep_rows_over_data
 
-# `tap(where, layer, x) -> x` sees every site and may replace what flows on.
+# `tap(where, layer, x) -> x` is called at every site; its result replaces x.
 Tap = Callable[[str, int, jax.Array], jax.Array]
 
 
 @struct.dataclass
-class Columns:
-  """The columns of a cache of keys and values, when there is one.
+class CacheColumns:
+  """Columns of the cache of keys and values.
 
   Attributes:
-    row: of all S columns, those being written included.
-    start: int [], where this call's T tokens go.
+    packing: segments and positions of all S columns, [B, S], those of this
+      call included.
+    start: int [], column of the first of this call's T tokens.
   """
 
-  row: Row
+  packing: Packing
   start: jax.Array
 
 
 def pass_through(where: str, layer: int, x: jax.Array) -> jax.Array:
-  """The tap that looks at nothing and changes nothing."""
+  """The tap that changes nothing."""
   del where, layer
   return x
 
@@ -57,43 +58,45 @@ class Gemma(nn.Module):
     self.layer = [Block(self.config, i, self.mesh) for i in layers]
     self.final_norm = RMSNorm(self.config)
 
-  def __call__(self, tokens: jax.Array, row: Row, **options) -> jax.Array:
-    """Logits [B, T, V] in float32; arguments as of `stream`."""
-    return self.unembed(self.stream(tokens, row, **options))
+  def __call__(
+    self, tokens: jax.Array, packing: Packing, **options
+  ) -> jax.Array:
+    """Returns logits [B, T, V] in float32; see `stream` for the arguments."""
+    return self.unembed(self.stream(tokens, packing, **options))
 
   def stream(
     self,
     tokens: jax.Array,
-    row: Row,
+    packing: Packing,
     tap: Tap = pass_through,
     num_blocks: int | None = None,
-    columns: Columns | None = None,
+    columns: CacheColumns | None = None,
   ) -> jax.Array:
-    """The residual stream [B, T, D] after the last block that runs.
+    """Returns the residual stream [B, T, D] after the last block that runs.
 
     Args:
       tokens: int [B, T].
-      row: the tokens' segments and positions.
+      packing: the tokens' segments and positions.
       tap: called at each site.
-      num_blocks: stop after so many blocks; None runs them all.
+      num_blocks: number of blocks to run; None: all.
       columns: attend to the Flax collection "cache" as well, and write to it;
         None: the tokens attend only to each other.
     """
     x = keep_rows_over_data(self.embedder.encode(tokens), self.mesh)
     for block in self.layer[:num_blocks]:
-      x = keep_rows_over_data(block(x, row, tap, columns), self.mesh)
+      x = keep_rows_over_data(block(x, packing, tap, columns), self.mesh)
     return x
 
   def unembed(self, x: jax.Array) -> jax.Array:
-    """Residual stream [B, T, D] → logits [B, T, V] in float32."""
+    """Maps the residual stream [B, T, D] to float32 logits [B, T, V]."""
     logits = self.embedder.decode(self.final_norm(x))
     return soft_cap(logits, self.config.final_softcap)
 
 
 def init_params(config: GemmaConfig, key: jax.Array) -> dict:
-  """Fresh float32 parameters."""
+  """Makes randomly initialised float32 parameters."""
   one = jnp.zeros((1, 1), jnp.int32)
-  return Gemma(config).init(key, one, Row(one, one))["params"]
+  return Gemma(config).init(key, one, Packing(one, one))["params"]
 
 
 class Embedder(nn.Module):
@@ -108,12 +111,12 @@ class Embedder(nn.Module):
     )
 
   def encode(self, tokens: jax.Array) -> jax.Array:
-    """[B, T] → [B, T, D], scaled by √D in the table's own precision."""
+    """Embeds tokens [B, T] as [B, T, D], scaled by √D in the table's dtype."""
     x = self.table[tokens]
     return x * jnp.sqrt(self.config.embed_dim).astype(x.dtype)
 
   def decode(self, x: jax.Array) -> jax.Array:
-    """[B, T, D] → [B, T, V]; accumulated and returned in float32."""
+    """Unembeds [B, T, D] to float32 logits [B, T, V]."""
     return jnp.einsum(
       "BTD,VD->BTV", x, self.table, preferred_element_type=jnp.float32
     )
@@ -127,12 +130,12 @@ class Block(nn.Module):
   mesh: Mesh | None
 
   @nn.compact
-  def __call__(self, x, row, tap, columns):
+  def __call__(self, x, packing, tap, columns):
     norm = lambda name: RMSNorm(self.config, name=name)
     attention = Attention(self.config, self.layer, self.mesh, name="attn")
     mlp = FeedForward(self.config, name="mlp")
 
-    y = attention(norm("pre_attention_norm")(x), row, tap, columns)
+    y = attention(norm("pre_attention_norm")(x), packing, tap, columns)
     x = x + norm("post_attention_norm")(y)
     y = tap("mlp_in", self.layer, rounded(norm("pre_ffw_norm")(x)))
     y = norm("post_ffw_norm")(mlp(y))
@@ -141,23 +144,23 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-  """Grouped-query attention with RoPE, and maybe a soft cap or a window."""
+  """Grouped-query attention with RoPE, optional soft cap and window."""
 
   config: GemmaConfig
   layer: int
   mesh: Mesh | None
 
   @nn.compact
-  def __call__(self, x, row, tap, columns):
+  def __call__(self, x, packing, tap, columns):
     c = self.config
     q, k, v = self._project(x)
     if c.qk_norm:
       q = RMSNorm(c, name="_query_norm")(q)
       k = RMSNorm(c, name="_key_norm")(k)
-    q = self._rotate(q, row.positions) * c.query_scale
-    k = self._rotate(k, row.positions)
+    q = self._rotate(q, packing.positions) * c.query_scale
+    k = self._rotate(k, packing.positions)
 
-    heads = self._attend(q, k, v, row, columns)  # [B, T, N, H]
+    heads = self._attend(q, k, v, packing, columns)  # [B, T, N, H]
 
     flat = rounded(heads.reshape(*heads.shape[:2], -1))
     flat = tap("attn", self.layer, flat)
@@ -166,7 +169,7 @@ class Attention(nn.Module):
     return Einsum(shape, name="attn_vec_einsum")("BTNH,NHD->BTD", heads)
 
   def _project(self, x):
-    """x [B, T, D] → q [B, T, N, H], k and v [B, T, K, H]."""
+    """Projects x [B, T, D] to q [B, T, N, H], k and v [B, T, K, H]."""
     c = self.config
     if c.num_heads == c.num_kv_heads:  # the official layout fuses all three
       shape = (3, c.num_heads, c.embed_dim, c.head_dim)
@@ -183,7 +186,7 @@ class Attention(nn.Module):
       return apply_rope(x, positions, c.rope_base)
     return apply_rope(x, positions, c.global_rope_base, c.global_rope_scale)
 
-  def _attend(self, q, k, v, row, columns):
+  def _attend(self, q, k, v, packing, columns):
     c = self.config
     how = {
       "window": c.window if c.is_local(self.layer) else None,
@@ -193,8 +196,8 @@ class Attention(nn.Module):
       k = self._write("key", k, columns.start)
       v = self._write("value", v, columns.start)
     if k.shape[1] > q.shape[1]:  # there are more columns than these tokens
-      return attend(q, k, v, row, columns.row, **how)
-    return self._attend_to_itself(q, k, v, row, how)
+      return attend(q, k, v, packing, columns.packing, **how)
+    return self._attend_to_itself(q, k, v, packing, how)
 
   def _write(self, name, new, start):
     """Puts `new` into the cache; returns all S columns."""
@@ -203,14 +206,16 @@ class Attention(nn.Module):
     self.put_variable("cache", name, kept)
     return kept
 
-  def _attend_to_itself(self, q, k, v, row, how):
-    plain = lambda q, k, v, row: attend(q, k, v, row, row, **how)
-    fused = lambda q, k, v, row: splash.attend(
-      q, k, v, row.segments, mesh=self.mesh, **how
+  def _attend_to_itself(self, q, k, v, packing, how):
+    plain = lambda q, k, v, packing: attend(q, k, v, packing, packing, **how)
+    fused = lambda q, k, v, packing: splash.attend(
+      q, k, v, packing.segments, mesh=self.mesh, **how
     )
     if not splash.fits(q.shape[1], q.shape[-1]):
-      return plain(q, k, v, row)
-    return jax.lax.platform_dependent(q, k, v, row, tpu=fused, default=plain)
+      return plain(q, k, v, packing)
+    return jax.lax.platform_dependent(
+      q, k, v, packing, tpu=fused, default=plain
+    )
 
 
 class FeedForward(nn.Module):
@@ -252,7 +257,7 @@ class RMSNorm(nn.Module):
 
 
 class Einsum(nn.Module):
-  """One weight `w`; the second to last axis is what it sums over."""
+  """An einsum with one weight `w`, which sums over its second to last axis."""
 
   shape: tuple[int, ...]
 
@@ -263,10 +268,10 @@ class Einsum(nn.Module):
 
 
 def rounded(x: jax.Array) -> jax.Array:
-  """x at its own precision, now.
+  """Rounds x to the precision of its dtype.
 
-  Left to itself the compiler may skip the rounding of a bfloat16 that is used
-  in float32 next, and what a tap sees would not be what flows on.
+  Otherwise the compiler may skip the rounding of a bfloat16 that is used in
+  float32 next, and a tap would see other values than the next layer.
   """
   info = jnp.finfo(x.dtype)
   return jax.lax.reduce_precision(x, info.nexp, info.nmant)

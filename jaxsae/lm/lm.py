@@ -9,7 +9,7 @@ from flax import struct
 from jax.sharding import Mesh
 
 from jaxsae.errors import UserError
-from jaxsae.lm.attention import Row
+from jaxsae.lm.attention import Packing
 from jaxsae.lm.config import GemmaConfig
 from jaxsae.lm.gemma import Gemma, Tap, pass_through
 from jaxsae.lm.tokenizer import Tokenizer
@@ -21,10 +21,10 @@ class Lm:
 
   Attributes:
     params: the parameters, named and nested as in the official library.
-    config: sizes.
+    config: the sizes of the model.
     tokenizer: text ⇄ token ids, or None if the weights came without one.
-    name: what it was loaded as.
-    mesh: over which the parameters lie, or None on one device.
+    name: the name or path that it was loaded from.
+    mesh: the mesh that shards the parameters, or None on one device.
   """
 
   params: Any
@@ -34,7 +34,7 @@ class Lm:
   mesh: Mesh | None = struct.field(pytree_node=False, default=None)
 
   def logits(self, tokens, segments=None, positions=None) -> jax.Array:
-    """Next-token logits [B, T, V] in float32 for tokens int [B, T]."""
+    """Returns next-token logits [B, T, V] in float32 for tokens int [B, T]."""
     return self.apply(tokens, segments, positions)
 
   def apply(
@@ -45,13 +45,13 @@ class Lm:
     tap: Tap = pass_through,
     num_blocks: int | None = None,
   ) -> jax.Array:
-    """Logits [B, T, V], or [B, T, D] after `num_blocks` blocks if given.
+    """Returns logits [B, T, V], or [B, T, D] after `num_blocks` blocks.
 
     By default each row of tokens is one document.
 
     Raises:
       UserError: a row is longer than the model's context, or a token is not
-        in its vocabulary (looked up only outside of `jit`).
+        in its vocabulary (checked only outside of `jit`).
     """
     self.check_length(tokens.shape[1])
     self.check_ids(tokens)
@@ -64,41 +64,41 @@ class Lm:
     return model.apply(
       {"params": self.params},
       tokens,
-      Row(segments, positions),
+      Packing(segments, positions),
       tap=tap,
       num_blocks=num_blocks,
       method=method,
     )
 
   def check_length(self, length: int) -> None:
-    """Raises UserError if rows of so many tokens are too long."""
+    """Raises UserError if rows of `length` tokens exceed the context."""
     if length > self.config.context:
       raise UserError(
-        f"Rows of {length} tokens are longer than the context of {self._me},"
-        f" {self.config.context}; use at most that many."
+        f"Rows of {length} tokens are longer than the context of"
+        f" {self._display_name}, {self.config.context}; use at most that many."
       )
 
   def check_ids(self, tokens: jax.Array) -> None:
     """Raises UserError if a token is not in the vocabulary.
 
-    Inside `jit`, and for what other hosts hold, nothing can be looked at.
+    Nothing is checked inside `jit`, or where other hosts hold some tokens.
     """
-    if not _can_be_looked_at(tokens):
+    if not _is_concrete(tokens):
       return
     size, ids = self.config.vocab_size, np.asarray(tokens)
     least, most = ids.min(initial=0), ids.max(initial=0)
     if least < 0 or most >= size:
       raise UserError(
         f"Token {least if least < 0 else most} is not in the vocabulary of"
-        f" {self._me}, 0 to {size - 1}; use its own tokenizer."
+        f" {self._display_name}, 0 to {size - 1}; use its own tokenizer."
       )
 
   @property
-  def _me(self) -> str:
+  def _display_name(self) -> str:
     return self.name or "the language model"
 
   def text_mask(self, tokens: jax.Array, segments: jax.Array) -> jax.Array:
-    """1.0 where a token is text, 0.0 for padding, BOS and EOS; [B, T]."""
+    """Returns [B, T]: 1.0 for text tokens, 0.0 for padding, BOS and EOS."""
     mask = segments > 0
     if self.tokenizer is not None:
       mask &= tokens != self.tokenizer.bos
@@ -107,8 +107,8 @@ class Lm:
     return mask.astype(jnp.float32)
 
 
-def _can_be_looked_at(x) -> bool:
-  """Whether this process knows all of x now."""
+def _is_concrete(x) -> bool:
+  """Returns whether this process can read every value of x now."""
   if isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer):
     return x.is_fully_addressable
   return not isinstance(x, jax.core.Tracer)

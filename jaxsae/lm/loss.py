@@ -7,7 +7,7 @@ import jax.numpy as jnp
 def next_token_loss(
   logits: jax.Array, tokens: jax.Array, segments: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Cross-entropy of each token given those before it in its segment.
+  """Returns the cross-entropy of each token given its segment so far.
 
   Args:
     logits: [B, T, V].

@@ -1,8 +1,8 @@
-"""How the language model lies on a ('data', 'model') mesh.
+"""Sharding of the language model over a ('data', 'model') mesh.
 
 Tensor parallelism: heads, MLP and vocabulary are split over `model`. With
 `fsdp` the other large axis, the residual stream's, is split over `data` as
-well, and each layer's weights are gathered when it runs. Norms are everywhere.
+well, and each layer's weights are gathered when it runs. Norms are replicated.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from jax.sharding import (
 from jaxsae.errors import UserError
 from jaxsae.lm.config import GemmaConfig
 
-Path = tuple[str, ...]  # of a leaf in the official parameter tree
+Path = tuple[str, ...]  # path of a leaf in the official parameter tree
 
 # The axes of each parameter: V vocabulary, D embed_dim, N query heads, K
 # key/value heads, H head_dim, F hidden_dim, S a stack of two or three.
@@ -40,7 +40,7 @@ _SIZES = {
 
 
 def spec(path: Path, config: GemmaConfig, fsdp: bool = False) -> PartitionSpec:
-  """The spec of one parameter by its path in the official tree."""
+  """Returns the spec of the parameter at a path of the official tree."""
   gating = "SFD" if config.transpose_gating else "SDF"
   for name, axes in (_AXES | {"gating_einsum": gating}).items():
     if name in path:
@@ -49,24 +49,26 @@ def spec(path: Path, config: GemmaConfig, fsdp: bool = False) -> PartitionSpec:
 
 
 def _over(axis: str, config: GemmaConfig, fsdp: bool) -> str | None:
-  """The mesh axis over which an axis of a parameter is split."""
+  """Returns the mesh axis that splits an axis of a parameter, or None."""
   if axis == "D" and fsdp:
     return "data"
   return "model" if axis in _split(config) else None
 
 
 def _split(config: GemmaConfig) -> str:
-  """The axes split over `model`; a single key head is everybody's."""
+  """Returns the axes split over `model`; a single key head is replicated."""
   return "NFV" if config.num_kv_heads == 1 else "NKFV"
 
 
 def placement(
   config: GemmaConfig, mesh: Mesh | None, fsdp: bool = False
 ) -> Callable[[Path], Sharding]:
-  """Path of a parameter → where it lies; without a mesh, the first device.
+  """Makes the function from a parameter's path to its sharding.
+
+  Without a mesh, that is always the first device.
 
   Raises:
-    UserError: the mesh does not divide the model; it names what would.
+    UserError: the mesh does not divide the model; names sizes that would.
   """
   if mesh is None:
     device = SingleDeviceSharding(jax.devices()[0])
@@ -76,7 +78,7 @@ def placement(
 
 
 def check_divides(config: GemmaConfig, mesh: Mesh, fsdp: bool = False) -> None:
-  """Raises UserError unless the mesh can share every split axis."""
+  """Raises UserError unless the mesh divides every split axis."""
   for axis in _split(config):
     what = _SIZES[axis]
     sizes = [getattr(config, _SIZES[axis]) for axis in _split(config)]
@@ -99,7 +101,7 @@ def _refuse(axis, what, size, mesh, sizes):
 
 
 def keep_rows_over_data(x: jax.Array, mesh: Mesh | None) -> jax.Array:
-  """Tells the compiler that x [B, T, D] stays split by rows alone.
+  """Constrains x [B, T, D] to be split by rows over `data` and no further.
 
   Otherwise it may split D where the weights are, and move activations where
   it should move weights.

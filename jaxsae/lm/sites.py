@@ -65,7 +65,7 @@ class Site:
 
   @classmethod
   def parse(cls, text: str) -> "Site":
-    """`"resid.12"` → `Site("resid", 12)`."""
+    """Parses `"resid.12"` as `Site("resid", 12)`."""
     match = re.fullmatch(r"([a-z_]+)\.(\d+)", text)
     if not match:
       raise UserError(
@@ -76,18 +76,18 @@ class Site:
 
   @property
   def input(self) -> "Site":
-    """The site that is read."""
+    """The site that an autoencoder here reads."""
     where, _ = PAIRS.get(self.where, (self.where, self.where))
     return Site(where, self.layer)
 
   @property
   def output(self) -> "Site":
-    """The site that is written."""
+    """The site that an autoencoder here writes."""
     _, where = PAIRS.get(self.where, (self.where, self.where))
     return Site(where, self.layer)
 
   def width(self, config: GemmaConfig) -> int:
-    """Length D of the activation vectors here; of a pair, of its output's."""
+    """Returns the length D of activations here; of the output, for a pair."""
     if self.where == "attn":
       return config.num_heads * config.head_dim
     return config.embed_dim

@@ -1,7 +1,7 @@
-"""Attention on TPU: JAX's own fused kernel, on each device's share of heads.
+"""Attention on TPU: JAX's fused kernel, on each device's rows and heads.
 
 The kernel never forms the [T, T] matrix of logits. It masks by column, which
-is the same as masking by position because a segment's tokens are neighbours.
+is the same as masking by position because a segment's tokens are adjacent.
 """
 
 from collections.abc import Callable
@@ -10,12 +10,12 @@ import jax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-LANES = 128  # of the vector unit; the kernel's blocks are made of them
-BLOCKS = (512, 256, 128)  # the first that divides the row is taken
+LANES = 128  # lanes of the vector unit; block sizes are multiples
+BLOCKS = (512, 256, 128)  # block sizes; the first that divides T is used
 
 
 def fits(time: int, head_dim: int) -> bool:
-  """Whether the kernel takes rows and heads of these sizes."""
+  """Returns whether the kernel supports this row length and head size."""
   return time % LANES == 0 and head_dim % LANES == 0
 
 
@@ -30,16 +30,16 @@ def attend(
   mesh: Mesh | None = None,
   interpret: bool = False,
 ) -> jax.Array:
-  """What `attention.attend` computes, for rows that attend to themselves.
+  """Computes `attention.attend` for rows that attend to themselves.
 
   Args:
     q: [B, T, N, H], scaled; T and H are multiples of 128.
     k: [B, T, K, H].
     v: [B, T, K, H].
     segments: int [B, T].
-    window: how many tokens back a query sees, itself included; None: all.
-    softcap: of the logits; None: none.
-    mesh: over which rows and heads are split; None: one device.
+    window: number of tokens that a query sees, itself included; None: all.
+    softcap: squashes the logits into (-softcap, softcap); None: no cap.
+    mesh: the mesh that splits rows and heads; None: one device.
     interpret: run the kernel's steps one by one, on any device.
 
   Returns:
@@ -49,8 +49,8 @@ def attend(
 
   def on_one_device(q, k, v, segments):
     kernel = _kernel(q.shape, block, window, softcap, interpret)
-    turn = lambda x: x.swapaxes(1, 2)  # the kernel wants [N, T, H]
-    return turn(jax.vmap(kernel)(turn(q), turn(k), turn(v), segments))
+    swap = lambda x: x.swapaxes(1, 2)  # the kernel wants [N, T, H]
+    return swap(jax.vmap(kernel)(swap(q), swap(k), swap(v), segments))
 
   if mesh is not None:  # the compiler cannot split a kernel by itself
     on_one_device = _on_each(mesh, q.shape[0], k.shape[2], on_one_device)
@@ -58,8 +58,8 @@ def attend(
 
 
 def _kernel(shape, block, window, softcap, interpret):
-  """q [N, T, H], k and v [K, T, H], segments [T] → [N, T, H]."""
-  # Pallas takes a while to import, and few need it.
+  """Makes the kernel: q [N, T, H], k, v [K, T, H], segments [T] → [N, T, H]."""
+  # Pallas is slow to import, and needed on TPUs only.
   from jax.experimental.pallas.ops.tpu import splash_attention as kernels
 
   _, time, heads, _ = shape
@@ -88,7 +88,7 @@ def _kernel(shape, block, window, softcap, interpret):
 def _on_each(
   mesh: Mesh, rows: int, key_heads: int, function: Callable
 ) -> Callable:
-  """The function on each device's rows and heads."""
+  """Runs the function on each device's rows and heads."""
   batch = "data" if rows % mesh.shape["data"] == 0 else None
   heads = P(batch, None, "model", None)
   keys = heads if key_heads > 1 else P(batch, None, None, None)
@@ -97,5 +97,5 @@ def _on_each(
     mesh=mesh,
     in_specs=(heads, keys, keys, P(batch, None)),
     out_specs=heads,
-    check_vma=False,  # pallas does not tell over which axes its output varies
+    check_vma=False,  # pallas does not say which axes its output varies over
   )

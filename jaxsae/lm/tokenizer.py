@@ -1,4 +1,4 @@
-"""Text ⇄ token ids, by SentencePiece or by Hugging Face's `tokenizers`."""
+"""Tokenizers: text ⇄ ids by SentencePiece or Hugging Face's `tokenizers`."""
 
 import abc
 import functools
@@ -14,15 +14,15 @@ from jaxsae.lm.formats import config_json, folder
 
 
 class Tokenizer(abc.ABC):
-  """Text ⇄ token ids, known by the hash of its file.
+  """Converts text to token ids and back; identified by the hash of its file.
 
   Attributes:
     model: the content of the file.
-    file_name: what the file is called beside a model's weights.
+    file_name: name of the file beside a model's weights.
     fingerprint: SHA-256 of the content.
     bos, eos, pad: ids of the special tokens; eos may be None.
     vocab_size: one more than the highest id.
-    num_ids: how many ids the model has; from vocab_size on, none has a meaning.
+    num_ids: number of ids of the model; those from vocab_size on are unused.
   """
 
   file_name: str
@@ -45,34 +45,34 @@ class Tokenizer(abc.ABC):
     try:
       return kind(epath.Path(path).read_bytes(), str(path))
     except (FileNotFoundError, IsADirectoryError) as error:
-      raise UserError(f"{path} is not a file; give a tokenizer's.") from error
+      raise UserError(
+        f"{path} is not a file; give a tokenizer file."
+      ) from error
 
   @abc.abstractmethod
   def encode(self, texts: list[str]) -> list[list[int]]:
-    """Token ids of each text, without BOS or EOS."""
+    """Returns the token ids of each text, without BOS or EOS."""
 
   @abc.abstractmethod
   def _decode(self, ids: list[int]) -> str:
-    """The text of ids that have a meaning."""
+    """Returns the text of ids that are in use."""
 
   @abc.abstractmethod
   def _piece(self, token: int) -> str | None:
-    """What an id means, with "▁" for a space; None for nothing."""
+    """Returns the piece of an id, with "▁" for a space; None if unused."""
 
   def decode(self, ids: Iterable[int]) -> str:
-    """The text of the ids; one without a meaning is shown as in `pieces`."""
-    has_meaning = lambda token: self._piece(token) is not None
+    """Returns the text of the ids; an unused id is shown as in `pieces`."""
+    is_used = lambda token: self._piece(token) is not None
     text = ""
-    for readable, run in itertools.groupby(map(int, ids), has_meaning):
+    for used, run in itertools.groupby(map(int, ids), is_used):
       tokens = list(run)
-      text += (
-        self._decode(tokens) if readable else "".join(map(_unused, tokens))
-      )
+      text += self._decode(tokens) if used else "".join(map(_unused, tokens))
     return text
 
   @functools.cached_property
   def pieces(self) -> list[str]:
-    """What each id of the model looks like alone, with spaces as spaces."""
+    """The text of each id of the model alone, with spaces as spaces."""
     return [
       _unused(i) if (piece := self._piece(i)) is None else _plain(piece)
       for i in range(self.num_ids)
@@ -88,15 +88,15 @@ def _unused(token: int) -> str:
 
 
 class SentencePiece(Tokenizer):
-  """A SentencePiece model, as the official library has it."""
+  """A SentencePiece model, as in the official library."""
 
   file_name = "tokenizer.model"
 
   def __init__(self, model: bytes, name: str = file_name):
-    import sentencepiece  # only those who tokenise need it
+    import sentencepiece  # needed for tokenising only
 
     try:
-      # The constructor takes an empty file for none, and crashes when used.
+      # The constructor ignores an empty file, and then crashes when used.
       self._pieces = p = sentencepiece.SentencePieceProcessor()
       p.LoadFromSerializedProto(model)
     except RuntimeError as error:
@@ -117,10 +117,10 @@ class SentencePiece(Tokenizer):
 
 
 class JsonTokenizer(Tokenizer):
-  """A `tokenizer.json`, read so that it does what Gemma's SentencePiece does.
+  """A `tokenizer.json`, read to give the same ids as Gemma's SentencePiece.
 
-  Of the tokens that have a name, those of `_SPECIAL` never come out of a text
-  and are left out of one; all others, such as `<start_of_turn>`, are text.
+  `encode` never makes the tokens in `_SPECIAL`, and `decode` skips them; all
+  other named tokens, such as `<start_of_turn>`, are text.
   """
 
   file_name = "tokenizer.json"
@@ -137,7 +137,7 @@ class JsonTokenizer(Tokenizer):
       self._pieces = p = tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # the package raises nothing narrower
       raise UserError(f"{name} is not a Hugging Face tokenizer.") from error
-    p.encode_special_tokens = True  # as the text that they are
+    p.encode_special_tokens = True  # encode them as plain text
     size = max(p.get_vocab().values(), default=-1) + 1
     ids = (p.token_to_id(token) for token in ("<bos>", "<eos>", "<pad>"))
     super().__init__(model, name, size, *ids)
@@ -154,28 +154,28 @@ class JsonTokenizer(Tokenizer):
 
 
 _SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>")
-# Stands for a picture. It is in the files of all sizes of Gemma 3, but those
-# without eyes have no row for it.
+# Stands for a picture. It is in the files of all sizes of Gemma 3, but the
+# embedding tables of those that read only text lack it.
 _PICTURE = "<image_soft_token>"
 
 
 def _as_sentencepiece(data: dict) -> dict:
-  """What `tokenizer.json` holds, without what a model may not be given."""
+  """Returns `tokenizer.json` without pictures, truncation and padding."""
   named = [x for x in data["added_tokens"] if x["content"] != _PICTURE]
   named = [x | {"special": x["content"] in _SPECIAL} for x in named]
   return data | {"added_tokens": named, "truncation": None, "padding": None}
 
 
 def find_tokenizer(path, config: GemmaConfig) -> Tokenizer | None:
-  """The tokenizer of a model, or None where its directory has none.
+  """Finds the tokenizer of a model; None if its directory has none.
 
   Args:
     path: a directory with `tokenizer.model` or `tokenizer.json`, or one of
       these files; it may be remote.
-    config: of the model.
+    config: the sizes of the model.
 
   Raises:
-    UserError: it is no tokenizer, or that of another model.
+    UserError: the file is not a tokenizer, or belongs to another model.
   """
   from etils import epath
 
@@ -196,27 +196,27 @@ def _in_folder(path):
   return next((file for file in files if file.exists()), None)
 
 
-def _check_size(tokenizer: Tokenizer, rows: int, file) -> None:
-  """Every id has its row, and not many rows are without an id.
+def _check_size(tokenizer: Tokenizer, vocab_size: int, file) -> None:
+  """Raises UserError unless the tokenizer's size fits the model's.
 
-  Tables are rounded up, by 128 of 256,128 rows in Gemma 2 and 64 of 262,208 in
+  Tables are rounded up, by 128 of 256,128 ids in Gemma 2 and 64 of 262,208 in
   Gemma 3; the next smaller vocabulary, Gemma 2's for a Gemma 3, lacks 2 %.
   """
   size = tokenizer.vocab_size
-  if size > rows:
+  if size > vocab_size:
     raise UserError(
-      f"{file} has {size} pieces, more than the model's vocab_size={rows}; it"
-      " belongs to another model."
+      f"{file} has {size} pieces, more than the model's"
+      f" vocab_size={vocab_size}; it belongs to another model."
     )
-  if rows - size > max(128, rows // 100):
+  if vocab_size - size > max(128, vocab_size // 100):
     raise UserError(
       f"{file} has {size} pieces, far fewer than the model's"
-      f" vocab_size={rows}; it belongs to another model."
+      f" vocab_size={vocab_size}; it belongs to another model."
     )
 
 
 def _check_special(tokenizer: Tokenizer, config, file) -> None:
-  """BOS, EOS and PAD are those that config.json, where it does, names."""
+  """Raises UserError if BOS, EOS or PAD differ from those in config.json."""
   for name, allowed in config_json.special_ids(folder.read_json(config)):
     if getattr(tokenizer, name) not in allowed:
       raise UserError(
@@ -226,7 +226,7 @@ def _check_special(tokenizer: Tokenizer, config, file) -> None:
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-  """A byte-pair tokenizer that gives back every text exactly.
+  """Trains a byte-pair tokenizer whose decoding restores every text exactly.
 
   As in Gemma: digits stand alone, runs of spaces are pieces, bytes stand in
   for rare characters, and ids 0 to 3 are pad, EOS, BOS and unknown. Only "▁"
@@ -261,7 +261,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def _sentences(texts: Iterable[str], size: int = 1000) -> Iterable[str]:
-  """Pieces short enough for SentencePiece, which drops over 4192 bytes."""
+  """Splits texts for SentencePiece, which drops more than 4192 bytes."""
   for text in texts:
     for start in range(0, len(text), size):
       yield text[start : start + size]

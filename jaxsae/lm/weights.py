@@ -1,4 +1,4 @@
-"""Language models from disk or a bucket, straight onto the mesh, and back."""
+"""Loads language models from disk or a bucket onto the mesh, and saves them."""
 
 import functools
 import pathlib
@@ -37,16 +37,16 @@ def load_lm(
       of its checkpoints by name, such as `"gemma2-2b-pt"`.
     dtype: of the weights and the arithmetic; by default float32 on CPU and
       bfloat16 elsewhere.
-    mesh: where the weights go; by default the first device.
-    fsdp: split the weights over the mesh's `data` axis too.
-    config: the sizes of an Orbax checkpoint that is none of the published
-      models; all others say their sizes themselves.
+    mesh: the mesh to load onto; by default the first device.
+    fsdp: shard the weights over the mesh's `data` axis too.
+    config: the sizes of an Orbax checkpoint that is not a published model;
+      the sizes of all others are read.
     tokenizer: path of a `tokenizer.model` or `tokenizer.json`; by default the
-      one that lies beside the weights, if any.
+      one beside the weights, if any.
 
   Raises:
-    UserError: names what is missing, surplus, of the wrong shape or type, or
-      the mesh's axis that does not divide the model.
+    UserError: names the array that is missing, surplus, or of the wrong shape
+      or type, or the axis of the mesh that does not divide the model.
   """
   name = str(name_or_path)
   path, tokenizer = _locate(name, tokenizer)
@@ -59,12 +59,12 @@ def load_lm(
 
 
 def read_sizes(name_or_path) -> GemmaConfig:
-  """The sizes of what `load_lm` would load, without the weights.
+  """Reads the sizes of the model that `load_lm` would load, not its weights.
 
-  For an official name nothing is read, and nothing needs to be installed.
+  For an official name no file is read and no package is needed.
 
   Raises:
-    UserError: there is no language model.
+    UserError: the path is not a language model.
   """
   name = str(name_or_path)
   if official.is_name(name):
@@ -74,7 +74,7 @@ def read_sizes(name_or_path) -> GemmaConfig:
 
 
 def default_dtype():
-  """bfloat16, but float32 on CPU, which has no fast bfloat16."""
+  """Returns bfloat16, but float32 on CPU, where bfloat16 is slow."""
   return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
 
 
@@ -88,7 +88,7 @@ def save_lm(lm: Lm, path, dtype=jnp.bfloat16) -> None:
 
 
 def _locate(name: str, tokenizer):
-  """Where the weights and, unless it lies beside them, the tokenizer are."""
+  """Returns the paths of the weights and the tokenizer (None: beside them)."""
   from etils import epath  # paths that may begin with gs://
 
   if name in SHIPPED:
@@ -100,7 +100,7 @@ def _locate(name: str, tokenizer):
 
 
 def _source(path, name: str):
-  """The module that reads what lies at the path."""
+  """Returns the module that reads the format at the path."""
   if _exists(path / "config.json"):
     return folder
   if official.is_checkpoint(path):
@@ -113,7 +113,7 @@ def _source(path, name: str):
 
 
 def _exists(file) -> bool:
-  """Whether a file exists; the first look at what may be in a bucket."""
+  """Returns whether a file exists; the first access to a remote path."""
   try:
     return file.exists()
   except ImportError as error:
@@ -123,7 +123,7 @@ def _exists(file) -> bool:
   except Exception as error:  # each backend of epath raises its own kinds
     reason = str(error).strip().partition("\n")[0]
     raise UserError(
-      f"{file} is out of reach ({reason or type(error).__name__}); look at the"
+      f"{file} cannot be reached ({reason or type(error).__name__}); check the"
       " path, the network and your credentials."
     ) from error
 
@@ -131,21 +131,23 @@ def _exists(file) -> bool:
 def abstract_lm(
   config: GemmaConfig, mesh: Mesh, fsdp: bool = False, dtype=jnp.bfloat16
 ) -> Lm:
-  """A language model as shapes and shardings, without any arrays.
+  """Makes a language model of shapes and shardings, without arrays.
 
   Args:
-    config: its sizes.
-    mesh: of devices that need not exist here.
-    fsdp: whether weights are split over `data` too.
-    dtype: of the weights.
+    config: the sizes of the model.
+    mesh: a mesh of devices that need not exist here.
+    fsdp: whether weights are sharded over `data` too.
+    dtype: the dtype of the weights.
   """
   place = sharding.placement(config, mesh, fsdp)
 
-  def lay(path, x):
+  def abstract(path, x):
     layout = place(tuple(key.key for key in path))
     return jax.ShapeDtypeStruct(x.shape, dtype, sharding=layout)
 
-  return Lm(jax.tree.map_with_path(lay, _shapes(config)), config, mesh=mesh)
+  return Lm(
+    jax.tree.map_with_path(abstract, _shapes(config)), config, mesh=mesh
+  )
 
 
 @functools.cache  # it takes a second, and plans ask for it often

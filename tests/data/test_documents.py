@@ -205,7 +205,7 @@ def test_a_table_that_is_not_there_is_no_text_left_out(tmp_path, name):
   """One text may be missing, and is counted; a table may hold any number."""
   (tmp_path / "a.txt").write_text("one")
   (tmp_path / name).symlink_to(tmp_path / "nowhere")
-  with pytest.raises(UserError, match=f"{name} can not be read"):
+  with pytest.raises(UserError, match=f"{name} cannot be read"):
     list_source(str(tmp_path))
   (tmp_path / name).rename(tmp_path / "b.txt")
   assert len(list_source(str(tmp_path)).unreadable) == 1
@@ -222,5 +222,5 @@ def test_a_folder_that_can_not_be_listed_is_named(tmp_path, monkeypatch):
     return scandir(path)
 
   monkeypatch.setattr(os, "scandir", refusing)
-  with pytest.raises(UserError, match=r"shut can not be listed \(Permission"):
+  with pytest.raises(UserError, match=r"shut cannot be listed \(Permission"):
     list_source(str(tmp_path))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsae.lm.attention import Row, apply_rope, attend, attention_mask
+from jaxsae.lm.attention import Packing, apply_rope, attend, attention_mask
 
 attend_jit = jax.jit(attend, static_argnums=(5, 6))
 HEADS, KEY_HEADS, HEAD = 4, 2, 8
@@ -50,17 +50,19 @@ def by_pairs(q, k, v, queries, keys, window, softcap):
   ],
 )
 def test_it_is_the_sum_over_all_pairs(time, window, softcap, pack):
-  row = Row(*pack(1, time // 2, time // 5, time - time // 2 - time // 5))
+  packing = Packing(
+    *pack(1, time // 2, time // 5, time - time // 2 - time // 5)
+  )
   q, k, v = draw(1, time, time)
-  ours = attend_jit(q, k, v, row, row, window, softcap)
-  expected = by_pairs(q, k, v, row, row, window, softcap)
+  ours = attend_jit(q, k, v, packing, packing, window, softcap)
+  expected = by_pairs(q, k, v, packing, packing, window, softcap)
   np.testing.assert_allclose(ours, expected, 0, 1e-5)
 
 
 @pytest.mark.parametrize("window", [None, 5])
 def test_queries_may_be_fewer_than_keys(window, pack):
   """As when the keys are a cache: 11 tokens, 3 of them new, 4 free columns."""
-  keys = Row(*pack(2, 11, padding=4))
+  keys = Packing(*pack(2, 11, padding=4))
   queries = keys[8:11]
   q, k, v = draw(2, 3, 15)
   ours = attend_jit(q, k, v, queries, keys, window, None)
@@ -71,19 +73,21 @@ def test_queries_may_be_fewer_than_keys(window, pack):
 @pytest.mark.parametrize("window", [None, 150])
 def test_other_documents_change_no_bit(window, pack):
   segments, positions = pack(1, 140, 150, padding=10)
-  row, mine = Row(segments, positions), (segments == 2)[0]
+  packing, mine = Packing(segments, positions), (segments == 2)[0]
   x = draw(1, 300, 300)
   noise = [np.where(mine[:, None, None], a, a + 100) for a in x]
-  plain, noisy = (attend_jit(*y, row, row, window, 2.0) for y in (x, noise))
+  plain, noisy = (
+    attend_jit(*y, packing, packing, window, 2.0) for y in (x, noise)
+  )
   np.testing.assert_array_equal(plain[:, mine], noisy[:, mine])
   assert (plain[:, ~mine] != noisy[:, ~mine]).all()
 
 
 def test_no_more_than_a_block_of_queries_is_held_at_once(pack):
   """[B, N, T, T] would be a million numbers per head."""
-  row = Row(*pack(1, 1024))
+  packing = Packing(*pack(1, 1024))
   shapes = jax.make_jaxpr(
-    lambda *x: attend(*x, row, row, window=64, softcap=2.0)
+    lambda *x: attend(*x, packing, packing, window=64, softcap=2.0)
   )(*draw(1, 1024, 1024))
   sizes = [x.aval.size for eqn in shapes.eqns for x in eqn.outvars]
   assert max(sizes) == HEADS * 128 * (128 + 63)
@@ -91,25 +95,25 @@ def test_no_more_than_a_block_of_queries_is_held_at_once(pack):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=str)
 def test_the_result_has_the_type_of_the_values(dtype, pack):
-  row = Row(*pack(1, 17))
+  packing = Packing(*pack(1, 17))
   x = [jnp.asarray(a, dtype) for a in draw(1, 17, 17)]
-  assert attend_jit(*x, row, row, 5, 2.0).dtype == dtype
+  assert attend_jit(*x, packing, packing, 5, 2.0).dtype == dtype
 
 
 # Who sees whom.
 
 
 def test_a_token_sees_itself_and_its_window(pack):
-  row = Row(*pack(1, 6))
-  mask = attention_mask(row, row, window=3)[0]
+  packing = Packing(*pack(1, 6))
+  mask = attention_mask(packing, packing, window=3)[0]
   now, then = np.indices((6, 6))
   np.testing.assert_array_equal(mask, (then <= now) & (then > now - 3))
 
 
 def test_no_token_sees_another_document(pack):
   segments, positions = pack(1, 3, 2, padding=2)
-  row = Row(segments, positions)
-  mask = np.asarray(attention_mask(row, row)[0])
+  packing = Packing(segments, positions)
+  mask = np.asarray(attention_mask(packing, packing)[0])
   same = np.asarray(segments) == np.asarray(segments).T
   np.testing.assert_array_equal(mask, same & np.tri(7, dtype=bool))
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsae.lm.attention import Row, attention_mask
+from jaxsae.lm.attention import Packing, attention_mask
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the official library's
 
@@ -64,21 +64,21 @@ def test_long_packed_rows_are_the_same(
   name, window, tiny, long_row, everything, read_official
 ):
   lm = tiny(name, window=window)
-  tokens, row, packing = long_row
-  theirs = read_official(lm, tokens, **packing)
-  ours = everything(lm, tokens, row.segments, row.positions)
-  same(ours, theirs, real=row.segments > 0)
+  tokens, packing, inputs = long_row
+  theirs = read_official(lm, tokens, **inputs)
+  ours = everything(lm, tokens, packing.segments, packing.positions)
+  same(ours, theirs, real=packing.segments > 0)
 
 
 @pytest.fixture(scope="module")
 def long_row(draw_tokens, pack):
   """Documents of 140, 5 and 151 tokens, and 4 of padding."""
-  row = Row(*pack(1, 140, 5, 151, padding=4))
-  packing = {
-    "positions": row.positions,
-    "attention_mask": attention_mask(row, row),
+  packing = Packing(*pack(1, 140, 5, 151, padding=4))
+  inputs = {
+    "positions": packing.positions,
+    "attention_mask": attention_mask(packing, packing),
   }
-  return draw_tokens(1, 300), row, packing
+  return draw_tokens(1, 300), packing, inputs
 
 
 def same(ours, theirs, real):
@@ -100,12 +100,12 @@ def test_bfloat16_is_more_exact_than_theirs(
   check_bfloat16,
   relative_error,
 ):
-  tokens, row, packing = long_row
+  tokens, packing, inputs = long_row
   half = in_dtype(jnp.bfloat16, tiny(name, window=window))
-  where = row.segments, row.positions
+  where = packing.segments, packing.positions
   exact = everything(in_dtype(jnp.float32, half), tokens, *where)
   ours = everything(half, tokens, *where)
-  theirs = read_official(half, tokens, **packing)
+  theirs = read_official(half, tokens, **inputs)
   check_bfloat16(ours, theirs, exact)
   # Measured on 2026-11-21: 0.70 and 0.73. Their norms round on the way.
   assert relative_error(ours, theirs, exact) < 0.9
@@ -118,16 +118,16 @@ def test_bfloat16_is_more_exact_than_theirs(
 def read_official(as_official):
   """read_official(lm, tokens, …): what `everything` gives, from theirs."""
 
-  def read(lm, tokens, **packing):
+  def read(lm, tokens, **inputs):
     model, variables = as_official(lm.config), {"params": lm.params}
-    sites = read_sites(model, variables, tokens, packing)
-    output = model.apply(variables, tokens, **packing)
+    sites = read_sites(model, variables, tokens, inputs)
+    output = model.apply(variables, tokens, **inputs)
     return sites | {"logits": output.logits}
 
   return jax.jit(read)
 
 
-def read_sites(model, variables, tokens, packing):
+def read_sites(model, variables, tokens, inputs):
   """Every site.
 
   The library's `__call__` is under `nn.jit`, which remembers a trace and then
@@ -153,8 +153,8 @@ def read_sites(model, variables, tokens, packing):
     return output
 
   def blocks(self):
-    inputs = self._encode_and_get_inputs(tokens=tokens, **packing)
-    return self._apply_attention(inputs, None)
+    encoded = self._encode_and_get_inputs(tokens=tokens, **inputs)
+    return self._apply_attention(encoded, None)
 
   with flax.linen.intercept_methods(watch):
     model.apply(variables, method=blocks)

@@ -9,7 +9,7 @@ import pytest
 
 from jaxsae import mesh as meshes
 from jaxsae.lm import splash
-from jaxsae.lm.attention import Row, attend
+from jaxsae.lm.attention import Packing, attend
 
 TIME, HEAD = 256, 128
 
@@ -22,19 +22,19 @@ def inputs(pack):
     rng = np.random.default_rng(0)
     shapes = [(rows, TIME, n, HEAD) for n in (heads, kv_heads, kv_heads)]
     q, k, v = (jnp.asarray(rng.standard_normal(s), dtype) for s in shapes)
-    row = Row(*pack(rows, 140, 30, 70, padding=16))
-    return q * jnp.asarray(HEAD**-0.5, dtype), k, v, row
+    packing = Packing(*pack(rows, 140, 30, 70, padding=16))
+    return q * jnp.asarray(HEAD**-0.5, dtype), k, v, packing
 
   return draw
 
 
 @functools.partial(jax.jit, static_argnames=["window", "softcap", "mesh"])
-def fused(q, k, v, row, window, softcap, mesh=None):
+def fused(q, k, v, packing, window, softcap, mesh=None):
   return splash.attend(
     q,
     k,
     v,
-    row.segments,
+    packing.segments,
     window=window,
     softcap=softcap,
     mesh=mesh,
@@ -43,8 +43,8 @@ def fused(q, k, v, row, window, softcap, mesh=None):
 
 
 @functools.partial(jax.jit, static_argnames=["window", "softcap"])
-def plain(q, k, v, row, window, softcap):
-  return attend(q, k, v, row, row, window, softcap)
+def plain(q, k, v, packing, window, softcap):
+  return attend(q, k, v, packing, packing, window, softcap)
 
 
 @pytest.mark.parametrize(

@@ -427,7 +427,7 @@ def test_a_failure_leaves_nothing_behind(grouped, tmp_path, monkeypatch):
     (ImportError("No module named 'gcsfs'"), r"run `pip install gcsfs`"),
     (
       ConnectionError("no route\nat all"),
-      r"is out of reach \(no route\); look",
+      r"gs://a/lm\S* .*\(no route\);.*credentials",
     ),
   ],
 )

@@ -1,1 +1,1 @@
-"""How language models lie on disk: Hugging Face's way and the official one."""
+"""Formats of language models on disk: Hugging Face's and the official one."""

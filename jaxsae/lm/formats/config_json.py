@@ -1,4 +1,4 @@
-"""`config.json`, in which Hugging Face keeps a model's sizes, both ways."""
+"""Reads and writes `config.json`, Hugging Face's file of a model's sizes."""
 
 import dataclasses
 import math
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from jaxsae.errors import UserError
 from jaxsae.lm.config import GemmaConfig
 
-# Our field → theirs, for everything that is copied as it is.
+# Our field → theirs, for all fields that are copied unchanged.
 _FIELDS = {
   "vocab_size": "vocab_size",
   "num_layers": "num_hidden_layers",
@@ -25,7 +25,7 @@ _FIELDS = {
   "norm_eps": "rms_norm_eps",
 }
 
-# Gemma 3's files leave out what is as in transformers' Gemma3TextConfig.
+# Gemma 3's files omit fields that have transformers' default.
 GEMMA3_DEFAULTS = {
   "vocab_size": 262_208,
   "num_hidden_layers": 26,
@@ -42,7 +42,7 @@ GEMMA3_DEFAULTS = {
   "rms_norm_eps": 1e-6,
 }
 
-# What all have in common, and the ways to say it; the code knows nothing else.
+# Fields with the same value in every model, and the values that are accepted.
 _FIXED = {
   "hidden_activation": ("gelu_pytorch_tanh",),
   "attention_bias": (False,),
@@ -54,7 +54,7 @@ _LOCAL, _GLOBAL = "sliding_attention", "full_attention"
 
 
 def config_from_json(data: object, where: str) -> GemmaConfig:
-  """`config.json` → GemmaConfig; UserError names what is wrong with it.
+  """Makes a GemmaConfig of `config.json`; UserError names a wrong field.
 
   The files have one layout of the gating weights for all sizes, so the config
   has `transpose_gating` even for Gemma 2 2B, whose official weights do not.
@@ -64,7 +64,7 @@ def config_from_json(data: object, where: str) -> GemmaConfig:
     return _gemma2(data, where)
   if kind == "gemma3_text":
     return _gemma3(data, where)
-  if kind == "gemma3":  # it also sees; one part of it is the language model
+  if kind == "gemma3":  # a multimodal model; text_config is its language model
     text = data.get("text_config")
     if not isinstance(text, dict):
       raise UserError(f"{where} has no text_config.")
@@ -116,7 +116,7 @@ def _gemma3(data: dict, where: str) -> GemmaConfig:
 
 
 def _ropes(data: dict, where: str):
-  """Base and scale of the local layers, and of the global ones.
+  """Returns RoPE's base and scale of local layers, and of global layers.
 
   Files of transformers 5 have one object for each kind of layer.
   """
@@ -142,7 +142,7 @@ def _object(data: dict, name: str, where: str) -> dict:
 
 
 def _rope(given: dict, where: str) -> tuple[float, float]:
-  """The base of a rotary embedding, and what divides its positions."""
+  """Returns the base of a RoPE, and the divisor of its positions."""
   kind = given.get("rope_type", given.get("type", "default"))
   known = {"rope_type", "type", "rope_theta"}
   if kind == "linear":
@@ -164,12 +164,12 @@ def _rope(given: dict, where: str) -> tuple[float, float]:
 
 
 def _config(data: dict, more: dict, every: int, where: str) -> GemmaConfig:
-  """All that Gemma 2 and 3 say in the same way, and what else there is.
+  """Makes a config from the fields that Gemma 2 and 3 share and from `more`.
 
   Args:
-    data: the file.
-    more: fields that are known already.
-    every: each so-and-so-many-th layer is global if the file does not say.
+    data: the content of the file.
+    more: fields of GemmaConfig that are known already.
+    every: every n-th layer is global, if the file does not say.
     where: the name of the file, for messages.
   """
   _check_fixed(data, where)
@@ -204,13 +204,13 @@ def _check_number(name: str, value, kinds: tuple[type, ...], where: str):
 
 
 def _locals_per_global(data: dict, every: int, where: str) -> int:
-  """How many local layers come before each global one."""
+  """Returns the number of local layers before each global one."""
   layers, kinds = data["num_hidden_layers"], data.get("layer_types")
   every = data.get("sliding_window_pattern", every)
   _check_number("sliding_window_pattern", every, (int,), where)
   if kinds is None:
     return every - 1
-  # Not all layers tell the pattern when there are fewer than it is long.
+  # A model with fewer layers than the pattern does not show all of it.
   if isinstance(kinds, list) and len(kinds) == layers:
     first = kinds.index(_GLOBAL) + 1 if _GLOBAL in kinds else layers + 1
     for pattern in (every, first):
@@ -227,9 +227,9 @@ def _layer_types(layers: int, every: int) -> list[str]:
 
 
 def special_ids(data: object) -> Iterator[tuple[str, list]]:
-  """`"bos"`, `"eos"` and `"pad"` with the ids `config.json` has for them.
+  """Yields `"bos"`, `"eos"` and `"pad"` with their ids in `config.json`.
 
-  Those that it leaves out are left out.
+  Tokens that it does not name are skipped.
   """
   data = data if isinstance(data, dict) else {}
   for name in ("bos", "eos", "pad"):
@@ -239,10 +239,10 @@ def special_ids(data: object) -> Iterator[tuple[str, list]]:
 
 
 def config_to_json(config: GemmaConfig, bos: int, eos: int, pad: int) -> dict:
-  """GemmaConfig → what Hugging Face's Gemma2Config or Gemma3TextConfig reads.
+  """Makes the `config.json` of Hugging Face's Gemma2Config or Gemma3TextConfig.
 
   Raises:
-    UserError: neither can say it.
+    UserError: neither can express the config.
   """
   kind = _gemma3_to_json if config.qk_norm else _gemma2_to_json
   every = config.locals_per_global + 1

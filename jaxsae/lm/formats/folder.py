@@ -1,4 +1,4 @@
-"""Hugging Face directories: `config.json` and safetensors, both ways."""
+"""Reads and writes Hugging Face directories: `config.json`, safetensors."""
 
 import functools
 import itertools
@@ -23,13 +23,13 @@ INDEX = "model.safetensors.index.json"
 
 
 def read_config(path) -> GemmaConfig:
-  """The sizes that `config.json` in a directory, an `epath.Path`, gives."""
+  """Reads the sizes in `config.json` of a directory, an `epath.Path`."""
   file = path / "config.json"
   return config_json.config_from_json(read_json(file), str(file))
 
 
 def read_json(file) -> Any:
-  """What a JSON file, an `epath.Path`, holds."""
+  """Reads a JSON file, an `epath.Path`."""
   try:
     return json.loads(file.read_bytes().decode())
   except (ValueError, RecursionError) as error:
@@ -39,16 +39,16 @@ def read_json(file) -> Any:
 def read_params(
   path, config: GemmaConfig, dtype, place: Callable[[Path], Sharding]
 ) -> dict:
-  """The parameters, nested as in the official library.
+  """Reads the parameters, nested as in the official library.
 
-  One at a time passes through the host, which holds no other: as it was read,
-  and cast, once, what of it lies on this process's devices.
+  The host holds one parameter at a time: as it was read, and the parts on this
+  process's devices once more, cast.
 
   Args:
     path: `epath.Path` of the directory.
-    config: its sizes.
-    dtype: to cast to.
-    place: a parameter's path → where it lies.
+    config: the sizes of the model.
+    dtype: the dtype to cast to.
+    place: maps a parameter's path to its sharding.
 
   Raises:
     UserError: names the tensor that is missing, surplus, of the wrong shape or
@@ -64,7 +64,7 @@ def read_params(
 
 
 def _index(path) -> dict[str, Tensor]:
-  """The tensors of the language model in all files of a directory."""
+  """Returns the language model's tensors in all files, by plain name."""
   files = sorted(path.glob("*.safetensors"))
   _check_files(path, {file.name for file in files})
   found = {}
@@ -103,7 +103,7 @@ def _check_files(path, found: set[str]) -> None:
 
 
 def _check(path, config: GemmaConfig, tensors: dict[str, Tensor]) -> None:
-  """All wanted tensors are there, no others, each as it should be."""
+  """Raises UserError unless the tensors are exactly the model's."""
   names = (n for leaf in huggingface.leaves(config) for n in leaf.names)
   # Not all are listed: a wrong config.json may ask for any number of layers.
   missing = list(itertools.islice((n for n in names if n not in tensors), 4))
@@ -142,7 +142,7 @@ def _check_tensor(tensor: Tensor, shape: tuple[int, ...]) -> None:
 
 
 def _load(leaf: Leaf, tensors: dict[str, Tensor], dtype, where: Sharding):
-  """Reads one parameter, and puts it on the devices."""
+  """Reads one parameter onto the devices."""
   value = leaf.join(*(tensors[name].read() for name in leaf.names))
 
   @functools.cache  # several devices may have the same part
@@ -155,7 +155,9 @@ def _load(leaf: Leaf, tensors: dict[str, Tensor], dtype, where: Sharding):
     lambda index: cast(*((s.start, s.stop) for s in index)),
     dtype=dtype,
   )
-  return array.block_until_ready()  # or the next one would wait beside it
+  return (
+    array.block_until_ready()
+  )  # or the next would be read while this is in memory
 
 
 def write(lm, path: pathlib.Path, dtype) -> None:
@@ -180,5 +182,5 @@ def _tensors(lm, dtype):
       value = value[key]
     parts = leaf.split(np.asarray(value))
     for name, part in zip(leaf.names, parts, strict=True):
-      # The library writes the memory as it lies, even of a transposed array.
+      # The library writes raw memory, even of a transposed array.
       yield name, part.astype(dtype, order="C")

@@ -1,8 +1,10 @@
-"""The tensors of Gemma 2 and 3 as Hugging Face names and shapes them.
+"""Names and shapes of the tensors of Gemma 2 and 3 in Hugging Face's files.
 
 Each official parameter is one or several Hugging Face tensors, reshaped. A
-`Leaf` says which, and how to go both ways, so reading and writing share one
-table. Shapes: N heads, K key/value heads, D embed_dim, H head_dim, F hidden.
+`Leaf` says which, and how to convert both ways, so reading and writing share
+one table.
+
+Shapes: N heads, K key/value heads, D embed_dim, H head_dim, F hidden_dim.
 """
 
 import dataclasses
@@ -19,11 +21,11 @@ class Leaf:
   """One official parameter and the tensors it is made of.
 
   Attributes:
-    path: where it sits in the official tree.
+    path: its path in the official tree.
     shape: its official shape.
-    names: its tensors' names, each with the shape it has in the files.
-    join: the tensors → the parameter.
-    split: the parameter → the tensors.
+    names: name of each tensor → its shape in the files.
+    join: makes the parameter of the tensors.
+    split: makes the tensors of the parameter.
   """
 
   path: Path
@@ -34,7 +36,7 @@ class Leaf:
 
 
 def leaves(c: GemmaConfig) -> Iterator[Leaf]:
-  """Every parameter of the model."""
+  """Yields every parameter of the model."""
   table = (c.vocab_size, c.embed_dim)
   yield _same(
     ("embedder", "input_embedding"), "model.embed_tokens.weight", table
@@ -82,8 +84,8 @@ def _attention(c, layer):
 
 def _heads(path, names, head_dim, stacked=True):
   """Projections onto heads: tensors [N·H, D] ⇄ w [len(names), N, D, H]."""
-  rows, d = next(iter(names.values()))
-  heads = rows // head_dim
+  width, d = next(iter(names.values()))
+  heads = width // head_dim
   front = (len(names),) if stacked else ()
 
   def join(*tensors):
@@ -92,7 +94,7 @@ def _heads(path, names, head_dim, stacked=True):
 
   def split(w):
     each = w.reshape(len(names), heads, d, head_dim).transpose(0, 1, 3, 2)
-    return [x.reshape(rows, d) for x in each]
+    return [x.reshape(width, d) for x in each]
 
   return Leaf(path, (*front, heads, d, head_dim), names, join, split)
 
@@ -121,19 +123,19 @@ def _same(path: Path, name: str, shape: tuple[int, ...]) -> Leaf:
   return Leaf(path, shape, {name: shape}, lambda x: x, lambda w: [w])
 
 
-# Where the weights of the language model are in a model that also sees: as
-# published, and as transformers 5 saves them.
+# Prefixes of the language model's weights in a multimodal model: as published,
+# and as transformers 5 saves them.
 _PREFIXES = ("language_model.model.", "model.language_model.")
-# What such a model has beside them; the language model alone is read.
+# Its other weights, which are not read.
 _OTHERS = ("vision_tower.", "multi_modal_projector.")
 _HEADS = ("lm_head.weight", "language_model.lm_head.weight")
 
 
 def plain_name(name: str) -> str | None:
-  """A tensor's name as in `leaves`; None if it is not to be read.
+  """Returns a tensor's name as in `leaves`; None if it is not read.
 
-  Of the latter there are the parts of Gemma 3 that see pictures, and `lm_head`,
-  a copy of the tied embedding.
+  Not read are the vision parts of Gemma 3, and `lm_head`, a copy of the tied
+  embedding.
   """
   if name in _HEADS or name.removeprefix("model.").startswith(_OTHERS):
     return None

@@ -1,13 +1,13 @@
-"""The layouts of official checkpoints: which array is which parameter.
+"""Layouts of official checkpoints: which array holds which parameter.
 
 DeepMind and its library save the same parameters in four ways, told apart by
 the keys of their arrays:
 
-* nested, as the model has them: `layer_0`, `mlp`, `linear`;
+* nested, as in the model: `layer_0`, `mlp`, `linear`;
 * flat, as released: `transformer/layer_0/mlp/linear`, `w`;
 * stacked: `transformer/stacked_layers/attention_type_1/mlp/linear`, `w`, where
   the leading axis counts the repetitions of the pattern of attention;
-* Kauldron's, which has the rest of a training run beside `params`.
+* Kauldron's, which has other parts of a training run beside `params`.
 
 Source of the names: `gemma/gm/ckpts` (google-deepmind/gemma, 3.3.0).
 """
@@ -20,7 +20,7 @@ from jaxsae.errors import UserError
 from jaxsae.lm.sharding import Path
 
 _WRAPPERS = ("params", "transformer")
-# What Gemma 3 sees with; only the text model is read.
+# The vision parts of Gemma 3; only the text model is read.
 _VISION = {
   "SigLiPFromPatches_0",
   "vision_encoder",
@@ -28,7 +28,7 @@ _VISION = {
   "mm_soft_embedding_norm",
 }
 _STACKED = re.compile(r"stacked_layers/attention_type_(\d{1,3})/(.+)")
-_MOST_LAYERS = 10_000  # of a file that says it has more, nothing is believed
+_MOST_LAYERS = 10_000  # a file with more is refused as damaged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Stored:
   """One array of a checkpoint.
 
   Attributes:
-    keys: where it is in the checkpoint's own tree.
-    shape: of the array.
-    dtype: of the array.
-    read_bytes: the memory it takes to read all of it.
-    paths: the parameters it holds, by their official paths: one, or those
-      along its leading axis.
-    stacked: whether it has that axis.
+    keys: its path in the checkpoint's own tree.
+    shape: the shape of the array.
+    dtype: the dtype of the array.
+    read_bytes: bytes of memory that reading it takes.
+    paths: official paths of the parameters in it: one, or several along its
+      leading axis.
+    stacked: whether the leading axis counts parameters.
   """
 
   keys: Path
@@ -59,14 +59,15 @@ class Stored:
 
 
 def of_text_model(arrays: Iterable[Stored], where: str) -> list[Stored]:
-  """The arrays that belong to the text model, with their official paths.
+  """Returns the arrays of the text model, with their official paths.
 
   Args:
     arrays: all arrays of a checkpoint, without paths.
-    where: the checkpoint, for messages.
+    where: the checkpoint's name, for messages.
 
   Raises:
-    UserError: two arrays are the same parameter, or a stack is no stack.
+    UserError: two arrays hold the same parameter, or an array that should be
+      a stack of layers is not.
   """
   arrays = list(arrays)
   if any(x.keys[0] == "params" for x in arrays):
@@ -84,7 +85,7 @@ def of_text_model(arrays: Iterable[Stored], where: str) -> list[Stored]:
 
 
 def _name(keys: Path) -> str:
-  """The official path of an array, joined by slashes."""
+  """Returns the official path of an array, joined by slashes."""
   parts = "/".join(keys).split("/")
   while parts[0] in _WRAPPERS:
     parts = parts[1:] or [""]

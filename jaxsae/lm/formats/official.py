@@ -1,7 +1,7 @@
 """Official Gemma checkpoints, which Orbax wrote, and their names.
 
-`layouts` knows whose array is which parameter, `orbax_tree` how to read them;
-here they are held against the model, and each goes straight to its place.
+`layouts` knows which array holds which parameter, and `orbax_tree` reads them;
+this file checks them against the model and loads them onto the devices.
 """
 
 import re
@@ -22,13 +22,13 @@ from jaxsae.lm.sharding import Path
 
 
 def is_name(name: str) -> bool:
-  """Whether it is an official name, such as `gemma2-2b-pt`."""
+  """Returns whether a name is official, such as `gemma2-2b-pt`."""
   size, _, kind = _plain(name).rpartition("-")
   return size in PUBLISHED and kind in ("pt", "it")
 
 
 def sizes(name: str) -> GemmaConfig:
-  """The sizes of the model with an official name."""
+  """Returns the sizes of the model with an official name."""
   return PUBLISHED[_plain(name).rpartition("-")[0]]()
 
 
@@ -37,7 +37,7 @@ def _plain(name: str) -> str:
 
 
 def locate(name: str):
-  """Where the package `gemma` says the weights and the tokenizer are.
+  """Asks the package `gemma` where the weights and the tokenizer are.
 
   Returns:
     An `epath.Path` of the checkpoint, and the path of the tokenizer's file.
@@ -63,17 +63,18 @@ def locate(name: str):
 
 
 def is_checkpoint(path) -> bool:
-  """Whether Orbax wrote what lies at the `epath.Path`."""
+  """Returns whether an `epath.Path` is an Orbax checkpoint."""
   return bool(orbax_tree.names(path))
 
 
 def read_config(path) -> GemmaConfig:
-  """The published model whose sizes a checkpoint has.
+  """Returns the sizes of the published model that a checkpoint holds.
 
   Only the metadata is read.
 
   Raises:
-    UserError: it is damaged, no Gemma, or of no published size.
+    UserError: the checkpoint is damaged, is not a Gemma, or has no published
+      size.
   """
   sizes = _sizes({p: x for x in _arrays(path) for p in x.paths}, path)
   for published in PUBLISHED.values():
@@ -88,7 +89,7 @@ def read_config(path) -> GemmaConfig:
 
 
 def _sizes(arrays: dict[Path, Stored], where) -> dict[str, int]:
-  """The fields of GemmaConfig that shapes alone tell."""
+  """Returns the fields of GemmaConfig that follow from shapes alone."""
   layer = lambda *leaf: _shape(arrays, ("layer_0", *leaf), where)
   vocab_size, embed_dim = _shape(arrays, ("embedder", "input_embedding"), where)
   if ("layer_0", "attn", "qkv_einsum", "w") in arrays:
@@ -138,18 +139,17 @@ def _shape(arrays, path: Path, where) -> tuple[int, ...]:
 def read_params(
   path, config: GemmaConfig, dtype, place: Callable[[Path], Sharding]
 ):
-  """The parameters, nested and named as in the official library.
+  """Reads the parameters, nested and named as in the official library.
 
-  Each process keeps only what its devices hold. What passes through its memory
-  at a time is the larger of 64 MB and the largest array's chunks, once
-  as it is read and once as it is cast. A stack of layers is on the devices
-  twice while it is taken apart.
+  Each process keeps only the parts on its devices. Its memory holds at most the
+  larger of 64 MB and the largest array's chunks at a time, once as read and
+  once cast. A stack of layers is on the devices twice while it is unstacked.
 
   Args:
     path: an `epath.Path`.
-    config: the sizes, which every array is held against before any is read.
-    dtype: what the parameters are cast to.
-    place: path of a parameter → where it lies.
+    config: the sizes; every array is checked against them before any is read.
+    dtype: the dtype to cast to.
+    place: maps a parameter's path to its sharding.
 
   Raises:
     UserError: names arrays that are missing, surplus or of another shape or
@@ -170,7 +170,7 @@ def read_params(
 
 
 def _arrays(path) -> list[Stored]:
-  """The text model's arrays, by the checkpoint's metadata."""
+  """Lists the text model's arrays from the checkpoint's metadata."""
   return of_text_model(orbax_tree.arrays(path), str(path))
 
 
@@ -191,7 +191,7 @@ def _check(arrays: list[Stored], config: GemmaConfig, where) -> None:
 
 
 def _expected(config: GemmaConfig) -> dict[Path, tuple[int, ...]]:
-  """Every parameter of the model, with its shape."""
+  """Returns every parameter's path and shape."""
   shapes = jax.eval_shape(
     lambda key: init_params(config, key), jax.random.key(0)
   )
@@ -217,7 +217,7 @@ def _refuse_shape(path: Path, found, expected, where):
 
 
 def _stack_sharding(x: Stored, place) -> Sharding:
-  """Where the array lies: as its parameters do, each layer in full."""
+  """Returns the sharding of an array: its parameters', not split by layer."""
   where = place(x.paths[0])
   if x.stacked and isinstance(where, NamedSharding):
     return NamedSharding(where.mesh, PartitionSpec(None, *where.spec))
@@ -225,7 +225,7 @@ def _stack_sharding(x: Stored, place) -> Sharding:
 
 
 def _parts(x: Stored, array: jax.Array, place):
-  """Each parameter in the array, by its path; a stack is freed."""
+  """Returns (path, parameter) for each in the array; frees a stack."""
   if not x.stacked:
     return [(x.paths[0], array)]
   where = tuple(place(path) for path in x.paths)

@@ -1,4 +1,4 @@
-"""What is wrong when Orbax fails, in one line, and without noise."""
+"""Finds the cause of Orbax's errors, and silences its other output."""
 
 import functools
 import gc
@@ -11,10 +11,10 @@ import jax
 
 
 def cause_of(error: Exception) -> str:
-  """The innermost cause in one line; Orbax buries it.
+  """Returns the innermost cause of Orbax's error as one line.
 
   Raises:
-    JaxRuntimeError: that was the cause, such as a device that is full.
+    JaxRuntimeError: the cause is one, such as a full device.
   """
   chain = [error]
   while chain[-1].__cause__ is not None:
@@ -30,7 +30,7 @@ def cause_of(error: Exception) -> str:
 
 @functools.cache
 def ignore_abandoned_reads() -> None:
-  """Says nothing of reads that were under way when one failed; call it before.
+  """Silences reads that are abandoned when one fails; call it before reading.
 
   Orbax closes the loop in which it awaits them all, so the others end in
   errors that nothing can catch, and Python prints a traceback for each.
@@ -45,7 +45,7 @@ def ignore_abandoned_reads() -> None:
 
 
 def ignore_tracebacks() -> None:
-  """Says nothing of failures that Orbax's threads log and also raise."""
+  """Silences tracebacks of errors that Orbax's threads log and also raise."""
   logging.getLogger("absl").addFilter(_is_no_traceback)
 
 
@@ -55,13 +55,13 @@ def _is_no_traceback(record: logging.LogRecord) -> bool:
 
 def _is_abandoned_read(unraisable) -> bool:
   if str(unraisable.exc_value) == "Event loop is closed":
-    return True  # from TensorStore's threads, which know of no object
+    return True  # from TensorStore's threads, without an object
   code = getattr(unraisable.object, "cr_code", None)
   return code is not None and "orbax" in code.co_filename
 
 
 def _drop_other_failures(chain: list[Exception]) -> None:
-  """Ends Orbax's other reads, which failed too, without a word.
+  """Collects Orbax's other failed reads without printing their errors.
 
   It awaits them together and looks at the first failure only; asyncio prints
   a traceback for each of the others when it is collected.

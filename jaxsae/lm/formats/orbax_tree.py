@@ -1,7 +1,7 @@
-"""Trees of arrays that Orbax wrote: what is in them, and part of them.
+"""Lists and reads trees of arrays that Orbax wrote.
 
-Orbax is asked for as little as possible at a time, and what goes wrong in it
-is one sentence.
+Only the wanted arrays are read, a bounded number of bytes at a time, and every
+failure becomes one sentence.
 """
 
 import contextlib
@@ -16,15 +16,15 @@ from jaxsae.lm.formats.layouts import Stored
 from jaxsae.lm.formats.orbax_errors import cause_of, ignore_abandoned_reads
 from jaxsae.lm.sharding import Path
 
-_TREE = "_METADATA"  # the file that Orbax puts beside the arrays of a tree
-_STEP = "_CHECKPOINT_METADATA"  # and into the folder that holds the items
+_TREE = "_METADATA"  # the file beside the arrays of a tree
+_STEP = "_CHECKPOINT_METADATA"  # the file in the folder that holds the items
 
-# Arrays are read side by side, up to so many bytes; a larger one alone.
+# Bytes of arrays that are read concurrently; a larger array is read alone.
 _AT_A_TIME = 64_000_000
 
 
 def names(path) -> list[str | None]:
-  """The trees in a checkpoint by name; None is the folder itself."""
+  """Lists the trees in a checkpoint by name; None is the folder itself."""
   if not path.is_dir():
     return []
   if (path / _TREE).exists():
@@ -33,7 +33,7 @@ def names(path) -> list[str | None]:
 
 
 def arrays(path) -> list[Stored]:
-  """All arrays of a checkpoint, by its metadata."""
+  """Lists all arrays of a checkpoint from its metadata."""
   from orbax.checkpoint import v1 as ocp
 
   root, name = _root(path)
@@ -48,7 +48,7 @@ def arrays(path) -> list[Stored]:
 
 
 def _bytes(leaf) -> int:
-  """What reading all of an array takes; its chunks are read whole."""
+  """Returns the bytes that reading an array takes, in whole chunks."""
   chunk = leaf.storage_metadata.chunk_shape or leaf.shape
   sizes = [(n, max(c, 1)) for n, c in zip(leaf.shape, chunk, strict=True)]
   whole = [-(-n // c) * c for n, c in sizes]
@@ -56,19 +56,21 @@ def _bytes(leaf) -> int:
 
 
 def restore(path, wanted: dict, largest: int) -> dict[Path, jax.Array]:
-  """Every wanted array, by its keys; what else there is stays unread.
+  """Reads the wanted arrays and returns them by their keys.
 
   Args:
     path: an `epath.Path`.
     wanted: the checkpoint's tree, or part of it, with a `ShapeDtypeStruct` for
-      each array that says its dtype and sharding.
-    largest: the bytes that the largest takes to read.
+      each array that gives its dtype and sharding.
+    largest: bytes that reading the largest array takes.
   """
   from orbax.checkpoint import v1 as ocp
 
   root, name = _root(path)
   only = ocp.options.PyTreeOptions.Loading(partial_load=True)
-  most = 1 + max(_AT_A_TIME, largest)  # Orbax refuses what is not below it
+  most = 1 + max(
+    _AT_A_TIME, largest
+  )  # Orbax refuses arrays that are not below it
   with (
     _damage_named(path),
     ocp.Context(
@@ -82,7 +84,7 @@ def restore(path, wanted: dict, largest: int) -> dict[Path, jax.Array]:
 
 
 def _root(path):
-  """What Orbax wants: the folder of the items, and the name of ours.
+  """Returns the folder of the items, and the name of the one to read.
 
   The name is None if the folder itself is the item.
   """
@@ -99,13 +101,13 @@ def _root(path):
 
 
 def names_of(path) -> Path:
-  """JAX's path of a leaf → the names of its keys."""
+  """Converts JAX's path of a leaf to the names of its keys."""
   return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
 
 
 @contextlib.contextmanager
 def _damage_named(path):
-  """Makes one sentence of whatever Orbax and TensorStore raise."""
+  """Raises errors of Orbax and TensorStore as one UserError."""
   ignore_abandoned_reads()
   try:
     yield

@@ -17,7 +17,7 @@ from jaxsae.errors import UserError
 
 LONGEST_HEADER = 100_000_000  # bytes; the library refuses longer ones too
 
-# The types that a weight may have, and all others that can lie beside it.
+# The types that a weight may have, and bytes per element of all types.
 FLOATS = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 _BYTES = {
   **{name: np.dtype(dtype).itemsize for name, dtype in FLOATS.items()},
@@ -30,13 +30,13 @@ _BYTES = {
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-  """Where one tensor lies, and what it is.
+  """Place, type and shape of one tensor in a file.
 
   Attributes:
     file: the `epath.Path` of its file.
     name: its name there, for messages.
-    dtype: as the format spells it, such as `"BF16"`.
-    shape: its axes.
+    dtype: the format's name of its type, such as `"BF16"`.
+    shape: its shape.
     start: its first byte, counted from the start of the file.
     size: its number of bytes.
   """
@@ -49,7 +49,7 @@ class Tensor:
   size: int
 
   def read(self) -> np.ndarray:
-    """The tensor, read-only; its type must be one of `FLOATS`."""
+    """Reads the tensor, read-only; its type must be one of `FLOATS`."""
     with self.file.open("rb") as file:
       file.seek(self.start)
       content = file.read(self.size)
@@ -59,13 +59,13 @@ class Tensor:
 
 
 def read_header(file) -> dict[str, Tensor]:
-  """Name → tensor, for all in a file; nothing else of it is read.
+  """Reads a file's header as name → tensor; no tensor is read.
 
   Args:
     file: an `epath.Path`.
 
   Raises:
-    UserError: the file is not safetensors, or not all of it is there.
+    UserError: the file is not safetensors, or is truncated.
   """
   header, start, length = _read_json(file)
   header.pop("__metadata__", None)
@@ -75,10 +75,10 @@ def read_header(file) -> dict[str, Tensor]:
 
 
 def _read_json(path):
-  """The header, where it ends, and where the file ends."""
+  """Returns the header, the byte where it ends, and the file's length."""
   with path.open("rb") as file:
     file.seek(0, 2)
-    length = file.tell()  # not all that are remote return it from `seek`
+    length = file.tell()  # not every remote file returns it from `seek`
     file.seek(0)
     size = int.from_bytes(file.read(8), "little")
     if length < 8 or size > min(length - 8, LONGEST_HEADER):
@@ -112,7 +112,7 @@ def _tensor(file, name, entry, start) -> Tensor:
 
 
 def _check_no_gaps(file, tensors, start, length):
-  """The format allows neither gaps nor overlaps, so the sizes must add up."""
+  """Raises UserError if there are gaps or overlaps, which are not allowed."""
   for tensor in sorted(tensors, key=lambda t: (t.start, t.size)):
     if tensor.start != start:
       raise _damaged(file, f"{tensor.name} does not begin where others end")

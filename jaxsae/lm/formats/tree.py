@@ -1,10 +1,10 @@
-"""A tree of parameters, built leaf by leaf."""
+"""Builds a tree of parameters leaf by leaf."""
 
 from jaxsae.lm.sharding import Path
 
 
 def put(tree: dict, path: Path, leaf) -> None:
-  """Puts a leaf where its path says, making what is on the way."""
+  """Puts a leaf at its path, making the dicts on the way."""
   for key in path[:-1]:
     tree = tree.setdefault(key, {})
   tree[path[-1]] = leaf

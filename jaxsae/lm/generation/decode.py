@@ -1,9 +1,9 @@
-"""Forward passes that remember: the prompts at once, then token by token.
+"""Decoding with a cache: the prompts at once, then token by token.
 
 Keys and values of past tokens stay in a cache of S columns. Prompts are padded
 on the left, so that the next token of every row goes into the same column.
 Padding is a segment of its own, and positions count from each row's first
-token: no token can tell that it has neighbours or padding.
+token, so neither padding nor other rows change a token's activations.
 
 Shapes: B rows, T tokens of a padded prompt, S columns of the cache, K key
 heads, H head_dim, V vocabulary.
@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxsae.lm.attention import Row
+from jaxsae.lm.attention import Packing
 from jaxsae.lm.config import GemmaConfig
 from jaxsae.lm.forward import Edit, make_tap
-from jaxsae.lm.gemma import Columns, Gemma
+from jaxsae.lm.gemma import CacheColumns, Gemma
 from jaxsae.lm.generation.prompts import Batch
 from jaxsae.lm.generation.sampling import Sampling, choose
 from jaxsae.lm.lm import Lm
@@ -35,7 +35,7 @@ def decode(
   sampling: Sampling | None,
   max_tokens: int,
 ) -> Iterator[np.ndarray]:
-  """The next tokens of all rows, int32 [B], `max_tokens` times."""
+  """Yields the next token of every row, int32 [B], `max_tokens` times."""
   prefill, step, edits = _compiled_for(edits)
   model = Gemma(lm.config, lm.mesh)
   tokens, padding, time = batch.tokens, batch.padding, batch.tokens.shape[1]
@@ -45,7 +45,7 @@ def decode(
   for i in range(max_tokens):
     new = _choose(logits, sampling, np.int32(i), mesh=lm.mesh)
     if i + 1 < max_tokens:
-      # Under way while the caller looks at the tokens before it.
+      # Runs while the caller handles the tokens before it.
       start = np.int32(time + i)
       logits, cache = step(
         lm.params, cache, new, padding, start, edits, model=model
@@ -54,11 +54,11 @@ def decode(
 
 
 def _compiled_for(edits):
-  """Prefill and step for these edits, and those edits that are arguments.
+  """Returns prefill, step, and the edits that are arguments of both.
 
-  What a plain function does may change between calls, with what it refers to,
-  and nothing that was compiled would notice. So with such edits there is
-  something new to compile, which is forgotten after the call.
+  A plain function may do something else at the next call, if a variable that
+  it refers to has changed, and compiled code would not notice. Such edits are
+  compiled anew for each call.
   """
   leaf = lambda edit: jax.tree_util.all_leaves([edit])
   plain = {site: edit for site, edit in edits.items() if leaf(edit)}
@@ -67,8 +67,8 @@ def _compiled_for(edits):
 
 
 def _compile(plain: Mapping[Site, Edit]) -> tuple[Callable, Callable]:
-  """Prefill and step, with some edits built in."""
-  # `jit` remembers what it compiled by function, and these are new.
+  """Makes prefill and step with the plain edits built in."""
+  # `jit` caches by function, so new functions compile anew.
   prefill = functools.partial(_prefill, plain)
   step = functools.partial(_step, plain)
   return (
@@ -78,15 +78,15 @@ def _compile(plain: Mapping[Site, Edit]) -> tuple[Callable, Callable]:
 
 
 def _prefill(plain, params, tokens, padding, edits, *, model, size):
-  """Reads the prompts: logits [B, V] of what comes next, and the cache."""
+  """Reads the prompts; returns next-token logits [B, V] and the cache."""
   columns = np.arange(tokens.shape[1])
-  row = _row(padding, columns)
+  packing = _packing(padding, columns)
   # While the prompts run, the cache is as long as they are, so that attention
-  # knows that there is nothing else to see.
+  # knows that there are no other columns.
   cache = _empty_cache(params, model.config, *tokens.shape)
-  there = Columns(row, np.int32(0))
+  cache_columns = CacheColumns(packing, np.int32(0))
   logits, cache = _forward(
-    model, params, cache, tokens, row, there, plain | edits
+    model, params, cache, tokens, packing, cache_columns, plain | edits
   )
   grow = [(0, 0), (0, size - len(columns)), (0, 0), (0, 0)]
   cache = jax.tree.map(lambda x: jnp.pad(x, grow), cache)
@@ -96,30 +96,30 @@ def _prefill(plain, params, tokens, padding, edits, *, model, size):
 def _step(plain, params, cache, tokens, padding, start, edits, *, model):
   """Reads one more token [B] of each row into column `start`."""
   size = jax.tree.leaves(cache)[0].shape[1]
-  row = _row(padding, start[None])
-  there = Columns(_row(padding, np.arange(size)), start)
+  packing = _packing(padding, start[None])
+  cache_columns = CacheColumns(_packing(padding, np.arange(size)), start)
   logits, cache = _forward(
-    model, params, cache, tokens[:, None], row, there, plain | edits
+    model, params, cache, tokens[:, None], packing, cache_columns, plain | edits
   )
   return logits, _keep_cache(cache, model)
 
 
-def _row(padding, columns) -> Row:
-  """Where the tokens of some columns belong, [B, columns].
+def _packing(padding, columns) -> Packing:
+  """Returns the packing [B, columns] of some columns of the cache.
 
-  Columns that are still empty have positions in the future, and are not seen.
+  Columns that are still empty have later positions, so the mask hides them.
   """
   positions = columns[None] - padding[:, None]
   segments = (positions >= 0).astype(jnp.int32)
-  return Row(segments, jnp.maximum(positions, 0))
+  return Packing(segments, jnp.maximum(positions, 0))
 
 
-def _forward(model, params, cache, tokens, row, columns, edits):
-  """Logits [B, V] after the last token, and the cache with the tokens."""
+def _forward(model, params, cache, tokens, packing, columns, edits):
+  """Returns logits [B, V] of the last token, and the updated cache."""
   x, written = model.apply(
     {"params": params, "cache": cache},
     tokens,
-    row,
+    packing,
     tap=make_tap(edits, model.config),
     columns=columns,
     method=model.stream,
@@ -130,7 +130,7 @@ def _forward(model, params, cache, tokens, row, columns, edits):
 
 
 def _empty_cache(params, config: GemmaConfig, batch: int, size: int):
-  """{layer_i: {attn: {key, value: [B, S, K, H]}}}, in the weights' dtype."""
+  """Makes {layer_i: {attn: {key, value: [B, S, K, H]}}} of zeros."""
   dtype = params["embedder"]["input_embedding"].dtype
   zeros = jnp.zeros((batch, size, config.num_kv_heads, config.head_dim), dtype)
   layer = {"attn": {"key": zeros, "value": zeros}}
@@ -138,7 +138,7 @@ def _empty_cache(params, config: GemmaConfig, batch: int, size: int):
 
 
 def _keep_cache(cache, model: Gemma):
-  """Rows lie over `data`, heads over `model`, where there is more than one."""
+  """Keeps the cache split by rows over `data` and by heads over `model`."""
   if model.mesh is None:
     return cache
   batch = jax.tree.leaves(cache)[0].shape[0]
@@ -150,7 +150,7 @@ def _keep_cache(cache, model: Gemma):
 
 @functools.partial(jax.jit, static_argnames="mesh")
 def _choose(logits, sampling, step, *, mesh: Mesh | None):
-  """The next tokens [B], known to every device and so to every process."""
+  """Returns the next tokens [B], replicated on every device and process."""
   new = choose(logits, sampling, step)
   if mesh is None:
     return new

@@ -36,7 +36,7 @@ def generate(
   cache: int | None = None,
   stream: Callable | None = None,
 ):
-  """What the language model writes after the prompt.
+  """Continues a prompt with the language model.
 
   Each number of prompts, padded length, number of columns and set of edited
   sites is compiled once. Edits that are pytrees, such as an `Sae` or
@@ -53,7 +53,7 @@ def generate(
     max_tokens: how many tokens to write at most.
     temperature: 0 takes the likeliest token; otherwise tokens are drawn, from
       the model's own distribution at 1, from flatter ones above.
-    top_k: draw from so many of the likeliest tokens only.
+    top_k: draw only from this many of the likeliest tokens.
     top_p: draw only from the fewest of the likeliest tokens that have this
       share of the probability, counted after `top_k`.
     seed: of the draws, from 0 to 2**32 - 1.
@@ -61,8 +61,8 @@ def generate(
       EOS and `<end_of_turn>` do so wherever the tokenizer has them.
     cache: number of columns of the cache of keys and values; by default just
       enough. Calls with the same number share the compiled step.
-    stream: called after each step with what is new, in the form of the
-      result; joined together, all that it was given is the result.
+    stream: called after each step with the new part of the result, in the
+      result's form; all parts joined together are the result.
 
   Returns:
     The continuation, without prompt and stop token: text for text, a list of
@@ -70,9 +70,9 @@ def generate(
 
   Raises:
     UserError: a prompt is empty, or does not fit the cache or the model's
-      context with `max_tokens` more; a token is not in the vocabulary; there
-      is text but no tokenizer; the model lacks a site; or a setting is not
-      possible.
+      context with `max_tokens` more; a token is not in the vocabulary; text
+      is given and there is no tokenizer; the model lacks a site; or a
+      setting is out of range.
   """
   prompts = read_prompts(lm, prompt)
   batch = lay_out(lm, prompts, max_tokens, cache)
@@ -89,7 +89,7 @@ def generate(
 
 
 def _stops(lm: Lm, stop) -> list[int]:
-  """The ids that end a continuation."""
+  """Returns the token ids that end a continuation."""
   given = [stop] if isinstance(stop, str | numbers.Integral) else stop
   ids = [_stop_id(lm, token) for token in given]
   if lm.tokenizer is not None:
@@ -111,53 +111,57 @@ def _stop_id(lm, token) -> int:
 
 
 def _id_of(tokenizer: Tokenizer, text: str) -> int | None:
-  """The one token that is this text, if there is one."""
+  """Returns the id of the single token with this text, or None."""
   ids = tokenizer.encode([text])[0]
   if len(ids) != 1:
     return None
-  # What is unknown is one token too, but means something else. Special tokens
-  # have a piece, but may decode to nothing.
+  # Unknown text is one token too, the unknown token. Special tokens have a
+  # piece, but may decode to an empty text.
   known = text in (tokenizer.decode(ids), tokenizer.pieces[ids[0]])
   return ids[0] if known else None
 
 
 class _Answer:
-  """The continuations so far, told to a callback as they grow."""
+  """The continuations so far, streamed to a callback as they grow."""
 
   def __init__(self, prompts: Prompts, tokenizer, stream: Callable | None):
     self._prompts, self._tokenizer = prompts, tokenizer
     self._stream = stream
     self._ids = [[] for _ in prompts.rows]
     self._done = np.zeros(len(prompts.rows), bool)
-    self._told = [0] * len(prompts.rows)  # so many characters, or ids
+    self._streamed = [0] * len(prompts.rows)  # characters or ids streamed
 
   @property
   def is_complete(self) -> bool:
     return bool(self._done.all())
 
   def add(self, new: np.ndarray, stops: list[int], is_last: bool) -> None:
-    """Takes the tokens int [B] of one step."""
+    """Adds the tokens int [B] of one step."""
     self._done |= np.isin(new, stops)
     for i in np.flatnonzero(~self._done):
       self._ids[i].append(int(new[i]))
     self._done |= is_last
     if self._stream is not None:
-      self._stream(self._form([self._news(i) for i in range(len(new))]))
+      self._stream(
+        self._like_prompt([self._new_part(i) for i in range(len(new))])
+      )
 
   def result(self):
-    return self._form([self._show(i) for i in range(len(self._ids))])
+    return self._like_prompt(
+      [self._continuation(i) for i in range(len(self._ids))]
+    )
 
-  def _news(self, i: int) -> str | list[int]:
-    """What of a row has not been told."""
-    whole, told = self._show(i), self._told[i]
+  def _new_part(self, i: int) -> str | list[int]:
+    """Returns the part of a continuation that has not been streamed."""
+    whole, streamed = self._continuation(i), self._streamed[i]
     if self._prompts.are_text and not self._done[i]:
       whole = whole.rstrip("\ufffd")  # the rest of the character may follow
-    self._told[i] = max(told, len(whole))
-    return whole[told:]
+    self._streamed[i] = max(streamed, len(whole))
+    return whole[streamed:]
 
-  def _show(self, i: int) -> str | list[int]:
+  def _continuation(self, i: int) -> str | list[int]:
     ids = self._ids[i]
     return self._tokenizer.decode(ids) if self._prompts.are_text else ids
 
-  def _form(self, rows: list):
+  def _like_prompt(self, rows: list):
     return rows[0] if self._prompts.is_one else rows

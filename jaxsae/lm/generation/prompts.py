@@ -15,21 +15,21 @@ SHORTEST = 16  # prompts are padded to this, or to a higher power of two
 
 @dataclasses.dataclass(frozen=True)
 class Prompts:
-  """Token ids of each prompt, and the form in which they came."""
+  """Token ids of each prompt, and the form in which they were given."""
 
   rows: list[Sequence[int]]
   are_text: bool
-  is_one: bool  # rather than a list of them
+  is_one: bool  # one prompt, not a list
 
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-  """Prompts with padding on their left, for B rows and T columns.
+  """Prompts padded on the left to B rows of T tokens.
 
   Attributes:
     tokens: int32 [B, T].
-    padding: int32 [B], columns before each prompt.
-    columns: of the cache, at least T.
+    padding: int32 [B], number of columns before each prompt.
+    columns: number of columns of the cache, at least T.
   """
 
   tokens: np.ndarray
@@ -38,10 +38,10 @@ class Batch:
 
 
 def read_prompts(lm: Lm, prompt: str | Sequence) -> Prompts:
-  """One prompt or a list, each text or token ids; text gets BOS before it.
+  """Reads one prompt or a list, each text or token ids; puts BOS before text.
 
   Raises:
-    UserError: there is none, one is empty, or they are of different kinds.
+    UserError: there is no prompt, one is empty, or text and ids are mixed.
   """
   is_one = isinstance(prompt, str) or _is_row(prompt)
   prompts = [prompt] if is_one else list(prompt)
@@ -58,7 +58,7 @@ def read_prompts(lm: Lm, prompt: str | Sequence) -> Prompts:
 
 
 def _is_row(prompt) -> bool:
-  """Whether it is one prompt's token ids."""
+  """Returns whether this is one prompt's token ids."""
   if len(prompt) == 0 or isinstance(prompt[0], str):
     return False
   return np.ndim(prompt[0]) == 0
@@ -70,7 +70,7 @@ def _encode(lm, texts):
 
 
 def tokenizer_of(lm: Lm) -> Tokenizer:
-  """Raises UserError if there is none."""
+  """Returns the model's tokenizer; raises UserError if it has none."""
   if lm.tokenizer is None:
     raise UserError(
       f"{lm.name or 'The language model'} has no tokenizer to read text with;"
@@ -90,16 +90,16 @@ def _check(row, i):
 def lay_out(
   lm: Lm, prompts: Prompts, max_tokens: int, cache: int | None
 ) -> Batch:
-  """Pads the prompts to one of few lengths that leave room for more tokens.
+  """Pads the prompts to one of a few lengths, with room for `max_tokens`.
 
   Args:
     lm: the language model.
     prompts: of any length.
-    max_tokens: how many will follow.
-    cache: number of columns; None: just enough.
+    max_tokens: number of tokens that will follow.
+    cache: number of columns of the cache; None: just enough.
 
   Raises:
-    UserError: they do not fit the cache or the model's context, or hold a
+    UserError: prompts do not fit the cache or the model's context, or hold a
       token that is not in the vocabulary.
   """
   if not isinstance(max_tokens, numbers.Integral) or max_tokens < 1:
@@ -118,7 +118,7 @@ def lay_out(
 
 
 def _room(lm, lengths, max_tokens, cache) -> int:
-  """The most tokens that a row can have in the end; they must fit."""
+  """Returns the most tokens that a row may have; raises if they do not fit."""
   room, what = lm.config.context, "context"
   if cache is not None and cache < room:
     room, what = cache, "cache"

@@ -20,7 +20,7 @@ class Sampling:
   Attributes:
     seed: uint32 [].
     temperature: float32 [], divides the logits.
-    top_k: int32 [], draw from so many of the likeliest tokens; None: from all.
+    top_k: int32 [], draw from this many of the likeliest tokens; None: all.
     top_p: float32 [], draw from the fewest of the likeliest tokens that have
       this much of the probability (nucleus sampling, Holtzman et al., arXiv
       1904.09751), which is counted after top_k; None: from all.
@@ -33,7 +33,7 @@ class Sampling:
 
 
 def make_sampling(temperature, top_k, top_p, seed) -> Sampling | None:
-  """The checked settings; None where temperature 0 asks for the likeliest."""
+  """Checks the settings; returns None at temperature 0, which is greedy."""
   _check(temperature, top_k, top_p, seed)
   if temperature == 0:
     return None
@@ -69,10 +69,10 @@ def _is_whole(x) -> bool:
 def choose(
   logits: jax.Array, sampling: Sampling | None, step: jax.Array
 ) -> jax.Array:
-  """The next token of each row: logits [B, V] → int32 [B].
+  """Chooses the next token of each row: logits [B, V] → int32 [B].
 
-  A row's draw depends on the seed, on `step` and on which row it is, and not
-  on the other rows.
+  A row's draw depends on the seed, `step` and the row's index, and not on the
+  other rows.
   """
   if sampling is None:
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
@@ -83,19 +83,19 @@ def choose(
 
 
 def _draw(logits, sampling, key):
-  """One token int32 [] from logits [V]."""
-  # Relative to the largest, no temperature makes it overflow.
+  """Draws one token int32 [] from logits [V]."""
+  # Relative to the largest logit, no temperature overflows.
   logits = (logits - logits.max()) / sampling.temperature
   if sampling.top_k is None and sampling.top_p is None:
     return jax.random.categorical(key, logits).astype(jnp.int32)
-  # A stable sort, so that of equals the first comes first, as in argmax.
+  # The sort is stable, so equal logits keep their order, as in argmax.
   ids = jnp.arange(len(logits), dtype=jnp.int32)
   falling, ids = jax.lax.sort((-logits, ids), num_keys=1)
-  return ids[jax.random.categorical(key, _cut(-falling, sampling))]
+  return ids[jax.random.categorical(key, _truncate(-falling, sampling))]
 
 
-def _cut(logits, sampling):
-  """Falling logits [V] with -inf from where nothing may be drawn."""
+def _truncate(logits, sampling):
+  """Sets descending logits [V] to -inf where top_k or top_p excludes them."""
   if sampling.top_k is not None:
     rank = jnp.arange(len(logits))
     logits = jnp.where(rank < sampling.top_k, logits, -jnp.inf)
