@@ -67,7 +67,7 @@ $(VENV)/.tpu: $(VENV)/.uv requirements-tpu.txt
 	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
 	  echo "Fetching the TPU compiler."; \
 	  $(INSTALL) --target $(VENV)/tpu --no-deps \
-	    "$$(grep -o '^libtpu==[0-9.]*' requirements-tpu.txt)"; \
+	    --constraints requirements-tpu.txt libtpu; \
 	fi
 	@touch $@
 

@@ -27,10 +27,10 @@ EXTRAS = {
   # gemma 3.3 imports neither with a later kauldron nor with JAX 0.10.2, and
   # kauldron reaches into what typeguard changed after 4.4.
   "gemma": [
-    "gemma==3.3.*",
-    "jax<0.10.2",
-    "kauldron==1.3.*",
-    "typeguard==4.4.*",
+    "gemma==3.3.* ; python_version < '3.12'",
+    "jax<0.10.2 ; python_version < '3.12'",
+    "kauldron==1.3.* ; python_version < '3.12'",
+    "typeguard==4.4.* ; python_version < '3.12'",
   ],
   "test": [
     "gcp-storage-emulator",

@@ -10,6 +10,7 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 import hypothesis
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from jaxsae import lm as lms
 from jaxsae.lm import GemmaConfig, Lm, init_params, save_lm
@@ -17,6 +18,28 @@ from jaxsae.train.config.run import TrainConfig
 from tests.train.toys import make_config
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config):
+  """What one test compiles, others find, in this run and in the next.
+
+  It lies in `.pytest_cache`, from which `--cache-clear` removes it.
+  """
+  folder = str(config.cache.mkdir("compiled"))
+  jax.config.update("jax_compilation_cache_dir", folder)
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+@pytest.fixture
+def no_compile_cache():
+  """What is compiled is not kept, unless the test sees to that."""
+  folder = jax.config.jax_compilation_cache_dir
+  jax.config.update("jax_compilation_cache_dir", None)
+  compilation_cache.reset_cache()
+  yield
+  jax.config.update("jax_compilation_cache_dir", folder)
+  compilation_cache.reset_cache()
+
 
 # The same examples each time, however busy the machine is.
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)

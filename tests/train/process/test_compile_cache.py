@@ -20,6 +20,8 @@ from jaxsae.train.loop import train
 from jaxsae.train.process import compile_cache as caches
 from jaxsae.train.process.compile_cache import FOLDER, Cache
 
+pytestmark = pytest.mark.usefixtures("no_compile_cache")
+
 # Tells at its end how often JAX wrote what it compiled, and found it.
 SCRIPT = """
 import collections, json, sys
