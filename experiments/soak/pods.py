@@ -64,6 +64,7 @@ class Pod:
       "HEARTBEAT": str(heartbeat),
       "JAX_PLATFORMS": "cpu",
       "PYTHONPATH": str(ROOT),
+      "TF_CPP_MIN_LOG_LEVEL": "1",  # as JAX sets it
       "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     }
     port = free_port()

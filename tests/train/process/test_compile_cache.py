@@ -47,7 +47,7 @@ def run(config, file, **environment):
   file.write_text(json.dumps(overrides.to_json(config)))
   done = subprocess.run(
     [sys.executable, "-c", SCRIPT, str(file)],
-    env=os.environ | environment,
+    env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "1"} | environment,
     capture_output=True,
     text=True,
     timeout=240,
