@@ -33,15 +33,15 @@ from jaxsae.train import state as states
 from jaxsae.train.checkpoint import replicas, start_from
 from jaxsae.train.checkpoint.checkpoints import Checkpoints
 from jaxsae.train.config.run import TrainConfig
-from jaxsae.train.monitor.monitor import Witness
+from jaxsae.train.monitor.monitor import RunMonitor
 from jaxsae.train.monitor.nonfinite import check_scales
 from jaxsae.train.placement import select
 from jaxsae.train.placement.layout import check_rows, sharding
 from jaxsae.train.process import corpus_check, workdir
 from jaxsae.train.process import lease as leases
 from jaxsae.train.process.compile_cache import Cache
-from jaxsae.train.process.shutdown import Stop, resume_command
-from jaxsae.train.sources import Feed, next_bucket, open_batches
+from jaxsae.train.process.shutdown import ShutdownSignal, resume_command
+from jaxsae.train.sources import Prefetcher, next_bucket, open_batches
 from jaxsae.train.state import TrainState, abstract_state
 from jaxsae.train.step import compile_step, estimate_scales
 
@@ -72,8 +72,8 @@ def train(config: TrainConfig) -> TrainState:
     ending.enter_context(cache)
     state = _start(setting, checkpoints)
     _announce(setting, int(state.step))
-    witness = ending.enter_context(
-      Witness(
+    monitor = ending.enter_context(
+      RunMonitor(
         config,
         path,
         int(state.step),
@@ -82,10 +82,12 @@ def train(config: TrainConfig) -> TrainState:
         lease.check,
       )
     )
-    witness.time_first_step(cache.start)
-    stop = ending.enter_context(Stop())
-    feed = Feed(config, mesh, setting.batches)
-    state = _run(config, mesh, lm, state, feed, checkpoints, witness, stop)
+    monitor.time_first_step(cache.start)
+    stop = ending.enter_context(ShutdownSignal())
+    prefetcher = Prefetcher(config, mesh, setting.batches)
+    state = _run(
+      config, mesh, lm, state, prefetcher, checkpoints, monitor, stop
+    )
   if stop.status is not None and int(state.step) < config.steps:
     _exit(int(state.step), stop)
   return state
@@ -197,30 +199,30 @@ def _begin(config, mesh, lm, abstract, bucket) -> TrainState:
 
 
 def _run(
-  config, mesh, lm, state, feed, checkpoints, witness, stop
+  config, mesh, lm, state, prefetcher, checkpoints, monitor, stop
 ) -> TrainState:
   number, step = int(state.step), None
   while number < config.steps and not stop.asked(number):
-    bucket = feed.take()
+    bucket = prefetcher.take()
     step = step or compile_step(config, mesh, state, lm, bucket.batch)
-    witness.hand_over(number + 1, bucket)
+    monitor.before_step(number + 1, bucket)
     state, metrics = step(state, lm, bucket.batch)
     number += 1
-    witness.follow(number, bucket, metrics)
+    monitor.after_step(number, bucket, metrics)
     if number < config.steps:
-      feed.read_ahead()
-    witness.look(until=number - 1)
+      prefetcher.read_ahead()
+    monitor.drain(until=number - 1)
     replicas.check(config, mesh, number, state, lm)
     if number % config.checkpoint_every == 0:
-      witness.look(until=number)  # what is broken is never saved
-      checkpoints.save(state, feed.position)
-  witness.look(until=number)
-  checkpoints.save(state, feed.position)
+      monitor.drain(until=number)  # what is broken is never saved
+      checkpoints.save(state, prefetcher.position)
+  monitor.drain(until=number)
+  checkpoints.save(state, prefetcher.position)
   checkpoints.wait()
   return state
 
 
-def _exit(step: int, stop: Stop) -> None:
+def _exit(step: int, stop: ShutdownSignal) -> None:
   if pod.is_leader():
     print(
       f"stopped at step {step}, saved {stop.seconds():.1f} s after it was asked"

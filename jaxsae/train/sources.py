@@ -33,7 +33,7 @@ class Bucket:
   after: dict
 
 
-class Feed:
+class Prefetcher:
   """Hands out buckets; at most one is read before it is asked for."""
 
   def __init__(self, config: TrainConfig, mesh: Mesh, batches: Batches):

@@ -8,11 +8,11 @@ LEAKING = (
   """
 import numpy as np
 from jaxsae.train.monitor import monitor
-look, kept = monitor.Witness.look, []
+drain, kept = monitor.RunMonitor.drain, []
 def leaking(*args, **more):
   kept.append(np.ones(25_000))  # 200 kB
-  look(*args, **more)
-monitor.Witness.look = leaking
+  drain(*args, **more)
+monitor.RunMonitor.drain = leaking
 """
   + memory.RUN
 )

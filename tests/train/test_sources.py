@@ -10,7 +10,7 @@ from jaxsae import data
 from jaxsae import mesh as meshes
 from jaxsae.lm import load_lm
 from jaxsae.train import loop
-from jaxsae.train.sources import Feed, open_batches
+from jaxsae.train.sources import Prefetcher, open_batches
 
 
 class Counting:
@@ -44,24 +44,24 @@ def number_of(bucket):
 @pytest.mark.parametrize("ahead", [0, 1, 3])
 def test_positions_are_those_of_what_was_taken(config, mesh, ahead):
   batches = Counting(config)
-  feed = Feed(config, mesh, batches)
-  assert feed.position == {"next_batch": 0}
+  prefetcher = Prefetcher(config, mesh, batches)
+  assert prefetcher.position == {"next_batch": 0}
   for i in range(3):
-    bucket = feed.take()
+    bucket = prefetcher.take()
     for _ in range(ahead):
-      feed.read_ahead()
+      prefetcher.read_ahead()
     assert number_of(bucket) == i
     assert bucket.before == {"next_batch": i}
-    assert bucket.after == feed.position == {"next_batch": i + 1}
+    assert bucket.after == prefetcher.position == {"next_batch": i + 1}
     assert batches.number == i + 1 + (ahead > 0)  # never more than one
 
 
 def test_what_fails_ahead_is_raised(config, mesh):
-  feed = Feed(config, mesh, Counting(config, fails_at=1))
-  feed.take()
+  prefetcher = Prefetcher(config, mesh, Counting(config, fails_at=1))
+  prefetcher.take()
   with pytest.raises(OSError, match="the disk is gone"):
-    feed.read_ahead()
-  assert feed.position == {"next_batch": 1}
+    prefetcher.read_ahead()
+  assert prefetcher.position == {"next_batch": 1}
 
 
 def test_a_failure_in_a_reading_thread_is_raised_and_threads_end(
@@ -75,9 +75,9 @@ def test_a_failure_in_a_reading_thread_is_raised_and_threads_end(
 
   monkeypatch.setattr(data.corpus, "fill_row", fail)
   batches = open_batches(config, mesh, corpus.train)
-  feed = Feed(config, mesh, batches)
+  prefetcher = Prefetcher(config, mesh, batches)
   with pytest.raises(OSError, match="the disk is gone"):
-    feed.take()
+    prefetcher.take()
   assert reading() - others
   batches.close()
   deadline = time.monotonic() + 60

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 
-class Clock:
+class IdleTimer:
   """Follows steps from a thread of its own, and says how idle devices were.
 
   A step could begin when it was handed over and its input had arrived; it is
@@ -24,7 +24,7 @@ class Clock:
   """
 
   def __init__(self):
-    self._thread = futures.ThreadPoolExecutor(1, "clock")
+    self._thread = futures.ThreadPoolExecutor(1, "idle_timer")
     self._steps = collections.deque()  # (number, handed over, input, output)
     self._since: float | None = None  # the end of the last step in a share
     self._over: float | None = None  # the end of the last step looked at
@@ -33,7 +33,7 @@ class Clock:
     """Ends the thread, as soon as the step at hand is over."""
     self._thread.shutdown(wait=True, cancel_futures=True)
 
-  def hand_over(self, step: int, inputs: Any) -> None:
+  def before_step(self, step: int, inputs: Any) -> None:
     """Notes that a step is handed over now; returns at once.
 
     Args:
@@ -44,7 +44,7 @@ class Clock:
     arrived = self._thread.submit(_when_there, inputs)
     self._steps.append((step, handed_over, arrived))
 
-  def follow(self, outputs: Any) -> None:
+  def after_step(self, outputs: Any) -> None:
     """Follows that step until its outputs are there; returns at once."""
     over = self._thread.submit(_when_there, outputs)
     self._steps[-1] += (over,)

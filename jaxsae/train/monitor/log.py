@@ -16,7 +16,7 @@ from tensorboardX import SummaryWriter
 from jaxsae.files import whole_file
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.metrics import Metrics, rounded
-from jaxsae.train.monitor.sparsity import Watch
+from jaxsae.train.monitor.sparsity import SparsityCheck
 from jaxsae.train.process.compile_cache import Start
 
 Values = dict[str, dict[str, float]]  # autoencoder → figure → value
@@ -49,7 +49,7 @@ class Log:
       str(path / "tensorboard"), purge_step=step + 1, write_to_disk=True
     )
     self._screen = _Screen(config)
-    self._watch = Watch(config)
+    self._sparsity = SparsityCheck(config)
 
   def __enter__(self):
     self._screen.start()
@@ -95,7 +95,7 @@ class Log:
     for name, value in flat.items():
       self._board.add_scalar(name, value, step)
     self._screen.show(step, speed, idle, values)
-    for warning in self._watch.warnings(step, values):
+    for warning in self._sparsity.warnings(step, values):
       self.say(warning)
 
   def newest(self, count: int) -> list[str]:
@@ -117,7 +117,7 @@ class Log:
     return (step - self._first) * self._config.bucket_tokens / seconds
 
 
-class Silence:
+class NullLog:
   """The log of a process that does not lead: it says nothing."""
 
   def __enter__(self):

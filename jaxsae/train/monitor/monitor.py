@@ -9,15 +9,15 @@ from jaxsae import pod
 from jaxsae.data import Batches, Corpus
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.metrics import Metrics
-from jaxsae.train.monitor.idle import Clock
-from jaxsae.train.monitor.log import Log, Silence
-from jaxsae.train.monitor.nonfinite import Guard
-from jaxsae.train.monitor.spikes import WINDOW, Spikes
+from jaxsae.train.monitor.idle import IdleTimer
+from jaxsae.train.monitor.log import Log, NullLog
+from jaxsae.train.monitor.nonfinite import NonFiniteCheck
+from jaxsae.train.monitor.spikes import WINDOW, LossSpikeCheck
 from jaxsae.train.process.compile_cache import Start
 from jaxsae.train.sources import Bucket
 
 
-class Witness:
+class RunMonitor:
   """Sees every step when it is over: what it did, and how long it took.
 
   Args:
@@ -41,11 +41,11 @@ class Witness:
   ):
     self._config, self._check = config, check
     self._log = (
-      Log(config, path, step, corpus.counts) if pod.is_leader() else Silence()
+      Log(config, path, step, corpus.counts) if pod.is_leader() else NullLog()
     )
-    self._clock = Clock()
-    self._guard = Guard(config, path, batches, corpus.documents)
-    self._spikes = Spikes(config, batches, self._log.newest(WINDOW))
+    self._idle_timer = IdleTimer()
+    self._nonfinite = NonFiniteCheck(config, path, batches, corpus.documents)
+    self._spikes = LossSpikeCheck(config, batches, self._log.newest(WINDOW))
     self._start: Callable[[], Start] | None = None
     self._unseen: list[tuple[int, Bucket, tuple[Metrics, ...]]] = []
 
@@ -54,30 +54,30 @@ class Witness:
     return self
 
   def __exit__(self, *error):
-    self._clock.close()
+    self._idle_timer.close()
     self._log.__exit__(*error)
 
   def time_first_step(self, start: Callable[[], Start]) -> None:
     """Asks for the time of the start when the next step is over."""
     self._start = start
 
-  def hand_over(self, number: int, bucket: Bucket) -> None:
+  def before_step(self, number: int, bucket: Bucket) -> None:
     """Takes note of a step just before it is called.
 
     Args:
       number: its own, from 1.
       bucket: what it trains on.
     """
-    self._clock.hand_over(number, bucket.batch)
+    self._idle_timer.before_step(number, bucket.batch)
 
-  def follow(
+  def after_step(
     self, number: int, bucket: Bucket, metrics: tuple[Metrics, ...]
   ) -> None:
     """Takes note of what that step will leave."""
-    self._clock.follow(metrics)
+    self._idle_timer.after_step(metrics)
     self._unseen.append((number, bucket, metrics))
 
-  def look(self, until: int) -> None:
+  def drain(self, until: int) -> None:
     """Waits for all steps up to this one, and tells of them.
 
     Raises:
@@ -86,23 +86,23 @@ class Witness:
     """
     while self._unseen and self._unseen[0][0] <= until:
       self._check()
-      self._tell(*self._unseen.pop(0))
+      self._report(*self._unseen.pop(0))
 
-  def _tell(self, number, bucket, metrics) -> None:
+  def _report(self, number, bucket, metrics) -> None:
     seen = _seen(metrics)
     if self._start is not None:
       self._log.begin(number, self._start())
       self._start = None
-    warnings = self._guard.look(number, seen, bucket)
-    warnings += self._spikes.look(number, seen, bucket)
+    warnings = self._nonfinite.observe(number, seen, bucket)
+    warnings += self._spikes.observe(number, seen, bucket)
     for warning in warnings:
       self._log.say(warning)
     if number % self._config.log_every == 0 or number == self._config.steps:
       counts = {
-        "skipped": self._guard.skipped(),
+        "skipped": self._nonfinite.skipped(),
         "spikes": self._spikes.counts(),
       }
-      self._log.write(number, metrics, self._clock.idle(number), counts)
+      self._log.write(number, metrics, self._idle_timer.idle(number), counts)
 
 
 def _seen(metrics: tuple[Metrics, ...]) -> tuple[Metrics, ...]:

@@ -21,7 +21,7 @@ RECORD = "not_finite.json"
 SHOWN = 3  # names in a sentence
 
 
-class Guard:
+class NonFiniteCheck:
   """Looks at every bucket that was trained on, one after the other.
 
   Args:
@@ -43,7 +43,7 @@ class Guard:
     self._skipped: collections.Counter[str] = collections.Counter()
     self._warned: set[str] = set()
 
-  def look(
+  def observe(
     self, step: int, metrics: tuple[Metrics, ...], bucket: Bucket
   ) -> list[str]:
     """Waits for a step and sees whether it broke; returns warnings.

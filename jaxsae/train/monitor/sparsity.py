@@ -11,7 +11,7 @@ OFF_TARGET = 0.2  # relative distance of L0
 EMPTY, EMPTY_OF_ACTIVE = 1e-5, 1e-2
 
 
-class Watch:
+class SparsityCheck:
   """Follows the figures of a run, bucket by bucket."""
 
   def __init__(self, config: TrainConfig):

@@ -24,7 +24,7 @@ FAR = 6.0  # standard deviations
 FLOOR = 1e-3  # of the mean: what a standard deviation is at least taken to be
 
 
-class Spikes:
+class LossSpikeCheck:
   """Looks at every bucket that was trained on, one after the other.
 
   Args:
@@ -43,7 +43,7 @@ class Spikes:
     self._losses = collections.deque(map(self._logged, lines), WINDOW)
     self._counts: collections.Counter[str] = collections.Counter()
 
-  def look(
+  def observe(
     self, step: int, metrics: tuple[Metrics, ...], bucket: Bucket
   ) -> list[str]:
     """Sees whether losses jumped; returns a warning if any did.

@@ -6,7 +6,7 @@ import types
 import pytest
 
 from jaxsae.train.monitor import idle
-from jaxsae.train.monitor.idle import Clock
+from jaxsae.train.monitor.idle import IdleTimer
 
 
 class Ready:
@@ -31,11 +31,11 @@ def share(monkeypatch):
       perf_counter=lambda: begin[0] if here() else now[0]
     )
     monkeypatch.setattr(idle, "time", time)
-    followed = Clock()
+    followed = IdleTimer()
     for number, (handed_over, arrived, over, _) in enumerate(steps, 1):
       begin[0] = handed_over
-      followed.hand_over(number, Ready(now, arrived))
-      followed.follow(Ready(now, over))
+      followed.before_step(number, Ready(now, arrived))
+      followed.after_step(Ready(now, over))
     # Asked later, as in the loop, it is of the steps asked for alone.
     asked = [number for number, step in enumerate(steps, 1) if step[3]]
     found = [followed.idle(number) for number in asked]
@@ -68,9 +68,9 @@ def test_what_fails_is_raised_and_no_thread_stays():
     def block_until_ready(self):
       raise RuntimeError("the device is gone")
 
-  followed = Clock()
-  followed.hand_over(1, ())
-  followed.follow(Broken())
+  followed = IdleTimer()
+  followed.before_step(1, ())
+  followed.after_step(Broken())
   with pytest.raises(RuntimeError, match="the device is gone"):
     followed.idle(1)
   followed.close()

@@ -13,9 +13,9 @@ from jaxsae import mesh as meshes
 from jaxsae.errors import RunError
 from jaxsae.train import loop
 from jaxsae.train.metrics import Metrics
-from jaxsae.train.monitor.monitor import Witness
-from jaxsae.train.process.shutdown import Stop
-from jaxsae.train.sources import Feed
+from jaxsae.train.monitor.monitor import RunMonitor
+from jaxsae.train.process.shutdown import ShutdownSignal
+from jaxsae.train.sources import Prefetcher
 from jaxsae.train.state import TrainState
 from tests.train.test_sources import Counting
 
@@ -33,14 +33,21 @@ def run(config, replace, tmp_path, monkeypatch):
       loop, "compile_step", lambda *_: told.step(turns, broken_at)
     )
     state = TrainState(jnp.array(0), jax.random.key(0), ())
-    feed = Feed(told.config, told.mesh, batches)
+    prefetcher = Prefetcher(told.config, told.mesh, batches)
     corpus = type("Corpus", (), {"documents": ["one"], "counts": {}})
-    with Witness(
+    with RunMonitor(
       told.config, tmp_path, 0, corpus, batches, told.check
-    ) as witness:
-      told.follow(witness)
+    ) as monitor:
+      told.follow(monitor)
       loop._run(
-        told.config, told.mesh, None, state, feed, told, witness, Stop()
+        told.config,
+        told.mesh,
+        None,
+        state,
+        prefetcher,
+        told,
+        monitor,
+        ShutdownSignal(),
       )
     return told
 
@@ -78,14 +85,14 @@ class Told:
 
     return step
 
-  def follow(self, witness):
-    look = witness.look
+  def follow(self, monitor):
+    drain = monitor.drain
 
-    def looking(until):
-      look(until)
+    def noting(until):
+      drain(until)
       self.events.append(f"seen {until}")
 
-    witness.look = looking
+    monitor.drain = noting
 
   def save(self, state, position):
     self.events.append(f"save {int(state.step)}")
@@ -164,7 +171,7 @@ def test_nothing_broken_is_saved(config, replace, run, monkeypatch, every):
   with pytest.raises(RunError, match="step 4"):
     run(broken_at=4, checkpoint_every=every)
   assert all(int(state.step) < 4 for state in saved)
-  assert not [t for t in threading.enumerate() if "clock" in t.name]
+  assert not [t for t in threading.enumerate() if "idle_timer" in t.name]
 
 
 def test_a_slow_reader_leaves_the_devices_idle(run):

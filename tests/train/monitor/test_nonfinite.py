@@ -19,7 +19,7 @@ from jaxsae.train import loop, metrics, sources
 from jaxsae.train import step as steps
 from jaxsae.train.loop import train
 from jaxsae.train.metrics import Metrics
-from jaxsae.train.monitor.nonfinite import RECORD, Guard
+from jaxsae.train.monitor.nonfinite import RECORD, NonFiniteCheck
 from jaxsae.train.sources import Bucket
 from jaxsae.train.state import StackState
 from tests.train.toys import start
@@ -217,25 +217,25 @@ def made(config, **of):
 def test_what_is_left_out_is_counted_and_told_once(config, replace, tmp_path):
   config = replace(config, not_finite="skip")
   a, b = config.stacks[0].names
-  guard = Guard(config, tmp_path, Told(), ["one", "two"])
-  (warning,) = guard.look(1, made(config, **{a: (3, 2)}), BUCKET)
+  check = NonFiniteCheck(config, tmp_path, Told(), ["one", "two"])
+  (warning,) = check.observe(1, made(config, **{a: (3, 2)}), BUCKET)
   assert f"{a}: update 3 of step 1" in warning and "batch 9" in warning
-  assert guard.look(2, made(config), BUCKET) == []
-  (warning,) = guard.look(3, made(config, **{a: (0, 8), b: (1, 1)}), BUCKET)
+  assert check.observe(2, made(config), BUCKET) == []
+  (warning,) = check.observe(3, made(config, **{a: (0, 8), b: (1, 1)}), BUCKET)
   assert f"{b}: update 1 of step 3" in warning
-  counts = guard.skipped()
+  counts = check.skipped()
   assert (counts.pop(a), counts.pop(b)) == (10, 1)
   assert set(counts.values()) == {0}
-  assert set(guard.skipped().values()) == {0}
+  assert set(check.skipped().values()) == {0}
   assert not (tmp_path / RECORD).exists()
 
 
 def test_a_stop_is_recorded(config, tmp_path):
   name = config.stacks[1].names[1]
-  guard = Guard(config, tmp_path, Told(), ["one", "two"])
-  assert guard.look(1, made(config), BUCKET) == []
+  check = NonFiniteCheck(config, tmp_path, Told(), ["one", "two"])
+  assert check.observe(1, made(config), BUCKET) == []
   with pytest.raises(RunError, match=r"update 5 of attn\.0/64/l0_8"):
-    guard.look(2, made(config, **{name: (5, 1)}), BUCKET)
+    check.observe(2, made(config, **{name: (5, 1)}), BUCKET)
   assert json.loads((tmp_path / RECORD).read_text()) == {
     "step": 2,
     "updates": 8,

@@ -9,7 +9,7 @@ from experiments.soak import pods
 from jaxsae.train.loop import train
 from jaxsae.train.metrics import Metrics
 from jaxsae.train.monitor import spikes
-from jaxsae.train.monitor.spikes import LEAST, WINDOW, Spikes
+from jaxsae.train.monitor.spikes import LEAST, WINDOW, LossSpikeCheck
 from tests.train.monitor.test_nonfinite import BUCKET, Told
 
 STEPS = 400
@@ -20,8 +20,8 @@ def said(config):
   """`said(curve)`: the steps at which something was said, and what."""
 
   def of(curve, before=()):
-    spikes = Spikes(config, Told(), before)
-    found = ((n, spikes.look(n, made(config, x), BUCKET)) for n, x in curve)
+    spikes = LossSpikeCheck(config, Told(), before)
+    found = ((n, spikes.observe(n, made(config, x), BUCKET)) for n, x in curve)
     return {n: warnings for n, warnings in found if warnings}
 
   return of
@@ -108,9 +108,9 @@ def test_what_is_not_finite_is_for_others_to_tell(said):
 
 
 def test_counts_are_of_the_time_since_they_were_asked_for(config):
-  spikes = Spikes(config, Told(), ())
+  spikes = LossSpikeCheck(config, Told(), ())
   for n, loss in [*noisy(np.ones(100)), (101, 9.0)]:
-    spikes.look(n, made(config, loss), BUCKET)
+    spikes.observe(n, made(config, loss), BUCKET)
   assert set(spikes.counts().values()) == {1}
   assert set(spikes.counts().values()) == {0}
 
