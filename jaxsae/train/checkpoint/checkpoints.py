@@ -1,7 +1,7 @@
 """Checkpoints with Orbax: state and data position, together or not at all.
 
-Each carries a record of what was saved (`manifest.py`). One that does not hold
-what its record says is never used: the next older one is. Nothing is deleted
+Each carries a manifest of what was saved (`manifest.py`). One that does not hold
+what its manifest says is never used: the next older one is. Nothing is deleted
 for being damaged; a run that goes on puts it aside, in `damaged/` beside the
 folder of checkpoints, for its step will be saved again.
 """
@@ -26,7 +26,7 @@ from jaxsae.lm.formats.orbax_errors import (
 )
 from jaxsae.train.checkpoint import corruption as damages
 from jaxsae.train.checkpoint import manifest
-from jaxsae.train.checkpoint.corruption import Damaged, agreed
+from jaxsae.train.checkpoint.corruption import Corrupted, agreed
 from jaxsae.train.checkpoint.fingerprint import fingerprints
 from jaxsae.train.state import TrainState
 
@@ -114,7 +114,7 @@ class Checkpoints:
     for step, content in contents.items():
       try:
         state = self._load(step, content, like)
-      except Damaged as error:
+      except Corrupted as error:
         damaged[step] = str(error)
       else:
         self._newest = step
@@ -167,7 +167,7 @@ class Checkpoints:
     for step in self._steps():
       try:
         contents[step] = agreed(lambda s=step: self._record(s, like))
-      except Damaged as error:
+      except Corrupted as error:
         damaged[step] = str(error)
     return contents, damaged
 
@@ -176,7 +176,7 @@ class Checkpoints:
       kept = json.loads((self.directory / str(step) / _RECORD).read_text())
       content = manifest.read(kept["custom_metadata"], step)
     except (OSError, ValueError, TypeError, KeyError) as error:
-      raise Damaged("it has no record of what was saved") from error
+      raise Corrupted("it has no manifest of what was saved") from error
     manifest.check_types(content, like)
     return content
 
@@ -227,7 +227,7 @@ class Checkpoints:
 def _read(path: epath.Path, like: TrainState) -> TrainState:
   """What Orbax makes of a checkpoint, on this process alone.
 
-  With its usual barriers all would wait for one that has found damage.
+  With its usual barriers all would wait for one that has found corruption.
   """
   index = jax.process_index()
   context = ocp.Context()
@@ -239,7 +239,7 @@ def _read(path: epath.Path, like: TrainState) -> TrainState:
     with context, _quiet():
       return ocp.load(path, like)
   except Exception as error:
-    raise Damaged(f"it can not be read ({cause_of(error)})") from error
+    raise Corrupted(f"it can not be read ({cause_of(error)})") from error
 
 
 @contextlib.contextmanager

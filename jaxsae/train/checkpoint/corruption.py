@@ -13,26 +13,26 @@ from jaxsae.errors import UserError
 T = TypeVar("T")
 
 
-class Damaged(Exception):
+class Corrupted(Exception):
   """A checkpoint can not be used; the text says why, for a person."""
 
 
 def agreed(read: Callable[[], T]) -> T:
-  """What `read` returns, if no process finds damage in it.
+  """What `read` returns, if no process finds corruption in it.
 
   `read` must not wait for other processes.
 
   Raises:
-    Damaged: one of them did; on all, with the same text.
+    Corrupted: one of them did; on all, with the same text.
   """
   found, reason = None, ""
   try:
     found = read()
-  except Damaged as error:
+  except Corrupted as error:
     reason = str(error)
   for text in pod.gather_texts(reason):
     if text:
-      raise Damaged(text)
+      raise Corrupted(text)
   return found
 
 

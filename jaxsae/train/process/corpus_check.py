@@ -16,7 +16,7 @@ SHOWN = 3  # names in a sentence
 MOST = 100_000  # documents; with more, files are not recorded one by one
 
 
-def told(corpus: Corpus) -> str:
+def summary(corpus: Corpus) -> str:
   """A line for a person: how much text there is, and what was left out."""
   count = corpus.counts
   return (

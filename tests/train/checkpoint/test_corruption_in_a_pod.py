@@ -51,7 +51,7 @@ read, alone = checkpoints._read, []
 def reading(*args):
   try:
     return read(*args)
-  except checkpoints.Damaged as error:
+  except checkpoints.Corrupted as error:
     alone.append(str(error))
     raise
 checkpoints._read = reading
