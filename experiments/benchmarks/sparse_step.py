@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks import turns
-from jaxsae.sae import Ask, JumpRelu, Rows, sparse
+from jaxsae.sae import JumpRelu, UpdateInputs, UpdateTokens, sparse
 from jaxsae.sae import stack as stacks
 from jaxsae.train import optim
 from jaxsae.train.config.run import OptimConfig
@@ -68,20 +68,20 @@ def row(width, l0):
   )
 
 
-def all_latents(stack, rows, ask):
+def all_latents(stack, rows, inputs):
   """Dense gradients of a stack."""
-  one = lambda sae, ask: ARCHITECTURE.gradients(sae, rows, ask)
-  return jax.vmap(one)(stack, ask)
+  one = lambda sae, inputs: ARCHITECTURE.gradients(sae, rows, inputs)
+  return jax.vmap(one)(stack, inputs)
 
 
 def pairs(budget):
   """The same from pairs, up to so many a token."""
 
-  def of_stack(stack, rows, ask):
+  def of_stack(stack, rows, inputs):
     one = lambda each: sparse.gradients(
       ARCHITECTURE, each[0], rows, each[1], budget
     )
-    return jax.lax.map(one, (stack, ask))
+    return jax.lax.map(one, (stack, inputs))
 
   return of_stack
 
@@ -92,8 +92,8 @@ def updates(gradients, x, width, l0):
 
   def update(stack, moments):
     vector = jnp.full(1, 1e-3)
-    ask = Ask(vector, vector, jnp.zeros((1, width), bool))
-    grads, _ = gradients(stack, Rows(x, x, jnp.ones(N)), ask)
+    inputs = UpdateInputs(vector, vector, jnp.zeros((1, width), bool))
+    grads, _ = gradients(stack, UpdateTokens(x, x, jnp.ones(N)), inputs)
     rates = jnp.full(1, 1e-6)
     return optim.apply(OPTIM, ARCHITECTURE, stack, grads, moments, rates, ())
 

@@ -1,16 +1,18 @@
 """Sparse autoencoders as pure arrays; knows nothing of language models."""
 
 from jaxsae.sae.architectures import Architecture as Architecture
-from jaxsae.sae.architectures import Ask as Ask
 from jaxsae.sae.architectures import BatchTopK as BatchTopK
-from jaxsae.sae.architectures import FreeJumpRelu as FreeJumpRelu
 from jaxsae.sae.architectures import Gated as Gated
 from jaxsae.sae.architectures import GatedSae as GatedSae
 from jaxsae.sae.architectures import JumpRelu as JumpRelu
 from jaxsae.sae.architectures import Relu as Relu
-from jaxsae.sae.architectures import Rows as Rows
-from jaxsae.sae.architectures import Seen as Seen
 from jaxsae.sae.architectures import TopK as TopK
+from jaxsae.sae.architectures import (
+  UnnormalisedJumpRelu as UnnormalisedJumpRelu,
+)
+from jaxsae.sae.architectures import UpdateInputs as UpdateInputs
+from jaxsae.sae.architectures import UpdateStats as UpdateStats
+from jaxsae.sae.architectures import UpdateTokens as UpdateTokens
 from jaxsae.sae.architectures.architecture import fold as fold
 from jaxsae.sae.model import Sae as Sae
 from jaxsae.sae.straight_through import Kernel as Kernel

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 BITS = 2
 
 
-def of_each(x: jax.Array, k: jax.Array | int) -> jax.Array:
+def kth_largest(x: jax.Array, k: jax.Array | int) -> jax.Array:
   """The k-th largest of each row: [..., F] and a whole number → [..., 1].
 
   Where k is 0 it is ∞, and where k is over F, -∞. NaN counts as smallest.
@@ -29,7 +29,7 @@ def of_each(x: jax.Array, k: jax.Array | int) -> jax.Array:
   return _search(x, k, (x.ndim - 1,))
 
 
-def of_all(x: jax.Array, k: jax.Array | int) -> jax.Array:
+def kth_largest_of_all(x: jax.Array, k: jax.Array | int) -> jax.Array:
   """The k-th largest of all: [N, F] and a whole number → [1, 1]."""
   return _search(x, k, (0, 1))
 

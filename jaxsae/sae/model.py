@@ -68,7 +68,7 @@ class Sae:
 
 def largest(latents: jax.Array, k: int) -> jax.Array:
   """Latents [..., F] with all but the k largest set to 0; ties all stay."""
-  return jnp.where(latents >= kth_largest.of_each(latents, k), latents, 0.0)
+  return jnp.where(latents >= kth_largest.kth_largest(latents, k), latents, 0.0)
 
 
 def _last(vector: jax.Array, like: jax.Array) -> jax.Array:

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from jaxsae import mesh as meshes
 from jaxsae.lm import Site
-from jaxsae.sae import Architecture, Rows
+from jaxsae.sae import Architecture, UpdateTokens
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.config.sweep import OptimConfig, Stack
 from jaxsae.train.placement.layout import resting_axes, shardings
@@ -102,7 +102,7 @@ class Group:
     mask: jax.Array,
     group: StackState,
     mesh: Mesh,
-  ) -> Rows:
+  ) -> UpdateTokens:
     """The tokens of one update, scaled: [N, D] for all, or [S, N, D].
 
     Args:
@@ -115,10 +115,10 @@ class Group:
     mask = jax.lax.with_sharding_constraint(mask, layout)
     x = self._scaled(taken, "input", group.scale, mesh)
     if self.architecture.transcodes:
-      return Rows(
+      return UpdateTokens(
         x, self._scaled(taken, "output", group.target_scale, mesh), mask
       )
-    return Rows(x, x, mask)
+    return UpdateTokens(x, x, mask)
 
   def _scaled(self, taken, end: str, scale, mesh):
     if len(self.stacks) == 1:
@@ -158,10 +158,10 @@ class Group:
     return list(itertools.islice(itertools.cycle(sites), self.size))
 
   @property
-  def axes(self) -> Rows:
+  def axes(self) -> UpdateTokens:
     """Over which axis of its rows vmap goes: none where all read the same."""
     own = None if len(self.stacks) == 1 else 0
-    return Rows(own, own, None)
+    return UpdateTokens(own, own, None)
 
 
 def deal(sites: Sequence[Site], count: int) -> tuple[np.ndarray, np.ndarray]:

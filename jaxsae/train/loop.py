@@ -6,7 +6,7 @@ under way, at most one more waits for it, and at most one bucket is read ahead,
 however seldom a line is logged.
 
 What the devices wait for, once each:
-  - a checkpoint: the step must be over and found sound, then the state is
+  - a checkpoint: the step must be over and found finite, then the state is
     copied off the devices, for the next step takes its memory. Writing it is
     left to Orbax's threads; only if the one before is still being written does
     the loop wait for that too;

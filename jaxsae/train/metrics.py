@@ -81,8 +81,8 @@ def of_group(
     spread: of each site's activations.
     figures: what the architecture says.
   """
-  sound = updates.sound
-  kept = lambda x: jnp.sum(jnp.where(sound, x, 0), axis=0)
+  finite = updates.finite
+  kept = lambda x: jnp.sum(jnp.where(finite, x, 0), axis=0)
   tokens = kept(updates.tokens)  # if none, ratios are not a number
   raw = jnp.stack([spread[site] for site in group.sites("output")])
   raw *= tokens / jnp.sum(updates.tokens, axis=0)
@@ -93,15 +93,15 @@ def of_group(
     coefficient=updates.coefficient[-1],
     density_max=jnp.max(fired, axis=-1) / tokens,
     idle=after.idle,
-    broken=_first_broken(sound, after),
-    skipped=jnp.sum(~sound, axis=0),
+    broken=_first_broken(finite, after),
+    skipped=jnp.sum(~finite, axis=0),
     figures=figures,
   )
 
 
-def _first_broken(sound: jax.Array, after: StackState) -> jax.Array:
-  """See `Metrics.broken`; from sound [U, S]."""
+def _first_broken(finite: jax.Array, after: StackState) -> jax.Array:
+  """See `Metrics.broken`; from finite [U, S]."""
   # Once a bucket: weights that break before its end break the next loss too.
-  finite = jnp.isfinite(norms(after.sae))
-  late = jnp.where(finite, -1, len(sound) - 1)
-  return jnp.where(jnp.all(sound, axis=0), late, jnp.argmin(sound, axis=0))
+  finite_weights = jnp.isfinite(norms(after.sae))
+  late = jnp.where(finite_weights, -1, len(finite) - 1)
+  return jnp.where(jnp.all(finite, axis=0), late, jnp.argmin(finite, axis=0))

@@ -46,7 +46,7 @@ def apply(
   grads: Params,
   moments: optax.OptState,
   rates: jax.Array,
-  noted,
+  post_update_stats,
 ) -> tuple[Params, optax.OptState]:
   """One update of a stack, in Gemma Scope's order (§3.2).
 
@@ -60,7 +60,7 @@ def apply(
     grads: their gradients.
     moments: Adam's.
     rates: [S].
-    noted: what the architecture noted of the update.
+    post_update_stats: what the architecture post_update_stats of the update.
   """
   grads = jax.vmap(architecture.project)(grads, stack)
   if config.clip is not None:
@@ -68,7 +68,7 @@ def apply(
   updates, moments = transformation(config).update(grads, moments)
   step = functools.partial(_step, config, rates)
   stack = jax.tree.map(step, stack, updates)
-  return jax.vmap(architecture.settle)(stack, noted), moments
+  return jax.vmap(architecture.post_update)(stack, post_update_stats), moments
 
 
 def _step(config: OptimConfig, rates, value, update):

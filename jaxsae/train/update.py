@@ -10,7 +10,7 @@ from flax import struct
 from jax.sharding import Mesh
 
 from jaxsae.lm import Site
-from jaxsae.sae import Ask, Rows, Seen, sparse
+from jaxsae.sae import UpdateInputs, UpdateStats, UpdateTokens, sparse
 from jaxsae.sae.architectures.architecture import Params
 from jaxsae.train import optim
 from jaxsae.train.config.run import TrainConfig
@@ -59,7 +59,7 @@ class Update:
     loss: Σ over them.
     squared_error: Σ over them.
     coefficient: λ.
-    sound: bool, whether loss and gradient are finite; and the new weights,
+    finite: bool, whether loss and gradient are finite; and the new weights,
       where what is not is skipped.
   """
 
@@ -67,7 +67,7 @@ class Update:
   loss: jax.Array
   squared_error: jax.Array
   coefficient: jax.Array
-  sound: jax.Array
+  finite: jax.Array
 
 
 def update_group(
@@ -89,8 +89,8 @@ def update_group(
   progress = group.keep(progress, mesh)
   before = progress.state
   rows = group.rows(tokens.activations, tokens.mask, before, mesh)
-  ask = group.keep(_ask(group, before, tokens.number), mesh)
-  grads, seen = _gradients(mesh, group, before.sae, rows, ask)
+  inputs = group.keep(_update_inputs(group, before, tokens.number), mesh)
+  grads, seen = _gradients(mesh, group, before.sae, rows, inputs)
   # Summed here; the optimiser works where the arrays are.
   grads, seen = group.keep((grads, seen), mesh)
   warm = optim.learning_rate(group.optim, config.updates, tokens.number)
@@ -101,26 +101,28 @@ def update_group(
     grads,
     before.moments,
     warm * group.each("lr"),
-    seen.noted,
+    seen.post_update_stats,
   )
   after = before.replace(sae=sae, moments=moments, idle=_idle(before, seen))
-  sound = jnp.isfinite(seen.loss) & jnp.isfinite(norms(grads))
+  finite = jnp.isfinite(seen.loss) & jnp.isfinite(norms(grads))
   if config.not_finite == "skip":
-    sound &= jnp.isfinite(norms(sae))
-    after = _chosen(sound, after, before)
-    seen = seen.replace(fired=jnp.where(sound[:, None], seen.fired, 0))
+    finite &= jnp.isfinite(norms(sae))
+    after = _chosen(finite, after, before)
+    seen = seen.replace(fired=jnp.where(finite[:, None], seen.fired, 0))
   update = Update(
     tokens=seen.tokens,
     loss=seen.loss,
     squared_error=seen.squared_error,
-    coefficient=ask.coefficient,
-    sound=sound,
+    coefficient=inputs.coefficient,
+    finite=finite,
   )
   progress = Progress(after, progress.fired + seen.fired)
   return group.keep(progress, mesh), update
 
 
-def _gradients(mesh: Mesh, group: Group, params, rows: Rows, ask: Ask):
+def _gradients(
+  mesh: Mesh, group: Group, params, rows: UpdateTokens, inputs: UpdateInputs
+):
   """Of all latents, or, on one CPU and where it is quicker, of few pairs."""
   architecture, width = group.architecture, group.stacks[0].width
   alone = mesh.size == 1 and len(group.stacks) == 1
@@ -131,22 +133,24 @@ def _gradients(mesh: Mesh, group: Group, params, rows: Rows, ask: Ask):
       architecture, each[0], rows, each[1], budget
     )
     # Not vmap, which would take both ways for each.
-    return jax.lax.map(one, (params, ask))
+    return jax.lax.map(one, (params, inputs))
   of_all = jax.vmap(architecture.gradients, in_axes=(0, group.axes, 0))
-  return of_all(params, rows, ask)
+  return of_all(params, rows, inputs)
 
 
-def _ask(group: Group, state: StackState, number: jax.Array) -> Ask:
+def _update_inputs(
+  group: Group, state: StackState, number: jax.Array
+) -> UpdateInputs:
   warm = optim.sparsity_warmup(group.optim, number)
   wake_after = group.stacks[0].sweep.wake_after or NEVER
-  return Ask(
+  return UpdateInputs(
     coefficient=warm * group.each("coefficient"),
     target=jnp.asarray(group.each("target")),
     dead=state.idle >= wake_after,
   )
 
 
-def _idle(state: StackState, seen: Seen) -> jax.Array:
+def _idle(state: StackState, seen: UpdateStats) -> jax.Array:
   tokens = seen.tokens.astype(jnp.int32)[:, None]
   idle = jnp.where(seen.fired > 0, 0, state.idle + tokens)
   return jnp.minimum(idle, MOST_IDLE)
@@ -157,13 +161,13 @@ def norms(params: Params) -> jax.Array:
   return jax.vmap(optax.tree.norm)(params)
 
 
-def _chosen(sound: jax.Array, after: StackState, before: StackState):
+def _chosen(finite: jax.Array, after: StackState, before: StackState):
   """For each autoencoder, what the update made of it, or what it was."""
 
   def choose(new, old):
     if new.ndim == 0:  # the count of updates goes on for all
       return new
-    return jnp.where(sound.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+    return jnp.where(finite.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
 
   return jax.tree.map(choose, after, before)
 
@@ -185,8 +189,8 @@ def diagnose(
     tokens: of its last update.
   """
   rows = group.rows(tokens.activations, tokens.mask, after, mesh)
-  ask = group.keep(_ask(group, after, tokens.number), mesh)
+  inputs = group.keep(_update_inputs(group, after, tokens.number), mesh)
   tell = group.architecture.diagnose
   return jax.vmap(tell, in_axes=(0, 0, group.axes, 0))(
-    before.sae, after.sae, rows, ask
+    before.sae, after.sae, rows, inputs
   )

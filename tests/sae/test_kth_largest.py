@@ -29,14 +29,14 @@ def numbers(rows=16, columns=40, dtype=np.float32):
 def test_of_each_row(k):
   x = numbers()
   kth = np.sort(x, axis=1)[:, -k][:, None]
-  np.testing.assert_array_equal(kth_largest.of_each(x, k), kth)
+  np.testing.assert_array_equal(kth_largest.kth_largest(x, k), kth)
 
 
 @pytest.mark.parametrize("k", [1, 13, 200, 640])
 def test_of_all(k):
   x = numbers()
   np.testing.assert_array_equal(
-    kth_largest.of_all(x, k), np.sort(x, axis=None)[[[-k]]]
+    kth_largest.kth_largest_of_all(x, k), np.sort(x, axis=None)[[[-k]]]
   )
 
 
@@ -44,48 +44,50 @@ def test_of_all(k):
 def test_other_floats(dtype):
   with jax.enable_x64(True):
     x = jnp.asarray(np.clip(numbers(dtype=np.float64), -1e4, 1e4), dtype)
-    found = kth_largest.of_each(x, 11)
+    found = kth_largest.kth_largest(x, 11)
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, jnp.sort(x, axis=1)[:, -11:-10])
 
 
 def test_any_leading_axes():
   x = numbers()
-  many = kth_largest.of_each(x.reshape(2, 8, 40), 5)
-  np.testing.assert_array_equal(many.reshape(16, 1), kth_largest.of_each(x, 5))
+  many = kth_largest.kth_largest(x.reshape(2, 8, 40), 5)
   np.testing.assert_array_equal(
-    kth_largest.of_each(x[3], 5), kth_largest.of_each(x, 5)[3]
+    many.reshape(16, 1), kth_largest.kth_largest(x, 5)
+  )
+  np.testing.assert_array_equal(
+    kth_largest.kth_largest(x[3], 5), kth_largest.kth_largest(x, 5)[3]
   )
 
 
 def test_k_may_differ_between_members_of_a_stack():
   x = numbers().reshape(4, 4, 40)
   ks = jnp.array([1, 5, 30, 40])
-  for rank in (kth_largest.of_each, kth_largest.of_all):
+  for rank in (kth_largest.kth_largest, kth_largest.kth_largest_of_all):
     alone = [rank(one, k) for one, k in zip(x, ks, strict=True)]
     np.testing.assert_array_equal(jax.vmap(rank)(x, ks), jnp.stack(alone))
 
 
 def test_no_number_reaches_the_cut_of_none_and_all_reach_that_of_too_many():
   x = numbers()[:, 10:]
-  assert not np.any(x >= kth_largest.of_each(x, 0)) and np.all(
-    x >= kth_largest.of_each(x, 99)
+  assert not np.any(x >= kth_largest.kth_largest(x, 0)) and np.all(
+    x >= kth_largest.kth_largest(x, 99)
   )
-  assert not np.any(x >= kth_largest.of_all(x, 0))
+  assert not np.any(x >= kth_largest.kth_largest_of_all(x, 0))
 
 
 def test_nan_is_smallest():
   x = numbers()
   x[:, 20:] = np.nan
   kth = np.sort(x[:, :20], axis=1)[:, -4:-3]
-  np.testing.assert_array_equal(kth_largest.of_each(x, 4), kth)
+  np.testing.assert_array_equal(kth_largest.kth_largest(x, 4), kth)
 
 
 def test_nothing_is_differentiated():
   x = numbers()[:, 10:]
-  slope = jax.grad(lambda x: jnp.sum(kth_largest.of_each(x, 3) * x))(x)
+  slope = jax.grad(lambda x: jnp.sum(kth_largest.kth_largest(x, 3) * x))(x)
   np.testing.assert_array_equal(
-    slope, jnp.broadcast_to(kth_largest.of_each(x, 3), x.shape)
+    slope, jnp.broadcast_to(kth_largest.kth_largest(x, 3), x.shape)
   )
 
 
@@ -98,12 +100,12 @@ def test_only_counts_cross_devices(spec):
   here = NamedSharding(mesh, PartitionSpec(*spec))
   x = numbers()
   compiled = (
-    jax.jit(kth_largest.of_all, in_shardings=(here, None))
+    jax.jit(kth_largest.kth_largest_of_all, in_shardings=(here, None))
     .lower(x, 99)
     .compile()
   )
   np.testing.assert_array_equal(
-    compiled(jax.device_put(x, here), 99), kth_largest.of_all(x, 99)
+    compiled(jax.device_put(x, here), 99), kth_largest.kth_largest_of_all(x, 99)
   )
   moved = re.findall(
     r"= (\S+)\[([\d,]*)\]\S* (?:all-|collective-|reduce-scatter)",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxsae.sae import Ask, JumpRelu, Kernel, Rows, Sae
+from jaxsae.sae import JumpRelu, Kernel, Sae, UpdateInputs, UpdateTokens
 from jaxsae.sae import stack as stacks
 from jaxsae.sae.penalty import (
   L0,
@@ -147,12 +147,14 @@ def test_its_share_in_the_pull_on_thresholds(penalty):
   grads, _ = gradients(sae, *rest, paying, 0.5, 4.0)
   other = gradients(sae, *rest, free, 0.5, 4.0)[0].threshold
   pull = np.abs(grads.threshold - other).sum()
-  ask = Ask(jnp.array(0.5), jnp.array(4.0), rest[-1])
-  told = paying.diagnose(sae, sae, Rows(x, x, rest[1]), ask)
+  inputs = UpdateInputs(jnp.array(0.5), jnp.array(4.0), rest[-1])
+  told = paying.diagnose(sae, sae, UpdateTokens(x, x, rest[1]), inputs)
   share = pull / (pull + np.abs(other).sum())
   np.testing.assert_allclose(told["pull"], share, rtol=1e-3)
   assert 0 < share < 1
-  assert free.diagnose(sae, sae, Rows(x, x, rest[1]), ask)["pull"] == 0
+  assert (
+    free.diagnose(sae, sae, UpdateTokens(x, x, rest[1]), inputs)["pull"] == 0
+  )
 
 
 def crowded(shards):

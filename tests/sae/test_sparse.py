@@ -9,13 +9,12 @@ import pytest
 
 from jaxsae.errors import UserError
 from jaxsae.sae import (
-  Ask,
   BatchTopK,
-  FreeJumpRelu,
   JumpRelu,
   Kernel,
-  Rows,
   Sae,
+  UnnormalisedJumpRelu,
+  UpdateInputs,
   sparse,
 )
 from jaxsae.sae.penalty import L0, BatchQuadratic, Frequency, Quadratic, Tanh
@@ -38,8 +37,8 @@ ARCHITECTURES = [
 def told(sample, coefficient=0.01, target=20.0):
   """What gradients are asked with, but for the autoencoder."""
   _, x, mask, dead = sample
-  ask = Ask(jnp.float32(coefficient), jnp.float32(target), dead)
-  return Rows(x, x, mask), ask
+  inputs = UpdateInputs(jnp.float32(coefficient), jnp.float32(target), dead)
+  return UpdateTokens(x, x, mask), inputs
 
 
 def samples(n, width=F, threshold=0.6, seed=0):
@@ -91,7 +90,7 @@ def test_every_gradient_is_that_of_the_dense_path(n, architecture):
 def test_directions_need_not_be_unit():
   sae, *rest = samples(50)
   sae = sae.replace(w_dec=sae.w_dec * jnp.linspace(0.2, 3, F)[:, None])
-  assert_equal(*both((sae, *rest), FreeJumpRelu(kernel=KERNEL), 300))
+  assert_equal(*both((sae, *rest), UnnormalisedJumpRelu(kernel=KERNEL), 300))
 
 
 @pytest.mark.parametrize("width", [1, 24, 1536])

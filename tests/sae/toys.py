@@ -3,15 +3,15 @@
 import jax
 import jax.numpy as jnp
 
-from jaxsae.sae import Ask, JumpRelu, Rows
+from jaxsae.sae import JumpRelu, UpdateInputs, UpdateTokens
 from jaxsae.sae import stack as stacks
 
 
 def loss(sae, x, mask, dead, architecture, coefficient, target):
   """The loss, and what was seen."""
-  rows = Rows(x, x, mask)
-  ask = Ask(jnp.asarray(coefficient), jnp.asarray(target), dead)
-  return architecture.loss(sae, rows, ask)
+  rows = UpdateTokens(x, x, mask)
+  inputs = UpdateInputs(jnp.asarray(coefficient), jnp.asarray(target), dead)
+  return architecture.loss(sae, rows, inputs)
 
 
 def gradients(sae, *rest):

@@ -1,9 +1,9 @@
 """The kinds of autoencoder that can be trained, one file each."""
 
 from jaxsae.sae.architectures.architecture import Architecture as Architecture
-from jaxsae.sae.architectures.architecture import Ask as Ask
-from jaxsae.sae.architectures.architecture import Rows as Rows
-from jaxsae.sae.architectures.architecture import Seen as Seen
+from jaxsae.sae.architectures.architecture import UpdateInputs as UpdateInputs
+from jaxsae.sae.architectures.architecture import UpdateStats as UpdateStats
+from jaxsae.sae.architectures.architecture import UpdateTokens as UpdateTokens
 from jaxsae.sae.architectures.batch_topk import BatchTopK as BatchTopK
 from jaxsae.sae.architectures.gated import Gated as Gated
 from jaxsae.sae.architectures.gated import GatedSae as GatedSae
@@ -11,5 +11,5 @@ from jaxsae.sae.architectures.jumprelu import JumpRelu as JumpRelu
 from jaxsae.sae.architectures.relu import Relu as Relu
 from jaxsae.sae.architectures.topk import TopK as TopK
 from jaxsae.sae.architectures.unnormalised_jumprelu import (
-  FreeJumpRelu as FreeJumpRelu,
+  UnnormalisedJumpRelu as UnnormalisedJumpRelu,
 )

@@ -20,7 +20,7 @@ Params = Any  # an architecture's arrays; `Sae` for most
 
 
 @struct.dataclass
-class Rows:
+class UpdateTokens:
   """The tokens of one update, scaled to unit mean squared norm.
 
   Attributes:
@@ -35,8 +35,8 @@ class Rows:
 
 
 @struct.dataclass
-class Ask:
-  """What is asked of one autoencoder in one update.
+class UpdateInputs:
+  """What the sweep asks of one autoencoder in one update.
 
   Attributes:
     coefficient: λ, a scalar.
@@ -50,7 +50,7 @@ class Ask:
 
 
 @struct.dataclass
-class Seen:
+class UpdateStats:
   """What one autoencoder did in one update, as sums over tokens that count.
 
   Attributes:
@@ -59,14 +59,14 @@ class Seen:
     squared_error: Σ ‖y - ŷ‖².
     fired: [F], on how many tokens each latent was active; L0 is their sum over
       that of tokens.
-    noted: what `settle` needs to know of the update.
+    post_update_stats: what `post_update` needs to know of the update.
   """
 
   tokens: jax.Array
   loss: jax.Array
   squared_error: jax.Array
   fired: jax.Array
-  noted: Any = ()
+  post_update_stats: Any = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,39 +90,43 @@ class Architecture:
     raise NotImplementedError
 
   def loss(
-    self, params: Params, rows: Rows, ask: Ask
-  ) -> tuple[jax.Array, Seen]:
+    self, params: Params, tokens: UpdateTokens, inputs: UpdateInputs
+  ) -> tuple[jax.Array, UpdateStats]:
     """What is minimised, and beside it what was seen."""
     raise NotImplementedError
 
   def gradients(
-    self, params: Params, rows: Rows, ask: Ask
-  ) -> tuple[Params, Seen]:
+    self, params: Params, tokens: UpdateTokens, inputs: UpdateInputs
+  ) -> tuple[Params, UpdateStats]:
     """The gradient of `loss`, and what was seen."""
-    return jax.grad(self.loss, has_aux=True)(params, rows, ask)
+    return jax.grad(self.loss, has_aux=True)(params, tokens, inputs)
 
   def project(self, grads: Params, params: Params) -> Params:
     """Gradients as the optimiser sees them: they only turn directions."""
     w_dec = normalisation.drop_parallel(grads.w_dec, params.w_dec)
     return grads.replace(w_dec=w_dec)
 
-  def settle(self, params: Params, noted: Any) -> Params:
+  def post_update(self, params: Params, stats: Any) -> Params:
     """What the optimiser made, brought back to where it must be."""
-    del noted
+    del stats
     return params.replace(w_dec=normalisation.unit_rows(params.w_dec))
 
   def diagnose(
-    self, before: Params, params: Params, rows: Rows, ask: Ask
+    self,
+    before: Params,
+    params: Params,
+    tokens: UpdateTokens,
+    inputs: UpdateInputs,
   ) -> dict[str, jax.Array]:
     """Scalars to log; asked for once a bucket, so they may be costly.
 
     Args:
       before: the arrays before the bucket.
       params: those after it.
-      rows: of its last update.
-      ask: of its last update.
+      tokens: of its last update.
+      inputs: of its last update.
     """
-    del before, params, rows, ask
+    del before, params, tokens, inputs
     return {}
 
   def fold(
@@ -157,20 +161,20 @@ class Architecture:
     return jnp.zeros(d_in) if self.transcodes else params.b_dec
 
   def errors(
-    self, params: Params, latents: jax.Array, rows: Rows
+    self, params: Params, latents: jax.Array, tokens: UpdateTokens
   ) -> list[jax.Array]:
     """ŷ - y, [N, D]: of each prefix of the latents, and last of the whole."""
-    left = params.b_dec[None, :] - rows.y
+    left = params.b_dec[None, :] - tokens.y
     if self.skip:
-      left += rows.x @ params.w_skip
+      left += tokens.x @ params.w_skip
     made = linear.decode(latents, params.w_dec, self._ends(latents.shape[-1]))
     return [left + part for part in made]
 
   def squared_errors(
-    self, params: Params, latents: jax.Array, rows: Rows
+    self, params: Params, latents: jax.Array, tokens: UpdateTokens
   ) -> list[jax.Array]:
     """‖ŷ - y‖² of each token, [N]: of each prefix, and last of the whole."""
-    return [squared(error) for error in self.errors(params, latents, rows)]
+    return [squared(error) for error in self.errors(params, latents, tokens)]
 
   def _ends(self, width: int) -> tuple[int, ...]:
     return (*(max(round(p * width), 1) for p in self.prefixes), width)
@@ -201,25 +205,29 @@ def squared(error: jax.Array) -> jax.Array:
   return jnp.sum(jnp.square(error), axis=-1)
 
 
-def report(
-  rows: Rows, mean: jax.Array, squared: jax.Array, active: jax.Array, noted=()
-) -> Seen:
+def update_stats(
+  tokens: UpdateTokens,
+  mean: jax.Array,
+  squared: jax.Array,
+  active: jax.Array,
+  post_update_stats=(),
+) -> UpdateStats:
   """What was seen, without gradients.
 
   Args:
-    rows: the tokens.
+    tokens: the tokens.
     mean: the loss, a mean over tokens.
     squared: squared error of each token, [N].
     active: [N, F], 1 where a latent is.
-    noted: for `settle`.
+    post_update_stats: for `post_update`.
   """
-  tokens = jnp.sum(rows.mask)
-  seen = Seen(
-    tokens=tokens,
-    loss=tokens * mean,
-    squared_error=jnp.sum(rows.mask * squared),
-    fired=jnp.sum(rows.mask[:, None] * active, axis=0),
-    noted=noted,
+  count = jnp.sum(tokens.mask)
+  seen = UpdateStats(
+    tokens=count,
+    loss=count * mean,
+    squared_error=jnp.sum(tokens.mask * squared),
+    fired=jnp.sum(tokens.mask[:, None] * active, axis=0),
+    post_update_stats=post_update_stats,
   )
   return jax.lax.stop_gradient(seen)
 

@@ -41,7 +41,7 @@ def _loss(pre, dead, w_dec, error, mask):
   most = max(w_dec.shape[-1] // 2, 1)
   count = jnp.sum(dead)
   ranked = jnp.where(dead[None, :], pre, -jnp.inf)
-  chosen = ranked >= kth_largest.of_each(ranked, jnp.minimum(count, most))
+  chosen = ranked >= kth_largest.kth_largest(ranked, jnp.minimum(count, most))
   woken = jnp.where(chosen, pre, 0.0)
   (made,) = linear.decode(woken, w_dec, (w_dec.shape[0],))
   return jnp.minimum(count / most, 1) * mean(squared(made + error), mask)

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxsae.sae import kth_largest
-from jaxsae.sae.architectures.topk_base import ByRank
+from jaxsae.sae.architectures.topk_base import TopKBase
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BatchTopK(ByRank):
+class BatchTopK(TopKBase):
   """`fold` makes it a JumpReLU autoencoder.
 
   Attributes:
@@ -28,7 +28,7 @@ class BatchTopK(ByRank):
     """That of the tokens that count, wherever they lie: [1, 1]."""
     counted = jnp.where(mask[:, None] > 0, pre, -jnp.inf)
     count = jnp.floor(target * jnp.sum(mask)).astype(jnp.uint32)
-    return kth_largest.of_all(counted, count)
+    return kth_largest.kth_largest_of_all(counted, count)
 
   def note(self, least):
     """The smallest active latent: 0 if all that are positive are active.
@@ -37,18 +37,20 @@ class BatchTopK(ByRank):
     """
     return jax.nn.relu(least[0, 0])
 
-  def settle(self, params, noted):
-    """The threshold moves towards what was noted; the first sets it.
+  def post_update(self, params, stats):
+    """The threshold moves towards that of the update; the first sets it.
 
     SAELens starts at 0 and is too low by a share of 0.99^n after n updates.
     """
-    params = super().settle(params, noted)
+    params = super().post_update(params, stats)
     rate = jnp.where(params.threshold > 0, self.rate, 1.0)
-    moved = params.threshold + rate * (noted - params.threshold)
-    threshold = jnp.where(jnp.isfinite(noted), moved, params.threshold)
+    moved = params.threshold + rate * (stats - params.threshold)
+    threshold = jnp.where(
+      jnp.isfinite(stats), moved, params.threshold
+    )
     return params.replace(threshold=threshold)
 
-  def diagnose(self, before, params, rows, ask):
+  def diagnose(self, before, params, tokens, inputs):
     """threshold: what a latent has to be above when the training is over."""
-    del before, rows, ask
+    del before, tokens, inputs
     return {"threshold": jnp.mean(params.threshold)}

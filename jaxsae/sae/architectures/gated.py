@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxsae.sae import linear
-from jaxsae.sae.architectures.architecture import Architecture, report
+from jaxsae.sae.architectures.architecture import Architecture, update_stats
 from jaxsae.sae.model import Sae
 from jaxsae.sae.penalty import mean
 
@@ -50,22 +50,22 @@ class Gated(Architecture):
     zeros = start.pop("b_enc")
     return GatedSae(**start, r_mag=zeros, b_gate=zeros, b_mag=zeros)
 
-  def loss(self, params, rows, ask):
+  def loss(self, params, tokens, inputs):
     """Mean of ‖y - ŷ‖² + λ Σ relu(π)_i ‖W_dec,i‖ + ‖y - ŷ(relu(π))‖².
 
     The last is what the gate makes through a decoder that is not moved by it;
     of prefixes there it is that of the whole alone. Directions are unit, and
     their norms are in it for those who keep them otherwise.
     """
-    gate, magnitude = self._paths(params, rows.x)
+    gate, magnitude = self._paths(params, tokens.x)
     latents = jnp.where(gate > 0, jax.nn.relu(magnitude), 0.0)
-    errors = self.squared_errors(params, latents, rows)
+    errors = self.squared_errors(params, latents, tokens)
     open_by = jax.nn.relu(gate)
     paid = open_by @ jnp.linalg.norm(params.w_dec, axis=-1)
     frozen = jax.lax.stop_gradient(params)
-    aside = self.squared_errors(frozen, open_by, rows)[-1]
-    value = mean(sum(errors) + ask.coefficient * paid + aside, rows.mask)
-    return value, report(rows, value, errors[-1], latents > 0)
+    aside = self.squared_errors(frozen, open_by, tokens)[-1]
+    value = mean(sum(errors) + inputs.coefficient * paid + aside, tokens.mask)
+    return value, update_stats(tokens, value, errors[-1], latents > 0)
 
   def _paths(self, params, x):
     """π and m, each [N, F]."""

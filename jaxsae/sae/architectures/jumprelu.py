@@ -9,7 +9,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxsae.sae.architectures.architecture import Architecture, report
+from jaxsae.sae.architectures.architecture import Architecture, update_stats
 from jaxsae.sae.model import Sae
 from jaxsae.sae.penalty import L0, Activity, Penalty, mean
 from jaxsae.sae.straight_through import Kernel
@@ -36,7 +36,7 @@ class JumpRelu(Architecture):
     start = self.start(key, d_in, d, width)
     return Sae(**start, threshold=jnp.full(width, self.threshold))
 
-  def loss(self, params, rows, ask):
+  def loss(self, params, tokens, inputs):
     """Mean over tokens of ‖y - ŷ‖², penalties, and what wakes the dead.
 
     The encoder sees x - b_dec, as in Gemma Scope; `fold` takes that out again.
@@ -45,21 +45,21 @@ class JumpRelu(Architecture):
     Σ relu(θ - z) over dead latents, does the same, but also turns all of their
     encoders towards the mean activation.)
     """
-    pre = self.encode(params, rows.x)
-    seen = self._activity(pre, params.threshold, params, rows)
-    squared = self.squared_errors(params, seen.latents, rows)
-    value = mean(sum(squared), rows.mask) + self._paid(seen, ask)
-    wake = WAKE * jnp.sum(jnp.where(ask.dead, params.threshold, 0.0))
-    return value + wake, report(rows, value, squared[-1], seen.active)
+    pre = self.encode(params, tokens.x)
+    seen = self._activity(pre, params.threshold, params, tokens)
+    squared = self.squared_errors(params, seen.latents, tokens)
+    value = mean(sum(squared), tokens.mask) + self._paid(seen, inputs)
+    wake = WAKE * jnp.sum(jnp.where(inputs.dead, params.threshold, 0.0))
+    return value + wake, update_stats(tokens, value, squared[-1], seen.active)
 
-  def _activity(self, pre, threshold, params, rows):
-    return Activity(pre, threshold, params.w_dec, rows.mask, self.kernel)
+  def _activity(self, pre, threshold, params, tokens):
+    return Activity(pre, threshold, params.w_dec, tokens.mask, self.kernel)
 
-  def _paid(self, seen, ask):
-    paid = [p(seen, ask.coefficient, ask.target) for p in self.penalties]
+  def _paid(self, seen, inputs):
+    paid = [p(seen, inputs.coefficient, inputs.target) for p in self.penalties]
     return sum(paid, jnp.zeros(()))
 
-  def diagnose(self, before, params, rows, ask):
+  def diagnose(self, before, params, tokens, inputs):
     """Figures of the thresholds.
 
     in_window: share of pre-activations inside the kernel. pull: the penalties'
@@ -68,24 +68,24 @@ class JumpRelu(Architecture):
     over mean θ before.
     """
     was, theta = before.threshold, params.threshold
-    pre = self.encode(params, rows.x)
+    pre = self.encode(params, tokens.x)
     inside = jnp.mean(self.kernel.holds(pre, theta), axis=-1)
 
     def pay(theta):
-      return self._paid(self._activity(pre, theta, params, rows), ask)
+      return self._paid(self._activity(pre, theta, params, tokens), inputs)
 
     penalty = jax.grad(pay)(theta)
-    rest = self.gradients(params, rows, ask)[0].threshold - penalty
+    rest = self.gradients(params, tokens, inputs)[0].threshold - penalty
     pulls = [jnp.sum(jnp.abs(pull)) for pull in (penalty, rest)]
     return {
-      "in_window": mean(inside, rows.mask),
+      "in_window": mean(inside, tokens.mask),
       "pull": _over(pulls[0], sum(pulls)),
       "threshold": jnp.mean(theta),
       "moved": _over(jnp.mean(jnp.abs(theta - was)), jnp.mean(was)),
     }
 
-  def settle(self, params, noted):
-    params = super().settle(params, noted)
+  def post_update(self, params, stats):
+    params = super().post_update(params, stats)
     return params.replace(threshold=jnp.maximum(params.threshold, 0.0))
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxsae.sae.architectures.architecture import (
   Architecture,
-  report,
+  update_stats,
   with_unit_directions,
 )
 from jaxsae.sae.model import Sae
@@ -32,23 +32,23 @@ class Relu(Architecture):
     scaled = {name: self.norm * start[name] for name in ("w_enc", "w_dec")}
     return Sae(**{**start, **scaled}, threshold=jnp.zeros(width))
 
-  def loss(self, params, rows, ask):
+  def loss(self, params, tokens, inputs):
     """Mean over tokens of ‖y - ŷ‖² + λ Σ f_i ‖W_dec,i‖."""
-    latents = jax.nn.relu(self.encode(params, rows.x))
-    errors = self.squared_errors(params, latents, rows)
+    latents = jax.nn.relu(self.encode(params, tokens.x))
+    errors = self.squared_errors(params, latents, tokens)
     norms = jnp.linalg.norm(params.w_dec, axis=-1)
-    paid = ask.coefficient * (latents @ norms)
-    value = mean(sum(errors) + paid, rows.mask)
-    return value, report(rows, value, errors[-1], latents > 0)
+    paid = inputs.coefficient * (latents @ norms)
+    value = mean(sum(errors) + paid, tokens.mask)
+    return value, update_stats(tokens, value, errors[-1], latents > 0)
 
   def project(self, grads, params):
     """As they are: the norms of directions are learned too."""
     del params
     return grads
 
-  def settle(self, params, noted):
+  def post_update(self, params, stats):
     """As the optimiser made it."""
-    del noted
+    del stats
     return params
 
   def fold(self, params, scale_in, scale_out, *, target=None):

@@ -9,17 +9,17 @@ import jax.numpy as jnp
 
 from jaxsae.errors import UserError
 from jaxsae.sae import kth_largest
-from jaxsae.sae.architectures.topk_base import ByRank
+from jaxsae.sae.architectures.topk_base import TopKBase
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TopK(ByRank):
+class TopK(TopKBase):
   """The target is a whole number, or is rounded to one."""
 
   def cut(self, pre, mask, target):
     """That of each token, [N, 1]."""
     del mask
-    return kth_largest.of_each(pre, jnp.round(target).astype(jnp.uint32))
+    return kth_largest.kth_largest(pre, jnp.round(target).astype(jnp.uint32))
 
   def fold(self, params, scale_in, scale_out, *, target=None):
     """As published, with k in it: the order of latents has no scale."""

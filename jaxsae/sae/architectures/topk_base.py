@@ -10,13 +10,17 @@ import jax
 import jax.numpy as jnp
 
 from jaxsae.sae.architectures import auxk
-from jaxsae.sae.architectures.architecture import Architecture, report, squared
+from jaxsae.sae.architectures.architecture import (
+  Architecture,
+  squared,
+  update_stats,
+)
 from jaxsae.sae.model import Sae
 from jaxsae.sae.penalty import mean
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ByRank(Architecture):
+class TopKBase(Architecture):
   """λ is not looked at: the target L0 says how many.
 
   Fewer are active where fewer are positive, and more where some tie with the
@@ -32,16 +36,18 @@ class ByRank(Architecture):
     start = self.start(key, d_in, d, width)
     return Sae(**start, threshold=jnp.zeros(width))
 
-  def loss(self, params, rows, ask):
+  def loss(self, params, tokens, inputs):
     """Mean over tokens of ‖y - ŷ‖², and `auxk.loss`."""
-    pre = self.encode(params, rows.x)
-    least = self.cut(pre, rows.mask, ask.target)
+    pre = self.encode(params, tokens.x)
+    least = self.cut(pre, tokens.mask, inputs.target)
     latents = jnp.where(pre >= least, jax.nn.relu(pre), 0.0)
-    errors = self.errors(params, latents, rows)
+    errors = self.errors(params, latents, tokens)
     left = [squared(error) for error in errors]
-    wake = auxk.loss(pre, ask.dead, params.w_dec, errors[-1], rows.mask)
-    value = mean(sum(left), rows.mask) + self.auxk * wake
-    return value, report(rows, value, left[-1], latents > 0, self.note(least))
+    wake = auxk.loss(pre, inputs.dead, params.w_dec, errors[-1], tokens.mask)
+    value = mean(sum(left), tokens.mask) + self.auxk * wake
+    return value, update_stats(
+      tokens, value, left[-1], latents > 0, self.note(least)
+    )
 
   def cut(
     self, pre: jax.Array, mask: jax.Array, target: jax.Array
@@ -50,6 +56,6 @@ class ByRank(Architecture):
     raise NotImplementedError
 
   def note(self, least: jax.Array) -> Any:
-    """What `settle` needs to know of the cut."""
+    """What `post_update` needs to know of the cut."""
     del least
     return ()

@@ -14,7 +14,7 @@ from jaxsae.sae.model import Sae
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FreeJumpRelu(JumpRelu):
+class UnnormalisedJumpRelu(JumpRelu):
   """Anthropic's and SAELens' start and freedom, with JumpRelu's loss.
 
   Attributes:
@@ -34,9 +34,9 @@ class FreeJumpRelu(JumpRelu):
     del params
     return grads
 
-  def settle(self, params, noted):
+  def post_update(self, params, stats):
     """Directions as the optimiser made them."""
-    settled = super().settle(params, noted)
+    settled = super().post_update(params, stats)
     return settled.replace(w_dec=params.w_dec)
 
   def fold(self, params, scale_in, scale_out, *, target=None):

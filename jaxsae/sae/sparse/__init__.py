@@ -17,5 +17,5 @@ and the columns of W_enc lie apart in memory.
 
 from jaxsae.sae.sparse.gradient import budget as budget
 from jaxsae.sae.sparse.gradient import gradients as gradients
-from jaxsae.sae.sparse.part import chunk as chunk
-from jaxsae.sae.sparse.reading import supports as supports
+from jaxsae.sae.sparse.chunk import chunk_size as chunk_size
+from jaxsae.sae.sparse.forward import supports as supports

@@ -8,24 +8,33 @@ import jax
 import jax.numpy as jnp
 
 from jaxsae.errors import UserError
-from jaxsae.sae.architectures import Ask, JumpRelu, Rows, Seen
+from jaxsae.sae.architectures import (
+  JumpRelu,
+  UpdateInputs,
+  UpdateStats,
+  UpdateTokens,
+)
 from jaxsae.sae.architectures.jumprelu import WAKE
 from jaxsae.sae.model import Sae
-from jaxsae.sae.sparse import part as parts
+from jaxsae.sae.sparse import chunk as chunks
 from jaxsae.sae.sparse.pairs import WORD, Pairs, find, tiles
-from jaxsae.sae.sparse.reading import Reading, read, supports
+from jaxsae.sae.sparse.forward import ForwardPass, run_forward, supports
 
 
 def gradients(
-  architecture: JumpRelu, params: Sae, rows: Rows, ask: Ask, budget: int
-) -> tuple[Sae, Seen]:
+  architecture: JumpRelu,
+  params: Sae,
+  tokens: UpdateTokens,
+  inputs: UpdateInputs,
+  budget: int,
+) -> tuple[Sae, UpdateStats]:
   """What `architecture.gradients` returns, from active and in-window pairs.
 
   Args:
     architecture: one that `supports` knows.
     params: one autoencoder.
-    rows: the tokens of the update.
-    ask: what is asked of it.
+    tokens: the tokens of the update.
+    inputs: what is asked of it.
     budget: pairs a token, in the mean, up to which this is tried; with more,
       the result is that of `architecture.gradients` itself.
 
@@ -37,15 +46,15 @@ def gradients(
       f"{architecture} has gradients at latents that are not active; train it"
       " from all latents"
     )
-  room = budget * len(rows.mask)
-  pairs, reading = look(architecture, params, rows, ask, room)
+  room = budget * len(tokens.mask)
+  pairs, forward = forward_pass(architecture, params, tokens, inputs, room)
 
   def from_all():
-    return architecture.gradients(params, rows, ask)
+    return architecture.gradients(params, tokens, inputs)
 
   def from_pairs():
-    grads = _collect(params, pairs, reading, ask.dead, architecture.kernel)
-    return grads, reading.seen
+    grads = _collect(params, pairs, forward, inputs.dead, architecture.kernel)
+    return grads, forward.seen
 
   return jax.lax.cond(pairs.overflow, from_all, from_pairs)
 
@@ -61,15 +70,19 @@ def budget(width: int) -> int:
   return width // 64
 
 
-def look(
-  architecture: JumpRelu, params: Sae, rows: Rows, ask: Ask, room: int
-) -> tuple[Pairs, Reading]:
+def forward_pass(
+  architecture: JumpRelu,
+  params: Sae,
+  tokens: UpdateTokens,
+  inputs: UpdateInputs,
+  room: int,
+) -> tuple[Pairs, ForwardPass]:
   """The forward pass, with room for so many pairs; void if they overflow."""
-  x, mask = _whole_words(rows.x, rows.mask)
+  x, mask = _whole_words(tokens.x, tokens.mask)
   centred = x - params.b_dec[None, :]
   width = architecture.kernel.bandwidth
   pairs = find(params, centred, mask != 0, width, room)
-  return pairs, read(architecture, params, x, mask, ask, pairs)
+  return pairs, run_forward(architecture, params, x, mask, inputs, pairs)
 
 
 def _whole_words(x, mask):
@@ -78,25 +91,25 @@ def _whole_words(x, mask):
   return jnp.pad(x, ((0, more), (0, 0))), jnp.pad(mask, (0, more))
 
 
-def _collect(sae, pairs, reading, dead, kernel):
+def _collect(sae, pairs, forward, dead, kernel):
   """The gradient of all latents."""
-  size = parts.chunk(sae.width)
+  size = chunks.chunk_size(sae.width)
 
   def step(index, carry):
     grads, b_dec = carry
     at = index * size
-    part = parts.cut(sae, at, size)
-    new = _of_chunk(part, index, pairs, reading, kernel)
-    return parts.put(grads, new, at), b_dec + new.b_dec
+    part = chunks.take_latents(sae, at, size)
+    new = _of_chunk(part, index, pairs, forward, kernel)
+    return chunks.put_latents(grads, new, at), b_dec + new.b_dec
 
-  begin = jax.tree.map(jnp.zeros_like, sae), jnp.sum(reading.error, axis=0)
+  begin = jax.tree.map(jnp.zeros_like, sae), jnp.sum(forward.error, axis=0)
   chunks = sae.width // size
   grads, b_dec = jax.lax.fori_loop(0, chunks, step, begin)
   threshold = grads.threshold + jnp.where(dead, WAKE, 0.0)
   return grads.replace(b_dec=b_dec, threshold=threshold)
 
 
-def _of_chunk(part, index, pairs, reading, kernel):
+def _of_chunk(part, index, pairs, forward, kernel):
   """The gradient of the latents of a chunk.
 
   Of b_dec, only what comes through these encoders.
@@ -104,19 +117,19 @@ def _of_chunk(part, index, pairs, reading, kernel):
   begin, end = pairs.starts[index], pairs.starts[index + 1]
   size, d = part.w_dec.shape
   at = index * size
-  frequency = jax.lax.dynamic_slice_in_dim(reading.frequency, at, size)
+  frequency = jax.lax.dynamic_slice_in_dim(forward.frequency, at, size)
 
   def add(sums, latent, token, pre, counts):
     latent = jnp.where(counts, latent - at, size - 1)  # stays sorted
     theta = part.threshold[latent]
     on = counts & (pre > theta)
     near = counts & (jnp.abs(pre - theta) < kernel.bandwidth / 2)
-    error = reading.error[token]
+    error = forward.error[token]
     slope = jnp.sum(error * part.w_dec[latent], axis=-1)
-    cost = reading.l0[token] + frequency[latent] * reading.mask[token]
+    cost = forward.l0[token] + frequency[latent] * forward.mask[token]
     to_pre = jnp.where(on, slope, 0.0)
     new = (
-      to_pre[:, None] * reading.x[token],
+      to_pre[:, None] * forward.x[token],
       to_pre,
       jnp.where(on, pre, 0.0)[:, None] * error,
       jnp.where(near, slope, 0.0),
@@ -125,9 +138,9 @@ def _of_chunk(part, index, pairs, reading, kernel):
     put = lambda x, row: x.at[latent].add(row, indices_are_sorted=True)
     return jax.tree.map(put, sums, new)
 
-  rows, each = jnp.zeros((size, d)), jnp.zeros(size)
+  directions, each = jnp.zeros((size, d)), jnp.zeros(size)
   w_enc, b_enc, w_dec, slope, cost = tiles(
-    pairs, begin, end, add, (rows, each, rows, each, each)
+    pairs, begin, end, add, (directions, each, directions, each, each)
   )
   pull = -cost / kernel.bandwidth
   pushed = -part.threshold / kernel.bandwidth * slope

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxsae.sae.model import Sae
-from jaxsae.sae.sparse import part as parts
+from jaxsae.sae.sparse import chunk as chunks
 
 TILE = 256  # pairs that are worked on at once
 WORD = 32  # tokens in a word; N is a multiple
@@ -73,7 +73,7 @@ def find(
     room: P.
   """
   width = sae.width
-  size = parts.chunk(width)
+  size = chunks.chunk_size(width)
 
   def more(carry):
     index, _, found = carry
@@ -81,7 +81,7 @@ def find(
 
   def step(carry):
     index, pairs, found = carry
-    part = parts.cut(sae, index * size, size)
+    part = chunks.take_latents(sae, index * size, size)
     pre = x @ part.w_enc + part.b_enc[None, :]
     near = pre - part.threshold[None, :] > -bandwidth / 2
     # Tokens are left out by the word: one by one costs a fifth of the search.

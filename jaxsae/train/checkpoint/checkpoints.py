@@ -1,9 +1,9 @@
 """Checkpoints with Orbax: state and data position, together or not at all.
 
-Each carries a manifest of what was saved (`manifest.py`). One that does not hold
-what its manifest says is never used: the next older one is. Nothing is deleted
-for being damaged; a run that goes on puts it aside, in `damaged/` beside the
-folder of checkpoints, for its step will be saved again.
+Each carries a manifest of what was saved (`manifest.py`). One that does not
+hold what its manifest says is never used: the next older one is. Nothing is
+deleted for being damaged; a run that goes on puts it aside, in `damaged/` beside
+the folder of checkpoints, for its step will be saved again.
 """
 
 import contextlib

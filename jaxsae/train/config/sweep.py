@@ -11,12 +11,12 @@ from jaxsae.lm import Site
 from jaxsae.sae import (
   Architecture,
   BatchTopK,
-  FreeJumpRelu,
   Gated,
   JumpRelu,
   Kernel,
   Relu,
   TopK,
+  UnnormalisedJumpRelu,
 )
 from jaxsae.sae.penalty import (
   L0,
@@ -36,7 +36,7 @@ PENALTIES: dict[str, Penalty] = {
 
 ARCHITECTURES: dict[str, type[Architecture]] = {
   "jumprelu": JumpRelu,
-  "free_jumprelu": FreeJumpRelu,
+  "free_jumprelu": UnnormalisedJumpRelu,
   "relu": Relu,
   "gated": Gated,
   "topk": TopK,

@@ -5,22 +5,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsae.sae import (
-  Ask,
   BatchTopK,
-  FreeJumpRelu,
   Gated,
   JumpRelu,
   Kernel,
   Relu,
-  Rows,
   TopK,
+  UnnormalisedJumpRelu,
+  UpdateInputs,
 )
 
 D, WIDTH, TOKENS = 6, 24, 40
 
 ALL = {
   "jumprelu": lambda **kw: JumpRelu(kernel=Kernel(0.3), **kw),
-  "free_jumprelu": lambda **kw: FreeJumpRelu(kernel=Kernel(0.3), **kw),
+  "free_jumprelu": lambda **kw: UnnormalisedJumpRelu(kernel=Kernel(0.3), **kw),
   "relu": Relu,
   "gated": Gated,
   "topk": TopK,
@@ -47,12 +46,12 @@ def draw_rows(d_in=D, d=None, tokens=TOKENS, seed=1, dtype=jnp.float32):
   x = jnp.asarray(rng.normal(size=(tokens, d_in)), dtype)
   y = x if d is None else jnp.asarray(rng.normal(size=(tokens, d)), dtype)
   mask = jnp.asarray(np.arange(tokens) % 5 != 3, dtype)
-  return Rows(x, y, mask)
+  return UpdateTokens(x, y, mask)
 
 
 def make_ask(coefficient=0.1, target=3.0, dead=0, dtype=jnp.float32):
   """The first `dead` latents are to be woken."""
-  return Ask(
+  return UpdateInputs(
     jnp.asarray(coefficient, dtype),
     jnp.asarray(target, dtype),
     jnp.arange(WIDTH) < dead,

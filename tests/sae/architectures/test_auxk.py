@@ -75,8 +75,8 @@ def test_what_is_left_is_smaller_when_the_dead_know_it():
 
 
 def test_its_weight_in_the_loss():
-  params, rows, ask = draw_params(TopK()), draw_rows(), make_ask(dead=8)
-  values = [TopK(auxk=a).loss(params, rows, ask)[0] for a in (0.0, 0.5, 1.0)]
+  params, rows, inputs = draw_params(TopK()), draw_rows(), make_ask(dead=8)
+  values = [TopK(auxk=a).loss(params, rows, inputs)[0] for a in (0.0, 0.5, 1.0)]
   assert values[0] < values[1]
   np.testing.assert_allclose(
     values[2] - values[1], values[1] - values[0], rtol=1e-3

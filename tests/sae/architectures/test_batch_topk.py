@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxsae.sae import BatchTopK, Rows, Sae
+from jaxsae.sae import BatchTopK, Sae, UpdateTokens
 from tests.sae.architectures.samples import (
   WIDTH,
   assert_close,
@@ -27,7 +27,7 @@ def test_so_many_are_active_on_the_tokens_that_count(target):
   assert jnp.sum(seen.fired) == count
   pre = np.asarray(BATCH.encode(params, rows.x))[np.asarray(rows.mask) > 0]
   least = np.sort(pre, axis=None)[-count]
-  assert seen.noted == least
+  assert seen.post_update_stats == least
   np.testing.assert_array_equal(seen.fired, np.sum(pre >= least, axis=0))
 
 
@@ -36,14 +36,14 @@ def test_where_fewer_are_positive_all_of_those_are_active():
   seen = BATCH.loss(params, rows, make_ask(target=WIDTH))[1]
   pre = np.asarray(BATCH.encode(params, rows.x))[np.asarray(rows.mask) > 0]
   np.testing.assert_array_equal(seen.fired, np.sum(pre > 0, axis=0))
-  assert seen.noted == 0
+  assert seen.post_update_stats == 0
 
 
 def test_the_first_update_sets_the_threshold_and_others_move_it():
   params = draw_params(BATCH)
   thresholds = []
-  for noted in (2.0, 3.0, jnp.inf, 0.0):
-    params = BATCH.settle(params, jnp.float32(noted))
+  for post_update_stats in (2.0, 3.0, jnp.inf, 0.0):
+    params = BATCH.post_update(params, jnp.float32(post_update_stats))
     assert jnp.all(params.threshold == params.threshold[0])
     thresholds.append(float(params.threshold[0]))
   np.testing.assert_allclose(
@@ -56,25 +56,29 @@ def test_an_update_without_tokens_moves_no_threshold():
   rows = rows.replace(mask=jnp.zeros_like(rows.mask))
   loss, seen = BATCH.loss(params, rows, make_ask())
   assert loss == 0 and not seen.fired.any()
-  moved = BATCH.settle(params.replace(threshold=jnp.ones(WIDTH)), seen.noted)
+  moved = BATCH.post_update(
+    params.replace(threshold=jnp.ones(WIDTH)), seen.post_update_stats
+  )
   np.testing.assert_array_equal(moved.threshold, 1)
 
 
 def test_as_jumprelu_it_has_the_sparsity_it_was_trained_for():
   """On tokens of the same distribution, after some hundred updates."""
-  params, ask, scale = draw_params(BATCH), make_ask(target=3.0), 5.0
+  params, inputs, scale = draw_params(BATCH), make_ask(target=3.0), 5.0
 
   @jax.jit
   def update(params, rows):
-    return BATCH.settle(params, BATCH.loss(params, rows, ask)[1].noted)
+    return BATCH.post_update(
+      params, BATCH.loss(params, rows, inputs)[1].post_update_stats
+    )
 
   for seed in range(300):
     params = update(params, draw_rows(tokens=100, seed=seed))
-  folded = BATCH.fold(params, scale, scale, target=ask.target)
+  folded = BATCH.fold(params, scale, scale, target=inputs.target)
   assert folded.k is None
   raw = scale * draw_rows(tokens=4000, seed=999).x
   l0 = jnp.mean(jnp.sum(folded.encode(raw) > 0, axis=-1))
-  np.testing.assert_allclose(l0, ask.target, rtol=0.03)
+  np.testing.assert_allclose(l0, inputs.target, rtol=0.03)
 
 
 @pytest.mark.parametrize("tokens, latents", [("data", "model"), (None, "both")])
@@ -90,11 +94,11 @@ def test_it_does_not_matter_where_tokens_and_latents_lie(tokens, latents):
     b_dec=put(),
     threshold=put(latents),
   )
-  lie = Rows(put(tokens, None), put(tokens, None), put(tokens))
-  params, rows, ask = draw_params(BATCH), draw_rows(), make_ask(dead=5)
+  lie = UpdateTokens(put(tokens, None), put(tokens, None), put(tokens))
+  params, rows, inputs = draw_params(BATCH), draw_rows(), make_ask(dead=5)
   step = jax.jit(BATCH.gradients)
-  alone = step(params, rows, ask)
-  apart = step(jax.device_put(params, here), jax.device_put(rows, lie), ask)
+  alone = step(params, rows, inputs)
+  apart = step(jax.device_put(params, here), jax.device_put(rows, lie), inputs)
   np.testing.assert_array_equal(apart[1].fired, alone[1].fired)
   assert_close(apart, alone, rtol=1e-4, atol=1e-5)
 

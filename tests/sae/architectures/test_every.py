@@ -7,10 +7,10 @@ import pytest
 
 from jaxsae.sae import (
   BatchTopK,
-  FreeJumpRelu,
   Gated,
   JumpRelu,
   Relu,
+  UnnormalisedJumpRelu,
   stack,
 )
 from tests.sae.architectures.samples import (
@@ -25,7 +25,7 @@ from tests.sae.architectures.samples import (
 
 D_IN = 4  # of transcoders
 LEARN_ALL = (JumpRelu, Gated)  # others have no threshold to learn
-FREE = (Relu, FreeJumpRelu)  # directions of others are unit
+FREE = (Relu, UnnormalisedJumpRelu)  # directions of others are unit
 KINDS = {
   "autoencoder": {},
   "transcoder": {"transcodes": True},
@@ -51,22 +51,26 @@ def case(request, make):
     yield architecture, params, rows, make_ask(dtype=jnp.float64)
 
 
-def at_the_end(architecture, params, rows, ask):
+def at_the_end(architecture, params, rows, inputs):
   """BatchTopK's threshold where this one update has its cut."""
   if not isinstance(architecture, BatchTopK):
     return params
-  noted = architecture.loss(params, rows, ask)[1].noted
-  return params.replace(threshold=jnp.full(WIDTH, noted * (1 - 1e-12)))
+  post_update_stats = architecture.loss(params, rows, inputs)[
+    1
+  ].post_update_stats
+  return params.replace(
+    threshold=jnp.full(WIDTH, post_update_stats * (1 - 1e-12))
+  )
 
 
 def test_folding_changes_no_latent_and_scales_what_is_made(case):
   """On raw activations: fired exactly as in training, and ŷ scaled."""
-  architecture, params, rows, ask = case
+  architecture, params, rows, inputs = case
   scale_in = 7.3
   scale_out = 0.41 if architecture.transcodes else scale_in
-  seen = architecture.loss(params, rows, ask)[1]
-  params = at_the_end(architecture, params, rows, ask)
-  sae = architecture.fold(params, scale_in, scale_out, target=ask.target)
+  seen = architecture.loss(params, rows, inputs)[1]
+  params = at_the_end(architecture, params, rows, inputs)
+  sae = architecture.fold(params, scale_in, scale_out, target=inputs.target)
 
   counted = rows.mask > 0
   raw = scale_in * rows.x[counted]
@@ -84,9 +88,9 @@ def test_folding_changes_no_latent_and_scales_what_is_made(case):
 
 
 def test_gradients_are_of_the_parameters_and_of_every_one(case):
-  architecture, params, rows, ask = case
-  grads, seen = architecture.gradients(params, rows, ask)
-  loss, _ = architecture.loss(params, rows, ask)
+  architecture, params, rows, inputs = case
+  grads, seen = architecture.gradients(params, rows, inputs)
+  loss, _ = architecture.loss(params, rows, inputs)
   assert_close(seen.loss, loss * seen.tokens)
   assert jax.tree.structure(grads) == jax.tree.structure(params)
   learned = {
@@ -100,10 +104,10 @@ def test_gradients_are_of_the_parameters_and_of_every_one(case):
 
 
 def test_the_encoder_of_a_transcoder_does_not_see_b_dec(case):
-  architecture, params, rows, ask = case
+  architecture, params, rows, inputs = case
   moved = params.replace(b_dec=params.b_dec + 1)
   fired = [
-    architecture.loss(some, rows, ask)[1].fired for some in (params, moved)
+    architecture.loss(some, rows, inputs)[1].fired for some in (params, moved)
   ]
   assert np.array_equal(*fired) == architecture.transcodes
 
@@ -113,26 +117,26 @@ def test_the_gradient_of_the_skip(make):
   with jax.enable_x64(True):
     architecture = make(transcodes=True, skip=True)
     params = draw_params(architecture, D_IN, dtype=jnp.float64)
-    rows, ask = draw_rows(D_IN, D, dtype=jnp.float64), make_ask()
+    rows, inputs = draw_rows(D_IN, D, dtype=jnp.float64), make_ask()
     move = jnp.asarray(np.random.default_rng(5).normal(size=(D_IN, D)))
 
     def value(t):
       moved = params.replace(w_skip=params.w_skip + t * move)
       # Gated's frozen decoder does not move.
-      return architecture.loss(moved, rows, ask)[1].squared_error
+      return architecture.loss(moved, rows, inputs)[1].squared_error
 
     slope = (value(1e-3) - value(-1e-3)) / 2e-3 / jnp.sum(rows.mask)
-    grad = architecture.gradients(params, rows, ask)[0].w_skip
+    grad = architecture.gradients(params, rows, inputs)[0].w_skip
     assert_close(jnp.sum(grad * move), slope, rtol=1e-7)
 
 
 def test_tokens_that_do_not_count_change_nothing(case):
   architecture, params, rows, _ = case
-  ask = make_ask(dead=5, dtype=jnp.float64)
+  inputs = make_ask(dead=5, dtype=jnp.float64)
   other = jnp.where(rows.mask[:, None] > 0, rows.x, 9.0)
   y = other if rows.y is rows.x else rows.y
   both = [
-    architecture.gradients(params, some, ask)
+    architecture.gradients(params, some, inputs)
     for some in (rows, rows.replace(x=other, y=y))
   ]
   assert_close(*both)
@@ -145,19 +149,19 @@ def test_members_of_a_stack_are_as_if_alone(make):
   asks = [make_ask(0.1, 3.0), make_ask(0.3, 5.0, dead=7), make_ask(0.0, 1.0)]
   rows = draw_rows()
   together = lambda trees: jax.tree.map(lambda *x: jnp.stack(x), *trees)
-  step = lambda params, ask: _step(architecture, params, rows, ask)
+  step = lambda params, inputs: _step(architecture, params, rows, inputs)
   stacked = jax.jit(jax.vmap(step))(together(members), together(asks))
-  for i, (params, ask) in enumerate(zip(members, asks, strict=True)):
+  for i, (params, inputs) in enumerate(zip(members, asks, strict=True)):
     found = stack.member(stacked, i)
-    assert_close(found, jax.jit(step)(params, ask), rtol=1e-4, atol=1e-5)
+    assert_close(found, jax.jit(step)(params, inputs), rtol=1e-4, atol=1e-5)
 
 
-def _step(architecture, params, rows, ask):
-  grads, seen = architecture.gradients(params, rows, ask)
+def _step(architecture, params, rows, inputs):
+  grads, seen = architecture.gradients(params, rows, inputs)
   moved = jax.tree.map(
     lambda p, g: p - 0.01 * g, params, architecture.project(grads, params)
   )
-  return architecture.settle(moved, seen.noted), seen, grads
+  return architecture.post_update(moved, seen.post_update_stats), seen, grads
 
 
 def test_an_update_keeps_types_and_shapes(make):
@@ -189,8 +193,8 @@ def test_a_descent_reconstructs_better(make):
   """Some steps of plain gradient descent."""
   architecture = make()
   params = architecture.init(jax.random.key(0), D, D, WIDTH)
-  ask = make_ask(1e-3, 4.0)
-  step = lambda p, _: _step(architecture, p, ROWS, ask)[:2]
+  inputs = make_ask(1e-3, 4.0)
+  step = lambda p, _: _step(architecture, p, ROWS, inputs)[:2]
   seen = jax.lax.scan(step, params, length=200)[1]
   assert seen.squared_error[-1] < 0.8 * seen.squared_error[0]
 

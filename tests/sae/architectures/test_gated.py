@@ -63,9 +63,9 @@ def test_what_the_gate_makes_by_itself_does_not_move_the_decoder(params):
   `project` drops.
   """
   shut = params.replace(b_mag=params.b_mag - 1e3)
-  shut = GATED.settle(shut, ())
-  rows, ask = draw_rows(dtype=jnp.float64), make_ask(0.7)
-  grads, seen = GATED.gradients(shut, rows, ask)
+  shut = GATED.post_update(shut, ())
+  rows, inputs = draw_rows(dtype=jnp.float64), make_ask(0.7)
+  grads, seen = GATED.gradients(shut, rows, inputs)
   assert not seen.fired.any() and grads.w_enc.any() and grads.b_gate.any()
   assert grads.w_dec.any() and not grads.b_mag.any()
   turning = GATED.project(grads, shut).w_dec

@@ -38,11 +38,11 @@ def test_the_loss_and_gradients_are_those_of_truncated_decoders(
   with jax.enable_x64(True):
     architecture = ALL[name](prefixes=PREFIXES)
     params = draw_params(architecture, dtype=jnp.float64)
-    rows, ask = draw_rows(dtype=jnp.float64), make_ask(dead=dead)
-    ours = architecture.gradients(params, rows, ask)
+    rows, inputs = draw_rows(dtype=jnp.float64), make_ask(dead=dead)
+    ours = architecture.gradients(params, rows, inputs)
     monkeypatch.setattr(linear, "encode", plain_encode)
     monkeypatch.setattr(linear, "decode", truncated)
-    assert_close(ours, architecture.gradients(params, rows, ask))
+    assert_close(ours, architecture.gradients(params, rows, inputs))
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -50,19 +50,19 @@ def test_each_prefix_adds_the_error_it_has_alone(name):
   with jax.enable_x64(True):
     whole, nested = ALL[name](), ALL[name](prefixes=PREFIXES)
     params = draw_params(whole, dtype=jnp.float64)
-    rows, ask = draw_rows(dtype=jnp.float64), make_ask()
-    loss, seen = whole.loss(params, rows, ask)
+    rows, inputs = draw_rows(dtype=jnp.float64), make_ask()
+    loss, seen = whole.loss(params, rows, inputs)
     if name == "batch_topk":
-      threshold = jnp.full(WIDTH, seen.noted * (1 - 1e-12))
+      threshold = jnp.full(WIDTH, seen.post_update_stats * (1 - 1e-12))
       params = params.replace(threshold=threshold)
-    sae = whole.fold(params, 1.0, 1.0, target=ask.target)
+    sae = whole.fold(params, 1.0, 1.0, target=inputs.target)
     latents = sae.encode(rows.x)
     more = 0.0
     for end in ENDS[:-1]:
       made = latents[:, :end] @ sae.w_dec[:end] + sae.b_dec[None, :]
       squares = jnp.sum((made - rows.y) ** 2, axis=-1)
       more += jnp.sum(rows.mask * squares) / jnp.sum(rows.mask)
-    total, nested_seen = nested.loss(params, rows, ask)
+    total, nested_seen = nested.loss(params, rows, inputs)
     assert_close(total - loss, more)
     assert_close(nested_seen.squared_error, seen.squared_error)
 
@@ -79,9 +79,9 @@ def test_prefixes_cost_no_further_products(name, monkeypatch):
   def cost(prefixes):
     architecture = ALL[name](prefixes=prefixes)
     params = architecture.init(jax.random.key(0), 64, 64, 512)
-    rows, ask = draw_rows(64, tokens=64), make_ask()
-    ask = ask.replace(dead=jnp.zeros(512, bool))
-    step = jax.jit(lambda p: architecture.gradients(p, rows, ask)[0])
+    rows, inputs = draw_rows(64, tokens=64), make_ask()
+    inputs = inputs.replace(dead=jnp.zeros(512, bool))
+    step = jax.jit(lambda p: architecture.gradients(p, rows, inputs)[0])
     return products(jax.make_jaxpr(step)(params).jaxpr)
 
   once = cost(())

@@ -9,7 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsae.sae import Ask, BatchTopK, Gated, GatedSae, Relu, Rows, Sae, TopK
+from jaxsae.sae import (
+  BatchTopK,
+  Gated,
+  GatedSae,
+  Relu,
+  Sae,
+  TopK,
+  UpdateInputs,
+  UpdateTokens,
+)
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("sae_lens")
@@ -71,18 +80,18 @@ def theirs(kind, config, params, x, dead=0, **fields):
 
 
 def ours(architecture, kind, params, x, dead=0):
-  """Loss, gradients by SAELens' names, and what was noted."""
+  """Loss, gradients by SAELens' names, and what was post_update_stats."""
   names = {name: name.lower() for name in params}
   given = {names[name]: jnp.asarray(value) for name, value in params.items()}
   if kind is Sae:
     given["threshold"] = jnp.zeros(WIDTH)
-  rows = Rows(jnp.asarray(x), jnp.asarray(x), jnp.ones(len(x)))
-  ask = Ask(
+  rows = UpdateTokens(jnp.asarray(x), jnp.asarray(x), jnp.ones(len(x)))
+  inputs = UpdateInputs(
     jnp.asarray(COEFFICIENT), jnp.asarray(float(K)), jnp.arange(WIDTH) < dead
   )
-  grads, seen = architecture.gradients(kind(**given), rows, ask)
+  grads, seen = architecture.gradients(kind(**given), rows, inputs)
   found = {name: np.asarray(getattr(grads, names[name])) for name in params}
-  return seen.loss / seen.tokens, found, seen.noted
+  return seen.loss / seen.tokens, found, seen.post_update_stats
 
 
 def assert_equal(sae, out, loss, grads):
@@ -157,12 +166,14 @@ def test_batch_topk(dead):
     **BY_RANK,
   )
   with jax.enable_x64(True):
-    loss, grads, noted = ours(BatchTopK(), Sae, params, x, dead)
+    loss, grads, post_update_stats = ours(BatchTopK(), Sae, params, x, dead)
     assert_equal(sae, out, loss, grads)
-    np.testing.assert_allclose(0.01 * noted, sae.topk_threshold, rtol=1e-12)
+    np.testing.assert_allclose(
+      0.01 * post_update_stats, sae.topk_threshold, rtol=1e-12
+    )
 
     moved = Sae(*(jnp.ones((1, 1)),) * 4, threshold=jnp.full(1, 0.9))
-    moved = BatchTopK().settle(moved, noted)
+    moved = BatchTopK().post_update(moved, post_update_stats)
   sae.topk_threshold = torch.tensor(0.9, dtype=torch.double)
   sae.update_topk_threshold(out.feature_acts)
   np.testing.assert_allclose(moved.threshold, sae.topk_threshold, rtol=1e-12)

@@ -56,7 +56,7 @@ def test_folding_needs_k():
 
 def test_no_number_is_sorted():
   params = TOPK.init(jax.random.key(0), D, D, WIDTH)
-  step = lambda p, ask: TOPK.gradients(p, draw_rows(), ask)
+  step = lambda p, inputs: TOPK.gradients(p, draw_rows(), inputs)
   program = str(jax.make_jaxpr(step)(params, make_ask(dead=3)))
   assert "while" in program or "scan" in program
   assert "sort" not in program and "top_k" not in program

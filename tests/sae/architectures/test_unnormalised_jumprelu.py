@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsae.sae import FreeJumpRelu, JumpRelu
+from jaxsae.sae import JumpRelu, UnnormalisedJumpRelu
 from tests.sae.architectures.samples import (
   WIDTH,
   D,
@@ -14,7 +14,7 @@ from tests.sae.architectures.samples import (
   make_ask,
 )
 
-FREE, ROWS = FreeJumpRelu(), draw_rows()
+FREE, ROWS = UnnormalisedJumpRelu(), draw_rows()
 
 
 def test_it_starts_where_jumprelu_does_but_short():
@@ -39,7 +39,7 @@ def test_norms_are_learned():
   grads, seen = FREE.gradients(params, ROWS, make_ask())
   assert_close(FREE.project(grads, params), grads)
   moved = params.replace(threshold=params.threshold - 0.1)
-  settled = FREE.settle(moved, seen.noted)
+  settled = FREE.post_update(moved, seen.post_update_stats)
   assert_close(settled.w_dec, params.w_dec)
   assert jnp.min(moved.threshold) < 0 <= jnp.min(settled.threshold)
   assert not np.allclose(JumpRelu().project(grads, params).w_dec, grads.w_dec)

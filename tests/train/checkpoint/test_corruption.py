@@ -140,7 +140,7 @@ DAMAGES = {
   ),
   "an empty folder": (empty, "no manifest"),
   "half a copy": (half, "can not be read"),
-  "no manifest": (lambda s: (s / RECORD).unlink(), "no manifest"),
+  "it is missing": (lambda s: (s / RECORD).unlink(), "no manifest"),
   "an empty manifest": (lambda s: (s / RECORD).write_text(""), "no manifest"),
   "no JSON object": (lambda s: (s / RECORD).write_text("[]"), "no manifest"),
   "a bit in the position": (flip_position, "manifest is not what was written"),

@@ -7,7 +7,12 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxsae.sae.architectures import Architecture, Ask, JumpRelu, Seen
+from jaxsae.sae.architectures import (
+  Architecture,
+  JumpRelu,
+  UpdateInputs,
+  UpdateStats,
+)
 from jaxsae.sae.model import Sae
 from jaxsae.sae.penalty import L0, BatchQuadratic, Frequency, Quadratic
 from jaxsae.sae.sparse.pairs import Pairs, tiles
@@ -17,7 +22,7 @@ PENALTIES = (L0, Quadratic, BatchQuadratic, Frequency)
 
 
 @struct.dataclass
-class Reading:
+class ForwardPass:
   """All of the forward pass that gradients need, and what is reported.
 
   Attributes:
@@ -34,7 +39,7 @@ class Reading:
   l0: jax.Array
   mask: jax.Array
   frequency: jax.Array
-  seen: Seen
+  seen: UpdateStats
 
 
 def supports(architecture: Architecture) -> bool:
@@ -46,14 +51,14 @@ def supports(architecture: Architecture) -> bool:
   return counted and not nested and not architecture.kernel.to_input
 
 
-def read(
+def run_forward(
   architecture: JumpRelu,
   sae: Sae,
   x: jax.Array,
   mask: jax.Array,
-  ask: Ask,
+  inputs: UpdateInputs,
   pairs: Pairs,
-) -> Reading:
+) -> ForwardPass:
   """Decodes the pairs; arguments as of `Architecture.loss`, and of `find`."""
   b_dec = sae.b_dec[None, :]
   decoded, l0, fired = _sum(sae, mask, pairs)
@@ -62,14 +67,14 @@ def read(
   share = mask / jnp.maximum(tokens, 1)
   squared = jnp.sum(jnp.square(error), axis=-1)
   seen = _Counted(l0, fired / jnp.maximum(tokens, 1), share)
-  paid, of = _pay(architecture, seen, ask)
-  seen = Seen(
+  paid, of = _pay(architecture, seen, inputs)
+  seen = UpdateStats(
     tokens=tokens,
     loss=tokens * (jnp.sum(share * squared) + paid),
     squared_error=jnp.sum(mask * squared),
     fired=fired,
   )
-  return Reading(
+  return ForwardPass(
     x=x - b_dec,
     error=2 * share[:, None] * error,
     l0=of.l0,
@@ -112,12 +117,12 @@ class _Counted:
     return jnp.sum(self.share * x)
 
 
-def _pay(architecture, seen, ask):
+def _pay(architecture, seen, inputs):
   """What penalties sum to, and its derivatives, as a _Counted too."""
 
   def paid(seen):
     each = [
-      p(seen, ask.coefficient, ask.target) for p in architecture.penalties
+      p(seen, inputs.coefficient, inputs.target) for p in architecture.penalties
     ]
     return sum(each, jnp.zeros(()))
 

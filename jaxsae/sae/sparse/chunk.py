@@ -13,12 +13,12 @@ from jaxsae.sae.model import Sae
 MOST = 1024
 
 
-def chunk(width: int) -> int:
+def chunk_size(width: int) -> int:
   """C for F: the largest power of two that divides F, up to MOST."""
   return math.gcd(width, MOST)
 
 
-def cut(sae: Sae, start: jax.Array, size: int) -> Sae:
+def take_latents(sae: Sae, start: jax.Array, size: int) -> Sae:
   """C latents from `start` on; b_dec has no latents and is whole."""
   take = jax.lax.dynamic_slice_in_dim
   return sae.replace(
@@ -29,7 +29,7 @@ def cut(sae: Sae, start: jax.Array, size: int) -> Sae:
   )
 
 
-def put(sae: Sae, part: Sae, start: jax.Array) -> Sae:
+def put_latents(sae: Sae, part: Sae, start: jax.Array) -> Sae:
   """The autoencoder with the latents from `start` on replaced; never b_dec."""
   give = jax.lax.dynamic_update_slice_in_dim
   return sae.replace(
