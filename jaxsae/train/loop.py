@@ -40,7 +40,7 @@ from jaxsae.train.placement.layout import check_rows, sharding
 from jaxsae.train.process import corpus_check, workdir
 from jaxsae.train.process import lease as leases
 from jaxsae.train.process.compile_cache import Cache
-from jaxsae.train.process.shutdown import Stop, resume_command
+from jaxsae.train.process.shutdown import ShutdownSignal, resume_command
 from jaxsae.train.sources import Feed, next_bucket, open_batches
 from jaxsae.train.state import TrainState, abstract_state
 from jaxsae.train.step import compile_step, estimate_scales
@@ -83,7 +83,7 @@ def train(config: TrainConfig) -> TrainState:
       )
     )
     witness.time_first_step(cache.start)
-    stop = ending.enter_context(Stop())
+    stop = ending.enter_context(ShutdownSignal())
     feed = Feed(config, mesh, setting.batches)
     state = _run(config, mesh, lm, state, feed, checkpoints, witness, stop)
   if stop.status is not None and int(state.step) < config.steps:
@@ -220,7 +220,7 @@ def _run(
   return state
 
 
-def _exit(step: int, stop: Stop) -> None:
+def _exit(step: int, stop: ShutdownSignal) -> None:
   if pod.leads():
     print(
       f"stopped at step {step}, saved {stop.seconds():.1f} s after it was asked"

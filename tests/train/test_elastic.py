@@ -15,14 +15,14 @@ LEAVING = NOTING.replace(
   "sources.next_bucket = noting",
   """sources.next_bucket = noting
 from jaxsae.train.process import shutdown
-asked = shutdown.Stop.asked
+asked = shutdown.ShutdownSignal.asked
 
 def leaving(self, step):
   if step == int(os.environ["LEAVE_AFTER"]):
     self._end(shutdown.PREEMPTED)
   return asked(self, step)
 
-shutdown.Stop.asked = leaving
+shutdown.ShutdownSignal.asked = leaving
 """,
 )
 

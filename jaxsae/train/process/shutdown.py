@@ -26,7 +26,7 @@ INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 PREEMPTED = 42  # "start me again", to what launched the run
 
 
-class Stop:
+class ShutdownSignal:
   """Knows whether the run is to end; as a context, while signals are wishes.
 
   A second signal is none: it does at once what it would have done without us;

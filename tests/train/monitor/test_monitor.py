@@ -14,7 +14,7 @@ from jaxsae.errors import RunError
 from jaxsae.train import loop
 from jaxsae.train.metrics import Metrics
 from jaxsae.train.monitor.monitor import Witness
-from jaxsae.train.process.shutdown import Stop
+from jaxsae.train.process.shutdown import ShutdownSignal
 from jaxsae.train.sources import Feed
 from jaxsae.train.state import TrainState
 from tests.train.test_sources import Counting
@@ -40,7 +40,14 @@ def run(config, replace, tmp_path, monkeypatch):
     ) as witness:
       told.follow(witness)
       loop._run(
-        told.config, told.mesh, None, state, feed, told, witness, Stop()
+        told.config,
+        told.mesh,
+        None,
+        state,
+        feed,
+        told,
+        witness,
+        ShutdownSignal(),
       )
     return told
 

@@ -5,14 +5,14 @@ import time
 
 import pytest
 
-from jaxsae.train.process.shutdown import INTERRUPTED, PREEMPTED, Stop
+from jaxsae.train.process.shutdown import INTERRUPTED, PREEMPTED, ShutdownSignal
 
 STATUSES = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: PREEMPTED}
 
 
 @pytest.mark.parametrize("sent", STATUSES)
 def test_the_first_is_a_wish(sent):
-  with Stop() as stop:
+  with ShutdownSignal() as stop:
     assert not stop.asked(3) and stop.status is None
     signal.raise_signal(sent)
     assert stop.asked(4) and stop.asked(5)
@@ -23,7 +23,7 @@ def test_the_first_is_a_wish(sent):
 @pytest.mark.parametrize("sent", STATUSES)
 def test_the_second_is_as_it_always_was(sent):
   before = {number: signal.getsignal(number) for number in STATUSES}
-  with Stop():
+  with ShutdownSignal():
     assert {n: signal.getsignal(n) for n in STATUSES} != before
     signal.raise_signal(sent)
     assert {n: signal.getsignal(n) for n in STATUSES} == before
@@ -31,13 +31,13 @@ def test_the_second_is_as_it_always_was(sent):
 
 def test_afterwards_signals_are_as_they_were():
   before = {number: signal.getsignal(number) for number in STATUSES}
-  with pytest.raises(ValueError, match="broken"), Stop():
+  with pytest.raises(ValueError, match="broken"), ShutdownSignal():
     raise ValueError("broken")
   assert {n: signal.getsignal(n) for n in STATUSES} == before
 
 
 def test_seconds_count_from_the_signal():
-  with Stop() as stop:
+  with ShutdownSignal() as stop:
     signal.raise_signal(signal.SIGTERM)
     time.sleep(0.2)
     assert stop.seconds() >= 0.2
