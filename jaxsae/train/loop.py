@@ -39,7 +39,7 @@ from jaxsae.train.placement import select
 from jaxsae.train.placement.layout import check_rows, sharding
 from jaxsae.train.process import corpus_check, workdir
 from jaxsae.train.process import lease as leases
-from jaxsae.train.process.compile_cache import Cache
+from jaxsae.train.process.compile_cache import CompileCache
 from jaxsae.train.process.shutdown import ShutdownSignal, resume_command
 from jaxsae.train.sources import Feed, next_bucket, open_batches
 from jaxsae.train.state import TrainState, abstract_state
@@ -58,7 +58,7 @@ def train(config: TrainConfig) -> TrainState:
     RunError: a number was not finite, and `config.not_finite` is "stop"; or
       devices that should hold the same do not.
   """
-  cache = Cache(config.workdir)
+  cache = CompileCache(config.workdir)
   setting = _prepare(config)
   mesh, lm, path = setting.mesh, setting.lm, epath.Path(config.workdir)
   with contextlib.ExitStack() as ending:

@@ -17,7 +17,7 @@ from jaxsae.files import whole_file
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.metrics import Metrics, rounded
 from jaxsae.train.monitor.sparsity import Watch
-from jaxsae.train.process.compile_cache import Start
+from jaxsae.train.process.compile_cache import StartupTime
 
 Values = dict[str, dict[str, float]]  # autoencoder → figure → value
 
@@ -102,7 +102,7 @@ class Log:
     """So many of the newest lines of metrics.jsonl, oldest first."""
     return self._file.read_text().splitlines()[-count:]
 
-  def begin(self, step: int, start: Start) -> None:
+  def begin(self, step: int, start: StartupTime) -> None:
     """Tells how long it took to come to the first step of this process."""
     self._board.add_scalar("seconds_to_first_step", start.seconds, step)
     self.say(str(start))

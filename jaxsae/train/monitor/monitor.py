@@ -13,7 +13,7 @@ from jaxsae.train.monitor.idle import Clock
 from jaxsae.train.monitor.log import Log, Silence
 from jaxsae.train.monitor.nonfinite import Guard
 from jaxsae.train.monitor.spikes import WINDOW, Spikes
-from jaxsae.train.process.compile_cache import Start
+from jaxsae.train.process.compile_cache import StartupTime
 from jaxsae.train.sources import Bucket
 
 
@@ -46,7 +46,7 @@ class Witness:
     self._clock = Clock()
     self._guard = Guard(config, path, batches, corpus.documents)
     self._spikes = Spikes(config, batches, self._log.newest(WINDOW))
-    self._start: Callable[[], Start] | None = None
+    self._start: Callable[[], StartupTime] | None = None
     self._unseen: list[tuple[int, Bucket, tuple[Metrics, ...]]] = []
 
   def __enter__(self):
@@ -57,7 +57,7 @@ class Witness:
     self._clock.close()
     self._log.__exit__(*error)
 
-  def time_first_step(self, start: Callable[[], Start]) -> None:
+  def time_first_step(self, start: Callable[[], StartupTime]) -> None:
     """Asks for the time of the start when the next step is over."""
     self._start = start
 

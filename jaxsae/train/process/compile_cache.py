@@ -32,7 +32,7 @@ FATAL = 3  # level of what XLA logs
 
 
 @dataclasses.dataclass(frozen=True)
-class Start:
+class StartupTime:
   """What it took to come to the first step.
 
   Attributes:
@@ -53,7 +53,7 @@ class Start:
     )
 
 
-class Cache:
+class CompileCache:
   """While it is entered, what is compiled is kept, and found again.
 
   A folder that the user has given JAX, as in JAX_COMPILATION_CACHE_DIR, is left
@@ -84,9 +84,9 @@ class Cache:
   def __exit__(self, *_):
     self._ending.close()
 
-  def start(self) -> Start:
+  def start(self) -> StartupTime:
     """What it took to come here."""
-    return Start(
+    return StartupTime(
       seconds=time.perf_counter() - self._began,
       compiling=self._compiling,
       found=0 < self._asked == self._found,

@@ -18,7 +18,7 @@ from jaxsae.errors import RunError
 from jaxsae.lm import Site
 from jaxsae.train.loop import train
 from jaxsae.train.process import compile_cache as caches
-from jaxsae.train.process.compile_cache import FOLDER, Cache
+from jaxsae.train.process.compile_cache import FOLDER, CompileCache
 
 # Tells at its end how often JAX wrote what it compiled, and found it.
 SCRIPT = """
@@ -104,7 +104,7 @@ def entered(tmp_path):
   """`entered(function)`: its result, with what is compiled kept."""
 
   def call(function):
-    with Cache(str(tmp_path / "run")) as cache:
+    with CompileCache(str(tmp_path / "run")) as cache:
       return function(), cache.start()
 
   return call
@@ -174,7 +174,7 @@ def test_a_folder_of_the_user_is_used(entered, tmp_path, monkeypatch):
 
 def test_a_folder_that_can_not_be_made_is_told_of(tmp_path, capsys):
   (tmp_path / FOLDER).write_text("in the way")
-  with Cache(str(tmp_path / "run")) as cache:
+  with CompileCache(str(tmp_path / "run")) as cache:
     compile_anew()
   assert not cache.start().found
   err = capsys.readouterr().err
@@ -183,6 +183,6 @@ def test_a_folder_that_can_not_be_made_is_told_of(tmp_path, capsys):
 
 def test_it_lies_beside_the_run(tmp_path):
   for workdir in ("runs/a", "gs://bucket/runs/a", str(tmp_path / "a")):
-    folder = str(Cache(workdir)._folder)
+    folder = str(CompileCache(workdir)._folder)
     assert folder == f"{workdir.rpartition('/')[0]}/{FOLDER}"
-  assert pathlib.Path(str(Cache("a")._folder)) == pathlib.Path(FOLDER)
+  assert pathlib.Path(str(CompileCache("a")._folder)) == pathlib.Path(FOLDER)
