@@ -124,7 +124,7 @@ def _prepare(config: TrainConfig) -> _Setting:
   placed = tuple(select.lines(config, mesh, abstract, lm))
   pod.tell(f"reading {config.data.source} …")
   corpus = open_corpus(config, lm)
-  pod.tell(corpus_check.told(corpus))
+  pod.tell(corpus_check.summary(corpus))
   batches = open_batches(config, mesh, corpus.train)
   return _Setting(config, mesh, lm, abstract, placed, corpus, batches)
 

@@ -1,7 +1,7 @@
-"""What a checkpoint says of itself, so that damage to it shows.
+"""The manifest of a checkpoint: what was saved, so that corruption shows.
 
-Orbax keeps no checksum of what arrays hold, casts them to the type that is
-asked for, and reads a text with a flipped bit as it is.
+Orbax keeps no checksum of array values, casts them to the requested type, and
+reads metadata with a flipped bit as it is.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import jax
 
-from jaxsae.train.checkpoint.corruption import Damaged
+from jaxsae.train.checkpoint.corruption import Corrupted
 from jaxsae.train.checkpoint.fingerprint import fingerprints
 from jaxsae.train.state import TrainState
 
@@ -20,10 +20,10 @@ SHOWN = 3  # arrays in a sentence
 
 
 def write(state: TrainState, data: dict) -> dict:
-  """The record of a checkpoint, as JSON.
+  """Makes the manifest of a checkpoint, as JSON.
 
   Args:
-    state: what is saved.
+    state: the state that is saved.
     data: the data position, as JSON.
   """
   types, prints = _types(state), fingerprints(state)
@@ -36,47 +36,47 @@ def write(state: TrainState, data: dict) -> dict:
   return {"content": content, "sha256": _digest(content)}
 
 
-def read(record, step: int) -> dict:
-  """What the record says, if it is whole and of this step.
+def read(manifest, step: int) -> dict:
+  """Returns the content of a manifest, if it is intact and of this step.
 
   Raises:
-    Damaged: it is not.
+    Corrupted: the manifest is not intact, or of another step.
   """
-  if not isinstance(record, dict) or record.keys() != {"content", "sha256"}:
-    raise Damaged("it has no record of what was saved")
-  content = record["content"]
-  if _digest(content) != record["sha256"]:
-    raise Damaged("its record is not what was written")
+  if not isinstance(manifest, dict) or manifest.keys() != {"content", "sha256"}:
+    raise Corrupted("it has no manifest of what was saved")
+  content = manifest["content"]
+  if _digest(content) != manifest["sha256"]:
+    raise Corrupted("its manifest is not what was written")
   if content["step"] != step:
-    raise Damaged(f"it is of step {content['step']}")
+    raise Corrupted(f"it is of step {content['step']}")
   return content
 
 
 def check_types(content: dict, like: TrainState) -> None:
-  """Raises Damaged unless the arrays saved are those of a state, by shape."""
+  """Raises Corrupted unless saved types and shapes are those of a state."""
   saved = {path: kind for path, (kind, _) in content["arrays"].items()}
   asked = _types(like)
   if missing := asked.keys() - saved.keys():
-    raise Damaged(f"it has no {_some(missing)}, and this run has")
+    raise Corrupted(f"it has no {_some(missing)}, and this run does")
   if foreign := saved.keys() - asked.keys():
-    raise Damaged(f"it has {_some(foreign)}, and this run has not")
+    raise Corrupted(f"it has {_some(foreign)}, and this run does not")
   for path, kind in saved.items():
     if kind != asked[path]:
-      raise Damaged(f"its {path} is {kind}, and this run's {asked[path]}")
+      raise Corrupted(f"its {path} is {kind}, and this run's {asked[path]}")
 
 
 def check_values(content: dict, state: TrainState) -> None:
-  """Raises Damaged unless a state holds, bit for bit, what was saved."""
+  """Raises Corrupted unless a state holds, bit for bit, what was saved."""
   prints = fingerprints(state)
   changed = [
     p for p, (_, saved) in content["arrays"].items() if prints[p] != saved
   ]
   if changed:
-    raise Damaged(f"its {_some(changed)} is not what was saved")
+    raise Corrupted(f"its {_some(changed)} is not what was saved")
 
 
 def _types(tree) -> dict[str, str]:
-  """The path of every array → such as `float32[2,64]`."""
+  """The path of every array → its type and shape, as in `float32[2,64]`."""
   paths, _ = jax.tree_util.tree_flatten_with_path(tree)
   return {
     jax.tree_util.keystr(path): f"{x.dtype}[{','.join(map(str, x.shape))}]"
@@ -88,7 +88,7 @@ def _version(package: str) -> str:
   try:
     return importlib.metadata.version(package)
   except importlib.metadata.PackageNotFoundError:
-    return "not installed"  # such as jaxsae, run from its sources
+    return "not installed"  # such as jaxsae, when run from a checkout
 
 
 def _digest(content) -> str:

@@ -172,13 +172,13 @@ def test_a_folder_of_the_user_is_used(entered, tmp_path, monkeypatch):
   assert not (tmp_path / FOLDER).exists()
 
 
-def test_a_folder_that_can_not_be_made_is_told_of(tmp_path, capsys):
+def test_a_folder_that_cannot_be_made_is_named(tmp_path, capsys):
   (tmp_path / FOLDER).write_text("in the way")
   with CompileCache(str(tmp_path / "run")) as cache:
     compile_anew()
   assert not cache.start().found
   err = capsys.readouterr().err
-  assert f"{tmp_path / FOLDER} can not be written (File exists)" in err
+  assert f"{tmp_path / FOLDER} cannot be written (File exists)" in err
 
 
 def test_it_lies_beside_the_run(tmp_path):

@@ -1,4 +1,4 @@
-"""A signal is a wish once; the second does what it always did."""
+"""The first signal requests an end; the second has its usual effect."""
 
 import signal
 import time
@@ -11,7 +11,7 @@ STATUSES = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: PREEMPTED}
 
 
 @pytest.mark.parametrize("sent", STATUSES)
-def test_the_first_is_a_wish(sent):
+def test_the_first_signal_is_a_request(sent):
   with ShutdownSignal() as stop:
     assert not stop.asked(3) and stop.status is None
     signal.raise_signal(sent)
@@ -21,7 +21,7 @@ def test_the_first_is_a_wish(sent):
 
 
 @pytest.mark.parametrize("sent", STATUSES)
-def test_the_second_is_as_it_always_was(sent):
+def test_the_second_signal_has_its_usual_effect(sent):
   before = {number: signal.getsignal(number) for number in STATUSES}
   with ShutdownSignal():
     assert {n: signal.getsignal(n) for n in STATUSES} != before
