@@ -1,1 +1,1 @@
-"""Saving a run, and noticing when what was saved is damaged."""
+"""Saves a run, restores it, and detects corrupted checkpoints."""

@@ -1,9 +1,9 @@
 """Checkpoints with Orbax: state and data position, together or not at all.
 
-Each carries a manifest of what was saved (`manifest.py`). One that does not
-hold what its manifest says is never used: the next older one is. Nothing is
-deleted for being damaged; a run that goes on puts it aside, in `damaged/` beside
-the folder of checkpoints, for its step will be saved again.
+Each has a manifest of what was saved (`manifest.py`). A checkpoint that does
+not match it is never used; the next older one is. Corrupted checkpoints are
+not deleted: a run that resumes moves them to `damaged/`, beside the folder
+of checkpoints, because their steps will be saved again.
 """
 
 import contextlib
@@ -24,27 +24,26 @@ from jaxsae.lm.formats.orbax_errors import (
   ignore_abandoned_reads,
   ignore_tracebacks,
 )
-from jaxsae.train.checkpoint import corruption as damages
-from jaxsae.train.checkpoint import manifest
+from jaxsae.train.checkpoint import corruption, manifest
 from jaxsae.train.checkpoint.corruption import Corrupted, agreed
 from jaxsae.train.checkpoint.fingerprint import fingerprints
 from jaxsae.train.state import TrainState
 
 _policies = ocp.training.preservation_policies
-_RECORD = "_CHECKPOINT_METADATA"  # where Orbax puts what it is given to keep
+_MANIFEST = "_CHECKPOINT_METADATA"  # the file in which Orbax keeps our manifest
 
 
 class Checkpoints:
   """The checkpoints of one run, numbered by step.
 
   All processes make the same calls. Process 0 decides; a checkpoint that one
-  of them can not use is used by none.
+  process cannot use is used by none.
 
   Args:
-    directory: where they are.
-    keep: so many of the newest stay. None to read alone: then nothing is ever
-      removed or moved, so a run that is still training can be looked at.
-    keep_every: those of its multiples stay too.
+    directory: the folder that holds them.
+    keep: how many of the newest to keep. None only reads: nothing is ever
+      removed or moved, so a run that is still training can be read.
+    keep_every: also keeps the steps that are multiples of this.
   """
 
   def __init__(
@@ -57,26 +56,25 @@ class Checkpoints:
     )
     self._local = local
     self._keep, self._keep_every = keep, keep_every
-    self._newest: int | None = None  # that was restored or saved here
-    self._orbax: ocp.training.Checkpointer | None = None  # to save with
-    self._saving: ocp.AsyncResponse | None = None  # the last that was started
+    self._newest: int | None = None  # last step restored or saved here
+    self._orbax: ocp.training.Checkpointer | None = None  # opened to save
+    self._saving: ocp.AsyncResponse | None = None  # the save under way
 
   @property
   def latest(self) -> int | None:
-    """The step of the newest one, be it intact or not."""
+    """The step of the newest checkpoint, intact or not."""
     return max(self._steps(), default=None)
 
   def prepare(self, state: TrainState) -> None:
-    """Makes ready to save states like this one.
+    """Prepares to save states like this one.
 
-    What a crash left half-written is removed, and nothing needs to be
-    compiled later.
+    Removes what a crash left half-written, and compiles what saving needs.
     """
     fingerprints(state)
     self._open()
 
   def save(self, state: TrainState, data: dict) -> None:
-    """Starts to save; the copy off the device is made before this returns.
+    """Starts a save; the state has left the device when this returns.
 
     Args:
       state: what to save, under its own step.
@@ -84,7 +82,7 @@ class Checkpoints:
 
     Raises:
       UserError: the disk has no room for it; older checkpoints stay.
-      RunError: the one before could not be written, or this one can not be.
+      RunError: this checkpoint or the one before could not be written.
     """
     step = int(state.step)
     if step == self._newest:
@@ -100,80 +98,80 @@ class Checkpoints:
       )
 
   def restore(self, like: TrainState) -> tuple[TrainState, dict]:
-    """The newest intact state, with the shapes and shardings of `like`.
+    """Restores the newest intact state, with shapes and shardings of `like`.
 
-    Says on stderr which newer ones are damaged, and how.
+    Prints on stderr which checkpoints are corrupted, and how.
 
     Returns:
       The state and its data position.
 
     Raises:
-      UserError: no checkpoint is intact; says what is wrong with each.
+      UserError: no checkpoint is intact; the message says why for each.
     """
-    contents, damaged = self._records(like)
+    contents, corrupted = self._manifests(like)
     for step, content in contents.items():
       try:
         state = self._load(step, content, like)
       except Corrupted as error:
-        damaged[step] = str(error)
+        corrupted[step] = str(error)
       else:
         self._newest = step
-        damages.tell(self.directory, damaged, step)
+        corruption.warn(self.directory, corrupted, step)
         if self._keep is not None:
-          damages.put_aside(self.directory, damaged)
+          corruption.put_aside(self.directory, corrupted)
           self._open()
         return state, content["data"]
-    raise damages.refusal(self.directory, damaged)
+    raise corruption.refusal(self.directory, corrupted)
 
   def wait(self) -> None:
-    """Returns when everything is on disk.
+    """Waits until everything is on disk.
 
     Raises:
-      RunError: it could not be written.
+      RunError: the checkpoint could not be written.
     """
     if self._saving is not None:
       saving, self._saving = self._saving, None
       with self._failure_named():
         self._orbax.wait()
-        saving.result()  # until it is asked for, a thread waits to give it
+        saving.result()  # ends the thread that holds the result
 
   def close(self) -> None:
-    """The same, and ends the threads that write."""
+    """Waits until everything is on disk, then ends the writing threads."""
     self.wait()
     if self._orbax is not None:
       with self._failure_named():
         self._orbax.close()
 
   def _steps(self) -> list[int]:
-    """The newest first, as the process that leads sees them."""
+    """The steps on disk, newest first, as process 0 sees them."""
 
     def find():
       paths = self.directory.iterdir() if self.directory.exists() else ()
-      found = [int(path.name) for path in paths if self._is_one(path)]
+      found = [int(path.name) for path in paths if self._is_checkpoint(path)]
       return sorted(found, reverse=True)
 
     return pod.on_leader(find)
 
-  def _is_one(self, path: epath.Path) -> bool:
-    """Whether a path was a checkpoint, and is not one still being saved."""
+  def _is_checkpoint(self, path: epath.Path) -> bool:
+    """Returns whether a path is a checkpoint whose save has ended."""
     if not path.name.isdecimal() or not path.is_dir():
       return False
-    # Where folders can not be renamed, Orbax writes a file to end a save.
+    # Where folders cannot be renamed, Orbax ends a save by writing a file.
     return self._local or (path / "commit_success.txt").exists()
 
-  def _records(self, like) -> tuple[dict[int, dict], dict[int, str]]:
-    """What each says it holds, newest first; and what is wrong with others."""
-    contents, damaged = {}, {}
+  def _manifests(self, like) -> tuple[dict[int, dict], dict[int, str]]:
+    """Manifests by step, newest first, and why the others are corrupted."""
+    contents, corrupted = {}, {}
     for step in self._steps():
       try:
-        contents[step] = agreed(lambda s=step: self._record(s, like))
+        contents[step] = agreed(lambda s=step: self._manifest(s, like))
       except Corrupted as error:
-        damaged[step] = str(error)
-    return contents, damaged
+        corrupted[step] = str(error)
+    return contents, corrupted
 
-  def _record(self, step: int, like: TrainState) -> dict:
+  def _manifest(self, step: int, like: TrainState) -> dict:
     try:
-      kept = json.loads((self.directory / str(step) / _RECORD).read_text())
+      kept = json.loads((self.directory / str(step) / _MANIFEST).read_text())
       content = manifest.read(kept["custom_metadata"], step)
     except (OSError, ValueError, TypeError, KeyError) as error:
       raise Corrupted("it has no manifest of what was saved") from error
@@ -186,7 +184,7 @@ class Checkpoints:
     return state
 
   def _open(self) -> None:
-    """Opens Orbax's own list of checkpoints, which is never read again."""
+    """Opens Orbax's checkpointer, which lists the folder only now."""
     if self._orbax is None:
       ignore_tracebacks()
       policies = [_policies.LatestN(self._keep)]
@@ -200,14 +198,14 @@ class Checkpoints:
 
   @contextlib.contextmanager
   def _failure_named(self):
-    """Makes one sentence of whatever keeps a checkpoint from being written."""
+    """Turns any failure to write a checkpoint into one sentence."""
     try:
       yield
     except Exception as error:
       raise RunError(
         f"checkpoint {self._newest} could not be written in {self.directory}"
-        f" ({cause_of(error)}). Older checkpoints are intact; make room or mend"
-        " permissions there and run the same command again, which goes on from"
+        f" ({cause_of(error)}). Older checkpoints are intact; free space or"
+        " fix permissions there and run the same command again to resume from"
         " the newest."
       ) from error
 
@@ -225,9 +223,9 @@ class Checkpoints:
 
 
 def _read(path: epath.Path, like: TrainState) -> TrainState:
-  """What Orbax makes of a checkpoint, on this process alone.
+  """Loads a checkpoint with Orbax, in this process alone.
 
-  With its usual barriers all would wait for one that has found corruption.
+  With Orbax's usual barriers all would wait for one that found corruption.
   """
   index = jax.process_index()
   context = ocp.Context()
@@ -239,12 +237,12 @@ def _read(path: epath.Path, like: TrainState) -> TrainState:
     with context, _quiet():
       return ocp.load(path, like)
   except Exception as error:
-    raise Corrupted(f"it can not be read ({cause_of(error)})") from error
+    raise Corrupted(f"it cannot be read ({cause_of(error)})") from error
 
 
 @contextlib.contextmanager
 def _quiet():
-  """Without log lines: what Orbax logs of a failure it raises too."""
+  """Turns off logging, because Orbax also raises the failures that it logs."""
   before = logging.root.manager.disable
   logging.disable(logging.CRITICAL)
   try:

@@ -1,4 +1,4 @@
-"""Checkpoints that can not be used: agreed on, told of, and put aside."""
+"""Corrupted checkpoints: all processes agree, warn, and move them aside."""
 
 import itertools
 import sys
@@ -14,16 +14,16 @@ T = TypeVar("T")
 
 
 class Corrupted(Exception):
-  """A checkpoint can not be used; the text says why, for a person."""
+  """A checkpoint cannot be used; the message says why."""
 
 
 def agreed(read: Callable[[], T]) -> T:
-  """What `read` returns, if no process finds corruption in it.
+  """Returns what `read` returns, if no process finds corruption.
 
   `read` must not wait for other processes.
 
   Raises:
-    Corrupted: one of them did; on all, with the same text.
+    Corrupted: a process found it; raised in all, with the same message.
   """
   found, reason = None, ""
   try:
@@ -36,40 +36,40 @@ def agreed(read: Callable[[], T]) -> T:
   return found
 
 
-def tell(directory: epath.Path, reasons: Mapping[int, str], used: int) -> None:
-  """Says on stderr which checkpoints are not used, and why, and which is.
+def warn(directory: epath.Path, reasons: Mapping[int, str], used: int) -> None:
+  """Prints on stderr which checkpoints are corrupted, and which one is used.
 
   Args:
-    directory: of the checkpoints.
-    reasons: by step.
-    used: the step of an intact one.
+    directory: the folder of checkpoints.
+    reasons: step → why it is corrupted.
+    used: the step of the intact checkpoint that is used.
   """
   if pod.is_leader() and reasons:
     for step, reason in sorted(reasons.items()):
       print(
-        f"warning: checkpoint {step} in {directory} can not be used: {reason}.",
+        f"warning: checkpoint {step} in {directory} cannot be used: {reason}.",
         file=sys.stderr,
       )
     print(f"checkpoint {used} is intact and is used", file=sys.stderr)
 
 
 def refusal(directory: epath.Path, reasons: Mapping[int, str]) -> UserError:
-  """What to raise when no checkpoint can be used."""
+  """Makes the error for when no checkpoint can be used."""
   if not reasons:
     return UserError(f"{directory} has no checkpoint yet; train first.")
   each = "; ".join(f"{step}: {reason}" for step, reason in reasons.items())
   return UserError(
     f"no checkpoint in {directory} can be used. {each}. Nothing was deleted or"
-    " moved; put back a copy of one of them, or start again with another"
+    " moved; put back a copy of one of them, or start a new run with another"
     " --workdir=DIR."
   )
 
 
 def put_aside(directory: epath.Path, steps: Iterable[int]) -> None:
-  """Moves checkpoints into `damaged/` beside their folder, to a free name.
+  """Moves checkpoints to `damaged/`, beside their folder, under free names.
 
   Raises:
-    UserError: they can not be moved; on all processes.
+    UserError: they cannot be moved; raised in all processes.
   """
   folder = directory.parent / "damaged"
 
@@ -80,8 +80,8 @@ def put_aside(directory: epath.Path, steps: Iterable[int]) -> None:
         print(f"checkpoint {step} is kept as {place}", file=sys.stderr)
     except OSError as error:
       raise UserError(
-        f"damaged checkpoints in {directory} can not be moved to {folder}"
-        f" ({error.strerror}); mend permissions there, and give the same"
+        f"corrupted checkpoints in {directory} cannot be moved to {folder}"
+        f" ({error.strerror}); fix permissions there and run the same"
         " command again."
       ) from error
 

@@ -1,6 +1,6 @@
-"""What arrays hold, as short texts: to notice that a bit has changed.
+"""Fingerprints of arrays, which show that a bit has changed.
 
-Against accidents, not intent: whoever wants to can make two arrays alike.
+They guard against accidents, not intent: a collision is easy to construct.
 """
 
 import math
@@ -8,14 +8,14 @@ import math
 import jax
 import jax.numpy as jnp
 
-# Of two sums over the same words, so that both would have to agree by chance.
+# Two sums over the same words: a collision has to happen in both.
 SEEDS = (0x9E3779B9, 0x7F4A7C15)
 
 
 def fingerprints(tree) -> dict[str, str]:
-  """The path of every array below a tree → 16 hexadecimal digits.
+  """Returns the path of every array in a tree → 16 hexadecimal digits.
 
-  The same however the arrays are spread over devices.
+  They do not depend on how the arrays are sharded.
   """
   found = jax.device_get(_each(tree))
   paths, _ = jax.tree_util.tree_flatten_with_path(found)
@@ -26,16 +26,16 @@ def fingerprints(tree) -> dict[str, str]:
 
 
 def digest(x: jax.Array) -> jax.Array:
-  """Two sums, uint32 [2], of the bits of an array.
+  """Computes two sums, uint32 [2], of the bits of an array.
 
-  A word is scrambled together with its place, and all are summed. Scrambling
+  Each word is scrambled together with its index, and all are summed. Scrambling
   is one to one, so one changed word always shows; several changed ones cancel
   in both sums with a chance of 2⁻⁶⁴.
   """
   words = _words(x)
-  place = _places(words.shape)
+  index = _indices(words.shape)
   sums = [
-    jnp.sum(_scramble(words ^ _scramble(place + jnp.uint32(seed))))
+    jnp.sum(_scramble(words ^ _scramble(index + jnp.uint32(seed))))
     for seed in SEEDS
   ]
   return jnp.stack(sums).astype(jnp.uint32)
@@ -47,7 +47,7 @@ def _each(tree):
 
 
 def _words(x: jax.Array) -> jax.Array:
-  """The bits as uint32, with a last axis more where a value has several."""
+  """The bits as uint32, with one more axis if a value has several words."""
   if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
     x = jax.random.key_data(x)
   if x.dtype == jnp.bool_:
@@ -57,8 +57,8 @@ def _words(x: jax.Array) -> jax.Array:
   return words.astype(jnp.uint32)
 
 
-def _places(shape: tuple[int, ...]) -> jax.Array:
-  """The place of every word in row-major order, modulo 2³²."""
+def _indices(shape: tuple[int, ...]) -> jax.Array:
+  """The index of every word in row-major order, modulo 2³²."""
   place = jnp.zeros(shape, jnp.uint32)
   for axis in range(len(shape)):
     stride = math.prod(shape[axis + 1 :]) % 2**32

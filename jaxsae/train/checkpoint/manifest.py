@@ -1,7 +1,7 @@
-"""What a checkpoint says of itself, so that corruption of it shows.
+"""The manifest of a checkpoint: what was saved, so that corruption shows.
 
-Orbax keeps no checksum of what arrays hold, casts them to the type that is
-asked for, and reads a text with a flipped bit as it is.
+Orbax keeps no checksum of array values, casts them to the requested type, and
+reads metadata with a flipped bit as it is.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ SHOWN = 3  # arrays in a sentence
 
 
 def write(state: TrainState, data: dict) -> dict:
-  """The manifest of a checkpoint, as JSON.
+  """Makes the manifest of a checkpoint, as JSON.
 
   Args:
-    state: what is saved.
+    state: the state that is saved.
     data: the data position, as JSON.
   """
   types, prints = _types(state), fingerprints(state)
@@ -37,10 +37,10 @@ def write(state: TrainState, data: dict) -> dict:
 
 
 def read(manifest, step: int) -> dict:
-  """What the manifest says, if it is whole and of this step.
+  """Returns the content of a manifest, if it is intact and of this step.
 
   Raises:
-    Corrupted: it is not.
+    Corrupted: the manifest is not intact, or of another step.
   """
   if not isinstance(manifest, dict) or manifest.keys() != {"content", "sha256"}:
     raise Corrupted("it has no manifest of what was saved")
@@ -53,13 +53,13 @@ def read(manifest, step: int) -> dict:
 
 
 def check_types(content: dict, like: TrainState) -> None:
-  """Raises Corrupted unless the arrays saved are those of a state, by shape."""
+  """Raises Corrupted unless saved types and shapes are those of a state."""
   saved = {path: kind for path, (kind, _) in content["arrays"].items()}
   asked = _types(like)
   if missing := asked.keys() - saved.keys():
-    raise Corrupted(f"it has no {_some(missing)}, and this run has")
+    raise Corrupted(f"it has no {_some(missing)}, and this run does")
   if foreign := saved.keys() - asked.keys():
-    raise Corrupted(f"it has {_some(foreign)}, and this run has not")
+    raise Corrupted(f"it has {_some(foreign)}, and this run does not")
   for path, kind in saved.items():
     if kind != asked[path]:
       raise Corrupted(f"its {path} is {kind}, and this run's {asked[path]}")
@@ -76,7 +76,7 @@ def check_values(content: dict, state: TrainState) -> None:
 
 
 def _types(tree) -> dict[str, str]:
-  """The path of every array → such as `float32[2,64]`."""
+  """The path of every array → its type and shape, as in `float32[2,64]`."""
   paths, _ = jax.tree_util.tree_flatten_with_path(tree)
   return {
     jax.tree_util.keystr(path): f"{x.dtype}[{','.join(map(str, x.shape))}]"
@@ -88,7 +88,7 @@ def _version(package: str) -> str:
   try:
     return importlib.metadata.version(package)
   except importlib.metadata.PackageNotFoundError:
-    return "not installed"  # such as jaxsae, run from its sources
+    return "not installed"  # such as jaxsae, when run from a checkout
 
 
 def _digest(content) -> str:

@@ -1,8 +1,8 @@
-"""Whether devices that should hold the same do, bit by bit.
+"""Checks that replicas are equal on all devices, bit by bit.
 
-A replica that differs, after a fault in a memory or a host that ran something
-else, is seen in no loss: each device goes on with what it has, and what is
-saved is one of them.
+A replica that differs, after a memory fault or because a host ran other code,
+shows in no loss: each device continues with its own values, and a checkpoint
+saves only one of them.
 """
 
 import collections
@@ -29,13 +29,13 @@ SHOWN = 3  # arrays in a sentence
 def check(
   config: TrainConfig, mesh: Mesh, step: int, state: TrainState, lm: Lm
 ) -> None:
-  """Compares what devices hold alike, every so many steps if that is asked for.
+  """Compares replicas on all devices, every `check_replicas_every` steps.
 
-  All processes find the same. Waits for the step; its cost is that of reading
-  all weights once.
+  All processes reach the same result. Waits for the step, and takes as long as
+  reading all weights once.
 
   Raises:
-    RunError: names arrays and devices that are not like the others.
+    RunError: replicas differ; names the arrays and the devices.
   """
   every = config.check_replicas_every
   if every is None or step % every:
@@ -46,10 +46,10 @@ def check(
 
 
 def differences(mesh: Mesh, tree) -> Iterator[tuple[str, list, list]]:
-  """Every array that replicas differ in: its path, odd devices, the others.
+  """Yields each array whose replicas differ: path, odd devices, other devices.
 
-  Where as many devices hold one thing as another, none is known to be right;
-  those that come first in the mesh are the others then.
+  The most common value counts as right. If two are equally common, the value
+  that comes first in the mesh does.
   """
   found, _ = jax.tree_util.tree_flatten_with_path(tree)
   specs = tuple(x.sharding.spec for _, x in found)
@@ -65,32 +65,32 @@ def differences(mesh: Mesh, tree) -> Iterator[tuple[str, list, list]]:
 
 @functools.cache
 def _hasher(mesh: Mesh, specs: tuple[PartitionSpec, ...]):
-  """Arrays with these specs → the hashes of each device's parts, [P, A, 2].
+  """Compiles: arrays → hashes of the parts on each device, [P, A, 2].
 
-  Left to the partitioner, the hash of a replicated array would be made of one
-  copy, or of parts of several. Mapped over devices, each hashes its own.
+  The partitioner would hash one copy of a replicated array, or parts of several
+  copies. Under shard_map each device hashes its own.
   """
 
   def each(*parts):
     return jnp.stack([digest(part) for part in parts])[None]
 
-  spread = jax.shard_map(
+  sharded = jax.shard_map(
     each,
     mesh=mesh,
     in_specs=specs,
     out_specs=PartitionSpec(mesh.axis_names),
     check_vma=False,
   )
-  return jax.jit(spread, out_shardings=meshes.shard(mesh))
+  return jax.jit(sharded, out_shardings=meshes.shard(mesh))
 
 
 def _groups(mesh: Mesh, x: jax.Array, hashes: np.ndarray) -> list[dict]:
-  """For each part of an array, the devices that hold it → the hash of theirs.
+  """For each part of an array, the devices that hold it → their hashes.
 
   Args:
-    mesh: of P devices.
+    mesh: the mesh, of P devices.
     x: the array.
-    hashes: uint32 [P, 2], of what each of them holds.
+    hashes: uint32 [P, 2], one for the part on each device.
   """
   parts = x.sharding.devices_indices_map(x.shape)
   groups = collections.defaultdict(dict)
@@ -101,21 +101,21 @@ def _groups(mesh: Mesh, x: jax.Array, hashes: np.ndarray) -> list[dict]:
 
 def _sentence(step: int, differing: list[tuple[str, list, list]]) -> str:
   some = "; ".join(
-    f"{name} on {_named(odd)} is not as on {_named(others)}"
+    f"{name} on {_named(odd)} differs from {_named(others)}"
     for name, odd, others in differing[:SHOWN]
   )
   more = len(differing) - SHOWN
   rest = f"; and {more} more" if more > 0 else ""
   return (
     f"step {step}: devices that should hold the same do not: {some}{rest}. One"
-    " of them is faulty, or its host runs something else. Nothing was saved"
-    " since the checkpoint before; to go on from that one, or from the"
-    f" beginning if there is none:\n  {resume_command()}"
+    " of them is faulty, or its host runs other code. Nothing was saved since"
+    " the last checkpoint; to resume from it, or from the beginning if there is"
+    f" none:\n  {resume_command()}"
   )
 
 
 def _named(devices: list[jax.Device]) -> str:
-  """Each with its process, the first few."""
+  """The first few devices, each with its process, as text."""
   names = [f"device {d.id} (process {d.process_index})" for d in devices[:8]]
   more = len(devices) - len(names)
   return ", ".join(names) + (f" and {more} more" if more else "")

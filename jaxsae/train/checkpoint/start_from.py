@@ -1,4 +1,4 @@
-"""A new run that begins with the autoencoders of another."""
+"""Starts a new run from the autoencoders of another run."""
 
 from etils import epath
 from jax.sharding import Mesh
@@ -14,9 +14,9 @@ from jaxsae.train.state import StackState, TrainState, abstract_state
 
 
 def check(config: TrainConfig) -> None:
-  """Raises UserError if a new run can not begin with what it is to take.
+  """Raises UserError if a new run cannot start from `start_from`.
 
-  One that has begun needs the other no more.
+  A run that has begun no longer needs the other run.
   """
   begun = (epath.Path(config.workdir) / "config.json").exists()
   if config.start_from is not None and not begun:
@@ -30,30 +30,28 @@ def check(config: TrainConfig) -> None:
 def take(
   config: TrainConfig, mesh: Mesh, gemma: GemmaConfig, state: TrainState
 ) -> TrainState:
-  """A state before the first bucket, with the autoencoders of another run.
+  """Returns a fresh state with the autoencoders of another run.
 
-  These and their scales are of its newest intact checkpoint; moments, key and
-  counters stay as they are.
+  Autoencoders and scales come from its newest intact checkpoint; moments, key
+  and counters stay as they are.
 
   Args:
-    config: the run's; it names the other.
-    mesh: of the devices.
+    config: the new run's configuration, which names the other run.
+    mesh: the mesh of devices.
     gemma: the language model's sizes.
-    state: a fresh one.
+    state: the fresh state.
 
   Raises:
-    UserError: they do not fit, or no checkpoint is intact.
+    UserError: the stacks do not match, or no checkpoint is intact.
   """
   other = workdir.read_config(epath.Path(config.start_from))
   partners = _partners(config, other)
   theirs, _ = _checkpoints(config).restore(abstract_state(other, gemma, mesh))
   stacks = tuple(
-    _begun(mine, theirs.stacks[i])
+    _with_weights(mine, theirs.stacks[i])
     for mine, i in zip(state.stacks, partners, strict=True)
   )
-  pod.print_on_leader(
-    f"begins as {config.start_from} was after step {int(theirs.step)}"
-  )
+  pod.print_on_leader(f"starts from {config.start_from} at step {int(theirs.step)}")
   return state.replace(stacks=stacks)
 
 
@@ -62,16 +60,16 @@ def _checkpoints(config: TrainConfig) -> Checkpoints:
   return Checkpoints(path, keep=None)
 
 
-def _begun(mine: StackState, theirs: StackState) -> StackState:
+def _with_weights(mine: StackState, theirs: StackState) -> StackState:
   return mine.replace(
     sae=theirs.sae, scale=theirs.scale, target_scale=theirs.target_scale
   )
 
 
 def _partners(config: TrainConfig, other: TrainConfig) -> list[int]:
-  """For each stack, which of the other run's it is given.
+  """For each stack, the index of the other run's stack that it starts from.
 
-  Where several are alike they go in order.
+  Stacks of the same kind are matched in order.
   """
   left = dict(enumerate(map(_kind, other.stacks)))
   found = []
@@ -79,8 +77,8 @@ def _partners(config: TrainConfig, other: TrainConfig) -> list[int]:
     index = next((i for i, kind in left.items() if kind == _kind(stack)), None)
     if index is None:
       raise UserError(
-        f"start_from={config.start_from} has no {_said(stack)} for this run's"
-        f" {stack}; it has {'; '.join(map(_said, other.stacks))}."
+        f"start_from={config.start_from} has no {_describe(stack)} for this"
+        f" run's {stack}; it has {'; '.join(map(_describe, other.stacks))}."
       )
     del left[index]
     found.append(index)
@@ -88,7 +86,7 @@ def _partners(config: TrainConfig, other: TrainConfig) -> list[int]:
 
 
 def _kind(stack: Stack) -> tuple:
-  """What two stacks must share to have the same arrays."""
+  """The settings that two stacks must share to have the same arrays."""
   sweep = stack.sweep
   return (
     stack.site,
@@ -99,7 +97,7 @@ def _kind(stack: Stack) -> tuple:
   )
 
 
-def _said(stack: Stack) -> str:
+def _describe(stack: Stack) -> str:
   skip = " with skip" if stack.sweep.skip else ""
   return (
     f"{len(stack.members)} {stack.sweep.architecture}{skip} of width"

@@ -1,4 +1,4 @@
-"""Everything that decides a training run."""
+"""The configuration of a training run."""
 
 from jaxsae.train.config.run import BucketConfig as BucketConfig
 from jaxsae.train.config.run import EvalConfig as EvalConfig

@@ -1,11 +1,11 @@
-"""Published recipes, each whole: what an experiment starts from.
+"""Published recipes, complete, for experiments to start from.
 
   from jaxsae.train import TrainConfig, presets
 
   config = TrainConfig(sae=presets.gemma_scope(sites=…, widths=…))
 
 The numbers of a recipe hold under its conventions, and those are fixed in the
-code. Inputs are divided by one scalar a site, so that their *whole vectors*
+code. Inputs are divided by one scalar per site, so that their *whole vectors*
 have unit mean squared norm (`sae/normalisation.py`); ε, θ and λ are in these
 units. Under the other convention, mean squared norm D, thresholds and
 bandwidths are √D times larger and λ is D times larger. Directions are He-
@@ -22,10 +22,10 @@ from jaxsae.train.config.sweep import OptimConfig, SweepConfig
 
 
 def gemma_scope(**chosen) -> SweepConfig:
-  """Gemma Scope's (arXiv 2408.05147 §3.2), with what an experiment chooses.
+  """Gemma Scope's recipe (arXiv 2408.05147 §3.2), with an experiment's choices.
 
-  Of its λ two are named: 6e-4, which gave an L0 of about 50 on the 9B, and
-  1e-3.
+  The paper names two values of λ: 6e-4, which gave an L0 of about 50 on the
+  9B, and 1e-3.
   """
   recipe = {
     "penalty": "l0",
@@ -54,7 +54,7 @@ def gemma_scope_to(
   target_l0: tuple[float, ...],
   **chosen,
 ) -> SweepConfig:
-  """Gemma Scope's autoencoders, but pulled to targets of L0.
+  """Gemma Scope's recipe, but with a pull to target L0s.
 
   Gemma Scope's own λ are not published, only the L0 they led to. The pull is
   that of Gemma Scope 2; its strength is not published either.
@@ -70,7 +70,7 @@ def gemma_scope_to(
 
 
 def gemma_scope_2(**chosen) -> SweepConfig:
-  """Gemma Scope 2's (its report, §2-3), with what an experiment chooses.
+  """Gemma Scope 2's recipe (its report, §2-3), with an experiment's choices.
 
   A quadratic pull to a target L0 for each token, a penalty on frequency, a
   Matryoshka loss, and five times the λ warm-up. Not published, so ours: λ, the

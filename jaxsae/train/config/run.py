@@ -1,4 +1,4 @@
-"""Everything that decides a training run."""
+"""The configuration of a training run."""
 
 import collections
 import dataclasses
@@ -14,16 +14,16 @@ from jaxsae.train.config.sweep import Stack, SweepConfig, check_positive
 
 @dataclasses.dataclass(frozen=True)
 class BucketConfig:
-  """One outer step: so many rows are read, shuffled and trained on.
+  """One outer step: a bucket of rows is read, shuffled and trained on.
 
   A bucket is `microbatches × rows × context` tokens.
   """
 
-  microbatches: int = 8  # LM forward passes a bucket
+  microbatches: int = 8  # LM forward passes in a bucket
   rows: int = 32  # sequences in one LM forward pass
   update_tokens: int = 4096  # tokens in one update of the autoencoders
-  # How activations are kept until they are trained on. None: as the language
-  # model makes them.
+  # Type in which activations wait to be trained on. None: the language model's
+  # own.
   dtype: Literal["float32", "bfloat16"] | None = None
 
   def __post_init__(self):
@@ -37,7 +37,7 @@ class BucketConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-  """How much held-out text the autoencoders are judged and shown on."""
+  """How much held-out text is used to evaluate and show the autoencoders."""
 
   batch: int = 32  # sequences at a time
   batches: int = 64  # for L0, FVU, density and the report's contexts
@@ -49,31 +49,35 @@ class EvalConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-  """A run. `experiments/` has one file for each."""
+  """The configuration of a run. `experiments/` has one file for each run."""
 
   workdir: str = "runs/run"  # where everything the run makes is kept
   lm: str = "gemma2-tiny"  # name or directory of the language model
   tokens: int = 8_000_000  # how many to train on
   data: DataConfig = DataConfig()
   sae: SweepConfig = SweepConfig()
-  also: tuple[SweepConfig, ...] = ()  # further sweeps, from the same forwards
+  also: tuple[
+    SweepConfig, ...
+  ] = ()  # more sweeps, fed by the same forward passes
   bucket: BucketConfig = BucketConfig()
   mesh: MeshConfig = MeshConfig()
-  fsdp: bool = False  # split the LM's weights over `data` too, to save memory
+  fsdp: bool = False  # shard the LM's weights over `data` too, to save memory
   eval: EvalConfig = EvalConfig()
-  dead_after: int = 10_000_000  # tokens without firing that make a latent dead
-  # What becomes of an update whose loss, gradient or weights are not finite.
-  # stop: the run ends before it is saved. skip: that autoencoder leaves it out.
+  dead_after: int = (
+    10_000_000  # a latent is dead after this many tokens without firing
+  )
+  # What to do if the loss, gradient or weights of an update are not finite.
+  # stop: end the run before saving. skip: that autoencoder skips the update.
   not_finite: Literal["stop", "skip"] = "stop"
-  # Buckets between two comparisons, bit by bit, of all that several devices
-  # hold alike, weights of the language model included. None: never.
+  # Buckets between two checks that replicas are equal on all devices, bit by
+  # bit, those of the language model's weights included. None: never.
   check_replicas_every: int | None = None
   log_every: int = 1  # buckets between two lines of metrics
   checkpoint_every: int = 100  # buckets between two checkpoints
-  keep_checkpoints: int = 2  # so many of the newest
-  keep_every: int | None = None  # and those of its multiples, for good
-  # Folder of a run whose autoencoders a new one begins with: their weights,
-  # thresholds and scales. None: it begins with random ones.
+  keep_checkpoints: int = 2  # how many of the newest to keep
+  keep_every: int | None = None  # also keep steps that are multiples of this
+  # Folder of another run; a new run starts from its autoencoders' weights,
+  # thresholds and scales. None: random weights.
   start_from: str | None = None
 
   def __post_init__(self):
@@ -103,31 +107,34 @@ class TrainConfig:
 
   @property
   def stacks(self) -> tuple[Stack, ...]:
-    """Of all sweeps."""
+    """The stacks of all sweeps."""
     return tuple(
       stack for sweep in (self.sae, *self.also) for stack in sweep.stacks
     )
 
   @property
   def sites(self) -> tuple[Site, ...]:
-    """What is read of the language model, each once."""
+    """The sites of the language model that are read, each once."""
     ends = (end for s in self.stacks for end in (s.site.input, s.site.output))
     return tuple(dict.fromkeys(ends))
 
   @property
   def bucket_tokens(self) -> int:
+    """Number of tokens in a bucket."""
     b = self.bucket
     return b.microbatches * b.rows * self.data.context
 
   @property
   def updates_per_bucket(self) -> int:
+    """Number of updates in an outer step."""
     return self.bucket_tokens // self.bucket.update_tokens
 
   @property
   def steps(self) -> int:
-    """Outer steps, one bucket each."""
+    """Number of outer steps, one bucket each."""
     return -(-self.tokens // self.bucket_tokens)
 
   @property
   def updates(self) -> int:
+    """Number of updates in the whole run."""
     return self.steps * self.updates_per_bucket

@@ -1,4 +1,4 @@
-"""Which autoencoders: what a sweep asks for, and the stacks of its training."""
+"""The configuration of a sweep, and the stacks that it trains as."""
 
 import dataclasses
 import itertools
@@ -45,7 +45,7 @@ ARCHITECTURES: dict[str, type[Architecture]] = {
 
 
 def check_positive(config, *names: str) -> None:
-  """Raises UserError unless the settings, or all numbers in them, are."""
+  """Raises UserError unless each setting, or each number in it, is positive."""
   for name in names:
     value = getattr(config, name)
     values = value if isinstance(value, tuple) else (value,)
@@ -55,21 +55,21 @@ def check_positive(config, *names: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-  """Adam, and the warm-ups, in updates.
+  """Settings of Adam and of the warm-ups, which are in updates.
 
   Defaults are Gemma Scope's (arXiv 2408.05147 §3.2).
   """
 
   lr: float = 7e-5  # peak learning rate
   lr_warmup: int = 1000  # updates; a cosine from a tenth of the peak
-  lr_decay: float = 0.0  # last share of the run, in which lr falls to zero
+  lr_decay: float = 0.0  # final share of the run, in which lr falls to zero
   sparsity_warmup: int = 10_000  # updates; λ grows linearly from zero
   b1: float = 0.0  # decay of the first moment; 0 keeps none
   b2: float = 0.999  # decay of the second moment
   eps: float = 1e-8  # keeps the step finite where gradients vanish
   clip: float | None = None  # largest norm of an autoencoder's gradient
-  # Rates of biases and thresholds over that of weights. Adam moves all numbers
-  # alike, so 1/√D is what training at a mean squared norm of D amounts to.
+  # Learning rate of biases and thresholds, relative to that of weights. 1/√D is
+  # like training at a mean squared norm of D: Adam moves all numbers alike.
   vector_rate: float = 1.0
 
   def __post_init__(self):
@@ -82,14 +82,14 @@ class OptimConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-  """One autoencoder of a stack; the others differ from it in these alone.
+  """One autoencoder of a stack; its members differ only in these.
 
   Attributes:
-    coefficient: λ.
-    target: L0*, or None where λ alone decides.
-    lr: its peak learning rate.
-    seed: of its initial weights.
-    name: as in l0_32 or lambda_0.0006.
+    coefficient: the sparsity coefficient λ.
+    target: the target L0*, or None where λ alone decides.
+    lr: the peak learning rate.
+    seed: the seed of the initial weights.
+    name: its name in the stack, as in l0_32 or lambda_0.0006.
   """
 
   coefficient: float
@@ -101,15 +101,15 @@ class Member:
 
 @dataclasses.dataclass(frozen=True)
 class SweepConfig:
-  """Autoencoders of one kind: every site, width, sparsity, rate and seed.
+  """A grid of autoencoders: every site, width, sparsity, rate and seed.
 
-  Sparsity is a list of coefficients, or a list of targets for what pulls to
-  them. Defaults are Gemma Scope's (arXiv 2408.05147 §3.2), for inputs of unit
-  mean squared norm.
+  Sparsity is a list of coefficients, or a list of target L0s for penalties and
+  architectures that use them. Defaults are Gemma Scope's (arXiv 2408.05147
+  §3.2), for inputs of unit mean squared norm.
   """
 
-  # What stands in the names of its autoencoders. None: the architecture,
-  # unless that is jumprelu.
+  # Added to the names of the autoencoders. None: the architecture, unless it is
+  # jumprelu.
   name: str | None = None
   # free_jumprelu: directions start short and may have any norm.
   architecture: Literal[
@@ -117,34 +117,34 @@ class SweepConfig:
   ] = "jumprelu"
   sites: tuple[Site, ...] = (Site("resid", 12),)  # as in resid.12,mlp.12
   widths: tuple[int, ...] = (16_384,)  # latents
-  # What sparsity costs a JumpReLU. l0: each active latent alike. tanh: the
-  # same, but bent and smooth. quadratic: how far each token's L0 is from its
-  # target. batch_quadratic: how far the mean L0 of an update is.
+  # Sparsity penalty of a JumpReLU. l0: the number of active latents. tanh: a
+  # smooth, saturating L0. quadratic: the squared distance of each token's L0
+  # from its target. batch_quadratic: that of an update's mean L0.
   penalty: Literal["l0", "quadratic", "batch_quadratic", "tanh"] = "l0"
-  # One autoencoder each, for the two quadratic penalties; for topk and
-  # batch_topk it is k. Else empty.
+  # Target L0s for the two quadratic penalties, one autoencoder each; for topk
+  # and batch_topk, k. Otherwise empty.
   target_l0: tuple[float, ...] = ()
-  # λ. Without targets one autoencoder each; with targets a single value, the
+  # λ. Without targets, one autoencoder each; with targets, a single value: the
   # strength of the pull to them.
   sparsity_coefficient: tuple[float, ...] = (6e-4,)
-  # ω: each latent also pays λ p²/ω, for p the share of tokens it is active on,
-  # so that few are active nearly always. None: it does not.
+  # ω: adds λ p²/ω for each latent, where p is the share of tokens on which it
+  # is active, so that few latents are active nearly always. None: adds nothing.
   frequency_scale: float | None = None
   bandwidth: float = 1e-3  # ε of the straight-through kernel
   ste_to_input: bool = False  # the kernel's gradients train encoders too
   initial_threshold: float = 1e-3  # θ at the start
-  # Matryoshka: shares of the width, as in 0.0625,0.25, that must reconstruct by
-  # themselves. Empty: only the whole.
+  # Matryoshka: shares of the width, as in 0.0625,0.25, that must each
+  # reconstruct alone. Empty: only the whole width.
   prefixes: tuple[float, ...] = ()
-  skip: bool = False  # transcoders add an affine map of what they read
-  # Tokens without firing after which a latent is woken: its threshold sinks
-  # until it fires again, or, in topk and batch_topk, it learns from the error
-  # (AuxK). None: never, as in Gemma Scope.
+  skip: bool = False  # transcoders add an affine map of their input
+  # Tokens without firing after which a latent is revived: its threshold falls
+  # until it fires, or, in topk and batch_topk, it learns from the error (AuxK).
+  # None: never, as in Gemma Scope.
   wake_after: int | None = None
-  # Peak learning rates, one autoencoder each. Empty: that of optim.
+  # Peak learning rates, one autoencoder each. Empty: optim.lr.
   learning_rates: tuple[float, ...] = ()
   seeds: tuple[int, ...] = (0,)  # of the initial weights, one autoencoder each
-  # Where its autoencoders lie on the mesh. auto: where a cost model says.
+  # How the autoencoders are sharded over the mesh. auto: as a cost model says.
   placement: Literal[
     "auto", "by_sae", "by_sae_and_latent", "by_latent", "by_latent_and_row"
   ] = "auto"
@@ -178,12 +178,12 @@ class SweepConfig:
           " --sae.penalty=quadratic (or batch_quadratic) to pull L0 there, or"
         )
       raise UserError(
-        f"target_l0={_list(self.target_l0)} is not looked at by {by}; add{way}"
+        f"target_l0={_list(self.target_l0)} is not used by {by}; add{way}"
         " --sae.target_l0= to let λ decide."
       )
     if needs and not self.target_l0:
       raise UserError(
-        f"{by} pulls L0 to targets and there are none; add e.g."
+        f"{by} pulls L0 to targets, and there are none; add e.g."
         " --sae.target_l0=32,64."
       )
     if self.architecture == "topk" and any(t % 1 for t in self.target_l0):
@@ -221,12 +221,12 @@ class SweepConfig:
       if len({0, *ends, width}) < len(ends) + 2:
         raise UserError(
           f"widths={width} is too small for prefixes={_list(self.prefixes)},"
-          " of which each needs latents of its own; make it larger."
+          " each of which needs latents of its own; make it larger."
         )
 
   @property
   def members(self) -> tuple[Member, ...]:
-    """Every sparsity, learning rate and seed: what a stack is made of."""
+    """The members of each stack: every sparsity, learning rate and seed."""
     rates = self.learning_rates or (self.optim.lr,)
     return tuple(
       Member(*sparsity, lr, seed, self._name(*sparsity, lr, seed))
@@ -237,7 +237,7 @@ class SweepConfig:
 
   @property
   def _sparsities(self) -> list[tuple[float, float | None]]:
-    """λ and L0*."""
+    """Pairs of sparsity coefficient λ and target L0*."""
     if self.target_l0:
       return [(self.sparsity_coefficient[0], t) for t in self.target_l0]
     return [(value, None) for value in self.sparsity_coefficient]
@@ -265,7 +265,7 @@ def _list(values: Iterable[float]) -> str:
 def _check_one_of(sweep: SweepConfig, name: str, known: Iterable[str]) -> None:
   value = getattr(sweep, name)
   if value not in known:
-    raise UserError(f"{name}={value!r} is none of {', '.join(known)}.")
+    raise UserError(f"{name}={value!r} is not one of {', '.join(known)}.")
 
 
 def _check_distinct(sweep: SweepConfig, name: str) -> None:
@@ -273,7 +273,7 @@ def _check_distinct(sweep: SweepConfig, name: str) -> None:
   if not values:
     raise UserError(f"{name} is empty; a sweep needs at least one.")
   if len(set(values)) < len(values):
-    raise UserError(f"{name} names one twice; name each once.")
+    raise UserError(f"{name} has a value twice; give each once.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -292,22 +292,22 @@ class Stack:
 
   @property
   def members(self) -> tuple[Member, ...]:
-    """Of its size S."""
+    """The autoencoders of the stack, S of them."""
     return self.sweep.members
 
   @property
   def names(self) -> tuple[str, ...]:
-    """Of each member, as in resid.12/16384/l0_32."""
+    """The full name of each member, as in resid.12/16384/l0_32."""
     return tuple(f"{self}/{member.name}" for member in self.members)
 
   @property
   def salt(self) -> int:
-    """What tells its initial weights from those of other sites and widths."""
+    """A number that makes initial weights differ between sites and widths."""
     return zlib.crc32(f"{self.site}/{self.width}".encode())
 
   @property
   def architecture(self) -> Architecture:
-    """How its members learn."""
+    """The architecture of the members, with its settings."""
     sweep = self.sweep
     transcodes = self.site.input != self.site.output
     shared = {
@@ -317,11 +317,11 @@ class Stack:
     }
     kind = ARCHITECTURES[sweep.architecture]
     if issubclass(kind, JumpRelu):
-      return kind(**shared, **_of_jumprelu(sweep))
+      return kind(**shared, **_jumprelu_settings(sweep))
     return kind(**shared)
 
 
-def _of_jumprelu(sweep: SweepConfig) -> dict:
+def _jumprelu_settings(sweep: SweepConfig) -> dict:
   penalties = (PENALTIES[sweep.penalty],)
   if sweep.frequency_scale is not None:
     penalties += (Frequency(sweep.frequency_scale),)

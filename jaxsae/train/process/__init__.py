@@ -1,1 +1,1 @@
-"""The process around a run: its folder, owner, signals and programs."""
+"""The process around a run: folder, lease, text, signals, compile cache."""

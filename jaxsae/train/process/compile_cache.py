@@ -1,8 +1,8 @@
-"""What was compiled is kept beside the runs, so that a restart need not.
+"""Keeps compiled programs beside the runs, so that a restart is quick.
 
-JAX finds it by program, versions, flags and kind of device; for a CPU that
-covers the instructions that it knows, so machines of several kinds may share a
-folder. What comes from there is what was compiled, bit for bit.
+JAX finds a program by its code, versions, flags and kind of device. The kind of
+a CPU includes its instruction set, so different machines may share a folder. A
+program from the cache equals the compiled one, bit for bit.
 """
 
 import contextlib
@@ -20,25 +20,25 @@ from jaxlib import utils
 from jaxsae import pod
 from jaxsae.files import is_remote
 
-FOLDER = ".compiled"  # in the parent of the run's folder
-STAMP = "checked"  # in that: entries up to its time were whole
+FOLDER = ".compiled"  # a folder beside the run's
+STAMP = "checked"  # a file in it: entries older than this are intact
 
-# JAX's events: it looks for a program, has found it, has it one way or another.
+# JAX's events: it looks for a program, finds it, has compiled or loaded it.
 ASKED = "/jax/compilation_cache/compile_requests_use_cache"
 FOUND = "/jax/compilation_cache/cache_hits"
 MADE = "/jax/core/compile/backend_compile_duration"
 
-FATAL = 3  # level of what XLA logs
+FATAL = 3  # XLA's log level
 
 
 @dataclasses.dataclass(frozen=True)
 class StartupTime:
-  """What it took to come to the first step.
+  """Seconds from the start of the process to the end of the first step.
 
   Attributes:
-    seconds: from the start until the step was over.
-    compiling: seconds of these that went to compiling, or to loading.
-    found: whether all had been compiled before.
+    seconds: seconds from the start until the first step was over.
+    compiling: seconds of these spent compiling, or loading from the cache.
+    found: whether every program came from the cache.
   """
 
   seconds: float
@@ -54,13 +54,13 @@ class StartupTime:
 
 
 class CompileCache:
-  """While it is entered, what is compiled is kept, and found again.
+  """A context in which compiled programs are kept on disk and reused.
 
-  A folder that the user has given JAX, as in JAX_COMPILATION_CACHE_DIR, is left
-  as it is, and used in place of ours.
+  A folder that the user gave JAX, as in JAX_COMPILATION_CACHE_DIR, is used
+  instead of ours, and is not cleaned.
 
   Args:
-    workdir: the run's folder, which may be remote; ours is beside it.
+    workdir: the run's folder, which may be remote; the cache is beside it.
   """
 
   def __init__(self, workdir: str):
@@ -85,7 +85,7 @@ class CompileCache:
     self._ending.close()
 
   def start(self) -> StartupTime:
-    """What it took to come here."""
+    """Returns the seconds from the start until now."""
     return StartupTime(
       seconds=time.perf_counter() - self._began,
       compiling=self._compiling,
@@ -96,21 +96,21 @@ class CompileCache:
     try:
       self._folder.mkdir(parents=True, exist_ok=True)
       if pod.is_leader() and not is_remote(self._folder):
-        _mend(self._folder)
+        _remove_truncated(self._folder)
     except OSError as error:
       print(
-        f"note: {self._folder} can not be written ({error.strerror}), so the"
+        f"note: {self._folder} cannot be written ({error.strerror}), so the"
         " next start compiles again",
         file=sys.stderr,
       )
       return
     self._set("jax_compilation_cache_dir", str(self._folder))
-    # All of it: a start compiles a few programs, not many.
+    # Keep quick ones too: a start compiles only a few programs.
     self._set("jax_persistent_cache_min_compile_time_secs", 0.0)
     self._ending.callback(compilation_cache.reset_cache)
 
   def _set(self, name: str, value) -> None:
-    """Until the end."""
+    """Sets one of JAX's options until the context ends."""
     self._ending.callback(jax.config.update, name, getattr(jax.config, name))
     jax.config.update(name, value)
 
@@ -118,9 +118,9 @@ class CompileCache:
     self._asked += event == ASKED
     self._found += event == FOUND
     if event == ASKED and jax.default_backend() == "cpu":
-      # Of every program it loads, XLA says that this machine may lack two
-      # "features" which are mere preferences of its own code generator, and
-      # which no machine has.
+      # For every program it loads, XLA warns that this machine may lack two
+      # "features" that are only preferences of its code generator and that
+      # no machine has.
       utils.absl_set_min_log_level(FATAL)
 
   def _note_time(self, event: str, seconds: float, **_) -> None:
@@ -130,19 +130,19 @@ class CompileCache:
 
 
 def _is_safe() -> bool:
-  """Whether all processes find what the first one, which alone writes, did.
+  """Returns whether all processes find what process 0, the only writer, wrote.
 
-  On CPUs a program has another name in each process, so the others would still
-  compile while the first waits for them in its step. On GPUs, XLA compiles with
-  all processes taking part, and one that had found its program would be missed.
+  On CPUs a program has a different name in each process, so the others would
+  still compile while process 0 waits for them in its step. On GPUs, XLA needs
+  all processes to compile, and would wait for one that found its program.
   """
   return jax.process_count() == 1 or jax.default_backend() == "tpu"
 
 
-def _mend(folder: epath.Path) -> None:
-  """Removes what a process left half written when it was killed.
+def _remove_truncated(folder: epath.Path) -> None:
+  """Removes entries that a killed process left half-written.
 
-  JAX writes in place, and never writes again what is there.
+  JAX writes entries in place, and never rewrites one that exists.
   """
   now, stamp = time.time(), folder / STAMP
   checked = os.stat(stamp).st_mtime if stamp.exists() else 0
@@ -156,7 +156,7 @@ def _mend(folder: epath.Path) -> None:
 def _is_whole(entry: epath.Path) -> bool:
   data = entry.read_bytes()
   if data and data[:1] != b"x":
-    return True  # not zlib, but zstandard, which JAX takes where it is there
+    return True  # not zlib but zstandard, which JAX uses where it is installed
   try:
     zlib.decompress(data)
   except zlib.error:

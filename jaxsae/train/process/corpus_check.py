@@ -1,4 +1,4 @@
-"""The text of a run: what is told of it, and that it stays what it was."""
+"""Summarises the text of a run, and checks that it has not changed."""
 
 import hashlib
 import itertools
@@ -13,11 +13,11 @@ from jaxsae.train.process.workdir import write_json
 
 RECORD = "corpus.json"
 SHOWN = 3  # names in a sentence
-MOST = 100_000  # documents; with more, files are not recorded one by one
+MOST = 100_000  # documents; above this, files are not recorded one by one
 
 
 def summary(corpus: Corpus) -> str:
-  """A line for a person: how much text there is, and what was left out."""
+  """Says in one line how much text there is and what was left out."""
   count = corpus.counts
   return (
     f"{len(corpus.documents):,} documents,"
@@ -30,15 +30,15 @@ def summary(corpus: Corpus) -> str:
 
 
 def check(path: epath.Path, corpus: Corpus) -> None:
-  """Makes sure that a run goes on with the text that it began with.
+  """Checks that a run resumes with the text that it started with.
 
   Args:
-    path: its folder; `corpus.json` is written there when it is started.
-    corpus: its text now.
+    path: the run's folder; `corpus.json` is written there at the start.
+    corpus: the text now.
 
   Raises:
-    UserError: it is another one; names the files that changed, where they were
-      recorded, and otherwise how much there was.
+    UserError: the text differs; names the files that changed if they were
+      recorded, and otherwise both amounts of text.
   """
   record, now = path / RECORD, _record(corpus)
   if record.exists():
@@ -63,7 +63,7 @@ def _record(corpus: Corpus) -> dict:
 
 
 def _files(corpus: Corpus) -> dict[str, str]:
-  """A digest of every file's documents, under its name."""
+  """Each file's name → a digest of its documents."""
   documents = zip(corpus.documents, corpus.hashes, strict=True)
   groups = itertools.groupby(
     documents, lambda document: re.sub(r"#\d+$", "", document[0])
@@ -84,7 +84,7 @@ def _read(record: epath.Path) -> dict:
       k: saved[k] for k in ("fingerprint", "documents", "tokens", "files")
     }
   except (OSError, ValueError, TypeError, KeyError) as error:
-    raise UserError(f"{record} can not be read: {error!r}.") from error
+    raise UserError(f"{record} cannot be read: {error!r}.") from error
 
 
 def _difference(saved: dict, now: dict) -> str:
@@ -106,7 +106,7 @@ def _difference(saved: dict, now: dict) -> str:
 
 
 def _first(names: list[str]) -> str:
-  """The first few in brackets; nothing of none."""
+  """The first few names in brackets; empty if there are none."""
   if not names:
     return ""
   more = "; …" if len(names) > SHOWN else ""

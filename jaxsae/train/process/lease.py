@@ -1,19 +1,19 @@
-"""One run, one owner: `lease.json` in its folder says who it is.
+"""Gives each run one owner, named by `lease.json` in its folder.
 
-A lease is over at once when its process is seen to be dead, which can be seen
-from the same machine and container. Otherwise it is over when nobody renewed
-it for 30 seconds. Those are counted on the clock of the one who waits for it:
-the clocks of two machines are never compared.
+A lease is over at once when its process is known to be dead, which is visible
+only from the same machine and container. Otherwise it is over when nobody has
+renewed it for 30 seconds, on the clock of the process that waits for it: the
+clocks of two machines are never compared.
 
-A process that was stopped, and goes on after another took over, finds another
-name in the file and ends. It looks before every line of metrics and every
-checkpoint, unless it has looked in the last five seconds.
+A process that was stopped, and continues after another took over, finds
+another name in the file and ends. It checks before every line of metrics and
+every checkpoint, unless it has checked in the last five seconds.
 
 Where a folder can be locked (local disks), everything here is done under its
-lock, so of several that start at once exactly one becomes the owner. Where it
-can not (object stores, some network disks), the last that writes wins, and the
-others see that a second later, or, if they were slower than that, when they
-look again. There the file must be read as it was last written, by all.
+lock, so if several start at once, exactly one becomes the owner. Where it
+cannot (object stores, some network disks), the last to write wins, and others
+see that a second later, or, if they were slower, at their next check. Such a
+store must let every process read the file as it was last written.
 """
 
 import contextlib
@@ -39,8 +39,8 @@ FILE = "lease.json"
 # Seconds.
 RENEW_EVERY = 10.0
 OVER_AFTER = 30.0  # without being renewed
-TRUSTED = 5.0  # since it was looked at
-LOOK_EVERY = 1.0  # at that of another, to see whether it is renewed
+TRUSTED = 5.0  # after a check
+LOOK_EVERY = 1.0  # at another's lease, to see whether it is renewed
 
 
 @contextlib.contextmanager
@@ -48,14 +48,14 @@ def hold(folder: epath.Path) -> Iterator["Lease"]:
   """Makes this run the owner of its folder, for as long as the block lasts.
 
   All processes of the run call it; process 0 holds the lease. If it is not
-  clear at once whether the owner before is dead, waits for at most 30 seconds
-  to see whether it renews its lease.
+  clear at once whether the previous owner is dead, waits up to 30 seconds to
+  see whether it renews its lease.
 
   Args:
-    folder: of the run; made if it does not exist.
+    folder: the run's folder; made if it does not exist.
 
   Raises:
-    UserError: another run owns it, and is alive; in all processes.
+    UserError: a live run owns the folder; raised in all processes.
   """
   lease = Lease(folder)
   while not pod.on_leader(lease.take):
@@ -66,19 +66,19 @@ def hold(folder: epath.Path) -> Iterator["Lease"]:
 
 @dataclasses.dataclass(frozen=True)
 class Owner:
-  """What the file says."""
+  """The owner of a run, as `lease.json` names it."""
 
   host: str
   pid: int
   place: str  # `process.place()`
   birth: str  # `process.birth(pid)`
-  attempt: str  # differs for each that ever took a lease
-  started: str  # for a person
+  attempt: str  # unique to each process that takes a lease
+  started: str  # for people to read
   renewed: float  # by the clock of its host, in seconds
 
   @classmethod
   def me(cls) -> Self:
-    """This process, now."""
+    """Makes an owner of this process."""
     now = datetime.datetime.now(datetime.UTC)
     return cls(
       host=socket.gethostname(),
@@ -92,17 +92,17 @@ class Owner:
 
   @property
   def is_here(self) -> bool:
-    """Whether it can be seen from here whether it is dead."""
+    """Returns whether the owner's process is visible from this one."""
     return self.place == process.place()
 
   @property
   def is_dead(self) -> bool:
-    """Whether that is certain."""
+    """Returns whether the owner is certainly dead."""
     return self.is_here and process.birth(self.pid) != self.birth
 
   @property
   def is_fresh(self) -> bool:
-    """Whether it was renewed just now, by a clock that is also ours."""
+    """Returns whether it was renewed just now, by the clock of this machine."""
     return self.is_here and time.time() - self.renewed < OVER_AFTER
 
   def __str__(self) -> str:
@@ -115,60 +115,60 @@ class Lease:
   def __init__(self, folder: epath.Path):
     self._folder, self._file = folder, folder / FILE
     self._me = Owner.me()
-    self._seen: Owner | None = None  # another, that may be dead
+    self._seen: Owner | None = None  # another owner, perhaps dead
     self._seen_at = self._looked_at = -math.inf
     self._one_at_a_time = threading.Lock()
     self._ended = threading.Event()
     self._thread = threading.Thread(target=self._keep, daemon=True)
 
   def take(self) -> bool:
-    """Becomes the owner if there is none; False: it is too early to say.
+    """Becomes the owner if there is none; False if it is too early to know.
 
     Raises:
-      UserError: there is one, or the folder can not be written.
+      UserError: there is an owner, or the folder cannot be written.
     """
     try:
       self._folder.mkdir(parents=True, exist_ok=True)
       with locked(self._folder, patience=OVER_AFTER) as is_locked:
         owner = self._read()
         if owner is not None and owner.attempt == self._me.attempt:
-          return True  # written before, and still there
+          return True  # written by an earlier try, and still there
         if not self._is_over(owner):
           return False
         self._write()
-        self._tell_of(owner)
+        self._report_takeover(owner)
         return is_locked
     except OSError as error:
       raise UserError(
-        f"{self._folder} can not be written ({error.strerror}); give"
-        " --workdir=DIR another."
+        f"{self._folder} cannot be written ({error.strerror}); give"
+        " another folder with --workdir=DIR."
       ) from error
 
   def check(self) -> None:
-    """Returns if this process is the owner still; quick if it was just now.
+    """Checks that this process is still the owner; cheap after a recent check.
 
     Raises:
-      RunError: it is not, or that can not be seen. Nothing may be written.
+      RunError: it is not, or cannot tell. Nothing may be written.
     """
     if pod.is_leader() and _now() - self._looked_at > TRUSTED:
       self.renew()
 
   def renew(self) -> None:
-    """Says that this process is alive.
+    """Renews the lease, to show that this process is alive.
 
     Raises:
-      RunError: it is no longer the owner, or that can not be seen.
+      RunError: it is no longer the owner, or cannot tell.
     """
     with self._one_at_a_time:
       looking_at = _now()
       try:
         with locked(self._folder, patience=OVER_AFTER):
           self._check_same(self._read())
-          # A full disk is not the end of it: nobody else can write either.
+          # A full disk does not end the lease: nobody else can write either.
           with contextlib.suppress(OSError):
             self._write()
       except (OSError, UserError) as error:
-        self._bear(error)
+        self._check_recent(error)
       else:
         self._looked_at = looking_at
 
@@ -192,16 +192,16 @@ class Lease:
 
   def _keep(self) -> None:
     while not self._ended.wait(RENEW_EVERY):
-      # Whatever it is, as of a store out of reach: `check` will meet it too.
+      # Any error, such as an unreachable store, will also reach `check`.
       with contextlib.suppress(Exception):
         self.renew()
 
-  def _bear(self, error: Exception) -> None:
-    """For as long as nobody can have taken over, the file may be unreadable."""
+  def _check_recent(self, error: Exception) -> None:
+    """Raises RunError if the lease was unreadable for too long."""
     if _now() - self._looked_at > OVER_AFTER:
       raise RunError(
-        f"{self._file} can not be read ({error}), so another may own the run by"
-        " now; the same command goes on."
+        f"{self._file} cannot be read ({error}), so another process may own the"
+        " run by now; run the same command again to resume."
       ) from error
 
   def _is_over(self, owner: Owner | None) -> bool:
@@ -225,7 +225,7 @@ class Lease:
       raise RunError(
         f"{self._file} {other}: this process was stopped for so long that"
         " another took over, or someone removed the file. It ends without"
-        " writing anything more; the other goes on."
+        " writing anything more; the other continues."
       )
 
   def _read(self) -> Owner | None:
@@ -233,14 +233,14 @@ class Lease:
       text = self._file.read_text()
     except FileNotFoundError:
       return None
-    if not text.strip():  # what a power cut may leave
+    if not text.strip():  # what a power failure may leave
       return None
     try:
       return Owner(**json.loads(text))
     except (ValueError, TypeError) as error:
       raise UserError(
-        f"{self._file} does not say who the run belongs to ({error}); remove"
-        " it if no run is under way here."
+        f"{self._file} does not say who owns the run ({error}); remove it if no"
+        " run is under way here."
       ) from error
 
   def _write(self) -> None:
@@ -249,7 +249,7 @@ class Lease:
       partial.write_text(json.dumps(dataclasses.asdict(self._me), indent=2))
     self._looked_at = _now()
 
-  def _tell_of(self, owner: Owner | None) -> None:
+  def _report_takeover(self, owner: Owner | None) -> None:
     if owner is not None:
       ago = max(0.0, self._me.renewed - owner.renewed)
       print(
@@ -261,12 +261,13 @@ class Lease:
 
 def _refusal(folder, owner: Owner) -> str:
   return (
-    f"{folder} belongs to a run that is under way on {owner}; wait for its end"
-    f" or end it (`kill {owner.pid}` there), or give --workdir=DIR another."
+    f"{folder} belongs to a run that is under way on {owner}; wait for it to"
+    f" end, or end it (`kill {owner.pid}` there), or give another folder with"
+    " --workdir=DIR."
   )
 
 
 def _now() -> float:
-  """Seconds on a clock that goes on while a machine sleeps, where it can."""
+  """Seconds on a clock that also runs while the machine sleeps, if it can."""
   clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
   return time.clock_gettime(clock)

@@ -1,13 +1,13 @@
-"""Ends a run between two steps when it is asked to: by Ctrl-C, by SIGTERM.
+"""Ends a run between two steps after Ctrl-C or SIGTERM.
 
 A step's input is gone once the step is under way, so an exception in the
-middle of the loop would leave nothing to save. A signal is a wish instead, and
-the loop looks whether there is one after each step.
+middle of the loop would leave nothing to save. Instead a signal is recorded,
+and the loop checks for it after each step.
 
 In a pod a preemption reaches some processes before others, and all must save
-the same step. There JAX takes SIGTERM, which is also how Cloud TPU announces
-maintenance, and tells all processes of one step that none has passed
-(`reached_preemption_sync_point`). A Python handler would turn that off.
+the same step. There JAX handles SIGTERM, which is also how Cloud TPU announces
+maintenance, and agrees with all processes on a step that none has passed
+(`reached_preemption_sync_point`). A Python handler would disable that.
 """
 
 import shlex
@@ -27,13 +27,13 @@ PREEMPTED = 42  # "start me again", to what launched the run
 
 
 class ShutdownSignal:
-  """Knows whether the run is to end; as a context, while signals are wishes.
+  """A context that turns the first signal into a request to end the run.
 
-  A second signal is none: it does at once what it would have done without us;
-  in a pod, from when all processes have heard of the first.
+  A second signal has its usual effect at once; in a pod, only after all
+  processes have received the first.
 
   Attributes:
-    status: what to exit with, or None while nobody has asked.
+    status: the exit status, or None while no end was requested.
   """
 
   def __init__(self):
@@ -50,21 +50,21 @@ class ShutdownSignal:
     return self
 
   def __exit__(self, *_):
-    self._give_back()
+    self._restore_handlers()
 
   def asked(self, step: int) -> bool:
-    """Whether to end after this step; all processes ask at every step."""
+    """Returns whether to end after this step; all processes must ask."""
     listening = self._together and self.status is None
     if listening and multihost_utils.reached_preemption_sync_point(step):
       self._agree()
     return self.status is not None
 
   def seconds(self) -> float:
-    """Since it was asked for; in a pod, since all had heard of it."""
+    """Seconds since the request; in a pod, since all processes received it."""
     return time.monotonic() - self._asked_at
 
   def _note(self, number, _):
-    self._give_back()
+    self._restore_handlers()
     print("\nstopping after this step …", file=sys.stderr, flush=True)
     if self._together:
       self._interrupted = True
@@ -73,8 +73,10 @@ class ShutdownSignal:
       self._end(INTERRUPTED if number == signal.SIGINT else PREEMPTED)
 
   def _agree(self):
-    """All exit alike: as after Ctrl-C, if that was pressed anywhere."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the next one ends us
+    """Gives all processes one status: that of Ctrl-C, if any received it."""
+    signal.signal(
+      signal.SIGTERM, signal.SIG_DFL
+    )  # the next one ends the process
     some = multihost_utils.process_allgather(np.int32(self._interrupted))
     pod.print_on_leader("stopping, all processes after the same step …")
     self._end(INTERRUPTED if np.any(some) else PREEMPTED)
@@ -82,14 +84,14 @@ class ShutdownSignal:
   def _end(self, status: int):
     self.status, self._asked_at = status, time.monotonic()
 
-  def _give_back(self):
+  def _restore_handlers(self):
     while self._before:
       signal.signal(*self._before.popitem())
 
 
 def resume_command(*more: str) -> str:
-  """The command line that resumes this run, with further settings at its end.
+  """The command line that resumes this run, with more settings at its end.
 
-  Of a repeated setting the last holds.
+  If a setting is repeated, the last one holds.
   """
   return shlex.join([sys.executable, *sys.argv, *more])

@@ -1,10 +1,10 @@
-"""The folder of a run: what it holds, and whose it is.
+"""The folder of a run: what it holds, and which run it belongs to.
 
-config.json  the resolved configuration     policy.json  how text was cut up
+config.json  the resolved configuration     policy.json  how text was split
 lease.json  who trains it now               corpus.json  what its text was
 checkpoints/  metrics.jsonl  tensorboard/  eval/STEP.json  export/  report/
-damaged/  checkpoints that could not be used
-not_finite.json  what stopped the run, where something was not finite
+damaged/  corrupted checkpoints
+not_finite.json  what was not finite, if that stopped the run
 """
 
 import dataclasses
@@ -27,8 +27,8 @@ FREE = (
   "eval.",
   "data.cache",
   "dead_after",
-  # But for the order of sums it changes only what happens when something
-  # broke, and a run that was stopped by that must be able to go on without it.
+  # Apart from the order of sums, it changes only what happens when something is
+  # not finite, and a run that this stopped must be able to resume.
   "not_finite",
   "check_replicas_every",
   "log_every",
@@ -38,23 +38,24 @@ FREE = (
 )
 
 
-# What a start that was killed leaves: all but config.json, which is written
-# last and so says that the folder is a run's.
-_BEGUN = re.compile(r"lease\.json|\.(config|policy|lease)\.json\.\d+\.partial")
+# The files that a killed start leaves. config.json is not one: it is written
+# last, so it marks the folder as a run's.
+_KILLED_START = re.compile(
+  r"lease\.json|\.(config|policy|lease)\.json\.\d+\.partial"
+)
 
-# What is written by commands that read the run, and may do so at any time.
-_OF_OTHERS = ("eval", "export", "report")
+# Folders that other commands, which read the run, may write at any time.
+_OTHERS_FOLDERS = ("eval", "export", "report")
 
 
 def claim(config: TrainConfig, policy: TokenPolicy) -> epath.Path:
-  """Makes the folder, or makes sure that it belongs to this configuration.
+  """Makes the run's folder, or checks that it has this configuration.
 
-  A start that is killed anywhere in this is begun again by the next. The files
-  that a killed process was writing are removed, so the caller must own the
-  run.
+  If a start is killed anywhere in here, the next one starts over. Files that a
+  killed process was writing are removed, so the caller must own the run.
 
   Raises:
-    UserError: names the settings that differ, or says why it can not be made.
+    UserError: settings differ, or the folder cannot be made.
   """
   path = epath.Path(config.workdir)
   record = path / "config.json"
@@ -63,29 +64,30 @@ def claim(config: TrainConfig, policy: TokenPolicy) -> epath.Path:
     if record.exists():
       _check_same(read_config(path), config, record)
       check_policy_of(path, policy)
-    elif not all(_is_begun(file) for file in path.iterdir()):
+    elif not all(_is_from_killed_start(file) for file in path.iterdir()):
       raise UserError(
-        f"{path} is not empty and holds no run; give --workdir=DIR a new one."
+        f"{path} is not empty and holds no run; give a new folder with"
+        " --workdir=DIR."
       )
     else:
       write_json(path / "policy.json", dataclasses.asdict(policy))
       write_json(record, overrides.to_json(config))
-    _sweep(path)
+    _remove_leftovers(path)
   except OSError as error:
     raise UserError(
-      f"{path} can not be written ({error.strerror}); give --workdir=DIR"
-      " another."
+      f"{path} cannot be written ({error.strerror}); give another folder"
+      " with --workdir=DIR."
     ) from error
   return path
 
 
 def is_claimed(path: epath.Path) -> bool:
-  """Whether the folder is a run's."""
+  """Returns whether the folder is a run's."""
   return (path / "config.json").exists()
 
 
 def is_complete(config: TrainConfig) -> bool:
-  """Whether the run is over: trained to its end and judged.
+  """Returns whether the run is complete: trained to its end and evaluated.
 
   Raises:
     UserError: the folder belongs to another configuration.
@@ -99,7 +101,7 @@ def is_complete(config: TrainConfig) -> bool:
 
 
 def read_config(path: epath.Path) -> TrainConfig:
-  """The configuration that the run in this folder was started with."""
+  """Reads the configuration that the run in this folder was started with."""
   record = path / "config.json"
   if not record.exists():
     raise UserError(f"{path} is not a run: it has no config.json.")
@@ -111,25 +113,25 @@ def read_config(path: epath.Path) -> TrainConfig:
 
 
 def check_policy_of(path: epath.Path, policy: TokenPolicy) -> None:
-  """Raises UserError unless the run's text was cut up in the same way."""
+  """Raises UserError unless the run's text was split in the same way."""
   record = path / "policy.json"
   try:
     saved = dict(json.loads(record.read_text()))
   except (OSError, ValueError, TypeError) as error:
-    raise UserError(f"{record} can not be read: {error}.") from error
+    raise UserError(f"{record} cannot be read: {error}.") from error
   check_policy(saved, policy)
 
 
 def write_json(path: epath.Path, data) -> None:
-  """Writes the file whole, or leaves what was there."""
+  """Writes the whole file, or leaves the old one."""
   with whole_file(path) as partial:
     partial.write_text(json.dumps(data, indent=2) + "\n")
 
 
-def _is_begun(file: epath.Path) -> bool:
-  """Whether a file can be the rest of a start that was killed."""
+def _is_from_killed_start(file: epath.Path) -> bool:
+  """Returns whether a killed start may have left this file."""
   if file.name != "policy.json":
-    return bool(_BEGUN.fullmatch(file.name))
+    return bool(_KILLED_START.fullmatch(file.name))
   try:
     keys = set(json.loads(file.read_text()))
   except (ValueError, TypeError):
@@ -137,12 +139,12 @@ def _is_begun(file: epath.Path) -> bool:
   return keys == {field.name for field in dataclasses.fields(TokenPolicy)}
 
 
-def _sweep(path: epath.Path) -> None:
-  """Removes what processes that were killed left of files, all over the run."""
+def _remove_leftovers(path: epath.Path) -> None:
+  """Removes partial files that killed processes left anywhere in the run."""
   for partial in list(unfinished(path)):
     partial.unlink(missing_ok=True)
-  for name in _OF_OTHERS:
-    remove_leftovers(path / name)
+  for name in _OTHERS_FOLDERS:
+    sweep(path / name)
 
 
 def _check_same(saved: TrainConfig, now: TrainConfig, record) -> None:
@@ -154,8 +156,8 @@ def _check_same(saved: TrainConfig, now: TrainConfig, record) -> None:
   if different:
     raise UserError(
       f"{record} belongs to another configuration: {'; '.join(different)}."
-      " Give --workdir=DIR a new one, or the settings it was started with. Only"
-      f" these may change: {_free()}."
+      " Give a new folder with --workdir=DIR, or the settings it was started"
+      f" with. Only these may change: {_free()}."
     )
 
 

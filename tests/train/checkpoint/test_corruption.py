@@ -1,4 +1,4 @@
-"""Checkpoints that were damaged are told of, kept, and never used."""
+"""Corrupted checkpoints are named, kept, and never used."""
 
 import collections
 import json
@@ -17,12 +17,12 @@ from jaxsae.runs import open_run
 from jaxsae.train.checkpoint.checkpoints import Checkpoints
 from jaxsae.train.loop import train
 
-RECORD = "_CHECKPOINT_METADATA"
+MANIFEST = "_CHECKPOINT_METADATA"
 
 
 @pytest.fixture
 def run(made, tmp_path):
-  """A copy of it, to be damaged."""
+  """A copy of the run, to be corrupted."""
   shutil.copytree(made.path, tmp_path / "run")
   return tmp_path / "run"
 
@@ -37,7 +37,7 @@ def bits(state) -> list[bytes]:
 
 
 def used(made, found) -> int:
-  """Which step it is that was restored, bit for bit, with its position."""
+  """The step that was restored, bit for bit, with its data position."""
   state, position = found
   (step,) = (
     step
@@ -70,7 +70,7 @@ def flip_weights(step):
   flip(data_file(step), data_file(step).stat().st_size // 2, bit=3)
 
 
-def cut(step):
+def truncate(step):
   data_file(step).write_bytes(data_file(step).read_bytes()[:5000])
 
 
@@ -80,13 +80,13 @@ def empty(step):
 
 
 def half(step):
-  """As a copy that was broken off."""
+  """Leaves half a checkpoint, like an interrupted copy."""
   shutil.rmtree(step / "state")
 
 
 def flip_position(step):
-  text = (step / RECORD).read_text()
-  flip(step / RECORD, text.index('"next_batch"') + len('"next_batch": '))
+  text = (step / MANIFEST).read_text()
+  flip(step / MANIFEST, text.index('"next_batch"') + len('"next_batch": '))
 
 
 def cast(step, made):
@@ -126,33 +126,33 @@ def put_older(step):
   shutil.copytree(step.parent / "4", step)
 
 
-DAMAGES = {
+CORRUPTIONS = {
   "a bit in the weights": (flip_weights, "is not what was saved"),
-  "data cut short": (cut, "can not be read .*OUT_OF_RANGE"),
-  "data gone": (lambda s: data_file(s).unlink(), "can not be read"),
-  "no manifest": (
+  "truncated data": (truncate, "cannot be read .*OUT_OF_RANGE"),
+  "data gone": (lambda s: data_file(s).unlink(), "cannot be read"),
+  "no OCDBT manifest": (
     lambda s: (s / "state" / "manifest.ocdbt").unlink(),
-    "can not be read .*NOT_FOUND",
+    "cannot be read .*NOT_FOUND",
   ),
   "no tree": (
     lambda s: (s / "state" / "_METADATA").unlink(),
-    "can not be read",
+    "cannot be read",
   ),
   "an empty folder": (empty, "no manifest"),
-  "half a copy": (half, "can not be read"),
-  "it is missing": (lambda s: (s / RECORD).unlink(), "no manifest"),
-  "an empty manifest": (lambda s: (s / RECORD).write_text(""), "no manifest"),
-  "no JSON object": (lambda s: (s / RECORD).write_text("[]"), "no manifest"),
+  "half a copy": (half, "cannot be read"),
+  "no manifest": (lambda s: (s / MANIFEST).unlink(), "no manifest"),
+  "an empty manifest": (lambda s: (s / MANIFEST).write_text(""), "no manifest"),
+  "no JSON object": (lambda s: (s / MANIFEST).write_text("[]"), "no manifest"),
   "a bit in the position": (flip_position, "manifest is not what was written"),
   "another type": (cast, r"bfloat16\[2,32,64\], and this run's float32"),
   "another width": (put_foreign, r"float32\[2,32,128\], and this run's"),
-  "fewer arrays": (put_poorer, "it has no .*moments.*, and this run has"),
+  "fewer arrays": (put_poorer, "it has no .*moments.*, and this run does"),
   "another step's": (put_older, "it is of step 4"),
 }
 
 
-def damage(step: pathlib.Path, made, name: str) -> None:
-  do, _ = DAMAGES[name]
+def corrupt(step: pathlib.Path, made, name: str) -> None:
+  do, _ = CORRUPTIONS[name]
   do(step, made) if do in (cast, put_foreign, put_poorer) else do(step)
 
 
@@ -164,16 +164,16 @@ def test_an_intact_one_is_used_and_nothing_is_said(made, run, capsys):
   assert snapshot(run) == before
 
 
-@pytest.mark.parametrize("name", DAMAGES)
-def test_the_one_before_a_damaged_one_is_used(made, run, capfd, name):
-  damage(run / "checkpoints" / "6", made, name)
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_the_one_before_a_corrupted_one_is_used(made, run, capfd, name):
+  corrupt(run / "checkpoints" / "6", made, name)
   before = snapshot(run)
   found = Checkpoints(run / "checkpoints", keep=3).restore(made.like)
   assert used(made, found) == 4
   err = capfd.readouterr().err
-  assert f"checkpoint 6 in {run}/checkpoints can not be used: it" in err
+  assert f"checkpoint 6 in {run}/checkpoints cannot be used: it" in err
   assert len(err.splitlines()) == 3  # and nothing of Orbax's
-  assert re.search(DAMAGES[name][1], err)
+  assert re.search(CORRUPTIONS[name][1], err)
   moved = {
     path.replace("damaged/6", "checkpoints/6"): data
     for path, data in snapshot(run).items()
@@ -191,36 +191,38 @@ def test_who_only_looks_moves_nothing(made, run, capsys):
   assert snapshot(run) == before
 
 
-def test_several_damaged_ones_are_passed_over(made, run, capsys):
+def test_several_corrupted_ones_are_passed_over(made, run, capsys):
   flip_weights(run / "checkpoints" / "6")
-  (run / "checkpoints" / "4" / RECORD).unlink()
+  (run / "checkpoints" / "4" / MANIFEST).unlink()
   found = Checkpoints(run / "checkpoints", keep=3).restore(made.like)
   assert used(made, found) == 2
   assert sorted(p.name for p in (run / "damaged").iterdir()) == ["4", "6"]
 
 
-def test_older_damaged_ones_are_told_of_too(made, run, capsys):
-  (run / "checkpoints" / "2" / RECORD).write_text("[]")
+def test_older_corrupted_ones_are_named_too(made, run, capsys):
+  (run / "checkpoints" / "2" / MANIFEST).write_text("[]")
   found = Checkpoints(run / "checkpoints", keep=3).restore(made.like)
   assert used(made, found) == 6
   assert "checkpoint 2" in capsys.readouterr().err
 
 
-def test_nothing_begins_anew_where_all_are_damaged(made, run, replace, capsys):
+def test_nothing_begins_anew_where_all_are_corrupted(
+  made, run, replace, capsys
+):
   flip_weights(run / "checkpoints" / "6")
-  cut(run / "checkpoints" / "4")
+  truncate(run / "checkpoints" / "4")
   empty(run / "checkpoints" / "2")
   before = snapshot(run)
   with pytest.raises(UserError) as refused:
     train(replace(made.config, workdir=str(run)))
-  for part in ("6: its", "4: it can not", "2: it has no", "--workdir=DIR"):
+  for part in ("6: its", "4: it cannot", "2: it has no", "--workdir=DIR"):
     assert part in str(refused.value)
   assert "\n" not in str(refused.value)
   assert snapshot(run) == before
 
 
-def test_a_run_goes_on_over_a_damaged_one(made, run, replace, capsys):
-  """Twice, for its name among the damaged is taken by then."""
+def test_a_run_goes_on_over_a_corrupted_one(made, run, replace, capsys):
+  """Twice: the second time its name in `damaged/` is taken."""
   for name in ("6", "6.2"):
     flip_weights(run / "checkpoints" / "6")
     bad = snapshot(run / "checkpoints" / "6")

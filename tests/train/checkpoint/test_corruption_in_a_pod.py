@@ -25,10 +25,10 @@ from jaxsae.train.checkpoint import checkpoints
 from jaxsae.train.state import TrainState
 
 mesh = meshes.make(meshes.MeshConfig())
-spread, whole = meshes.shard(mesh, "data"), meshes.shard(mesh)
+sharded, whole = meshes.shard(mesh, "data"), meshes.shard(mesh)
 
 def at(step):
-  layout = TrainState(whole, whole, ({"w": spread},))
+  layout = TrainState(whole, whole, ({"w": sharded},))
   make = lambda: TrainState(
     jnp.int32(step), jax.random.key(1),
     ({"w": step + jnp.arange(4000.0).reshape(400, 10)},),
@@ -45,7 +45,7 @@ if index == 0 and where != "none":
   for file in files.iterdir():
     data = file.read_bytes()
     file.write_bytes(data[:600])
-multihost_utils.sync_global_devices("damaged")
+multihost_utils.sync_global_devices("corrupted")
 
 read, alone = checkpoints._read, []
 def reading(*args):
@@ -56,11 +56,11 @@ def reading(*args):
     raise
 checkpoints._read = reading
 
-again = checkpoints.Checkpoints(folder, 3)
-state, position = again.restore(at(0))
+reopened = checkpoints.Checkpoints(folder, 3)
+state, position = reopened.restore(at(0))
 right = bool((state.stacks[0]["w"] == at(int(state.step)).stacks[0]["w"]).all())
-again.save(at(4), {"next_batch": 4})
-again.close()
+reopened.save(at(4), {"next_batch": 4})
+reopened.close()
 print(json.dumps({
   "step": int(state.step), "position": position, "right": right,
   "failed": len(alone), "now": checkpoints.Checkpoints(folder, None).latest,
@@ -91,15 +91,15 @@ def run_two(folder, where):
 
 
 @pytest.mark.parametrize("where", ["0", "1"])
-def test_damage_that_one_process_sees_is_seen_by_both(tmp_path, where):
+def test_corruption_that_one_process_sees_is_seen_by_both(tmp_path, where):
   said, errors = run_two(tmp_path / "checkpoints", where)
   for one in said:
     assert one["step"] == 2 and one["position"] == {"next_batch": 2}
     assert one["right"] and one["now"] == 4
   # Each reads its own half, so only one of them could notice.
   assert sorted(one["failed"] for one in said) == [0, 1]
-  assert "checkpoint 4" in errors[0] and "can not be used" in errors[0]
-  assert "can not be used" not in errors[1]
+  assert "checkpoint 4" in errors[0] and "cannot be used" in errors[0]
+  assert "cannot be used" not in errors[1]
   assert [p.name for p in (tmp_path / "damaged").iterdir()] == ["4"]
 
 

@@ -1,4 +1,4 @@
-"""Devices that should hold the same and do not are named."""
+"""Devices whose replicas differ are named."""
 
 import jax
 import jax.numpy as jnp
@@ -95,8 +95,8 @@ def test_a_sentence_names_few():
   devices = list(jax.devices())
   differing = [(f"w{i}", devices[:1], devices[1:]) for i in range(5)]
   says = replicas._sentence(40, differing)
-  assert says.startswith("step 40: devices that should hold the same do not: ")
-  assert "w0 on device 0 (process 0) is not as on device 1 (process 0), " in (
+  assert says.startswith("step 40: devices ")
+  assert "w0 on device 0 (process 0) differs from device 1 (process 0), " in (
     says
   )
   assert "w2 on" in says and "w3" not in says and "; and 2 more" in says

@@ -1,4 +1,4 @@
-"""A checkpoint that can not be written ends the run in one sentence."""
+"""A checkpoint that cannot be written ends the run in one sentence."""
 
 import errno
 import json

@@ -54,7 +54,7 @@ def test_a_run_that_has_begun_needs_the_other_no_more(
   config = replace(config, start_from=str(tmp_path / "other"))
   before = snapshot(tmp_path / "other")
   state = train(config)
-  assert "begins as" in capsys.readouterr().out
+  assert "starts from" in capsys.readouterr().out
   assert snapshot(tmp_path / "other") == before
   mine, random = first_line(tmp_path / "run"), first_line(made.path)
   assert mine["step"] == 1
@@ -62,7 +62,7 @@ def test_a_run_that_has_begun_needs_the_other_no_more(
   shutil.rmtree(tmp_path / "other")
   shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
   assert bits(train(config)) == bits(state)
-  assert "begins as" not in capsys.readouterr().out
+  assert "starts from" not in capsys.readouterr().out
   with pytest.raises(UserError, match="start_from was"):
     train(replace(config, start_from=None))
 
@@ -100,7 +100,7 @@ def test_a_run_without_a_checkpoint_is_refused(made, config, replace, tmp_path):
   assert not pathlib.Path(config.workdir).exists()
 
 
-def test_a_damaged_checkpoint_is_passed_over(
+def test_a_corrupted_checkpoint_is_passed_over(
   made, config, replace, tmp_path, capsys
 ):
   shutil.copytree(made.path, tmp_path / "other")
@@ -111,5 +111,5 @@ def test_a_damaged_checkpoint_is_passed_over(
   state = start_from.take(config, mesh, lm.config, fresh)
   assert bits(state.stacks[0].sae) == bits(made.states[4][0].stacks[0].sae)
   said = capsys.readouterr()
-  assert "after step 4" in said.out and "checkpoint 6" in said.err
+  assert "at step 4" in said.out and "checkpoint 6" in said.err
   assert snapshot(tmp_path / "other") == before

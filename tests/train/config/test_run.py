@@ -13,13 +13,13 @@ from jaxsae.train import SweepConfig, TrainConfig
   [
     (
       {"target_l0": (12, 24.5)},
-      "target_l0=12,24.5 is not looked at by penalty=l0; add"
+      "target_l0=12,24.5 is not used by penalty=l0; add"
       " --sae.penalty=quadratic (or batch_quadratic) to pull L0 there, or"
       " --sae.target_l0= to let λ decide.",
     ),
     (
       {"target_l0": (12,), "penalty": "tanh"},
-      "target_l0=12 is not looked at by penalty=tanh; add"
+      "target_l0=12 is not used by penalty=tanh; add"
       " --sae.penalty=quadratic (or batch_quadratic) to pull L0 there, or"
       " --sae.target_l0= to let λ decide.",
     ),
@@ -35,13 +35,13 @@ from jaxsae.train import SweepConfig, TrainConfig
     ),
     (
       {"penalty": "l1"},
-      "penalty='l1' is none of l0, quadratic, batch_quadratic, tanh.",
+      "penalty='l1' is not one of l0, quadratic, batch_quadratic, tanh.",
     ),
     ({"frequency_scale": 0.0}, "frequency_scale=0.0 must be above zero."),
     ({"bandwidth": 0.0}, "bandwidth=0.0 must be above zero."),
     (
       {"architecture": "relu", "target_l0": (12,)},
-      "target_l0=12 is not looked at by architecture=relu; add"
+      "target_l0=12 is not used by architecture=relu; add"
       " --sae.target_l0= to let λ decide.",
     ),
     (
@@ -55,7 +55,7 @@ from jaxsae.train import SweepConfig, TrainConfig
     ),
     (
       {"prefixes": (0.001, 0.5), "widths": (64,)},
-      "widths=64 is too small for prefixes=0.001,0.5, of which each needs"
+      "widths=64 is too small for prefixes=0.001,0.5, each of which needs"
       " latents of its own; make it larger.",
     ),
     (
@@ -63,7 +63,7 @@ from jaxsae.train import SweepConfig, TrainConfig
       "skip=true is for transcoders, and sites has others; name only"
       " transcoder sites, as in transcoder.12.",
     ),
-    ({"seeds": (1, 1)}, "seeds names one twice; name each once."),
+    ({"seeds": (1, 1)}, "seeds has a value twice; give each once."),
   ],
 )
 def test_what_does_not_go_together_gets_one_sentence(settings, sentence):

@@ -1,4 +1,4 @@
-"""Text with faults: told, counted in every line, or refused by name."""
+"""Text with faults: summarised, counted in every line, or refused by name."""
 
 import json
 import pathlib
@@ -61,7 +61,9 @@ def data_of(line):
   return {k: v for k, v in line.items() if k.startswith("data/")}
 
 
-def test_faults_are_told_once_and_counted_in_every_line(small, source, capsys):
+def test_faults_are_printed_once_and_counted_in_every_line(
+  small, source, capsys
+):
   train(small)
   found = lines(small)
   assert len(found) == 2
@@ -72,8 +74,8 @@ def test_faults_are_told_once_and_counted_in_every_line(small, source, capsys):
       "data/duplicates": 1,
       "data/longer": 200,
     }
-  (told,) = [x for x in capsys.readouterr().out.splitlines() if "left out" in x]
-  assert told == (
+  (line,) = [x for x in capsys.readouterr().out.splitlines() if "left out" in x]
+  assert line == (
     "201 documents, 200 of them longer than a row of 16 tokens (they go on in"
     " the next); left out: 1 unreadable (bad.txt: is not UTF-8 (at byte 3)), 2"
     " empty, 1 duplicates, 1 files of other kinds"
@@ -145,10 +147,10 @@ def test_a_row_that_moved_within_a_table_is_a_change(
     checks.check(run, open_corpus(small))
 
 
-def test_a_damaged_record_is_named(small, run):
+def test_a_corrupted_record_is_named(small, run):
   checks.check(run, open_corpus(small))
   (run / "corpus.json").write_text("{}")
-  with pytest.raises(UserError, match=r"corpus\.json can not be read"):
+  with pytest.raises(UserError, match=r"corpus\.json cannot be read"):
     checks.check(run, open_corpus(small))
 
 
