@@ -1,8 +1,10 @@
 """What a person is told in words and not by a traceback, and how it ends."""
 
 import contextlib
+import difflib
 import errno
 import sys
+from collections.abc import Sequence
 
 # What a full or read-only disk raises, in whichever library it strikes.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
@@ -47,6 +49,34 @@ def exit_on_user_error():
       raise
     place = f"{error.filename}: " if error.filename else ""
     _exit(f"{place}{error.strerror}; free it or choose another directory")
+
+
+def did_you_mean(name: str, names: Sequence[str], prefix: str = "") -> str:
+  """Returns "did you mean X?", or "" where none of `names` is close to `name`.
+
+  A name is close if it is spelled alike, or if its last dotted part is the
+  same.
+
+  Args:
+    name: what was typed.
+    names: what could have been meant.
+    prefix: written before X, such as `--`.
+  """
+  last = name.rpartition(".")[2]
+  near = difflib.get_close_matches(name, names, 1)
+  near += [other for other in names if other.rpartition(".")[2] == last]
+  return f"did you mean {prefix}{near[0]}?" if near else ""
+
+
+def first_few(
+  items: Sequence[str], count: int = 3, separator: str = ", "
+) -> str:
+  """Lists the first `count` items, and how many more there are."""
+  listed = separator.join(items[:count])
+  more = len(items) - count
+  if more <= 0:
+    return listed
+  return f"{listed}{separator.strip(', ')} and {more} more"
 
 
 def _exit(sentence: str, status: int = 2) -> None:

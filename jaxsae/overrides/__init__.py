@@ -11,4 +11,3 @@ from jaxsae.overrides.command_line import parse as parse
 from jaxsae.overrides.record import from_json as from_json
 from jaxsae.overrides.record import to_json as to_json
 from jaxsae.overrides.settings import differences as differences
-from jaxsae.overrides.settings import nearest as nearest

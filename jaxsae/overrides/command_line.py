@@ -7,13 +7,12 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from jaxsae.errors import UserError
+from jaxsae.errors import UserError, did_you_mean
 from jaxsae.overrides.kinds import cast, choices, is_list, show, words_for
 from jaxsae.overrides.record import from_json, to_json
 from jaxsae.overrides.settings import (
   Setting,
   field_comments,
-  nearest,
   settings,
 )
 
@@ -80,11 +79,11 @@ def _read(setting: Setting, text: str) -> Any:
     raise UserError(f"--{setting.name}={text}: {error}") from None
   except ValueError:
     noun, wanted = words_for(setting.kind)[1:]
-    near = nearest(text, choices(setting.kind))
-    guess = f"did you mean {near}? " if near else ""
-    example = "" if near else _example(setting)
+    guess = did_you_mean(text, choices(setting.kind))
+    give = f"give {wanted}"
+    advice = f"{guess} {give}" if guess else give + _example(setting)
     raise UserError(
-      f"--{setting.name}={text} is not {noun}; {guess}give {wanted}{example}"
+      f"--{setting.name}={text} is not {noun}; {advice}"
     ) from None
 
 
@@ -105,10 +104,9 @@ def _unknown(name: str, names: list[str]) -> str:
   below = [other for other in names if other.startswith(f"{name}.")]
   if below:
     return f"--{name} is a group of settings; set one, e.g. --{below[0]}"
-  near = nearest(name, names)
-  if not near:
-    return f"Unknown setting --{name}; --help lists them all"
-  return f"Unknown setting --{name}; did you mean --{near}? (see --help)"
+  guess = did_you_mean(name, names, prefix="--")
+  advice = f"{guess} (see --help)" if guess else "--help lists them all"
+  return f"Unknown setting --{name}; {advice}"
 
 
 _WIDTH = 80

@@ -2,13 +2,12 @@
 
 import ast
 import dataclasses
-import difflib
 import inspect
 import io
 import textwrap
 import tokenize
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 
@@ -79,14 +78,6 @@ def holds_groups(kind: Any) -> bool:
   """Whether values are tuples of dataclasses, perhaps empty ones."""
   items = typing.get_args(kind)
   return typing.get_origin(kind) is tuple and is_group(items[0])
-
-
-def nearest(name: str, names: Sequence[str]) -> str | None:
-  """Which of `names` was meant by `name`: alike, or with its last part."""
-  leaf = name.rpartition(".")[2]
-  alike = difflib.get_close_matches(name, names, 1)
-  alike += [other for other in names if other.rpartition(".")[2] == leaf]
-  return alike[0] if alike else None
 
 
 def field_comments(cls: type) -> dict[str, str]:
