@@ -1,4 +1,4 @@
-"""The `jaxsae` command: plan a run, or look at what a finished one made."""
+"""The `jaxsae` command: plan a run, or inspect what a finished run made."""
 
 import argparse
 import sys
@@ -13,7 +13,7 @@ from jaxsae.plan import compiler_process
 @exit_on_user_error()
 def main() -> None:
   """Runs `jaxsae eval|export|explore RUN` or `jaxsae plan EXPERIMENT`."""
-  if sys.argv[1:2] == ["plan"]:  # its settings are the experiment's too
+  if sys.argv[1:2] == ["plan"]:  # it also takes the experiment's settings
     sys.exit(compiler_process.run(sys.argv[2:]))
   args = _parser().parse_args()
   args.action(args)
@@ -23,9 +23,12 @@ def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser("jaxsae", description=__doc__)
   actions = parser.add_subparsers(required=True, metavar="ACTION")
   for action, about in (
-    (_eval, "judge the autoencoders on held-out text; writes eval/STEP.json"),
+    (
+      _eval,
+      "evaluate the autoencoders on held-out text; writes eval/STEP.json",
+    ),
     (_export, "write the autoencoders in a published format"),
-    (_explore, "write report/index.html, a page to look at the latents"),
+    (_explore, "write report/index.html, a page for exploring the latents"),
   ):
     name = action.__name__.strip("_")
     sub = actions.add_parser(name, help=about, description=about)
@@ -34,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     if action is _export:
       _export_arguments(sub)
   actions.add_parser(
-    "plan", help="predict memory, time and cost of a run on TPU slices"
+    "plan", help="predict memory, seconds and dollars of a run on TPU slices"
   )
   return parser
 
@@ -42,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 def _export_arguments(sub: argparse.ArgumentParser) -> None:
   known = " or ".join(formats.FORMATS)
   sub.add_argument("--format", default="gemma_scope", help=known)
-  sub.add_argument("--out", required=True, help="the new folder")
+  sub.add_argument("--out", required=True, help="the folder to create")
 
 
 def _eval(args) -> None:

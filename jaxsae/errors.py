@@ -1,4 +1,4 @@
-"""What a person is told in words and not by a traceback, and how it ends."""
+"""Errors told in one sentence, without a traceback, and exit statuses."""
 
 import contextlib
 import difflib
@@ -6,12 +6,12 @@ import errno
 import sys
 from collections.abc import Sequence
 
-# What a full or read-only disk raises, in whichever library it strikes.
+# A full or read-only disk raises these, from any library.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 class UserError(ValueError):
-  """A mistake in what was asked for; its text is one sentence for a person.
+  """A mistake in what the user asked for; its text is one sentence.
 
   The sentence names the value, the place and what to type instead. Entry
   points print it without a traceback and exit with status 2.
@@ -19,7 +19,7 @@ class UserError(ValueError):
 
 
 class RunError(RuntimeError):
-  """A run that can not go on, though nothing that was asked for is wrong.
+  """A run cannot go on, though nothing that the user asked for is wrong.
 
   Its text says what happened and how to go on. Entry points print it without
   a traceback and exit with status 1, as after any failure.
@@ -28,12 +28,12 @@ class RunError(RuntimeError):
 
 @contextlib.contextmanager
 def exit_on_user_error():
-  """Around an entry point: a `UserError` is one line on stderr, and exit 2.
+  """Turns a `UserError` from an entry point into one line and exit status 2.
 
   Works as `with exit_on_user_error():` and as `@exit_on_user_error()`. A disk
-  that is full or may not be written ends the same way, a `RunError` with
-  status 1, and Ctrl-C with 130, as in a shell; every other exception is a bug
-  and keeps its traceback.
+  that is full or not writable ends the same way, a `RunError` with status 1,
+  and Ctrl-C with 130, as in a shell; every other exception is a bug and keeps
+  its traceback.
   """
   try:
     yield

@@ -26,7 +26,7 @@ def test_a_user_error_is_one_line_and_status_2(capsys):
   assert captured.out == ""
 
 
-def test_a_run_that_can_not_go_on_is_status_1(capsys):
+def test_a_run_that_cannot_go_on_is_status_1(capsys):
   with pytest.raises(SystemExit) as stop, exit_on_user_error():
     raises(RunError("step 3 broke"))
   assert stop.value.code == 1

@@ -1,9 +1,9 @@
-"""`--a.b=value` onto nested frozen dataclasses, and configs as JSON.
+"""Applies `--a.b=value` to nested frozen dataclasses, and stores them as JSON.
 
 A setting is an `int`, `float`, `bool`, `str`, `Literal` of strings or a class
-with `parse(str)` and `__str__`; or a tuple of these; or any of it `| None`.
-Settings stand in dataclasses, in each other or in tuples. What a setting
-means, which `--help` shows, is the comment behind its field or above it.
+with `parse(str)` and `__str__`; or a tuple of these; or any of them `| None`.
+Settings are fields of dataclasses, which may be nested or in tuples. `--help`
+explains a setting by the comment behind its field or above it.
 """
 
 from jaxsae.overrides.command_line import help_text as help_text

@@ -1,4 +1,4 @@
-"""Overrides typed on a command line, and its `--help`."""
+"""Parses overrides from a command line, and prints `--help`."""
 
 import inspect
 import itertools
@@ -22,11 +22,11 @@ Config = TypeVar("Config")
 def parse(
   config: Config, argv: Sequence[str] | None = None, doc: str | None = None
 ) -> Config:
-  """`config` with the overrides of `argv` (default: the command line's).
+  """Returns `config` with the overrides in `argv` (default: `sys.argv`).
 
   `--help` prints `doc` and every setting, and exits. Overrides read
   `--a.b=value` or `--a.b value`; a bare `--flag` is true; a tuple is typed
-  with commas or by repeating its setting; of a repeated scalar the last holds.
+  with commas or by repeating its setting; for a repeated scalar the last wins.
 
   Raises:
     UserError: an override is unknown, ill-typed or incomplete.
@@ -43,7 +43,7 @@ def parse(
 
 
 def _texts(argv: Sequence[str], known: dict[str, Setting]) -> dict[str, str]:
-  """The text that `argv` gives each setting it names."""
+  """Returns the text that `argv` gives for each setting it names."""
   texts: dict[str, str] = {}
   words = list(argv)
   while words:
@@ -63,7 +63,7 @@ def _texts(argv: Sequence[str], known: dict[str, Setting]) -> dict[str, str]:
 
 
 def _next_word(setting: Setting, words: list[str]) -> str:
-  """The value of a `--name` without `=`, taken from the `words` after it."""
+  """Takes the value of a `--name` without `=` from the `words` after it."""
   if words and not words[0].startswith("--"):
     return words.pop(0)
   if setting.kind is bool:
@@ -114,7 +114,7 @@ _INDENT = 30
 
 
 def help_text(config: Any, doc: str | None = None) -> str:
-  """What `--help` prints: each setting's name, type, meaning and default."""
+  """Returns the `--help` text: each setting's name, type, meaning, default."""
   blocks = [f"usage: python {sys.argv[0]} [--setting=value ...]"]
   if doc:
     blocks.append(inspect.cleandoc(doc))
@@ -129,7 +129,7 @@ def help_text(config: Any, doc: str | None = None) -> str:
 
 def _help_lines(setting: Setting) -> list[str]:
   head = f"  --{setting.name}={words_for(setting.kind).metavar}"
-  # \xa0 keeps the default with its word until the lines are cut.
+  # \xa0 keeps the default with its word while the lines are wrapped.
   default = f"(default:\xa0{show(setting.value) or 'empty'})"
   body = textwrap.wrap(f"{setting.meaning} {default}", _WIDTH - _INDENT)
   lines = [line.strip().replace("\xa0", " ") for line in body]

@@ -1,4 +1,4 @@
-"""A config as JSON, and the strict way back."""
+"""Converts a config to JSON and, strictly, back."""
 
 import dataclasses
 import reprlib
@@ -17,7 +17,7 @@ Config = TypeVar("Config")
 
 
 def to_json(config: Any) -> Any:
-  """`config` as dicts, lists, strings, numbers, booleans and None."""
+  """Converts `config` to dicts, lists, strings, numbers, booleans and None."""
   if is_group(type(config)):
     return {name: to_json(value) for name, value in children(config)}
   if isinstance(config, tuple):
@@ -28,10 +28,10 @@ def to_json(config: Any) -> Any:
 def from_json(
   cls: type[Config], data: Any, source: str = "the configuration"
 ) -> Config:
-  """The `cls` that `to_json` wrote as `data`; nothing is filled in or bent.
+  """Rebuilds the `cls` that `to_json` wrote; fills in and converts nothing.
 
   Raises:
-    UserError: a setting is unknown, missing or ill-typed; the sentence names
+    UserError: a setting is unknown, missing or ill-typed; the message names
       it and `source`, the file that `data` comes from.
   """
   return _build(cls, data, "", source)
