@@ -1,6 +1,7 @@
 """Mistakes at the command line: one sentence, exit status 2, nothing harmed."""
 
 import pathlib
+import re
 import runpy
 import shutil
 import sys

@@ -117,7 +117,8 @@ def test_a_process_that_uses_jax_already_cannot_join_a_pod(monkeypatch):
     "JAX_COORDINATOR_ADDRESS": "127.0.0.1:9",
   }.items():
     monkeypatch.setenv(name, value)
-  with pytest.raises(UserError, match="JAX_COORDINATOR_ADDRESS=127.0.0.1:9 is set"):
+  place = r"JAX_COORDINATOR_ADDRESS=127\.0\.0\.1:9 is set"
+  with pytest.raises(UserError, match=place):
     pod.join()
 
 
