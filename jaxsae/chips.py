@@ -1,4 +1,4 @@
-"""What accelerators can do, per device as JAX counts them.
+"""Peak figures of accelerators, per device as JAX counts them.
 
 TPU: "How to Scale Your Model" (jax-ml.github.io/scaling-book) and Google
 Cloud's pages of each TPU. GPU: NVIDIA's data sheets, dense bfloat16. They are
@@ -13,13 +13,13 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """One device.
+  """The peak figures of one device.
 
   Attributes:
-    name: the `device_kind` whose figures these are.
+    name: the `device_kind` that these figures belong to.
     flops: operations a second in bfloat16.
-    hbm_bytes: memory.
-    hbm_bandwidth: bytes a second from it or to it.
+    hbm_bytes: bytes of memory.
+    hbm_bandwidth: bytes a second to or from memory.
     link_bandwidth: bytes a second that a device sends along one axis of its
       torus, both ways together; among GPUs, through NVLink.
   """
@@ -31,7 +31,7 @@ class Chip:
   link_bandwidth: float
 
 
-# Of TPU v3 and TPU7x a device is half a chip.
+# On TPU v3 and TPU7x a device is half a chip.
 CHIPS = {
   chip.name: chip
   for chip in (
@@ -43,8 +43,8 @@ CHIPS = {
     Chip("TPU7x", 1.15e15, 96 * GIB, 3.7e12, 9e10),
     Chip("NVIDIA H100 80GB HBM3", 9.9e14, 80e9, 3.4e12, 4.5e11),
     Chip("NVIDIA H200", 9.9e14, 141e9, 4.8e12, 4.5e11),
-    # Nobody's peak: the round figures of a few cores in float32. How much
-    # memory there is, the system knows.
+    # Not a peak: round figures for a few cores in float32. The system limits
+    # the memory.
     Chip("cpu", 2e11, math.inf, 1e10, 1e10),
   )
 }
@@ -57,9 +57,9 @@ STAND_IN = "TPU v5 lite"
 
 
 def of(kind: str) -> Chip:
-  """The figures of a `device_kind`, or a stand-in's under the stand-in's name.
+  """Returns the figures of a `device_kind`, or a stand-in's under its own name.
 
-  A kind that is not known is taken for a TPU v5e, so that a plan can be made;
-  who prints it says so where `name` is not the kind.
+  An unknown kind is taken for a TPU v5e, so that a plan can be made; callers
+  that print it say so if `name` is not the kind.
   """
   return CHIPS[SAME.get(kind, kind if kind in CHIPS else STAND_IN)]

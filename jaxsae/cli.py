@@ -1,4 +1,4 @@
-"""The `jaxsae` command: plan a run, or look at what a finished one made."""
+"""The `jaxsae` command: plan a run, or inspect what a finished run made."""
 
 import dataclasses
 import sys
@@ -8,7 +8,7 @@ from typing import Any
 import rich
 
 from jaxsae import evals, overrides, runs
-from jaxsae.errors import UserError, exit_on_user_error
+from jaxsae.errors import UserError, did_you_mean, exit_on_user_error
 from jaxsae.plan import compiler_process
 
 _ABOUT = {
@@ -34,11 +34,11 @@ def main() -> None:
   elif action in actions:
     actions[action](argv)
   else:
-    near = overrides.nearest(action, list(actions))
-    guess = f"did you mean {near}? " if near else ""
-    problem = f"Unknown action {action}; {guess}" if action else "No action; "
+    problem = f"Unknown action {action}" if action else "No action"
+    guess = did_you_mean(action, list(actions))
+    advice = f"write jaxsae {'|'.join(actions)} (see jaxsae --help)"
     raise UserError(
-      f"{problem}write jaxsae {'|'.join(actions)} (see jaxsae --help)"
+      f"{problem}; {guess} {advice}" if guess else f"{problem}; {advice}"
     )
 
 

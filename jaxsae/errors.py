@@ -1,15 +1,17 @@
-"""What a person is told in words and not by a traceback, and how it ends."""
+"""Errors told in one sentence, without a traceback, and exit statuses."""
 
 import contextlib
+import difflib
 import errno
 import sys
+from collections.abc import Sequence
 
-# What a full or read-only disk raises, in whichever library it strikes.
+# A full or read-only disk raises these, from any library.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 class UserError(ValueError):
-  """A mistake in what was asked for; its text is one sentence for a person.
+  """A mistake in what the user asked for; its text is one sentence.
 
   The sentence names the value, the place and what to type instead. Entry
   points print it without a traceback and exit with status 2.
@@ -17,7 +19,7 @@ class UserError(ValueError):
 
 
 class RunError(RuntimeError):
-  """A run that can not go on, though nothing that was asked for is wrong.
+  """A run cannot go on, though nothing that the user asked for is wrong.
 
   Its text says what happened and how to go on. Entry points print it without
   a traceback and exit with status 1, as after any failure.
@@ -26,12 +28,12 @@ class RunError(RuntimeError):
 
 @contextlib.contextmanager
 def exit_on_user_error():
-  """Around an entry point: a `UserError` is one line on stderr, and exit 2.
+  """Turns a `UserError` from an entry point into one line and exit status 2.
 
   Works as `with exit_on_user_error():` and as `@exit_on_user_error()`. A disk
-  that is full or may not be written ends the same way, a `RunError` with
-  status 1, and Ctrl-C with 130, as in a shell; every other exception is a bug
-  and keeps its traceback.
+  that is full or not writable ends the same way, a `RunError` with status 1,
+  and Ctrl-C with 130, as in a shell; every other exception is a bug and keeps
+  its traceback.
   """
   try:
     yield
@@ -47,6 +49,34 @@ def exit_on_user_error():
       raise
     place = f"{error.filename}: " if error.filename else ""
     _exit(f"{place}{error.strerror}; free it or choose another directory")
+
+
+def did_you_mean(name: str, names: Sequence[str], prefix: str = "") -> str:
+  """Returns "did you mean X?", or "" where none of `names` is close to `name`.
+
+  A name is close if it is spelled alike, or if its last dotted part is the
+  same.
+
+  Args:
+    name: what was typed.
+    names: what could have been meant.
+    prefix: written before X, such as `--`.
+  """
+  last = name.rpartition(".")[2]
+  near = difflib.get_close_matches(name, names, 1)
+  near += [other for other in names if other.rpartition(".")[2] == last]
+  return f"did you mean {prefix}{near[0]}?" if near else ""
+
+
+def first_few(
+  items: Sequence[str], count: int = 3, separator: str = ", "
+) -> str:
+  """Lists the first `count` items, and how many more there are."""
+  listed = separator.join(items[:count])
+  more = len(items) - count
+  if more <= 0:
+    return listed
+  return f"{listed}{separator.strip(', ')} and {more} more"
 
 
 def _exit(sentence: str, status: int = 2) -> None:

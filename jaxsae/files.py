@@ -14,15 +14,15 @@ from jaxsae import process
 
 _OF_FILE = re.compile(r"\..+\.(\d+)\.partial")
 _OF_FOLDER = re.compile(r"[^.].*\.partial")
-_PATIENCE = 60.0  # seconds, while others remove what is left
+_PATIENCE = 60.0  # seconds to wait while others remove leftovers
 _A_DAY = 86_400.0  # seconds
 
 
 @contextlib.contextmanager
 def whole_file(path):
-  """Yields a name beside `path`; what is written there becomes `path`.
+  """Yields a path beside `path`; the file written there becomes `path`.
 
-  Folders are made. If anything fails, what was at `path` stays.
+  Makes missing folders. If anything fails, a file already at `path` stays.
 
   Args:
     path: a `pathlib.Path`, or an `epath.Path`, which may be remote.
@@ -40,7 +40,7 @@ def whole_file(path):
 def whole_folder(path):
   """Yields an empty folder beside `path`, which must not exist yet.
 
-  It becomes `path` at the end; if anything fails, it is removed.
+  The folder becomes `path` at the end; if anything fails, it is removed.
 
   Args:
     path: a local `pathlib.Path`.
@@ -57,19 +57,19 @@ def whole_folder(path):
 
 
 def unfinished(folder) -> Iterator:
-  """What processes that were killed left of files they were writing here.
+  """Yields the partial files that `whole_file` left here when it was killed.
 
-  Yields paths, with the names that `whole_file` gives and no others. Whether
-  the process still lives is not asked: the folder must be the caller's alone.
+  It does not check whether their process still lives: no other process may be
+  writing to the folder.
   """
   return (path for path in folder.iterdir() if _OF_FILE.fullmatch(path.name))
 
 
 def remove_leftovers(folder) -> None:
-  """Removes what killed processes left in a folder that others write to, too.
+  """Removes what killed processes left in a folder that others also write to.
 
-  Leaves alone what a living process of this machine is writing; one of
-  another machine counts as dead.
+  Keeps what a living process of this machine is writing; a process of another
+  machine counts as dead.
   """
   for path in list(folder.iterdir()) if folder.exists() else ():
     of_file = _OF_FILE.fullmatch(path.name)
@@ -81,7 +81,7 @@ def remove_leftovers(folder) -> None:
 
 @contextlib.contextmanager
 def scratch(parent, prefix: str):
-  """Yields a new folder in a local one; it is removed at the end.
+  """Yields a new folder inside a local one, and removes it at the end.
 
   First removes folders with this prefix that killed processes left.
   """
@@ -98,7 +98,7 @@ def scratch(parent, prefix: str):
 def _remove_if_left(folder) -> None:
   """Removes a folder unless a living process holds its lock.
 
-  Where there are no locks, removes what nobody has touched for a day.
+  Where there are no locks, removes it if nobody has touched it for a day.
   """
   taken = contextlib.suppress(
     BlockingIOError, FileNotFoundError, NotADirectoryError
@@ -111,17 +111,17 @@ def _remove_if_left(folder) -> None:
 
 @contextlib.contextmanager
 def locked(folder, patience: float = 0.0):
-  """Holds the lock of a folder, which a process loses when it dies.
+  """Holds the lock of a folder; a process that dies releases its locks.
 
-  Yields whether there is such a lock: object stores have none, nor have some
-  network file systems.
+  Yields whether there is such a lock: object stores and some network file
+  systems have none.
 
   Args:
-    folder: it must exist, and need not be local.
-    patience: seconds to wait for another process that holds it.
+    folder: an existing folder, local or remote.
+    patience: seconds to wait if another process holds the lock.
 
   Raises:
-    BlockingIOError: it still does.
+    BlockingIOError: another process still holds the lock.
   """
   if is_remote(folder):
     yield False
@@ -134,7 +134,7 @@ def locked(folder, patience: float = 0.0):
 
 
 def is_remote(path) -> bool:
-  """Whether a path is a URL, such as gs://bucket/folder."""
+  """Returns whether a path is a URL, such as gs://bucket/folder."""
   return "://" in str(path)
 
 
@@ -152,5 +152,5 @@ def _lock(descriptor: int, until: float) -> bool:
 
 
 def _is_other(pid: int) -> bool:
-  """Whether it is a living process, and not this one."""
+  """Returns whether it is a living process other than this one."""
   return pid != os.getpid() and process.is_there(pid)

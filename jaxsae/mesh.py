@@ -1,4 +1,4 @@
-"""The one mesh that language model and autoencoders share."""
+"""The one mesh that the language model and the autoencoders share."""
 
 import dataclasses
 import math
@@ -29,17 +29,17 @@ class MeshConfig:
 def make(
   config: MeshConfig, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-  """The ('data', 'model') mesh over the devices of all hosts.
+  """Makes the ('data', 'model') mesh over the devices of all hosts.
 
-  On a TPU neighbours in the mesh are neighbours on the torus, as far as that
-  can be, and slices follow one another along `data`.
+  On a TPU, neighbours in the mesh are neighbours on the torus where possible,
+  and slices follow one another along `data`.
 
   Args:
-    config: its shape.
-    devices: others than those that JAX has here, such as a pod's in a plan.
+    config: the mesh's shape.
+    devices: devices to use instead of JAX's own, such as a pod's in a plan.
 
   Raises:
-    UserError: there are not so many devices, or they do not divide.
+    UserError: there are too few devices, or the shape does not divide them.
   """
   devices = jax.devices() if devices is None else devices
   count, hosts = len(devices), len({one.process_index for one in devices})
@@ -61,7 +61,7 @@ def make(
   if data * config.model < count and hosts > 1:
     raise UserError(
       f"--mesh.data={data} by --mesh.model={config.model} leaves out some of"
-      f" the {count} devices of this pod; leave --mesh.data away to use all."
+      f" the {count} devices of this pod; leave --mesh.data out to use all."
     )
   axes = (AxisType.Auto, AxisType.Auto)
   laid = _lay(devices, data, config.model)
@@ -69,15 +69,15 @@ def make(
 
 
 def _lay(devices: Sequence[jax.Device], data: int, model: int) -> np.ndarray:
-  """As [data, model]."""
-  if data * model < len(devices):  # some of one host, of no shape of their own
+  """Arranges the devices as an array [data, model]."""
+  if data * model < len(devices):  # some of one host's; they form no torus
     return np.array(devices[: data * model]).reshape(data, model)
   slices = _slices(devices)
   each = len(devices) // slices
   if each % model:
     raise UserError(
       f"--mesh.model={model} does not divide the {each} devices of one slice,"
-      " and what is split over `model` must not cross slices; use"
+      " and a split over `model` must not cross slices; use"
       f" {' or '.join(str(n) for n in _divisors(each))}."
     )
   if slices > 1:
@@ -93,27 +93,27 @@ def _lay(devices: Sequence[jax.Device], data: int, model: int) -> np.ndarray:
 
 
 def _slices(devices: Sequence[jax.Device]) -> int:
-  """How many tori; what is no TPU has none, whatever JAX calls its hosts."""
+  """Returns the number of TPU slices; 1 for other hardware."""
   if devices[0].platform != "tpu":
     return 1
   return len({getattr(one, "slice_index", 0) for one in devices})
 
 
 def shard(mesh: Mesh, *spec: str | None) -> NamedSharding:
-  """`shard(mesh, "data", None)`: the sharding of one array."""
+  """Returns the sharding of one array, as in `shard(mesh, "data", None)`."""
   return NamedSharding(mesh, PartitionSpec(*spec))
 
 
 def axes_size(mesh: Mesh | AbstractMesh, axes: Sequence[str]) -> int:
-  """Among how many devices something is that axes of the mesh spread."""
+  """Returns the number of devices along some mesh axes together."""
   return math.prod(mesh.shape[axis] for axis in axes)
 
 
 def constrain(tree, mesh: Mesh, axis: str):
-  """Arrays [N, …] held to where N is spread over the mesh axis; scalars too.
+  """Constrains arrays [N, …] to be sharded along N over one mesh axis.
 
-  Left to itself the compiler may spread them otherwise, to suit what comes
-  before or after, and move them for it.
+  Scalars are replicated. Left to itself the compiler may choose another
+  sharding, to suit what comes before or after, and move the arrays for it.
   """
 
   def hold(x):
@@ -124,11 +124,11 @@ def constrain(tree, mesh: Mesh, axis: str):
 
 
 def wait_for(tree):
-  """The arrays, once they are there.
+  """Waits until the arrays are computed, and returns them.
 
-  For programs that need nothing of one another. Under way together, each may
-  hold some devices and wait for the rest: where devices are threads of one
-  CPU, XLA then ends the process.
+  For programs that do not depend on one another. If they run at the same time,
+  each may hold some devices and wait for the rest: where devices are threads
+  of one CPU, XLA then ends the process.
   """
   return jax.block_until_ready(tree)
 

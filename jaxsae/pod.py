@@ -1,9 +1,9 @@
-"""The processes of a pod: how they meet, and what only one of them does.
+"""The processes of a pod: how they meet, and what only the leader does.
 
 Every host of a TPU pod runs the same command, and so does every process of a
-pod that is played on one machine. All of them compute everything together; the
-one that leads, process 0, also writes files and speaks. Without a pod there is
-one process, and it leads.
+pod simulated on one machine. They compute everything together; the leader,
+process 0, also writes files and prints. Without a pod there is one process,
+which is the leader.
 """
 
 import contextlib
@@ -22,29 +22,29 @@ from jaxsae.errors import RunError, UserError
 
 T = TypeVar("T")
 
-# Where no cluster is found that JAX knows, a pod is described by these.
+# These describe a pod where JAX detects no cluster.
 ADDRESS = "JAX_COORDINATOR_ADDRESS"  # host:port of process 0
 COUNT = "JAX_NUM_PROCESSES"
 INDEX = "JAX_PROCESS_ID"
 
-# Seconds without a sign of life after which a process is lost, and the others
-# end. JAX's own default is 100.
+# Seconds without a heartbeat after which a process counts as lost, and the
+# others end. JAX's own default is 100.
 HEARTBEAT = 30
-SHUTDOWN = 60  # seconds for which one that is done waits for the others
+SHUTDOWN = 60  # seconds that a finished process waits for the others
 
 
 def join() -> None:
-  """Joins the other processes, if there are any; before anything with JAX.
+  """Joins the other processes, if any; call it before any other use of JAX.
 
-  A Cloud TPU pod, Slurm, Kubernetes and Open MPI are found as JAX finds them;
-  elsewhere the environment says it in JAX_COORDINATOR_ADDRESS,
-  JAX_NUM_PROCESSES and JAX_PROCESS_ID. Where neither says anything, or JAX is
-  in use already, as in a notebook, this process stays alone.
+  JAX detects a Cloud TPU pod, Slurm, Kubernetes and Open MPI by itself;
+  elsewhere, set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+  If there is neither, or JAX is already in use, as in a notebook, this process
+  stays alone.
 
   Raises:
-    UserError: some of these are set and others are not, or are no numbers; or
-      they are, and JAX is in use already.
-    RunError: the others did not come in five minutes.
+    UserError: only some of these variables are set, or one that should be a
+      number is not; or they are set and JAX is already in use.
+    RunError: the other processes did not join within five minutes.
   """
   if jax.distributed.is_initialized():
     return
@@ -58,30 +58,30 @@ def join() -> None:
   except jax.errors.JaxRuntimeError as error:
     raise RunError(f"the processes of the pod did not meet: {error}") from error
   except (ValueError, RuntimeError) as error:
-    # What JAX raises where it finds no cluster, and where it is in use.
+    # JAX raises these if it finds no cluster, or if it is already in use.
     if ADDRESS in os.environ:
       raise UserError(
-        f"{ADDRESS}={os.environ[ADDRESS]} is set, and this process can not join"
+        f"{ADDRESS}={os.environ[ADDRESS]} is set, and this process cannot join"
         f" that pod: {error}"
       ) from error
 
 
 def is_leader() -> bool:
-  """Whether this process is the one that writes and speaks."""
+  """Returns whether this process is the one that writes files and prints."""
   return jax.process_index() == 0
 
 
 def on_leader(act: Callable[[], T]) -> T:
-  """What `act` returns in the process that leads, in all of them.
+  """Calls `act` in the leader and returns its value in all processes.
 
-  All have to call this, and wait there. What takes long should be cut into
-  several calls, for waiting has a limit in time.
+  All processes must call this, and they wait here for the leader. Split long
+  work into several calls: waiting has a time limit.
 
   Args:
-    act: called in the process that leads; returns JSON.
+    act: called in the leader only; returns a value that JSON can hold.
 
   Raises:
-    UserError, RunError: `act` raised it. Anything else that it raises is a
+    UserError, RunError: `act` raised it. Any other exception becomes a
       RunError in the other processes.
   """
   if jax.process_count() == 1:
@@ -97,11 +97,11 @@ def on_leader(act: Callable[[], T]) -> T:
 
 @contextlib.contextmanager
 def wait_out_lost_process():
-  """Around what all processes do together: who is lost is named.
+  """After another process is lost, waits until JAX ends this one.
 
-  A process that is lost shows first as a broken connection, of nobody knows
-  whom. Within a heartbeat JAX ends all others, with a message that names it and
-  a status (134) with which they are started again; until then we wait.
+  A lost process first shows as a broken connection that does not tell which
+  process it was. Within a heartbeat JAX ends all others, with a message that
+  names it and a status (134) with which they are started again.
   """
   try:
     yield
@@ -113,12 +113,12 @@ def wait_out_lost_process():
 
 
 def gather_texts(text: str) -> list[str]:
-  """The texts of all processes, in their order; all have to call this."""
+  """Returns the texts of all processes, in order; all must call this."""
   if jax.process_count() == 1:
     return [text]
   data = np.frombuffer(text.encode(), np.uint8)
   sizes = multihost_utils.process_allgather(np.int32(data.size))
-  row = np.zeros(max(1, sizes.max()), np.uint8)  # all send as many bytes
+  row = np.zeros(max(1, sizes.max()), np.uint8)  # all must send the same size
   row[: data.size] = data
   rows = multihost_utils.process_allgather(row)
   return [
@@ -127,27 +127,27 @@ def gather_texts(text: str) -> list[str]:
 
 
 def true_on_all(true: bool) -> bool:
-  """Whether it is true in every process; all have to call this."""
+  """Returns whether `true` is true in every process; all must call this."""
   if jax.process_count() == 1:
     return true
   return bool(np.all(multihost_utils.process_allgather(np.bool_(true))))
 
 
 def print_on_leader(*lines: str) -> None:
-  """Prints, where this process leads."""
+  """Prints the lines if this process is the leader."""
   if is_leader():
     print(*lines, sep="\n", flush=True)
 
 
 def to_host(tree):
-  """Arrays on any devices → whole in NumPy, in every process."""
+  """Copies arrays on any devices, whole, to NumPy in every process."""
   if jax.process_count() == 1:
     return jax.device_get(tree)
   return jax.tree.map(_whole, tree)
 
 
 def _described() -> dict:
-  """What the environment says of the pod, as JAX's arguments."""
+  """Reads the pod from the environment, as arguments of JAX's initialize."""
   found = {name: os.environ.get(name) for name in (ADDRESS, COUNT, INDEX)}
   if found[COUNT] is None and found[INDEX] is None:
     return {}
@@ -165,7 +165,7 @@ def _described() -> dict:
     "cluster_detection_method": "deactivate",
   }
   if found[ADDRESS].startswith("127."):
-    # By default it listens to every network, and asks nobody who they are.
+    # By default it listens on every network, without authentication.
     described["coordinator_bind_address"] = found[ADDRESS]
   return described
 
@@ -177,10 +177,10 @@ def _number(name: str, text: str) -> int:
 
 
 def _outcome(act) -> tuple[tuple, Exception | None]:
-  """What it returned, the kind and the text of what it raised; and that."""
+  """Returns (value, type and text of the exception), and the exception."""
   try:
     return (act(), None, None), None
-  except Exception as error:  # raised when all know of it
+  except Exception as error:  # raised once all know of it
     return (None, type(error).__name__, str(error)), error
 
 

@@ -1,4 +1,4 @@
-"""Which process this is, so that others can tell when it is dead."""
+"""Identifies a process, so that others can tell when it is dead."""
 
 import os
 import pathlib
@@ -6,9 +6,9 @@ import socket
 
 
 def place() -> str:
-  """Names where the same number means the same process.
+  """Names the place within which a process ID means one process.
 
-  That is one machine from start to shutdown, and in it one container.
+  That is one container of one machine, between two boots.
   """
   try:
     boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -18,10 +18,9 @@ def place() -> str:
 
 
 def birth(pid: int) -> str | None:
-  """What tells a process of this place from others that had its number.
+  """Returns the start time of a process, to tell it from others with its ID.
 
-  None if there is no such process, or if it is dead and only its number is
-  kept.
+  None if there is no such process, or if it is dead and only its ID remains.
   """
   if not os.path.exists("/proc/self/stat"):
     return "" if is_there(pid) else None
@@ -29,13 +28,13 @@ def birth(pid: int) -> str | None:
     stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
   except (FileNotFoundError, ProcessLookupError):
     return None
-  # The name before it is in brackets, and may itself have some.
+  # The process name comes first, in brackets, and may contain brackets.
   fields = stat.rpartition(")")[2].split()
   return None if fields[0] in "ZX" else fields[19]
 
 
 def is_there(pid: int) -> bool:
-  """Whether a process of this place has this number, be it dead or not."""
+  """Returns whether a process here has this ID, be it dead or not."""
   try:
     os.kill(pid, 0)
   except (ProcessLookupError, OverflowError):

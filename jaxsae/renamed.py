@@ -1,4 +1,4 @@
-"""Names that have moved: the old ones work for one more release."""
+"""Old names of things that moved; they work for one more release."""
 
 import functools
 import importlib
@@ -18,7 +18,7 @@ def forward(module: str, moved: Mapping[str, str]) -> Callable[[str], Any]:
 
   Args:
     module: the module's own name.
-    moved: old name in it → full new name, as in `jaxsae.runs.main`.
+    moved: old name in the module → full new name, like `jaxsae.runs.main`.
   """
 
   def find(name: str) -> Any:

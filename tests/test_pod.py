@@ -107,7 +107,7 @@ def test_half_a_description_of_a_pod_is_refused(monkeypatch):
     pod.join()
 
 
-def test_what_uses_jax_already_joins_no_pod(monkeypatch):
+def test_a_process_that_uses_jax_already_cannot_join_a_pod(monkeypatch):
   jax.devices()
   pod.join()  # nothing says that there is one
   assert jax.process_count() == 1
@@ -117,11 +117,12 @@ def test_what_uses_jax_already_joins_no_pod(monkeypatch):
     "JAX_COORDINATOR_ADDRESS": "127.0.0.1:9",
   }.items():
     monkeypatch.setenv(name, value)
-  with pytest.raises(UserError, match="can not join that pod"):
+  place = r"JAX_COORDINATOR_ADDRESS=127\.0\.0\.1:9 is set"
+  with pytest.raises(UserError, match=place):
     pod.join()
 
 
-def test_an_array_of_one_process_is_fetched_as_it_is():
+def test_one_process_is_the_leader_and_holds_whole_arrays():
   np.testing.assert_array_equal(pod.to_host({"x": jax.numpy.ones(3)})["x"], 1)
   assert pod.true_on_all(True) and not pod.true_on_all(False)
   assert pod.on_leader(lambda: 3) == 3

@@ -117,7 +117,7 @@ def start(x, width, l0):
 
 def product(x, width):
   """The encoder's product, in pieces that fit into the cache."""
-  size = sparse.chunk(width)
+  size = sparse.chunk_size(width)
 
   def encode(x, w_enc):
     def largest(index):

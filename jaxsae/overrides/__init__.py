@@ -1,9 +1,9 @@
-"""`--a.b=value` onto nested frozen dataclasses, and configs as JSON.
+"""Applies `--a.b=value` to nested frozen dataclasses, and stores them as JSON.
 
 A setting is an `int`, `float`, `bool`, `str`, `Literal` of strings or a class
-with `parse(str)` and `__str__`; or a tuple of these; or any of it `| None`.
-Settings stand in dataclasses, in each other or in tuples. What a setting
-means, which `--help` shows, is the comment behind its field or above it.
+with `parse(str)` and `__str__`; or a tuple of these; or any of them `| None`.
+Settings are fields of dataclasses, which may be nested or in tuples. `--help`
+explains a setting by the comment behind its field or above it.
 """
 
 from jaxsae.overrides.command_line import help_text as help_text
@@ -12,4 +12,3 @@ from jaxsae.overrides.command_line import parse_several as parse_several
 from jaxsae.overrides.record import from_json as from_json
 from jaxsae.overrides.record import to_json as to_json
 from jaxsae.overrides.settings import differences as differences
-from jaxsae.overrides.settings import nearest as nearest

@@ -1,4 +1,4 @@
-"""Overrides typed on a command line, and its `--help`."""
+"""Parses overrides from a command line, and prints `--help`."""
 
 import inspect
 import itertools
@@ -7,13 +7,12 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, TypeVarTuple
 
-from jaxsae.errors import UserError
+from jaxsae.errors import UserError, did_you_mean
 from jaxsae.overrides.kinds import cast, choices, is_list, show, words_for
 from jaxsae.overrides.record import from_json, to_json
 from jaxsae.overrides.settings import (
   Setting,
   field_comments,
-  nearest,
   settings,
 )
 
@@ -105,7 +104,7 @@ def _texts(
 
 
 def _next_word(setting: Setting, words: list[str]) -> str:
-  """The value of a `--name` without `=`, taken from the `words` after it."""
+  """Takes the value of a `--name` without `=` from the `words` after it."""
   if words and not words[0].startswith("--"):
     return words.pop(0)
   if setting.kind is bool:
@@ -121,11 +120,11 @@ def _read(setting: Setting, text: str) -> Any:
     raise UserError(f"--{setting.name}={text}: {error}") from None
   except ValueError:
     noun, wanted = words_for(setting.kind)[1:]
-    near = nearest(text, choices(setting.kind))
-    guess = f"did you mean {near}? " if near else ""
-    example = "" if near else _example(setting)
+    guess = did_you_mean(text, choices(setting.kind))
+    give = f"give {wanted}"
+    advice = f"{guess} {give}" if guess else give + _example(setting)
     raise UserError(
-      f"--{setting.name}={text} is not {noun}; {guess}give {wanted}{example}"
+      f"--{setting.name}={text} is not {noun}; {advice}"
     ) from None
 
 
@@ -146,10 +145,9 @@ def _unknown(name: str, names: list[str]) -> str:
   below = [other for other in names if other.startswith(f"{name}.")]
   if below:
     return f"--{name} is a group of settings; set one, e.g. --{below[0]}"
-  near = nearest(name, names)
-  if not near:
-    return f"Unknown setting --{name}; --help lists them all"
-  return f"Unknown setting --{name}; did you mean --{near}? (see --help)"
+  guess = did_you_mean(name, names, prefix="--")
+  advice = f"{guess} (see --help)" if guess else "--help lists them all"
+  return f"Unknown setting --{name}; {advice}"
 
 
 _WIDTH = 80
@@ -196,7 +194,7 @@ def _help_lines(setting: Setting, is_word: bool) -> list[str]:
   head = f"  --{setting.name}={words_for(setting.kind).metavar}"
   if is_word:
     return [f"  {setting.name.upper()}".ljust(_INDENT) + setting.meaning]
-  # \xa0 keeps the default with its word until the lines are cut.
+  # \xa0 keeps the default with its word while the lines are wrapped.
   default = f"(default:\xa0{show(setting.value) or 'empty'})"
   body = textwrap.wrap(f"{setting.meaning} {default}", _WIDTH - _INDENT)
   lines = [line.strip().replace("\xa0", " ") for line in body]

@@ -1,4 +1,4 @@
-"""The types that settings have: reading, naming and showing their values."""
+"""The types of settings: how to read, name and show their values."""
 
 import contextlib
 import math
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class Words(NamedTuple):
-  """What a type is called."""
+  """The words for a type, in the help and in errors."""
 
   metavar: str  # in the help
   noun: str  # "x is not …"
@@ -26,12 +26,12 @@ _SCALARS = {
 
 
 def cast(kind: Any, data: Any, typed: bool) -> Any:
-  """`data`, from JSON or `typed` by a person, as a `kind`.
+  """Converts `data`, from JSON or `typed` by a person, to a `kind`.
 
-  Only what a person typed is interpreted: "8" is an int there, not in JSON.
+  Only typed text is interpreted: "8" is an int if typed, not in JSON.
 
   Raises:
-    ValueError: `data` is no such thing.
+    ValueError: `data` is not a `kind`.
     TypeError: settings cannot have this type, a mistake in a config class.
   """
   if len(_options(kind)) > 1:
@@ -59,7 +59,7 @@ def _check(data: Any, fits: bool) -> Any:
 
 
 def _cast_first(options: Sequence[Any], data: Any, typed: bool) -> Any:
-  """The first option that fits; None is tried first, for "None" is text too."""
+  """Casts to the first option that fits; None first, as "None" is also text."""
   *firsts, last = sorted(options, key=lambda kind: kind is not types.NoneType)
   for kind in firsts:
     with contextlib.suppress(ValueError):
@@ -80,7 +80,7 @@ _SPELLED = {"true": True, "false": False, "none": None}
 
 
 def _spelled(text: str) -> Any:
-  """The None, boolean or number that `text` spells; 1e6 is a whole number."""
+  """Reads None, a boolean or a number from `text`; 1e6 is a whole number."""
   if text.lower() in _SPELLED:
     return _SPELLED[text.lower()]
   with contextlib.suppress(ValueError):
@@ -91,7 +91,7 @@ def _spelled(text: str) -> Any:
 
 
 def choices(kind: Any) -> tuple[str, ...]:
-  """What may be typed for a `Literal`; nothing of other types."""
+  """Returns the values of a `Literal`; empty for other types."""
   literals = [
     option
     for option in _options(kind)
@@ -101,18 +101,18 @@ def choices(kind: Any) -> tuple[str, ...]:
 
 
 def is_list(kind: Any) -> bool:
-  """Whether values are tuples of any length."""
+  """Returns whether the type is a tuple of any length."""
   return any(... in typing.get_args(option) for option in _options(kind))
 
 
 def _options(kind: Any) -> tuple[Any, ...]:
-  """The members of a union, or `kind` alone."""
+  """Returns the members of a union, or `kind` alone."""
   is_union = typing.get_origin(kind) in (typing.Union, types.UnionType)
   return typing.get_args(kind) if is_union else (kind,)
 
 
 def words_for(kind: Any) -> Words:
-  """What the help and the error sentences call `kind`."""
+  """Returns the words for `kind` in the help and in errors."""
   items = typing.get_args(kind)
   if kind in _SCALARS:
     return _SCALARS[kind]
@@ -140,7 +140,7 @@ def _words_for_tuple(items: tuple[Any, ...]) -> Words:
 
 
 def show(value: Any) -> str:
-  """`value` as a person types it."""
+  """Formats `value` as a person types it."""
   if isinstance(value, tuple):
     return ",".join(map(show, value))
   if isinstance(value, bool):

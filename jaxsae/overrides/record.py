@@ -1,24 +1,23 @@
-"""A config as JSON, and the strict way back."""
+"""Converts a config to JSON and, strictly, back."""
 
 import dataclasses
 import reprlib
 import typing
 from typing import Any, TypeVar
 
-from jaxsae.errors import UserError
+from jaxsae.errors import UserError, did_you_mean
 from jaxsae.overrides.kinds import cast, words_for
 from jaxsae.overrides.settings import (
   children,
   holds_groups,
   is_group,
-  nearest,
 )
 
 Config = TypeVar("Config")
 
 
 def to_json(config: Any) -> Any:
-  """`config` as dicts, lists, strings, numbers, booleans and None."""
+  """Converts `config` to dicts, lists, strings, numbers, booleans and None."""
   if is_group(type(config)):
     return {name: to_json(value) for name, value in children(config)}
   if isinstance(config, tuple):
@@ -29,10 +28,10 @@ def to_json(config: Any) -> Any:
 def from_json(
   cls: type[Config], data: Any, source: str = "the configuration"
 ) -> Config:
-  """The `cls` that `to_json` wrote as `data`; nothing is filled in or bent.
+  """Rebuilds the `cls` that `to_json` wrote; fills in and converts nothing.
 
   Raises:
-    UserError: a setting is unknown, missing or ill-typed; the sentence names
+    UserError: a setting is unknown, missing or ill-typed; the message names
       it and `source`, the file that `data` comes from.
   """
   return _build(cls, data, "", source)
@@ -48,12 +47,12 @@ def _build(kind: Any, data: Any, name: str, source: str) -> Any:
   except UserError as error:  # from the type's own `parse`
     raise UserError(f"{source}: {name}: {error}") from None
   except ValueError:
-    raise _misfit(data, name, words_for(kind).noun, source) from None
+    raise _wrong_type(data, name, words_for(kind).noun, source) from None
 
 
 def _build_group(cls: type, data: Any, name: str, source: str) -> Any:
   if not isinstance(data, dict):
-    raise _misfit(data, name, "a group of settings", source)
+    raise _wrong_type(data, name, "a group of settings", source)
   kinds = typing.get_type_hints(cls)
   names = [field.name for field in dataclasses.fields(cls)]
   prefix = f"{name}." if name else ""
@@ -71,17 +70,16 @@ def _build_group(cls: type, data: Any, name: str, source: str) -> Any:
 
 def _build_groups(cls: type, data: Any, name: str, source: str) -> Any:
   if not isinstance(data, list):
-    raise _misfit(data, name, "a list of groups of settings", source)
+    raise _wrong_type(data, name, "a list of groups of settings", source)
   numbered = enumerate(data)
   return tuple(_build(cls, item, f"{name}.{i}", source) for i, item in numbered)
 
 
-def _misfit(data: Any, name: str, noun: str, source: str) -> UserError:
+def _wrong_type(data: Any, name: str, noun: str, source: str) -> UserError:
   place = f"{name}=" if name else ""
   return UserError(f"{source}: {place}{reprlib.repr(data)} is not {noun}")
 
 
 def _unknown(key: str, names: list[str], prefix: str) -> str:
-  near = nearest(key, names)
-  guess = f"; did you mean {prefix}{near}?" if near else ""
-  return f"unknown setting {prefix}{key}{guess}"
+  guess = did_you_mean(key, names, prefix)
+  return f"unknown setting {prefix}{key}" + (f"; {guess}" if guess else "")

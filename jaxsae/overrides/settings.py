@@ -1,23 +1,24 @@
-"""The tree of settings that a nested dataclass is."""
+"""Lists the settings in a nested dataclass, with their meanings."""
 
 import ast
 import dataclasses
-import difflib
 import inspect
 import io
 import textwrap
 import tokenize
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 
 class Setting(NamedTuple):
+  """One setting of a config."""
+
   name: str  # dotted
   kind: Any  # its type
   value: Any
   meaning: str
-  title: str  # of the group it stands in
+  title: str  # heading of its group
 
 
 def settings(
@@ -26,7 +27,7 @@ def settings(
   prefix: str = "",
   title: str = "settings:",
 ) -> Iterator[Setting]:
-  """The settings of `config`: its own, then those of what stands in it.
+  """Yields the settings of `config`: its own, then those of its groups.
 
   Their meanings come from `comments`: reading source takes a while, and only
   the help needs it.
@@ -48,9 +49,9 @@ def settings(
 
 
 def differences(a: Any, b: Any) -> list[tuple[str, Any, Any]]:
-  """`(dotted name, value in a, value in b)` of each setting that differs.
+  """Lists (dotted name, value in a, value in b) of each setting that differs.
 
-  A setting that only one of them has is None in the other.
+  A setting that only one of them has counts as None in the other.
   """
   ours = {setting.name: setting.value for setting in settings(a)}
   theirs = {setting.name: setting.value for setting in settings(b)}
@@ -62,7 +63,7 @@ def differences(a: Any, b: Any) -> list[tuple[str, Any, Any]]:
 
 
 def children(value: Any) -> list[tuple[str, Any]]:
-  """The fields of a dataclass, or the dataclasses of a tuple, by key."""
+  """Lists a dataclass's fields, or a tuple's dataclasses, by key."""
   if is_group(type(value)):
     fields = dataclasses.fields(value)
     return [(field.name, getattr(value, field.name)) for field in fields]
@@ -72,25 +73,18 @@ def children(value: Any) -> list[tuple[str, Any]]:
 
 
 def is_group(kind: Any) -> bool:
+  """Returns whether a type is a dataclass of settings."""
   return dataclasses.is_dataclass(kind) and not hasattr(kind, "parse")
 
 
 def holds_groups(kind: Any) -> bool:
-  """Whether values are tuples of dataclasses, perhaps empty ones."""
+  """Returns whether a type is a tuple of dataclasses."""
   items = typing.get_args(kind)
   return typing.get_origin(kind) is tuple and is_group(items[0])
 
 
-def nearest(name: str, names: Sequence[str]) -> str | None:
-  """Which of `names` was meant by `name`: alike, or with its last part."""
-  leaf = name.rpartition(".")[2]
-  alike = difflib.get_close_matches(name, names, 1)
-  alike += [other for other in names if other.rpartition(".")[2] == leaf]
-  return alike[0] if alike else None
-
-
 def field_comments(cls: type) -> dict[str, str]:
-  """What the sources of `cls` and its bases say about each field."""
+  """Returns each field's comment, from the source of `cls` and its bases."""
   comments: dict[str, str] = {}
   for base in filter(is_group, reversed(cls.__mro__)):
     try:
@@ -102,7 +96,7 @@ def field_comments(cls: type) -> dict[str, str]:
 
 
 def _comments_in(source: str) -> dict[str, str]:
-  """Field to the comment behind it, else to the lines of comment above it."""
+  """Maps each field to the comment behind it, or else to those above it."""
   lines = source.splitlines()
   said = {
     token.start[0]: token.string.lstrip("# ")

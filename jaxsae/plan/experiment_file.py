@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from jaxsae import overrides
-from jaxsae.errors import UserError
+from jaxsae.errors import UserError, did_you_mean
 from jaxsae.train.config.run import TrainConfig
 
 
@@ -104,10 +104,10 @@ def _chosen(
   if only is None:
     return configs
   if only not in configs:
-    near = overrides.nearest(only, list(configs))
-    guess = f"did you mean {near}? " if near else ""
+    guess = did_you_mean(only, list(configs))
+    there_are = f"there are {', '.join(configs)}."
+    advice = f"{guess} {there_are}" if guess else there_are
     raise UserError(
-      f"--only={only} is not one of the {len(configs)} runs; {guess}there are"
-      f" {', '.join(configs)}."
+      f"--only={only} is not one of the {len(configs)} runs; {advice}"
     )
   return {only: configs[only]}

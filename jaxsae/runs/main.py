@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import rich
 
 from jaxsae import evals, overrides, pod
-from jaxsae.errors import UserError, exit_on_user_error
+from jaxsae.errors import UserError, did_you_mean, exit_on_user_error
 from jaxsae.lm.weights import read_sizes
 from jaxsae.runs import run_table
 from jaxsae.runs.evaluate import evaluate
@@ -145,9 +145,9 @@ def _selected(selection: RunSelection, configs: Configs) -> Configs:
 def _known(name: str, configs: Configs) -> str:
   if name in configs:
     return name
-  near = overrides.nearest(name, list(configs))
-  guess = f"did you mean {near}? (--list names all)" if near else "see --list"
-  raise UserError(f"--only={name} is none of the {len(configs)} runs; {guess}")
+  guess = did_you_mean(name, list(configs))
+  advice = f"{guess} (--list names all)" if guess else "see --list"
+  raise UserError(f"--only={name} is none of the {len(configs)} runs; {advice}")
 
 
 def _flops_of(configs: Configs) -> dict[str, RunFlops]:

@@ -100,9 +100,8 @@ def step(
   def draw(chosen, number) -> Tokens:
     taken = {site: take(x, chosen) for site, x in activations.items()}
     tokens = Tokens(taken, take(mask, chosen), number)
-    return meshes.constrain(
-      tokens, mesh, "data"
-    )  # each row's where that row is
+    # Each row's where that row is.
+    return meshes.constrain(tokens, mesh, "data")
 
   def update(carry, numbered):
     tokens = draw(*numbered)

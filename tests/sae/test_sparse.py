@@ -15,6 +15,7 @@ from jaxsae.sae import (
   Sae,
   UnnormalisedJumpRelu,
   UpdateInputs,
+  UpdateTokens,
   sparse,
 )
 from jaxsae.sae.penalty import L0, BatchQuadratic, Frequency, Quadratic, Tanh

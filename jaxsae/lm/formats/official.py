@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
-from jaxsae.errors import UserError
+from jaxsae.errors import UserError, first_few
 from jaxsae.lm.config import PUBLISHED, GemmaConfig
 from jaxsae.lm.formats import orbax_tree
 from jaxsae.lm.formats.layouts import Stored, of_text_model
@@ -202,8 +202,7 @@ def _expected(config: GemmaConfig) -> dict[Path, tuple[int, ...]]:
 def _refuse(what: str, paths, where) -> None:
   names = sorted("/".join(path) for path in paths)
   if names:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    raise UserError(f"{where} {what} {', '.join(names[:3])}{more}.")
+    raise UserError(f"{where} {what} {first_few(names)}.")
 
 
 def _refuse_shape(path: Path, found, expected, where):

@@ -45,9 +45,7 @@ class BatchTopK(TopKBase):
     params = super().post_update(params, stats)
     rate = jnp.where(params.threshold > 0, self.rate, 1.0)
     moved = params.threshold + rate * (stats - params.threshold)
-    threshold = jnp.where(
-      jnp.isfinite(stats), moved, params.threshold
-    )
+    threshold = jnp.where(jnp.isfinite(stats), moved, params.threshold)
     return params.replace(threshold=threshold)
 
   def diagnose(self, before, params, tokens, inputs):

@@ -15,7 +15,7 @@ touched no other rows would save little: moments decay for all latents anyway,
 and the columns of W_enc lie apart in memory.
 """
 
-from jaxsae.sae.sparse.gradient import budget as budget
-from jaxsae.sae.sparse.gradient import gradients as gradients
 from jaxsae.sae.sparse.chunk import chunk_size as chunk_size
 from jaxsae.sae.sparse.forward import supports as supports
+from jaxsae.sae.sparse.gradient import budget as budget
+from jaxsae.sae.sparse.gradient import gradients as gradients

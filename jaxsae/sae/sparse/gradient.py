@@ -16,9 +16,9 @@ from jaxsae.sae.architectures import (
 )
 from jaxsae.sae.architectures.jumprelu import WAKE
 from jaxsae.sae.model import Sae
-from jaxsae.sae.sparse import chunk as chunks
-from jaxsae.sae.sparse.pairs import WORD, Pairs, find, tiles
+from jaxsae.sae.sparse.chunk import chunk_size, put_latents, take_latents
 from jaxsae.sae.sparse.forward import ForwardPass, run_forward, supports
+from jaxsae.sae.sparse.pairs import WORD, Pairs, find, tiles
 
 
 def gradients(
@@ -93,14 +93,14 @@ def _whole_words(x, mask):
 
 def _collect(sae, pairs, forward, dead, kernel):
   """The gradient of all latents."""
-  size = chunks.chunk_size(sae.width)
+  size = chunk_size(sae.width)
 
   def step(index, carry):
     grads, b_dec = carry
     at = index * size
-    part = chunks.take_latents(sae, at, size)
+    part = take_latents(sae, at, size)
     new = _of_chunk(part, index, pairs, forward, kernel)
-    return chunks.put_latents(grads, new, at), b_dec + new.b_dec
+    return put_latents(grads, new, at), b_dec + new.b_dec
 
   begin = jax.tree.map(jnp.zeros_like, sae), jnp.sum(forward.error, axis=0)
   chunks = sae.width // size

@@ -11,12 +11,12 @@ from collections.abc import Iterable
 
 import jax
 
+from jaxsae.errors import first_few
 from jaxsae.train.checkpoint.corruption import Corrupted
 from jaxsae.train.checkpoint.fingerprint import fingerprints
 from jaxsae.train.state import TrainState
 
 PACKAGES = ("jaxsae", "jax", "orbax-checkpoint", "grain")
-SHOWN = 3  # arrays in a sentence
 
 
 def write(state: TrainState, data: dict) -> dict:
@@ -97,6 +97,4 @@ def _digest(content) -> str:
 
 
 def _some(paths: Iterable[str]) -> str:
-  paths = sorted(paths)
-  more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
-  return ", ".join(paths[:SHOWN]) + more
+  return first_few(sorted(paths))

@@ -16,14 +16,12 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxsae import mesh as meshes
 from jaxsae import pod
-from jaxsae.errors import RunError
+from jaxsae.errors import RunError, first_few
 from jaxsae.lm import Lm
 from jaxsae.train.checkpoint.fingerprint import digest
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.process.shutdown import resume_command
 from jaxsae.train.state import TrainState
-
-SHOWN = 3  # arrays in a sentence
 
 
 def check(
@@ -100,14 +98,13 @@ def _groups(mesh: Mesh, x: jax.Array, hashes: np.ndarray) -> list[dict]:
 
 
 def _sentence(step: int, differing: list[tuple[str, list, list]]) -> str:
-  some = "; ".join(
+  arrays = [
     f"{name} on {_named(odd)} differs from {_named(others)}"
-    for name, odd, others in differing[:SHOWN]
-  )
-  more = len(differing) - SHOWN
-  rest = f"; and {more} more" if more > 0 else ""
+    for name, odd, others in differing
+  ]
+  some = first_few(arrays, separator="; ")
   return (
-    f"step {step}: devices that should hold the same do not: {some}{rest}. One"
+    f"step {step}: devices that should hold the same do not: {some}. One"
     " of them is faulty, or its host runs other code. Nothing was saved since"
     " the last checkpoint; to resume from it, or from the beginning if there is"
     f" none:\n  {resume_command()}"
@@ -116,6 +113,5 @@ def _sentence(step: int, differing: list[tuple[str, list, list]]) -> str:
 
 def _named(devices: list[jax.Device]) -> str:
   """The first few devices, each with its process, as text."""
-  names = [f"device {d.id} (process {d.process_index})" for d in devices[:8]]
-  more = len(devices) - len(names)
-  return ", ".join(names) + (f" and {more} more" if more else "")
+  names = [f"device {d.id} (process {d.process_index})" for d in devices]
+  return first_few(names, 8)

@@ -51,7 +51,9 @@ def take(
     _with_weights(mine, theirs.stacks[i])
     for mine, i in zip(state.stacks, partners, strict=True)
   )
-  pod.print_on_leader(f"starts from {config.start_from} at step {int(theirs.step)}")
+  pod.print_on_leader(
+    f"starts from {config.start_from} at step {int(theirs.step)}"
+  )
   return state.replace(stacks=stacks)
 
 

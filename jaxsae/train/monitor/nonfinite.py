@@ -9,7 +9,7 @@ from etils import epath
 
 from jaxsae import pod
 from jaxsae.data import Batches
-from jaxsae.errors import RunError
+from jaxsae.errors import RunError, first_few
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.process import workdir
 from jaxsae.train.process.shutdown import resume_command
@@ -18,7 +18,6 @@ from jaxsae.train.state import TrainState
 from jaxsae.train.step import Metrics
 
 RECORD = "not_finite.json"
-SHOWN = 3  # names in a sentence
 
 
 class NonFiniteCheck:
@@ -96,15 +95,11 @@ class NonFiniteCheck:
     workdir.write_json(self._path / RECORD, record)
 
   def _sentence(self, step, broken, bucket) -> str:
-    found = [
-      f"update {at} of {name}" for name, at in list(broken.items())[:SHOWN]
-    ]
-    more = len(broken) - len(found)
-    rest = f" and {more} more" if more else ""
+    found = [f"update {at} of {name}" for name, at in broken.items()]
     where = place(self._batches, bucket)
     return (
       f"step {step}: loss, gradient or weights were not finite in"
-      f" {', '.join(found)}{rest} (updates count from 0 to"
+      f" {first_few(found)} (updates count from 0 to"
       f" {self._config.updates_per_bucket - 1}). {where}; its"
       f" rows and documents are in {self._path / RECORD}. Nothing was saved"
       " since; to go on from the newest checkpoint, or from the beginning if"

@@ -14,9 +14,10 @@ from collections.abc import Iterable
 import numpy as np
 
 from jaxsae.data import Batches
+from jaxsae.errors import first_few
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.metrics import Metrics, rounded
-from jaxsae.train.monitor.nonfinite import SHOWN, place
+from jaxsae.train.monitor.nonfinite import place
 from jaxsae.train.sources import Bucket
 
 WINDOW, LEAST = 128, 32  # losses to compare with, at most and at least
@@ -88,14 +89,12 @@ class LossSpikeCheck:
     return above / np.where(known, deviation, 1)
 
   def _warning(self, step, told, bucket) -> str:
-    some = ", ".join(
+    jumps = [
       f"{loss:g} of {name} ({far:.1f} standard deviations above the mean of"
       " those before)"
-      for name, loss, far in told[:SHOWN]
-    )
-    more = len(told) - SHOWN
-    rest = f" and {more} more" if more > 0 else ""
+      for name, loss, far in told
+    ]
     return (
-      f"warning: step {step}: the loss jumped to {some}{rest} (`spikes` in"
-      f" metrics.jsonl). {place(self._batches, bucket)}."
+      f"warning: step {step}: the loss jumped to {first_few(jumps)} (`spikes`"
+      f" in metrics.jsonl). {place(self._batches, bucket)}."
     )

@@ -144,7 +144,7 @@ def _remove_leftovers(path: epath.Path) -> None:
   for partial in list(unfinished(path)):
     partial.unlink(missing_ok=True)
   for name in _OTHERS_FOLDERS:
-    sweep(path / name)
+    remove_leftovers(path / name)
 
 
 def _check_same(saved: TrainConfig, now: TrainConfig, record) -> None:

@@ -13,6 +13,7 @@ from jaxsae.sae import (
   TopK,
   UnnormalisedJumpRelu,
   UpdateInputs,
+  UpdateTokens,
 )
 
 D, WIDTH, TOKENS = 6, 24, 40
