@@ -71,7 +71,7 @@ class Shell:
     """Runs a command that has to succeed; what it printed.
 
     Raises:
-      Trouble: it did not.
+      CommandFailed: it did not.
     """
     done = self.run(argv, **options)
     if done.status:
@@ -82,7 +82,7 @@ class Shell:
     """What a command printed; None: there is nothing of the name it gives.
 
     Raises:
-      Trouble: it failed for another reason.
+      CommandFailed: it failed for another reason.
     """
     done = self.run(argv, assume)
     if not done.status:

@@ -9,7 +9,7 @@ class Busy(LaunchError):
   """Another run is under way there."""
 
 
-class Trouble(LaunchError):
+class CommandFailed(LaunchError):
   """A command of another program failed.
 
   Attributes:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from launch import remote, tree, troubles
 from launch.command import Done, Shell
-from launch.errors import Busy, LaunchError, Trouble
+from launch.errors import Busy, CommandFailed, LaunchError
 from launch.ledger import Entry, Ledger
 from launch.mig import Mig
 from launch.tpu_vm import TpuVm
@@ -111,7 +111,9 @@ class Hosts:
         raise troubles.of_worker(self.entry.name, slice.err, slice.status)
     if len(said) < expect * len(done) and not self._shell.dry:
       kind = troubles.OUT_OF_REACH
-      raise Trouble(kind, f"only {len(said)} workers answered; try again.")
+      raise CommandFailed(
+        kind, f"only {len(said)} workers answered; try again."
+      )
     return said
 
 
@@ -139,8 +141,8 @@ def _persist(act: Callable):
   for pause in _PAUSES:
     try:
       return act()
-    except Trouble as trouble:
-      if trouble.kind != troubles.OUT_OF_REACH:
+    except CommandFailed as failure:
+      if failure.kind != troubles.OUT_OF_REACH:
         raise
     time.sleep(pause)
   return act()

@@ -151,7 +151,7 @@ class JobSet:
     self._request, self._shell = request, shell
 
   def connect(self) -> None:
-    """Makes the cluster kubectl's; raises Trouble if there is none."""
+    """Makes the cluster kubectl's; raises CommandFailed if there is none."""
     self._shell.must(
       [
         "gcloud",
@@ -165,7 +165,7 @@ class JobSet:
     )
 
   def start(self, run: Run) -> None:
-    """Hands the run to the cluster; raises Trouble if it is refused."""
+    """Hands the run to the cluster; raises CommandFailed if it is refused."""
     self._shell.must(
       ["kubectl", "create", "--filename=-"],
       stdin=json.dumps(manifest(self._request, run), indent=2),

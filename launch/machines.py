@@ -4,7 +4,7 @@ import functools
 
 from launch import guard, supervisor
 from launch.command import Shell
-from launch.errors import LaunchError, Trouble
+from launch.errors import CommandFailed, LaunchError
 from launch.hosts import Hosts
 from launch.ledger import Entry, Ledger, Run
 from launch.supervisor import Patience, Supervisor
@@ -28,8 +28,8 @@ class Machines:
     slices = self.hosts.slices
     try:
       slices.create()
-    except Trouble as trouble:
-      if trouble.kind in BEFORE_ANYTHING:
+    except CommandFailed as failure:
+      if failure.kind in BEFORE_ANYTHING:
         self._ledger.remove(self._entry.name)
       raise
     try:

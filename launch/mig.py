@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from launch import names, remote
 from launch.command import Done, Shell
-from launch.errors import Trouble
+from launch.errors import CommandFailed
 from launch.request import Request
 from launch.states import State
 
@@ -29,13 +29,13 @@ class Mig:
     """Makes its parts; all of them or none.
 
     Raises:
-      Trouble: one was refused.
+      CommandFailed: one was refused.
     """
     made = []
     for make, unmake in self._parts():
       try:
         self._shell.must(make)
-      except Trouble:
+      except CommandFailed:
         for argv in made:
           self._shell.run(argv)
         raise

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from launch import troubles
 from launch import verdict as verdicts
-from launch.errors import LaunchError, Trouble
+from launch.errors import CommandFailed, LaunchError
 from launch.hosts import Hosts
 from launch.states import State
 from launch.verdict import Verdict
@@ -124,10 +124,10 @@ class Supervisor:
     """Somebody does not answer: is the machine gone, or the network?"""
     try:
       state = self._hosts.slices.state()
-    except Trouble as trouble:
-      if trouble.kind not in (troubles.OTHER, troubles.OUT_OF_REACH):
+    except CommandFailed as failure:
+      if failure.kind not in (troubles.OTHER, troubles.OUT_OF_REACH):
         raise
-      self._say(f"nobody can say what the slices are at: {trouble}")
+      self._say(f"nobody can say what the slices are at: {failure}")
       return Verdict.RUNNING  # it may be our own network
     if state in (State.LOST, State.DELETING, State.ABSENT):
       self._say(f"{self._hosts.entry.name} is {state.value}")
@@ -173,9 +173,9 @@ class Supervisor:
         self._hosts.start(verdict.value)
         self._say(f"{self._hosts.entry.run.id} started again")
         return True
-      except Trouble as trouble:
-        verdict = self._cause(trouble)
-        self._say(str(trouble))
+      except CommandFailed as failure:
+        verdict = self._cause(failure)
+        self._say(str(failure))
     self._say(
       f"given up after {self._patience.retries} starts without progress;"
       f" `python -m launch watch {self._hosts.entry.name}` tries again"
@@ -197,15 +197,15 @@ class Supervisor:
     self._say(f"starting again in {wait:.0f} s")
     self._sleep(wait)
 
-  def _cause(self, trouble: Trouble) -> Verdict:
-    """What trouble in starting counts as; raises what a person must solve."""
-    if trouble.kind == troubles.CAPACITY:
+  def _cause(self, failure: CommandFailed) -> Verdict:
+    """What failure in starting counts as; raises what a person must solve."""
+    if failure.kind == troubles.CAPACITY:
       return Verdict.PREEMPTED
-    if trouble.kind in (troubles.QUOTA, troubles.OUT_OF_REACH, troubles.OTHER):
+    if failure.kind in (troubles.QUOTA, troubles.OUT_OF_REACH, troubles.OTHER):
       return Verdict.BROKEN
-    if trouble.kind in (troubles.TAKEN, troubles.ABSENT):
+    if failure.kind in (troubles.TAKEN, troubles.ABSENT):
       return Verdict.PREEMPTED  # it changed while we looked
-    raise trouble
+    raise failure
 
   def _bring_up(self) -> None:
     """Slices that are ready, with the same code as before."""
@@ -234,13 +234,15 @@ def wait_until_ready(slices, say, poll: float, sleep=time.sleep) -> None:
   """Until they are; says what they are at whenever that changes.
 
   Raises:
-    Trouble: they were lost on the way, with kind "capacity".
+    CommandFailed: they were lost on the way, with kind "capacity".
     LaunchError: there are none.
   """
   before = State.CREATING
   while (state := slices.state()) is not State.READY:
     if state is State.LOST:
-      raise Trouble(troubles.CAPACITY, "they were lost before they were ready.")
+      raise CommandFailed(
+        troubles.CAPACITY, "they were lost before they were ready."
+      )
     if state is State.ABSENT:
       raise LaunchError("they are gone; somebody else deleted them.")
     if state is not before:

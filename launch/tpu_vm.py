@@ -44,7 +44,7 @@ class TpuVm:
     """Asks for them; see `state` for when they are there.
 
     Raises:
-      Trouble: they were refused.
+      CommandFailed: they were refused.
     """
     queued = self._request.is_queued
     self._shell.must(self._queue() if queued else self._make())

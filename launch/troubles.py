@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from launch.errors import Trouble
+from launch.errors import CommandFailed
 
 LOGIN, PROJECT, QUOTA = "login", "project", "quota"
 CAPACITY, TAKEN, ABSENT = "capacity", "taken", "absent"
@@ -65,8 +65,8 @@ _REMEDY = {
 }
 
 
-def of(argv: Sequence[str], said: str, status: int) -> Trouble:
-  """The trouble that a command is in.
+def of(argv: Sequence[str], said: str, status: int) -> CommandFailed:
+  """The failure that a command is in.
 
   Args:
     argv: the command.
@@ -76,11 +76,11 @@ def of(argv: Sequence[str], said: str, status: int) -> Trouble:
   kind = kind_of(said, status)
   remedy = _REMEDY.get(kind, "see what it says")
   what = " ".join(word for word in argv[:6] if not word.startswith("-"))
-  return Trouble(kind, f"{remedy} (`{what} …`: {_gist(said, status)}).")
+  return CommandFailed(kind, f"{remedy} (`{what} …`: {_gist(said, status)}).")
 
 
-def of_worker(name: str, said: str, status: int) -> Trouble:
-  """The trouble that a command on a worker is in.
+def of_worker(name: str, said: str, status: int) -> CommandFailed:
+  """The failure that a command on a worker is in.
 
   What workers print is theirs; only gcloud's own errors are understood.
   """
@@ -88,11 +88,11 @@ def of_worker(name: str, said: str, status: int) -> Trouble:
     return of(("gcloud", "ssh", name), said, status)
   kind = OUT_OF_REACH if status == 255 else OTHER
   remedy = _REMEDY.get(kind, "a command failed there")
-  return Trouble(kind, f"{remedy} (on {name}: {_gist(said, status)}).")
+  return CommandFailed(kind, f"{remedy} (on {name}: {_gist(said, status)}).")
 
 
 def kind_of(said: str, status: int = 1) -> str:
-  """Which kind of trouble it is."""
+  """Which kind of failure it is."""
   for kind, sign in _SIGNS:
     if re.search(sign, said, re.IGNORECASE):
       return kind

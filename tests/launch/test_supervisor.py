@@ -5,7 +5,7 @@ import types
 import pytest
 
 from launch import troubles, verdict
-from launch.errors import LaunchError, Trouble
+from launch.errors import CommandFailed, LaunchError
 from launch.ledger import Run
 from launch.states import State
 from launch.supervisor import Patience, Supervisor
@@ -17,7 +17,7 @@ class Script:
 
   Args:
     ends: of each attempt its statuses by worker, and the step it came to.
-    refusals: kinds of trouble, of each attempt to create.
+    refusals: kinds of failure, of each attempt to create.
   """
 
   def __init__(self, ends, refusals=(), workers=1):
@@ -47,7 +47,7 @@ class Script:
   def create(self):
     self.calls.append("create")
     if self.refusals:
-      raise Trouble(self.refusals.pop(0), "refused.")
+      raise CommandFailed(self.refusals.pop(0), "refused.")
     self.there = True
 
   def delete(self):
@@ -136,11 +136,15 @@ def test_waits_double_until_there_is_progress_and_are_spread():
 
 def test_a_network_of_our_own_that_fails_ends_nothing():
   script = Script([("gone", None)] * 2 + [DONE])
-  states = [Trouble(troubles.OTHER, "no route."), State.READY, State.ABSENT]
+  states = [
+    CommandFailed(troubles.OTHER, "no route."),
+    State.READY,
+    State.ABSENT,
+  ]
 
   def state():
     found = states.pop(0) if states else State.READY
-    if isinstance(found, Trouble):
+    if isinstance(found, CommandFailed):
       raise found
     return found
 
