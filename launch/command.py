@@ -9,7 +9,7 @@ import shlex
 import subprocess
 from collections.abc import Sequence
 
-from launch import troubles
+from launch import failures
 from launch.errors import LaunchError
 
 _INSTALL = {
@@ -75,7 +75,7 @@ class Shell:
     """
     done = self.run(argv, **options)
     if done.status:
-      raise troubles.of(argv, done.err or done.out, done.status)
+      raise failures.from_command(argv, done.err or done.out, done.status)
     return done.out
 
   def unless_absent(self, argv: Sequence[str], assume: str = "") -> str | None:
@@ -87,8 +87,8 @@ class Shell:
     done = self.run(argv, assume)
     if not done.status:
       return done.out
-    if troubles.kind_of(done.err, done.status) != troubles.ABSENT:
-      raise troubles.of(argv, done.err, done.status)
+    if failures.kind_of(done.err, done.status) != failures.ABSENT:
+      raise failures.from_command(argv, done.err, done.status)
     return None
 
   def _show(self, argv: Sequence[str], stdin: str | None) -> None:

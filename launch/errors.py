@@ -13,7 +13,7 @@ class CommandFailed(LaunchError):
   """A command of another program failed.
 
   Attributes:
-    kind: one of the kinds of `launch.troubles`; "other" if it is none of them.
+    kind: one of the kinds of `launch.failures`; "other" if it is none of them.
   """
 
   def __init__(self, kind: str, sentence: str):

@@ -5,7 +5,7 @@ import pathlib
 import time
 from collections.abc import Callable
 
-from launch import remote, tree, troubles
+from launch import failures, remote, tree
 from launch.command import Done, Shell
 from launch.errors import Busy, CommandFailed, LaunchError
 from launch.ledger import Entry, Ledger
@@ -108,9 +108,9 @@ class Hosts:
     for slice in done:
       refused = any("busy" in answer for _, _, answer in said)
       if slice.status and not refused:
-        raise troubles.of_worker(self.entry.name, slice.err, slice.status)
+        raise failures.from_worker(self.entry.name, slice.err, slice.status)
     if len(said) < expect * len(done) and not self._shell.dry:
-      kind = troubles.OUT_OF_REACH
+      kind = failures.UNREACHABLE
       raise CommandFailed(
         kind, f"only {len(said)} workers answered; try again."
       )
@@ -142,7 +142,7 @@ def _persist(act: Callable):
     try:
       return act()
     except CommandFailed as failure:
-      if failure.kind != troubles.OUT_OF_REACH:
+      if failure.kind != failures.UNREACHABLE:
         raise
     time.sleep(pause)
   return act()

@@ -7,7 +7,7 @@ job of as many pods as it has hosts, which fails as a whole when one pod does.
 
 import json
 
-from launch import troubles, verdict
+from launch import failures, verdict
 from launch.command import Shell
 from launch.ledger import Run
 from launch.request import Request
@@ -190,7 +190,7 @@ class JobSet:
     argv = ["kubectl", "logs", f"--selector={labels}", "--tail=-1"]
     done = self._shell.run(argv)
     if done.status and "waiting to start" not in done.err:
-      raise troubles.of(argv, done.err, done.status)
+      raise failures.from_command(argv, done.err, done.status)
     return done.out
 
   def delete(self) -> None:

@@ -5,10 +5,10 @@ import functools
 from launch import guard, supervisor
 from launch.command import Shell
 from launch.errors import CommandFailed, LaunchError
+from launch.failures import NOTHING_CREATED
 from launch.hosts import Hosts
 from launch.ledger import Entry, Ledger, Run
 from launch.supervisor import Patience, Supervisor
-from launch.troubles import BEFORE_ANYTHING
 
 
 class Machines:
@@ -29,7 +29,7 @@ class Machines:
     try:
       slices.create()
     except CommandFailed as failure:
-      if failure.kind in BEFORE_ANYTHING:
+      if failure.kind in NOTHING_CREATED:
         self._ledger.remove(self._entry.name)
       raise
     try:

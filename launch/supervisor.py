@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Callable
 
-from launch import troubles
+from launch import failures
 from launch import verdict as verdicts
 from launch.errors import CommandFailed, LaunchError
 from launch.hosts import Hosts
@@ -125,7 +125,7 @@ class Supervisor:
     try:
       state = self._hosts.slices.state()
     except CommandFailed as failure:
-      if failure.kind not in (troubles.OTHER, troubles.OUT_OF_REACH):
+      if failure.kind not in (failures.OTHER, failures.UNREACHABLE):
         raise
       self._say(f"nobody can say what the slices are at: {failure}")
       return Verdict.RUNNING  # it may be our own network
@@ -199,11 +199,11 @@ class Supervisor:
 
   def _cause(self, failure: CommandFailed) -> Verdict:
     """What failure in starting counts as; raises what a person must solve."""
-    if failure.kind == troubles.CAPACITY:
+    if failure.kind == failures.CAPACITY:
       return Verdict.PREEMPTED
-    if failure.kind in (troubles.QUOTA, troubles.OUT_OF_REACH, troubles.OTHER):
+    if failure.kind in (failures.QUOTA, failures.UNREACHABLE, failures.OTHER):
       return Verdict.BROKEN
-    if failure.kind in (troubles.TAKEN, troubles.ABSENT):
+    if failure.kind in (failures.NAME_TAKEN, failures.ABSENT):
       return Verdict.PREEMPTED  # it changed while we looked
     raise failure
 
@@ -241,7 +241,7 @@ def wait_until_ready(slices, say, poll: float, sleep=time.sleep) -> None:
   while (state := slices.state()) is not State.READY:
     if state is State.LOST:
       raise CommandFailed(
-        troubles.CAPACITY, "they were lost before they were ready."
+        failures.CAPACITY, "they were lost before they were ready."
       )
     if state is State.ABSENT:
       raise LaunchError("they are gone; somebody else deleted them.")

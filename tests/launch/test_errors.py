@@ -2,7 +2,7 @@
 
 import pytest
 
-from launch import troubles
+from launch import failures
 from tests.launch.conftest import script
 from tests.launch.test_run import EXPERIMENT
 
@@ -177,8 +177,8 @@ def test_set_up_that_fails_shows_why(cloud, checkout, launch):
 
 
 def test_what_workers_print_is_not_taken_for_gcloud():
-  failure = troubles.of_worker("a", "pip: disk quota exceeded", 1)
-  assert failure.kind == troubles.OTHER
+  failure = failures.from_worker("a", "pip: disk quota exceeded", 1)
+  assert failure.kind == failures.OTHER
   said = "ERROR: (gcloud.compute.tpus.tpu-vm.ssh) NOT_FOUND: nodes/a"
-  assert troubles.of_worker("a", said, 1).kind == troubles.ABSENT
-  assert troubles.of_worker("a", "closed", 255).kind == troubles.OUT_OF_REACH
+  assert failures.from_worker("a", said, 1).kind == failures.ABSENT
+  assert failures.from_worker("a", "closed", 255).kind == failures.UNREACHABLE

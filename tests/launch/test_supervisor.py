@@ -4,7 +4,7 @@ import types
 
 import pytest
 
-from launch import troubles, verdict
+from launch import failures, verdict
 from launch.errors import CommandFailed, LaunchError
 from launch.ledger import Run
 from launch.states import State
@@ -102,21 +102,21 @@ def test_slices_that_are_gone_are_made_again_without_a_limit():
   assert script.calls.count("create") == 30
 
 
-@pytest.mark.parametrize("kind", [troubles.CAPACITY, troubles.TAKEN])
+@pytest.mark.parametrize("kind", [failures.CAPACITY, failures.NAME_TAKEN])
 def test_capacity_is_waited_for_without_a_limit(kind):
   script = Script([("gone", None), DONE], refusals=[kind] * 20)
   assert script.watch(retries=1) == 0
   assert script.calls.count("create") == 21
 
 
-@pytest.mark.parametrize("kind", [troubles.QUOTA, troubles.OTHER])
+@pytest.mark.parametrize("kind", [failures.QUOTA, failures.OTHER])
 def test_other_refusals_end_it_after_a_few_tries(kind):
   script = Script([("gone", None), DONE], refusals=[kind] * 20)
   assert script.watch(retries=2) == 1
   assert script.calls.count("create") == 3
 
 
-@pytest.mark.parametrize("kind", [troubles.LOGIN, troubles.PERMISSION])
+@pytest.mark.parametrize("kind", [failures.LOGIN, failures.PERMISSION])
 def test_what_only_a_person_can_solve_is_left_to_one(kind):
   with pytest.raises(LaunchError, match="refused"):
     Script([("gone", None), DONE], refusals=[kind]).watch()
@@ -137,7 +137,7 @@ def test_waits_double_until_there_is_progress_and_are_spread():
 def test_a_network_of_our_own_that_fails_ends_nothing():
   script = Script([("gone", None)] * 2 + [DONE])
   states = [
-    CommandFailed(troubles.OTHER, "no route."),
+    CommandFailed(failures.OTHER, "no route."),
     State.READY,
     State.ABSENT,
   ]

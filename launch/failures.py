@@ -6,12 +6,20 @@ from collections.abc import Sequence
 from launch.errors import CommandFailed
 
 LOGIN, PROJECT, QUOTA = "login", "project", "quota"
-CAPACITY, TAKEN, ABSENT = "capacity", "taken", "absent"
-PLACE, PERMISSION, OUT_OF_REACH = "place", "permission", "out of reach"
+CAPACITY, NAME_TAKEN, ABSENT = "capacity", "taken", "absent"
+ZONE, PERMISSION, UNREACHABLE = "place", "permission", "out of reach"
 OTHER = "other"
 
 # After these nothing was made, so there is nothing to delete or to pay.
-BEFORE_ANYTHING = {LOGIN, PROJECT, QUOTA, CAPACITY, TAKEN, PLACE, PERMISSION}
+NOTHING_CREATED = {
+  LOGIN,
+  PROJECT,
+  QUOTA,
+  CAPACITY,
+  NAME_TAKEN,
+  ZONE,
+  PERMISSION,
+}
 
 # The first that matches what was said, whatever its case, is taken.
 _SIGNS = (
@@ -22,7 +30,7 @@ _SIGNS = (
     r"must be logged in to the server",
   ),
   (PROJECT, r"property \[(core/)?project\]|parameter \[project\]"),
-  (TAKEN, r"ALREADY_EXISTS|already exists"),
+  (NAME_TAKEN, r"ALREADY_EXISTS|already exists"),
   (
     CAPACITY,
     r"no more capacity|stockout|RESOURCE_POOL_EXHAUSTED|"
@@ -30,7 +38,7 @@ _SIGNS = (
   ),
   (QUOTA, r"quota"),
   (
-    PLACE,
+    ZONE,
     r"locations/\S+ \(or it may not exist\)|location \S+ is not found|"
     r"unknown zone|invalid value for field '?zone|"
     r"accelerator type \S+ (was )?not found|"
@@ -53,19 +61,19 @@ _REMEDY = {
   " --topology, another --zone or another --capacity",
   CAPACITY: "there is no capacity in this zone now; try again later, another"
   " --zone, or --capacity=queued, which waits for it",
-  TAKEN: "the name is taken; choose another NAME",
+  NAME_TAKEN: "the name is taken; choose another NAME",
   ABSENT: "there is no such thing; `python -m launch list` shows what is there",
-  PLACE: "the zone is not one, or does not have this TPU; `gcloud compute tpus"
+  ZONE: "the zone is not one, or does not have this TPU; `gcloud compute tpus"
   " locations list` and `gcloud compute tpus accelerator-types list"
   " --zone=ZONE` show what there is",
   PERMISSION: "you may not do this in this project; ask its owner for the role"
   " TPU Admin, and check --project",
-  OUT_OF_REACH: "the machine does not answer by ssh; try again, and check the"
+  UNREACHABLE: "the machine does not answer by ssh; try again, and check the"
   " firewall (`gcloud compute firewall-rules list`)",
 }
 
 
-def of(argv: Sequence[str], said: str, status: int) -> CommandFailed:
+def from_command(argv: Sequence[str], said: str, status: int) -> CommandFailed:
   """The failure that a command is in.
 
   Args:
@@ -79,14 +87,14 @@ def of(argv: Sequence[str], said: str, status: int) -> CommandFailed:
   return CommandFailed(kind, f"{remedy} (`{what} …`: {_gist(said, status)}).")
 
 
-def of_worker(name: str, said: str, status: int) -> CommandFailed:
+def from_worker(name: str, said: str, status: int) -> CommandFailed:
   """The failure that a command on a worker is in.
 
   What workers print is theirs; only gcloud's own errors are understood.
   """
   if "ERROR: (gcloud" in said:
-    return of(("gcloud", "ssh", name), said, status)
-  kind = OUT_OF_REACH if status == 255 else OTHER
+    return from_command(("gcloud", "ssh", name), said, status)
+  kind = UNREACHABLE if status == 255 else OTHER
   remedy = _REMEDY.get(kind, "a command failed there")
   return CommandFailed(kind, f"{remedy} (on {name}: {_gist(said, status)}).")
 
@@ -96,7 +104,7 @@ def kind_of(said: str, status: int = 1) -> str:
   for kind, sign in _SIGNS:
     if re.search(sign, said, re.IGNORECASE):
       return kind
-  return OUT_OF_REACH if status == 255 else OTHER
+  return UNREACHABLE if status == 255 else OTHER
 
 
 def _gist(said: str, status: int) -> str:
