@@ -2,7 +2,7 @@
 
 import functools
 
-from launch import guard, supervisor
+from launch import delete_on_exit, supervisor
 from launch.command import Shell
 from launch.errors import CommandFailed, LaunchError
 from launch.failures import NOTHING_CREATED
@@ -76,7 +76,7 @@ class Machines:
     watch = watcher(self.hosts, options, self._say, _print).watch
     if not options.delete_when_done:
       return watch()
-    with guard.deletion(
+    with delete_on_exit.delete_after(
       [self.hosts], self._ledger.remove, self._say, options.poll
     ):
       return watch()

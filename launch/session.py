@@ -8,7 +8,7 @@ import re
 
 from launch import (
   command_line,
-  guard,
+  delete_on_exit,
   mig,
   names,
   price,
@@ -117,7 +117,9 @@ class Session:
     options, watch = self._options, sweep.Watch()
     pending = list(every) if options.delete_when_done else []
     shares = [self._share(hosts, pending, watch.sleep) for hosts in every]
-    with guard.deletion(pending, self._ledger.remove, self._say, options.poll):
+    with delete_on_exit.delete_after(
+      pending, self._ledger.remove, self._say, options.poll
+    ):
       return watch.all(shares)
 
   def _share(self, hosts, pending: list, sleep):
@@ -130,7 +132,9 @@ class Session:
       status = supervisor.watch()
       if hosts in pending:
         pending.remove(hosts)
-        guard.delete(hosts, self._ledger.remove, tell, self._options.poll)
+        delete_on_exit.delete(
+          hosts, self._ledger.remove, tell, self._options.poll
+        )
       return status
 
     return share

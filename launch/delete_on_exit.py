@@ -19,7 +19,7 @@ class Terminated(BaseException):
 
 
 @contextlib.contextmanager
-def signals():
+def raise_on_signals():
   """While it lasts, SIGTERM and SIGINT are exceptions.
 
   SIGINT too has to be made one: to what a shell starts in the background, or
@@ -39,11 +39,11 @@ def signals():
 
 
 @contextlib.contextmanager
-def deletion(
+def delete_after(
   pending: list[Hosts],
   forget: Callable[[str], None],
   say: Callable[[str], None],
-  look: float,
+  poll: float,
 ):
   """Around a watch: deletes slices at its end, good or bad.
 
@@ -53,7 +53,7 @@ def deletion(
   Args:
     pending: what to delete; looked at when the watch ends.
     forget: called with each name that is deleted.
-    look: seconds between two looks at whether a run has ended.
+    poll: seconds between two checks whether a run has ended.
   """
   try:
     yield
@@ -61,15 +61,15 @@ def deletion(
     _hold_signals()
     say("interrupted: asking for checkpoints before the deletion")
     with contextlib.suppress(LaunchError):
-      _leave_checkpoints(pending, look)
+      _leave_checkpoints(pending, poll)
     raise
   finally:
     _hold_signals()
     for hosts in pending:
-      delete(hosts, forget, say, look)
+      delete(hosts, forget, say, poll)
 
 
-def delete(hosts: Hosts, forget, say, look: float) -> None:
+def delete(hosts: Hosts, forget, say, poll: float) -> None:
   """Deletes slices and makes sure of it; says so loudly if it can not."""
   name, reason = hosts.entry.name, "it is there still."
   say(f"deleting {name}")
@@ -82,7 +82,7 @@ def delete(hosts: Hosts, forget, say, look: float) -> None:
         return
     except LaunchError as error:
       reason = str(error)
-    time.sleep(look)
+    time.sleep(poll)
   print(
     f"error: {name} may be running still, and cost money: {reason} Try `python"
     f" -m launch delete {name}`.",
@@ -95,7 +95,7 @@ def _hold_signals() -> None:
     signal.signal(number, signal.SIG_IGN)
 
 
-def _leave_checkpoints(pending: list[Hosts], look: float) -> None:
+def _leave_checkpoints(pending: list[Hosts], poll: float) -> None:
   for hosts in pending:
     hosts.stop()
   end = time.monotonic() + CHECKPOINT
@@ -103,4 +103,4 @@ def _leave_checkpoints(pending: list[Hosts], look: float) -> None:
     said = [one for hosts in pending for one in hosts.poll().values()]
     if all(one["state"] != "running" for one in said):
       return
-    time.sleep(look)
+    time.sleep(poll)
