@@ -11,8 +11,8 @@ from launch import (
   delete_on_exit,
   mig,
   names,
-  price,
   skypilot,
+  spending_limit,
   sweep,
   tpu_vm,
   tree,
@@ -44,7 +44,9 @@ class Session:
         f"{request.name} was created from here already; choose another NAME, or"
         f" `python -m launch delete {request.name}` first."
       )
-    self._say(price.check(request, options.plan, options.max_cost, options.yes))
+    self._say(
+      spending_limit.check(request, options.plan, options.max_cost, options.yes)
+    )
     entry = Entry(request, now())
     # Before anything is there, so that nothing is there unrecorded.
     self._ledger.write(entry)
