@@ -9,11 +9,11 @@ import re
 from launch import (
   command_line,
   delete_on_exit,
+  experiment_runs,
   mig,
   names,
   skypilot,
   spending_limit,
-  sweep,
   tpu_vm,
   tree,
 )
@@ -95,10 +95,12 @@ class Session:
   def _sweep(self) -> int:
     entries = map(self._ledger.read, self._options.on.split(","))
     every = [self._machines(entry) for entry in entries]
-    sweep.check([machines.hosts for machines in every])
+    experiment_runs.check_slices([machines.hosts for machines in every])
     argv = self._argv()
     for index, machines in enumerate(every):
-      self._resume(machines, sweep.argv_of(argv, index, len(every)))
+      self._resume(
+        machines, experiment_runs.shard_argv(argv, index, len(every))
+      )
     if self._shell.dry:
       delete = self._options.delete_when_done
       return max(rehearse(machines.hosts, delete) for machines in every)
@@ -116,13 +118,13 @@ class Session:
     machines.start(run)
 
   def _watch_all(self, every: list) -> int:
-    options, watch = self._options, sweep.Watch()
+    options, watch = self._options, experiment_runs.ParallelWatch()
     pending = list(every) if options.delete_when_done else []
     shares = [self._share(hosts, pending, watch.sleep) for hosts in every]
     with delete_on_exit.delete_after(
       pending, self._ledger.remove, self._say, options.poll
     ):
-      return watch.all(shares)
+      return watch.run(shares)
 
   def _share(self, hosts, pending: list, sleep):
     """Watches one slice of a sweep, and deletes it when its share is over."""

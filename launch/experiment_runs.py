@@ -15,24 +15,24 @@ from launch.hosts import Hosts
 _WORST_LAST = (0, 42, 1)  # exit statuses
 
 
-class Over(Exception):
+class WatchCancelled(Exception):
   """Tells a watcher that all is over."""
 
 
-class Watch:
+class ParallelWatch:
   """Watches several slices at once, each in a thread of its own."""
 
   def __init__(self):
-    self._over = threading.Event()
+    self._cancelled = threading.Event()
     self._statuses: list[int] = []
     self._raised: list[Exception] = []
 
   def sleep(self, seconds: float) -> None:
-    """Waits; raises Over once the others are being ended."""
-    if self._over.wait(seconds):
-      raise Over
+    """Waits; raises WatchCancelled once the others are being ended."""
+    if self._cancelled.wait(seconds):
+      raise WatchCancelled
 
-  def all(self, watchers: Sequence[Callable[[], int]]) -> int:
+  def run(self, watchers: Sequence[Callable[[], int]]) -> int:
     """Calls all of them, which wait with `sleep`; the worst exit status.
 
     When this is interrupted, all come to an end before it raises, so that
@@ -51,7 +51,7 @@ class Watch:
       while any(thread.is_alive() for thread in threads):
         time.sleep(0.1)
     finally:
-      self._over.set()
+      self._cancelled.set()
       for thread in threads:
         thread.join()
     if self._raised:
@@ -61,13 +61,13 @@ class Watch:
   def _follow(self, watcher: Callable[[], int]) -> None:
     try:
       self._statuses.append(watcher())
-    except Over:
+    except WatchCancelled:
       pass
     except Exception as error:  # raised when all are over
       self._raised.append(error)
 
 
-def argv_of(argv: Sequence[str], index: int, count: int) -> list[str]:
+def shard_argv(argv: Sequence[str], index: int, count: int) -> list[str]:
   """The experiment and its flags on slice `index`, from 0, of `count`."""
   chosen = [word for word in argv if word.startswith(("--only", "--shard"))]
   if chosen:
@@ -78,7 +78,7 @@ def argv_of(argv: Sequence[str], index: int, count: int) -> list[str]:
   return [*argv, f"--shard={index + 1}/{count}"]
 
 
-def check(all_hosts: Sequence[Hosts]) -> None:
+def check_slices(all_hosts: Sequence[Hosts]) -> None:
   """Raises LaunchError where a name is not one slice of its own."""
   names = [hosts.entry.name for hosts in all_hosts]
   if len(set(names)) < len(names):

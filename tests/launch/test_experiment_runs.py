@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from launch import sweep
+from launch import experiment_runs
 from launch.errors import LaunchError
 from launch.ledger import Ledger
 from tests.launch.conftest import commit
@@ -135,7 +135,7 @@ def test_a_sweep_that_runs_already_is_only_watched(
 @pytest.mark.parametrize("flag", ["--only=a", "--shard=1/2"])
 def test_a_sweep_chooses_the_runs_itself(flag):
   with pytest.raises(LaunchError, match=flag):
-    sweep.argv_of(["x.py", flag], 0, 2)
+    experiment_runs.shard_argv(["x.py", flag], 0, 2)
 
 
 def test_slices_of_one_program_and_names_given_twice_are_refused(
@@ -150,8 +150,8 @@ def test_slices_of_one_program_and_names_given_twice_are_refused(
 
 
 def test_the_worst_share_is_the_status():
-  assert sweep.Watch().all([lambda: 0, lambda: 42]) == 42
-  assert sweep.Watch().all([lambda: 1, lambda: 42]) == 1
+  assert experiment_runs.ParallelWatch().run([lambda: 0, lambda: 42]) == 42
+  assert experiment_runs.ParallelWatch().run([lambda: 1, lambda: 42]) == 1
 
 
 def test_what_a_share_raises_is_raised_when_all_are_over():
@@ -166,5 +166,5 @@ def test_what_a_share_raises_is_raised_when_all_are_over():
     raise LaunchError("no login.")
 
   with pytest.raises(LaunchError, match="no login"):
-    sweep.Watch().all([wrong, slow])
+    experiment_runs.ParallelWatch().run([wrong, slow])
   assert ended == [1]
