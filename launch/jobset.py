@@ -7,7 +7,7 @@ job of as many pods as it has hosts, which fails as a whole when one pod does.
 
 import json
 
-from launch import failures, verdict
+from launch import failures, run_outcome
 from launch.command import Shell
 from launch.ledger import Run
 from launch.request import Request
@@ -74,8 +74,8 @@ def _failure_policy() -> dict:
 
 def _pod_rules() -> list[dict]:
   """In the order of the actions above: how a pod can end."""
-  preempted = [verdict.PREEMPTED]
-  kept = sorted({verdict.PREEMPTED, *verdict.INFRASTRUCTURE})
+  preempted = [run_outcome.PREEMPTED]
+  kept = sorted({run_outcome.PREEMPTED, *run_outcome.INFRASTRUCTURE})
   disrupted = {"type": "DisruptionTarget", "status": "True"}
   return [
     {"action": "FailJob", "onPodConditions": [disrupted]},

@@ -6,12 +6,12 @@ JSON, which is YAML too. `sky jobs launch FILE` runs it.
 
 import shlex
 
-from launch import verdict
+from launch import run_outcome
 from launch.errors import LaunchError
 from launch.ledger import Run
 from launch.request import Request
 
-_AGAIN = [verdict.PREEMPTED, *sorted(verdict.INFRASTRUCTURE)]
+_AGAIN = [run_outcome.PREEMPTED, *sorted(run_outcome.INFRASTRUCTURE)]
 _SET_UP = """\
 set -euo pipefail
 command -v uv > /dev/null || python3 -m pip install --quiet --user uv==0.13.8

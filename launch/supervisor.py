@@ -14,15 +14,14 @@ import random
 import time
 from collections.abc import Callable
 
-from launch import failures
-from launch import verdict as verdicts
+from launch import failures, run_outcome
 from launch.errors import CommandFailed, LaunchError
 from launch.hosts import Hosts
+from launch.run_outcome import RunOutcome
 from launch.states import State
-from launch.verdict import Verdict
 
-_AGAIN = {Verdict.PREEMPTED, Verdict.BROKEN, Verdict.SILENT}
-_EXIT = {Verdict.DONE: 0, Verdict.STOPPED: 42, Verdict.FAILED: 1}
+_AGAIN = {RunOutcome.PREEMPTED, RunOutcome.BROKEN, RunOutcome.SILENT}
+_EXIT = {RunOutcome.DONE: 0, RunOutcome.STOPPED: 42, RunOutcome.FAILED: 1}
 _LAST_WORDS = 4000  # letters of a failed worker's log
 
 
@@ -85,31 +84,31 @@ class Supervisor:
       LaunchError: what only a person can put right.
     """
     while True:
-      verdict = self._look()
-      if verdict in _EXIT:
-        return self._end(verdict)
-      if verdict not in _AGAIN:
+      outcome = self._look()
+      if outcome in _EXIT:
+        return self._end(outcome)
+      if outcome not in _AGAIN:
         self._sleep(self._patience.poll)
-      elif not self._again(verdict):
+      elif not self._again(outcome):
         return 1
 
-  def _look(self) -> Verdict:
-    """What it is at; a verdict of `_AGAIN` only when that is certain."""
+  def _look(self) -> RunOutcome:
+    """What it is at; a outcome of `_AGAIN` only when that is certain."""
     said = self._hosts.poll()
-    verdict = verdicts.of(said, self._hosts.entry.request.hosts)
+    outcome = run_outcome.from_workers(said, self._hosts.entry.request.hosts)
     steps = [one.get("step") for one in said.values()]
     self._step = max([self._step, *(s for s in steps if s is not None)])
     if (0, 0) in said:
       self._follow()
-    if verdict is Verdict.SILENT:
+    if outcome is RunOutcome.SILENT:
       return self._doubt()
     self._silent = 0
-    if verdict is Verdict.ENDING:
+    if outcome is RunOutcome.ENDING:
       return self._wait_for_others(said)
     self._ending = 0
-    if verdict not in (Verdict.RUNNING, Verdict.DONE):
+    if outcome not in (RunOutcome.RUNNING, RunOutcome.DONE):
       self._show_faults(said)
-    return verdict
+    return outcome
 
   def _follow(self) -> None:
     """Passes on what worker 0 printed since."""
@@ -120,7 +119,7 @@ class Supervisor:
         return
       self._stream(text)
 
-  def _doubt(self) -> Verdict:
+  def _doubt(self) -> RunOutcome:
     """Somebody does not answer: is the machine gone, or the network?"""
     try:
       state = self._hosts.slices.state()
@@ -128,23 +127,23 @@ class Supervisor:
       if failure.kind not in (failures.OTHER, failures.UNREACHABLE):
         raise
       self._say(f"nobody can say what the slices are at: {failure}")
-      return Verdict.RUNNING  # it may be our own network
+      return RunOutcome.RUNNING  # it may be our own network
     if state in (State.LOST, State.DELETING, State.ABSENT):
       self._say(f"{self._hosts.entry.name} is {state.value}")
-      return Verdict.PREEMPTED
+      return RunOutcome.PREEMPTED
     self._silent += 1
     if self._silent < self._patience.silences:
-      return Verdict.RUNNING
+      return RunOutcome.RUNNING
     self._say(f"{self._hosts.entry.name} is {state.value} and does not answer")
     self._silent, self._recreate = 0, True
-    return Verdict.SILENT
+    return RunOutcome.SILENT
 
-  def _wait_for_others(self, said) -> Verdict:
+  def _wait_for_others(self, said) -> RunOutcome:
     self._ending += 1
     if self._ending > self._patience.ending:
       self._say("some workers ended and others did not; ending those")
       self._hosts.stop(kill=True)
-    return Verdict.ENDING
+    return RunOutcome.ENDING
 
   def _show_faults(self, said) -> None:
     """The end of the log of each worker that ended badly, but for worker 0."""
@@ -153,28 +152,28 @@ class Supervisor:
         continue
       status = one["status"] if one["state"] == "ended" else one["state"]
       self._say(f"slice {slice} worker {worker}: {status}")
-      if (slice, worker) != (0, 0) and status not in (0, verdicts.PREEMPTED):
+      if (slice, worker) != (0, 0) and status not in (0, run_outcome.PREEMPTED):
         text, _ = self._hosts.log(0, slice, worker)
         self._stream(text[-_LAST_WORDS:])
 
-  def _end(self, verdict: Verdict) -> int:
+  def _end(self, outcome: RunOutcome) -> int:
     at = f" at step {self._step}" if self._step >= 0 else ""
-    self._say(f"{self._hosts.entry.run.id} {verdict.value}{at}")
-    if verdict is Verdict.FAILED:
+    self._say(f"{self._hosts.entry.run.id} {outcome.value}{at}")
+    if outcome is RunOutcome.FAILED:
       self._say("not started again: what failed would fail again")
-    return _EXIT[verdict]
+    return _EXIT[outcome]
 
-  def _again(self, verdict: Verdict) -> bool:
+  def _again(self, outcome: RunOutcome) -> bool:
     """Starts it again; False: it has been tried often enough."""
-    while self._may_try(verdict):
+    while self._may_try(outcome):
       self._wait()
       try:
         self._bring_up()
-        self._hosts.start(verdict.value)
+        self._hosts.start(outcome.value)
         self._say(f"{self._hosts.entry.run.id} started again")
         return True
       except CommandFailed as failure:
-        verdict = self._cause(failure)
+        outcome = self._cause(failure)
         self._say(str(failure))
     self._say(
       f"given up after {self._patience.retries} starts without progress;"
@@ -182,13 +181,13 @@ class Supervisor:
     )
     return False
 
-  def _may_try(self, verdict: Verdict) -> bool:
+  def _may_try(self, outcome: RunOutcome) -> bool:
     """Counts, but for preemptions, which are nobody's fault."""
     if self._step > self._step_before:
       self._failures = self._streak = 0
     self._step_before = self._step
     self._streak += 1
-    self._failures += verdict is not Verdict.PREEMPTED
+    self._failures += outcome is not RunOutcome.PREEMPTED
     return self._failures <= self._patience.retries
 
   def _wait(self) -> None:
@@ -197,14 +196,14 @@ class Supervisor:
     self._say(f"starting again in {wait:.0f} s")
     self._sleep(wait)
 
-  def _cause(self, failure: CommandFailed) -> Verdict:
+  def _cause(self, failure: CommandFailed) -> RunOutcome:
     """What failure in starting counts as; raises what a person must solve."""
     if failure.kind == failures.CAPACITY:
-      return Verdict.PREEMPTED
+      return RunOutcome.PREEMPTED
     if failure.kind in (failures.QUOTA, failures.UNREACHABLE, failures.OTHER):
-      return Verdict.BROKEN
+      return RunOutcome.BROKEN
     if failure.kind in (failures.NAME_TAKEN, failures.ABSENT):
-      return Verdict.PREEMPTED  # it changed while we looked
+      return RunOutcome.PREEMPTED  # it changed while we looked
     raise failure
 
   def _bring_up(self) -> None:

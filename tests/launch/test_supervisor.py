@@ -4,12 +4,12 @@ import types
 
 import pytest
 
-from launch import failures, verdict
+from launch import failures, run_outcome
 from launch.errors import CommandFailed, LaunchError
 from launch.ledger import Run
+from launch.run_outcome import RunOutcome
 from launch.states import State
 from launch.supervisor import Patience, Supervisor
-from launch.verdict import Verdict
 
 
 class Script:
@@ -169,34 +169,34 @@ def ended(*statuses, **more):
 @pytest.mark.parametrize(
   "said, expected",
   [
-    (ended(0, 0), Verdict.DONE),
-    (ended(42, 42), Verdict.PREEMPTED),
-    (ended(0, 42), Verdict.PREEMPTED),
-    (ended(42, 134), Verdict.PREEMPTED),
-    (ended(134, 137), Verdict.BROKEN),
-    (ended(0, 143), Verdict.BROKEN),
+    (ended(0, 0), RunOutcome.DONE),
+    (ended(42, 42), RunOutcome.PREEMPTED),
+    (ended(0, 42), RunOutcome.PREEMPTED),
+    (ended(42, 134), RunOutcome.PREEMPTED),
+    (ended(134, 137), RunOutcome.BROKEN),
+    (ended(0, 143), RunOutcome.BROKEN),
     # One has a bug; JAX aborts the other.
-    (ended(1, 134), Verdict.FAILED),
-    (ended(42, 1), Verdict.FAILED),
-    (ended(139, 134), Verdict.FAILED),
-    (ended(2, 2), Verdict.FAILED),
-    (ended(130, 134), Verdict.STOPPED),
-    (ended(42, 42, stopped=True), Verdict.STOPPED),
-    (ended(0, 0, stopped=True), Verdict.DONE),
-    (ended(1, 1, stopped=True), Verdict.FAILED),
-    (ended(0), Verdict.SILENT),
-    ({}, Verdict.SILENT),
-    ({**ended(0), (0, 1): {"state": "running"}}, Verdict.RUNNING),
-    ({**ended(1), (0, 1): {"state": "running"}}, Verdict.ENDING),
-    ({**ended(137), (0, 1): {"state": "running"}}, Verdict.ENDING),
-    ({**ended(137), (0, 1): {"state": "lost"}}, Verdict.BROKEN),
-    ({**ended(0), (0, 1): {"state": "lost"}}, Verdict.BROKEN),
-    ({(0, i): {"state": "absent"} for i in range(2)}, Verdict.BROKEN),
-    ({(0, i): {"state": "running"} for i in range(2)}, Verdict.RUNNING),
+    (ended(1, 134), RunOutcome.FAILED),
+    (ended(42, 1), RunOutcome.FAILED),
+    (ended(139, 134), RunOutcome.FAILED),
+    (ended(2, 2), RunOutcome.FAILED),
+    (ended(130, 134), RunOutcome.STOPPED),
+    (ended(42, 42, stopped=True), RunOutcome.STOPPED),
+    (ended(0, 0, stopped=True), RunOutcome.DONE),
+    (ended(1, 1, stopped=True), RunOutcome.FAILED),
+    (ended(0), RunOutcome.SILENT),
+    ({}, RunOutcome.SILENT),
+    ({**ended(0), (0, 1): {"state": "running"}}, RunOutcome.RUNNING),
+    ({**ended(1), (0, 1): {"state": "running"}}, RunOutcome.ENDING),
+    ({**ended(137), (0, 1): {"state": "running"}}, RunOutcome.ENDING),
+    ({**ended(137), (0, 1): {"state": "lost"}}, RunOutcome.BROKEN),
+    ({**ended(0), (0, 1): {"state": "lost"}}, RunOutcome.BROKEN),
+    ({(0, i): {"state": "absent"} for i in range(2)}, RunOutcome.BROKEN),
+    ({(0, i): {"state": "running"} for i in range(2)}, RunOutcome.RUNNING),
   ],
 )
 def test_the_worst_that_a_worker_says_counts(said, expected):
-  assert verdict.of(said, 2) is expected
+  assert run_outcome.from_workers(said, 2) is expected
 
 
 def test_workers_that_do_not_follow_one_that_ended_are_ended():

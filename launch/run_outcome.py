@@ -12,7 +12,7 @@ PREEMPTED, INTERRUPTED = 42, 130
 INFRASTRUCTURE = {134, 137, 143}
 
 
-class Verdict(enum.Enum):
+class RunOutcome(enum.Enum):
   """What to make of it."""
 
   RUNNING = "running"
@@ -25,7 +25,9 @@ class Verdict(enum.Enum):
   SILENT = "does not answer"
 
 
-def of(said: Mapping[tuple[int, int], dict], workers: int) -> Verdict:
+def from_workers(
+  said: Mapping[tuple[int, int], dict], workers: int
+) -> RunOutcome:
   """The verdict.
 
   When one process fails, the others are aborted: the fault of one explains the
@@ -40,13 +42,15 @@ def of(said: Mapping[tuple[int, int], dict], workers: int) -> Verdict:
   ended = [one["status"] for one in said.values() if one["state"] == "ended"]
   faults = {status for status in ended if status != 0}
   if faults - INFRASTRUCTURE - {PREEMPTED, INTERRUPTED}:
-    return Verdict.FAILED if "running" not in states else Verdict.ENDING
+    return RunOutcome.FAILED if "running" not in states else RunOutcome.ENDING
   if len(said) < workers:
-    return Verdict.SILENT
+    return RunOutcome.SILENT
   if "running" in states:
-    return Verdict.ENDING if faults or "lost" in states else Verdict.RUNNING
+    return (
+      RunOutcome.ENDING if faults or "lost" in states else RunOutcome.RUNNING
+    )
   if all(status == 0 for status in ended) and len(ended) == workers:
-    return Verdict.DONE
+    return RunOutcome.DONE
   if any(one.get("stopped") for one in said.values()) or INTERRUPTED in faults:
-    return Verdict.STOPPED
-  return Verdict.PREEMPTED if PREEMPTED in faults else Verdict.BROKEN
+    return RunOutcome.STOPPED
+  return RunOutcome.PREEMPTED if PREEMPTED in faults else RunOutcome.BROKEN
