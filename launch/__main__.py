@@ -4,7 +4,7 @@ import sys
 
 from launch import command_line, delete_on_exit
 from launch.errors import LaunchError
-from launch.session import Session
+from launch.verbs import Session
 
 
 def main(argv: list[str] | None = None) -> int:
