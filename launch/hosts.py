@@ -5,7 +5,7 @@ import pathlib
 import time
 from collections.abc import Callable
 
-from launch import failures, remote, tree
+from launch import failures, ssh_commands, tree
 from launch.command import Done, Shell
 from launch.errors import Busy, CommandFailed, LaunchError
 from launch.ledger import Entry, Ledger
@@ -46,12 +46,14 @@ class Hosts:
         f"{self.entry.name} has no code yet; run `python -m launch setup"
         f" {self.entry.name}`."
       )
-    self._everywhere(remote.make_folder())
+    self._everywhere(ssh_commands.make_folder())
     scripts = [_SCRIPTS / "setup_host.sh", _SCRIPTS / "host.py"]
     folder = self._ledger.folder(self.entry.name)
     files = [folder / tree.TAR, *scripts]
-    _persist(lambda: self.slices.copy(list(map(str, files)), remote.FOLDER))
-    self._everywhere(remote.set_up())
+    _persist(
+      lambda: self.slices.copy(list(map(str, files)), ssh_commands.FOLDER)
+    )
+    self._everywhere(ssh_commands.set_up())
 
   def start(self, why: str) -> None:
     """Starts the run on all workers; they meet and form one program.
@@ -66,7 +68,7 @@ class Hosts:
     run = self.entry.run
     number = run.attempt(why)
     self._ledger.write(self.entry)
-    command = remote.start(run.id, number, run.workdir, run.env, run.argv)
+    command = ssh_commands.start(run.id, number, run.workdir, run.env, run.argv)
     said = self._everywhere(command, expect=self.entry.request.slice.hosts)
     for slice, worker, answer in said:
       where = f"slice {slice} worker {worker}"
@@ -81,14 +83,14 @@ class Hosts:
   def poll(self) -> dict[tuple[int, int], dict]:
     """(slice, worker) → what it says; who does not answer is not in it."""
     done = self.slices.everywhere(
-      remote.poll(self.entry.run.id), '{"worker": 0, "state": "running"}'
+      ssh_commands.poll(self.entry.run.id), '{"worker": 0, "state": "running"}'
     )
     return {(s, worker): said for s, worker, said in _answers(done)}
 
   def log(self, offset: int, slice: int = 0, worker: int = 0):
     """What a worker logged from a byte on, and the byte to go on from."""
     done = self.slices.at(
-      slice, worker, remote.log(self.entry.run.id, worker, offset)
+      slice, worker, ssh_commands.log(self.entry.run.id, worker, offset)
     )
     for _, _, said in _answers([done]):
       return said["text"], said["offset"]
@@ -96,7 +98,7 @@ class Hosts:
 
   def stop(self, kill: bool = False) -> None:
     """Asks all workers for a checkpoint and an end; or ends them at once."""
-    self.slices.everywhere(remote.stop(self.entry.run.id, kill))
+    self.slices.everywhere(ssh_commands.stop(self.entry.run.id, kill))
 
   def _everywhere(self, command: str, expect: int = 0):
     """What all workers answer to a command that must succeed on each."""

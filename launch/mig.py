@@ -8,7 +8,7 @@ deleted in the reverse order.
 import json
 from collections.abc import Sequence
 
-from launch import names, remote
+from launch import names, ssh_commands
 from launch.command import Done, Shell
 from launch.errors import CommandFailed
 from launch.request import Request
@@ -162,7 +162,7 @@ class Mig:
     )
 
   def _ssh(self, host: str, command: str, assume: str) -> Done:
-    place = (*self._request.place, *remote.PATIENCE, "--quiet")
+    place = (*self._request.place, *ssh_commands.SSH_TIMEOUTS, "--quiet")
     return self._shell.run(
       [*_COMPUTE, "ssh", host, *place, f"--command={command}"], assume
     )

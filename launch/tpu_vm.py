@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from launch import remote
+from launch import ssh_commands
 from launch.command import Done, Shell
 from launch.request import LONGEST, Request
 from launch.states import State
@@ -158,7 +158,7 @@ class TpuVm:
       name,
       *self._request.place,
       f"--worker={worker}",
-      *remote.PATIENCE,
+      *ssh_commands.SSH_TIMEOUTS,
       "--quiet",
       f"--command={command}",
     ]

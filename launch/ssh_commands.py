@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 # For ssh: a machine that is gone does not hold us for ever.
-PATIENCE = (
+SSH_TIMEOUTS = (
   "--ssh-flag=-oConnectTimeout=30",
   "--ssh-flag=-oServerAliveInterval=30",
   "--ssh-flag=-oServerAliveCountMax=4",
