@@ -5,7 +5,7 @@ import pathlib
 import time
 from collections.abc import Callable
 
-from launch import failures, ssh_commands, tree
+from launch import failures, source_archive, ssh_commands
 from launch.command import Done, Shell
 from launch.errors import Busy, CommandFailed, LaunchError
 from launch.ledger import Entry, Ledger
@@ -32,7 +32,7 @@ class Hosts:
   def pack(self, revision: str | None) -> None:
     """Makes the tree to copy and remembers what it is; see `set_up`."""
     folder = self._ledger.folder(self.entry.name)
-    self.entry.code = tree.pack(self._shell, folder, revision)
+    self.entry.code = source_archive.pack(self._shell, folder, revision)
     self._ledger.write(self.entry)
 
   def set_up(self) -> None:
@@ -49,7 +49,7 @@ class Hosts:
     self._everywhere(ssh_commands.make_folder())
     scripts = [_SCRIPTS / "setup_host.sh", _SCRIPTS / "host.py"]
     folder = self._ledger.folder(self.entry.name)
-    files = [folder / tree.TAR, *scripts]
+    files = [folder / source_archive.TAR, *scripts]
     _persist(
       lambda: self.slices.copy(list(map(str, files)), ssh_commands.FOLDER)
     )

@@ -13,9 +13,9 @@ from launch import (
   mig,
   names,
   skypilot,
+  source_archive,
   spending_limit,
   tpu_vm,
-  tree,
 )
 from launch.clusters import Cluster
 from launch.command import Shell
@@ -167,7 +167,7 @@ class Session:
 
   def _argv(self) -> list[str]:
     argv, _ = command_line.experiment(self._options)
-    tree.check_has(self._shell, argv[0])
+    source_archive.check_contains(self._shell, argv[0])
     return argv
 
   def _new_run(self, entry: Entry, argv: list[str]) -> Run:

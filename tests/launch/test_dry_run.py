@@ -11,7 +11,7 @@ import shlex
 
 import pytest
 
-from launch import tree
+from launch import source_archive
 from launch.__main__ import main
 from launch.command import Shell
 from launch.ledger import Entry, Ledger, Run
@@ -67,7 +67,7 @@ def rehearse(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "called").exists()
     assert sorted(state.rglob("*")) == before
     out = said.out.replace(str(state), "STATE")
-    return out.replace(str(tree.ROOT), "ROOT")
+    return out.replace(str(source_archive.ROOT), "ROOT")
 
   return call
 

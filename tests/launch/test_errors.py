@@ -163,9 +163,9 @@ def test_logs_of_a_slice_that_is_none(made, launch, tmp_path):
 
 
 def test_a_checkout_without_git(cloud, launch, tmp_path, monkeypatch):
-  from launch import tree
+  from launch import source_archive
 
-  monkeypatch.setattr(tree, "ROOT", tmp_path)
+  monkeypatch.setattr(source_archive, "ROOT", tmp_path)
   launch("create", "a", *WHERE)
   assert refused(launch("setup"), "git checkout")
 

@@ -45,9 +45,9 @@ def grid(checkout, made):
 # In the checkout of the test, as a process of its own.
 SWEEP = """
 import pathlib, sys
-from launch import tree
+from launch import source_archive
 from launch.__main__ import main
-tree.ROOT = pathlib.Path(sys.argv.pop(1))
+source_archive.ROOT = pathlib.Path(sys.argv.pop(1))
 sys.exit(main())
 """
 

@@ -45,7 +45,7 @@ def pack(shell: Shell, folder: pathlib.Path, revision: str | None) -> dict:
   }
 
 
-def check_has(shell: Shell, experiment: str) -> None:
+def check_contains(shell: Shell, experiment: str) -> None:
   """Raises LaunchError unless the experiment is a file that is copied."""
   path = pathlib.PurePath(experiment)
   if path.is_absolute() or ".." in path.parts:
