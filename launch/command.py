@@ -20,7 +20,7 @@ _INSTALL = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Done:
+class CommandResult:
   """What a program left: its exit status, and what it printed."""
 
   status: int
@@ -40,7 +40,7 @@ class Shell:
 
   def run(
     self, argv: Sequence[str], assume: str = "", stdin: str | None = None
-  ) -> Done:
+  ) -> CommandResult:
     """Runs a command to its end, whatever its status.
 
     Args:
@@ -52,7 +52,7 @@ class Shell:
     """
     if self.dry:
       self._show(argv, stdin)
-      return Done(0, assume)
+      return CommandResult(0, assume)
     try:
       done = subprocess.run(
         list(argv),
@@ -65,9 +65,9 @@ class Shell:
     except FileNotFoundError as error:
       remedy = _INSTALL.get(argv[0], "install it")
       raise LaunchError(f"{argv[0]} is not on PATH; {remedy}.") from error
-    return Done(done.returncode, done.stdout, done.stderr)
+    return CommandResult(done.returncode, done.stdout, done.stderr)
 
-  def must(self, argv: Sequence[str], **options) -> str:
+  def run_checked(self, argv: Sequence[str], **options) -> str:
     """Runs a command that has to succeed; what it printed.
 
     Raises:
@@ -78,7 +78,9 @@ class Shell:
       raise failures.from_command(argv, done.err or done.out, done.status)
     return done.out
 
-  def unless_absent(self, argv: Sequence[str], assume: str = "") -> str | None:
+  def output_if_found(
+    self, argv: Sequence[str], assume: str = ""
+  ) -> str | None:
     """What a command printed; None: there is nothing of the name it gives.
 
     Raises:

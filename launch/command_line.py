@@ -4,7 +4,7 @@ import argparse
 
 from launch import ledger, names
 from launch.errors import LaunchError
-from launch.request import BACKENDS, CAPACITIES, LONGEST, Request
+from launch.request import BACKENDS, CAPACITIES, LONGEST_FLEX_START, Request
 
 _DOC = """\
 Cloud TPUs: create slices, run an experiment on them, watch it, delete them.
@@ -43,7 +43,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
       name, help=about, description=about, allow_abbrev=False
     )
     describe(verb)
-    _common(verb)
+    _common_options(verb)
   return parser.parse_args(argv)
 
 
@@ -90,7 +90,7 @@ def _duration(text: str | None) -> str | None:
   return text and names.duration(text)
 
 
-def _common(verb) -> None:
+def _common_options(verb) -> None:
   verb.add_argument(
     "--dry-run", action="store_true", help="print the commands, run none"
   )
@@ -103,7 +103,7 @@ def _common(verb) -> None:
 
 
 def _create(verb) -> None:
-  _slices(verb)
+  _slice_options(verb)
   verb.add_argument("--plan", metavar="FILE", help="from jaxsae plan --json")
   verb.add_argument(
     "--max-cost",
@@ -115,7 +115,7 @@ def _create(verb) -> None:
   _poll(verb)
 
 
-def _slices(verb) -> None:
+def _slice_options(verb) -> None:
   verb.add_argument("name", metavar="NAME")
   verb.add_argument(
     "--topology", required=True, help="chip and shape of a slice, as v5e:2x4"
@@ -134,7 +134,7 @@ def _slices(verb) -> None:
   verb.add_argument(
     "--max-run-duration",
     metavar="TIME",
-    help=f"of flex-start: deleted by Google after it ({LONGEST})",
+    help=f"of flex-start: deleted by Google after it ({LONGEST_FLEX_START})",
   )
   verb.add_argument(
     "--valid-until-duration", metavar="TIME", help="longest wait in the queue"
@@ -159,12 +159,12 @@ def _sweep(verb) -> None:
   verb.add_argument(
     "--on", metavar="NAME,NAME,…", required=True, help="a slice each"
   )
-  _patience(verb)
+  _watch_options(verb)
   _experiment(verb)
 
 
 def _skypilot(verb) -> None:
-  _slices(verb)
+  _slice_options(verb)
   _experiment(verb)
 
 
@@ -189,7 +189,7 @@ def _experiment(verb) -> None:
 
 def _watch(verb) -> None:
   _name(verb)
-  _patience(verb)
+  _watch_options(verb)
 
 
 def _logs(verb) -> None:
@@ -200,7 +200,7 @@ def _logs(verb) -> None:
   )
 
 
-def _patience(verb) -> None:
+def _watch_options(verb) -> None:
   verb.add_argument(
     "--delete-when-done",
     action="store_true",
@@ -239,7 +239,7 @@ def _name(verb) -> None:
   )
 
 
-def _that_name(verb) -> None:
+def _required_name(verb) -> None:
   verb.add_argument("name", metavar="NAME")
 
 
@@ -255,7 +255,7 @@ VERBS = {
   "status": (_name, "what the slices and each worker are at"),
   "logs": (_logs, "what a worker printed"),
   "stop": (_name, "ask the run for a checkpoint and an end"),
-  "delete": (_that_name, "delete the slices"),
+  "delete": (_required_name, "delete the slices"),
   "list": (_project, "all that runs with the label jaxsae, and costs money"),
   "sweep": (_sweep, "share the runs of an experiment among slices, and watch"),
   "skypilot": (_skypilot, "print a task for `sky jobs launch`"),

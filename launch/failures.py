@@ -22,7 +22,7 @@ NOTHING_CREATED = {
 }
 
 # The first that matches what was said, whatever its case, is taken.
-_SIGNS = (
+_PATTERNS = (
   (
     LOGIN,
     r"gcloud auth login|not currently have an active account|"
@@ -84,7 +84,9 @@ def from_command(argv: Sequence[str], said: str, status: int) -> CommandFailed:
   kind = kind_of(said, status)
   remedy = _REMEDY.get(kind, "see what it says")
   what = " ".join(word for word in argv[:6] if not word.startswith("-"))
-  return CommandFailed(kind, f"{remedy} (`{what} …`: {_gist(said, status)}).")
+  return CommandFailed(
+    kind, f"{remedy} (`{what} …`: {_main_line(said, status)})."
+  )
 
 
 def from_worker(name: str, said: str, status: int) -> CommandFailed:
@@ -96,18 +98,20 @@ def from_worker(name: str, said: str, status: int) -> CommandFailed:
     return from_command(("gcloud", "ssh", name), said, status)
   kind = UNREACHABLE if status == 255 else OTHER
   remedy = _REMEDY.get(kind, "a command failed there")
-  return CommandFailed(kind, f"{remedy} (on {name}: {_gist(said, status)}).")
+  return CommandFailed(
+    kind, f"{remedy} (on {name}: {_main_line(said, status)})."
+  )
 
 
 def kind_of(said: str, status: int = 1) -> str:
   """Which kind of failure it is."""
-  for kind, sign in _SIGNS:
-    if re.search(sign, said, re.IGNORECASE):
+  for kind, pattern in _PATTERNS:
+    if re.search(pattern, said, re.IGNORECASE):
       return kind
   return UNREACHABLE if status == 255 else OTHER
 
 
-def _gist(said: str, status: int) -> str:
+def _main_line(said: str, status: int) -> str:
   """The line that says most, of at most 300 letters."""
   lines = [line.strip() for line in said.splitlines() if line.strip()]
   telling = [line for line in lines if "ERROR" in line] or lines[-1:]

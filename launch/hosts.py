@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from launch import failures, source_archive, ssh_commands
-from launch.command import Done, Shell
+from launch.command import CommandResult, Shell
 from launch.errors import Busy, CommandFailed, LaunchError
 from launch.ledger import Entry, Ledger
 from launch.mig import Mig
@@ -46,14 +46,14 @@ class Hosts:
         f"{self.entry.name} has no code yet; run `python -m launch setup"
         f" {self.entry.name}`."
       )
-    self._everywhere(ssh_commands.make_folder())
+    self._run_on_all(ssh_commands.make_folder())
     scripts = [_SCRIPTS / "setup_host.sh", _SCRIPTS / "host.py"]
     folder = self._ledger.folder(self.entry.name)
     files = [folder / source_archive.TAR, *scripts]
-    _persist(
+    _retry_ssh(
       lambda: self.slices.copy(list(map(str, files)), ssh_commands.FOLDER)
     )
-    self._everywhere(ssh_commands.set_up())
+    self._run_on_all(ssh_commands.set_up())
 
   def start(self, why: str) -> None:
     """Starts the run on all workers; they meet and form one program.
@@ -69,7 +69,7 @@ class Hosts:
     number = run.attempt(why)
     self._ledger.write(self.entry)
     command = ssh_commands.start(run.id, number, run.workdir, run.env, run.argv)
-    said = self._everywhere(command, expect=self.entry.request.slice.hosts)
+    said = self._run_on_all(command, expect=self.entry.request.slice.hosts)
     for slice, worker, answer in said:
       where = f"slice {slice} worker {worker}"
       if "busy" in answer:
@@ -82,14 +82,14 @@ class Hosts:
 
   def poll(self) -> dict[tuple[int, int], dict]:
     """(slice, worker) → what it says; who does not answer is not in it."""
-    done = self.slices.everywhere(
+    done = self.slices.run_on_all(
       ssh_commands.poll(self.entry.run.id), '{"worker": 0, "state": "running"}'
     )
     return {(s, worker): said for s, worker, said in _answers(done)}
 
   def log(self, offset: int, slice: int = 0, worker: int = 0):
     """What a worker logged from a byte on, and the byte to go on from."""
-    done = self.slices.at(
+    done = self.slices.run_on(
       slice, worker, ssh_commands.log(self.entry.run.id, worker, offset)
     )
     for _, _, said in _answers([done]):
@@ -98,14 +98,14 @@ class Hosts:
 
   def stop(self, kill: bool = False) -> None:
     """Asks all workers for a checkpoint and an end; or ends them at once."""
-    self.slices.everywhere(ssh_commands.stop(self.entry.run.id, kill))
+    self.slices.run_on_all(ssh_commands.stop(self.entry.run.id, kill))
 
-  def _everywhere(self, command: str, expect: int = 0):
+  def _run_on_all(self, command: str, expect: int = 0):
     """What all workers answer to a command that must succeed on each."""
-    return _persist(lambda: self._once(command, expect))
+    return _retry_ssh(lambda: self._once(command, expect))
 
   def _once(self, command: str, expect: int) -> list[tuple[int, int, dict]]:
-    done = self.slices.everywhere(command)
+    done = self.slices.run_on_all(command)
     said = _answers(done)
     for slice in done:
       refused = any("busy" in answer for _, _, answer in said)
@@ -119,7 +119,7 @@ class Hosts:
     return said
 
 
-def _answers(done: list[Done]) -> list[tuple[int, int, dict]]:
+def _answers(done: list[CommandResult]) -> list[tuple[int, int, dict]]:
   """Slice, worker and the line of JSON that the worker printed, of each."""
   found = []
   for slice, one in enumerate(done):
@@ -138,7 +138,7 @@ def _json(line: str) -> dict | None:
     return None
 
 
-def _persist(act: Callable):
+def _retry_ssh(act: Callable):
   """What `act` returns, tried again if a worker did not answer by ssh."""
   for pause in _PAUSES:
     try:

@@ -112,7 +112,7 @@ def _pod(request: Request, run: Run) -> dict:
   }
   if request.capacity == "spot":
     selector["cloud.google.com/gke-spot"] = "true"
-  chips = str(slice.chips_a_host)
+  chips = str(slice.chips_per_host)
   return {
     "restartPolicy": "Never",
     "terminationGracePeriodSeconds": GRACE,
@@ -152,7 +152,7 @@ class JobSet:
 
   def connect(self) -> None:
     """Makes the cluster kubectl's; raises CommandFailed if there is none."""
-    self._shell.must(
+    self._shell.run_checked(
       [
         "gcloud",
         "container",
@@ -166,14 +166,14 @@ class JobSet:
 
   def start(self, run: Run) -> None:
     """Hands the run to the cluster; raises CommandFailed if it is refused."""
-    self._shell.must(
+    self._shell.run_checked(
       ["kubectl", "create", "--filename=-"],
       stdin=json.dumps(manifest(self._request, run), indent=2),
     )
 
   def status(self) -> tuple[str, int]:
     """Completed, Failed or "running"; and how often it was restarted."""
-    said = self._shell.must(
+    said = self._shell.run_checked(
       ["kubectl", "get", "jobset", self._request.name, "--output=json"],
       assume="{}",
     )
@@ -195,6 +195,6 @@ class JobSet:
 
   def delete(self) -> None:
     """Its pods get SIGTERM, leave a checkpoint and go. The nodes stay."""
-    self._shell.must(
+    self._shell.run_checked(
       ["kubectl", "delete", "jobset", self._request.name, "--ignore-not-found"]
     )

@@ -8,7 +8,7 @@ from launch.errors import CommandFailed, LaunchError
 from launch.failures import NOTHING_CREATED
 from launch.hosts import Hosts
 from launch.ledger import Entry, Ledger, Run
-from launch.supervisor import Patience, Supervisor
+from launch.supervisor import RetryPolicy, Supervisor
 
 
 class Machines:
@@ -72,8 +72,8 @@ class Machines:
     """Follows the run to its end; its exit status."""
     self._need_run()
     if self._shell.dry:
-      return rehearse(self.hosts, options.delete_when_done)
-    watch = watcher(self.hosts, options, self._say, _print).watch
+      return dry_run_watch(self.hosts, options.delete_when_done)
+    watch = make_supervisor(self.hosts, options, self._say, _print).watch
     if not options.delete_when_done:
       return watch()
     with delete_on_exit.delete_after(
@@ -128,15 +128,15 @@ class Machines:
       )
 
 
-def watcher(hosts: Hosts, options, say, stream, **more) -> Supervisor:
+def make_supervisor(hosts: Hosts, options, say, stream, **more) -> Supervisor:
   """A supervisor, as patient as the command line says."""
-  patience = Patience(
+  policy = RetryPolicy(
     poll=options.poll, backoff=options.backoff, retries=options.retries
   )
-  return Supervisor(hosts, patience, say, stream, **more)
+  return Supervisor(hosts, policy, say, stream, **more)
 
 
-def rehearse(hosts: Hosts, delete: bool) -> int:
+def dry_run_watch(hosts: Hosts, delete: bool) -> int:
   """For a dry run: one look, what a preemption would bring, and the end."""
   hosts.poll()
   hosts.log(0)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 
 from launch import names, ssh_commands
-from launch.command import Done, Shell
+from launch.command import CommandResult, Shell
 from launch.errors import CommandFailed
 from launch.request import Request
 from launch.states import State
@@ -34,7 +34,7 @@ class Mig:
     made = []
     for make, unmake in self._parts():
       try:
-        self._shell.must(make)
+        self._shell.run_checked(make)
       except CommandFailed:
         for argv in made:
           self._shell.run(argv)
@@ -55,27 +55,31 @@ class Mig:
   def delete(self) -> None:
     """Deletes all its parts; good if they are gone already."""
     for _, argv in reversed(self._parts()):
-      self._shell.unless_absent(argv)
+      self._shell.output_if_found(argv)
 
-  def everywhere(self, command: str, assume: str = "") -> list[Done]:
+  def run_on_all(self, command: str, assume: str = "") -> list[CommandResult]:
     """Runs a shell command on each host; what all said, as of one slice."""
     done = [self._ssh(name, command, assume) for name in self._hosts()]
     worst = max((x.status for x in done), default=0)
     out = "\n".join(x.out for x in done)
-    return [Done(worst, out, "\n".join(x.err for x in done))]
+    return [CommandResult(worst, out, "\n".join(x.err for x in done))]
 
-  def at(self, slice: int, worker: int, command: str, assume="") -> Done:
+  def run_on(
+    self, slice: int, worker: int, command: str, assume=""
+  ) -> CommandResult:
     """Runs a command that only this worker obeys on each host.
 
     A group does not say which host is which worker; the hosts know it.
     """
-    return self.everywhere(command, assume)[slice]
+    return self.run_on_all(command, assume)[slice]
 
   def copy(self, files: Sequence[str], folder: str) -> None:
     """Copies local files into a folder below the home of each host."""
     for name in self._hosts():
       place = (*self._request.place, "--quiet")
-      self._shell.must([*_COMPUTE, "scp", *files, f"{name}:{folder}/", *place])
+      self._shell.run_checked(
+        [*_COMPUTE, "scp", *files, f"{name}:{folder}/", *place]
+      )
 
   def _parts(self) -> list[tuple[list[str], list[str]]]:
     """In the order of their making: what makes each, and what deletes it."""
@@ -147,7 +151,7 @@ class Mig:
   def _instances(self) -> list[dict] | None:
     """None: there is no group."""
     argv = [*_GROUPS, "list-instances", self._request.name]
-    found = self._shell.unless_absent(
+    found = self._shell.output_if_found(
       [*argv, *self._request.place, "--format=json"], self._assumed()
     )
     return None if found is None else json.loads(found)
@@ -161,7 +165,7 @@ class Mig:
       ]
     )
 
-  def _ssh(self, host: str, command: str, assume: str) -> Done:
+  def _ssh(self, host: str, command: str, assume: str) -> CommandResult:
     place = (*self._request.place, *ssh_commands.SSH_TIMEOUTS, "--quiet")
     return self._shell.run(
       [*_COMPUTE, "ssh", host, *place, f"--command={command}"], assume
@@ -179,5 +183,5 @@ def running(shell: Shell, owner: Sequence[str]) -> list[tuple[str, str, str]]:
     owner: the flag of gcloud that says whose.
   """
   argv = [*_COMPUTE, "instances", "list", *owner, "--filter=labels.jaxsae:*"]
-  found = json.loads(shell.must([*argv, "--format=json"], assume="[]"))
+  found = json.loads(shell.run_checked([*argv, "--format=json"], assume="[]"))
   return [(x["name"], x["zone"].rpartition("/")[2], x["status"]) for x in found]

@@ -68,7 +68,7 @@ def image(text: str) -> str:
   )
 
 
-def setting(text: str) -> tuple[str, str]:
+def env_variable(text: str) -> tuple[str, str]:
   """A variable and its value, of KEY=VALUE; neither may be a secret."""
   key, equals, value = text.partition("=")
   if not equals or not re.fullmatch(_VARIABLE, key):

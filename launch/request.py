@@ -7,7 +7,7 @@ from launch.topologies import Topology
 
 BACKENDS = ("tpu-vm", "mig", "gke")
 CAPACITIES = ("on-demand", "spot", "queued", "flex-start")
-LONGEST = "7d"  # that flex-start gives
+LONGEST_FLEX_START = "7d"  # that flex-start gives
 
 
 @dataclasses.dataclass(frozen=True)

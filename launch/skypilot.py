@@ -11,7 +11,7 @@ from launch.errors import LaunchError
 from launch.ledger import Run
 from launch.request import Request
 
-_AGAIN = [run_outcome.PREEMPTED, *sorted(run_outcome.INFRASTRUCTURE)]
+_RESTARTED = [run_outcome.PREEMPTED, *sorted(run_outcome.INFRASTRUCTURE)]
 _SET_UP = """\
 set -euo pipefail
 command -v uv > /dev/null || python3 -m pip install --quiet --user uv==0.13.8
@@ -52,7 +52,7 @@ def task(request: Request, run: Run) -> dict:
       # anything else would fail again.
       "job_recovery": {
         "max_restarts_on_errors": 0,
-        "recover_on_exit_codes": _AGAIN,
+        "recover_on_exit_codes": _RESTARTED,
       },
     },
     "envs": {"PYTHONUNBUFFERED": "1", "PYTHONPATH": ".", **run.env},

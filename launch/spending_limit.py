@@ -24,21 +24,21 @@ def check(
       more, or it is not known what it costs, and nobody agrees.
   """
   if file is None:
-    told = "no plan, so no estimate of the cost"
-    doubt = "without --plan=FILE it is not known what it costs"
+    summary = "no plan, so no estimate of the cost"
+    objection = "without --plan=FILE it is not known what it costs"
   else:
     plan = _read(file)
     _check_same(request, plan, file)
-    told, doubt = _told(plan), _doubt(plan, max_cost)
-  if max_cost is not None and doubt and not agreed:
+    summary, objection = _summary(plan), _objection(plan, max_cost)
+  if max_cost is not None and objection and not agreed:
     raise LaunchError(
-      f"--max-cost={max_cost:g}, and {doubt}; give --yes to create it"
+      f"--max-cost={max_cost:g}, and {objection}; give --yes to create it"
       " nevertheless."
     )
-  return told
+  return summary
 
 
-def _told(plan: dict) -> str:
+def _summary(plan: dict) -> str:
   chips = plan["chips"]
   best, worst = plan["chip_hours"], plan["chip_hours_without_overlap"]
   return "\n".join(
@@ -69,7 +69,7 @@ def _cost(plan: dict) -> str:
   return f"{best:,.2f} to {worst:,.2f} {currency} on demand"
 
 
-def _doubt(plan: dict, max_cost: float | None) -> str:
+def _objection(plan: dict, max_cost: float | None) -> str:
   """Why somebody has to agree; "" if nobody needs to."""
   if max_cost is None:
     return ""

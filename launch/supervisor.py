@@ -20,13 +20,13 @@ from launch.hosts import Hosts
 from launch.run_outcome import RunOutcome
 from launch.states import State
 
-_AGAIN = {RunOutcome.PREEMPTED, RunOutcome.BROKEN, RunOutcome.SILENT}
+_RESTARTED = {RunOutcome.PREEMPTED, RunOutcome.BROKEN, RunOutcome.SILENT}
 _EXIT = {RunOutcome.DONE: 0, RunOutcome.STOPPED: 42, RunOutcome.FAILED: 1}
-_LAST_WORDS = 4000  # letters of a failed worker's log
+_LOG_TAIL = 4000  # letters of a failed worker's log
 
 
 @dataclasses.dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
   """How long, and how often.
 
   Attributes:
@@ -53,7 +53,7 @@ class Supervisor:
 
   Args:
     hosts: of the run.
-    patience: how long, and how often.
+    policy: how long, and how often.
     say: told what a person should know, line by line.
     stream: given what worker 0 prints.
     sleep: waits; raises to end it all.
@@ -62,17 +62,19 @@ class Supervisor:
   def __init__(
     self,
     hosts: Hosts,
-    patience: Patience,
+    policy: RetryPolicy,
     say: Callable[[str], None],
     stream: Callable[[str], None],
     sleep: Callable[[float], None] = time.sleep,
   ):
-    self._hosts, self._patience = hosts, patience
+    self._hosts, self._policy = hosts, policy
     self._say, self._stream, self._sleep = say, stream, sleep
     self._offset = self._silent = self._ending = 0
-    self._failures = self._streak = 0
+    self._failures = self._starts_without_progress = 0
     self._step = self._step_before = -1
-    self._recreate = self._bare = False  # to be made anew; not set up yet
+    self._recreate = self._needs_set_up = (
+      False  # to be made anew; not set up yet
+    )
 
   def watch(self) -> int:
     """Until it is over.
@@ -87,13 +89,13 @@ class Supervisor:
       outcome = self._look()
       if outcome in _EXIT:
         return self._end(outcome)
-      if outcome not in _AGAIN:
-        self._sleep(self._patience.poll)
-      elif not self._again(outcome):
+      if outcome not in _RESTARTED:
+        self._sleep(self._policy.poll)
+      elif not self._restart(outcome):
         return 1
 
   def _look(self) -> RunOutcome:
-    """What it is at; a outcome of `_AGAIN` only when that is certain."""
+    """What it is at; a outcome of `_RESTARTED` only when that is certain."""
     said = self._hosts.poll()
     outcome = run_outcome.from_workers(said, self._hosts.entry.request.hosts)
     steps = [one.get("step") for one in said.values()]
@@ -101,7 +103,7 @@ class Supervisor:
     if (0, 0) in said:
       self._follow()
     if outcome is RunOutcome.SILENT:
-      return self._doubt()
+      return self._check_silent_slices()
     self._silent = 0
     if outcome is RunOutcome.ENDING:
       return self._wait_for_others(said)
@@ -119,7 +121,7 @@ class Supervisor:
         return
       self._stream(text)
 
-  def _doubt(self) -> RunOutcome:
+  def _check_silent_slices(self) -> RunOutcome:
     """Somebody does not answer: is the machine gone, or the network?"""
     try:
       state = self._hosts.slices.state()
@@ -132,7 +134,7 @@ class Supervisor:
       self._say(f"{self._hosts.entry.name} is {state.value}")
       return RunOutcome.PREEMPTED
     self._silent += 1
-    if self._silent < self._patience.silences:
+    if self._silent < self._policy.silences:
       return RunOutcome.RUNNING
     self._say(f"{self._hosts.entry.name} is {state.value} and does not answer")
     self._silent, self._recreate = 0, True
@@ -140,7 +142,7 @@ class Supervisor:
 
   def _wait_for_others(self, said) -> RunOutcome:
     self._ending += 1
-    if self._ending > self._patience.ending:
+    if self._ending > self._policy.ending:
       self._say("some workers ended and others did not; ending those")
       self._hosts.stop(kill=True)
     return RunOutcome.ENDING
@@ -154,7 +156,7 @@ class Supervisor:
       self._say(f"slice {slice} worker {worker}: {status}")
       if (slice, worker) != (0, 0) and status not in (0, run_outcome.PREEMPTED):
         text, _ = self._hosts.log(0, slice, worker)
-        self._stream(text[-_LAST_WORDS:])
+        self._stream(text[-_LOG_TAIL:])
 
   def _end(self, outcome: RunOutcome) -> int:
     at = f" at step {self._step}" if self._step >= 0 else ""
@@ -163,12 +165,12 @@ class Supervisor:
       self._say("not started again: what failed would fail again")
     return _EXIT[outcome]
 
-  def _again(self, outcome: RunOutcome) -> bool:
+  def _restart(self, outcome: RunOutcome) -> bool:
     """Starts it again; False: it has been tried often enough."""
     while self._may_try(outcome):
       self._wait()
       try:
-        self._bring_up()
+        self._prepare_slices()
         self._hosts.start(outcome.value)
         self._say(f"{self._hosts.entry.run.id} started again")
         return True
@@ -176,7 +178,7 @@ class Supervisor:
         outcome = self._cause(failure)
         self._say(str(failure))
     self._say(
-      f"given up after {self._patience.retries} starts without progress;"
+      f"given up after {self._policy.retries} starts without progress;"
       f" `python -m launch watch {self._hosts.entry.name}` tries again"
     )
     return False
@@ -184,15 +186,17 @@ class Supervisor:
   def _may_try(self, outcome: RunOutcome) -> bool:
     """Counts, but for preemptions, which are nobody's fault."""
     if self._step > self._step_before:
-      self._failures = self._streak = 0
+      self._failures = self._starts_without_progress = 0
     self._step_before = self._step
-    self._streak += 1
+    self._starts_without_progress += 1
     self._failures += outcome is not RunOutcome.PREEMPTED
-    return self._failures <= self._patience.retries
+    return self._failures <= self._policy.retries
 
   def _wait(self) -> None:
-    doubled = self._patience.backoff * 2 ** min(self._streak - 1, 20)
-    wait = min(doubled, self._patience.longest) * random.uniform(0.5, 1.5)
+    doubled = self._policy.backoff * 2 ** min(
+      self._starts_without_progress - 1, 20
+    )
+    wait = min(doubled, self._policy.longest) * random.uniform(0.5, 1.5)
     self._say(f"starting again in {wait:.0f} s")
     self._sleep(wait)
 
@@ -206,27 +210,27 @@ class Supervisor:
       return RunOutcome.PREEMPTED  # it changed while we looked
     raise failure
 
-  def _bring_up(self) -> None:
+  def _prepare_slices(self) -> None:
     """Slices that are ready, with the same code as before."""
     slices, name = self._hosts.slices, self._hosts.entry.name
     state = slices.state()
-    if state is State.READY and not (self._recreate or self._bare):
+    if state is State.READY and not (self._recreate or self._needs_set_up):
       self._hosts.stop(kill=True)  # a process that hangs would hold the TPU
       return
     if state is State.LOST or (state is State.READY and self._recreate):
       self._say(f"deleting {name}")
       slices.delete()
     while (state := slices.state()) is State.DELETING:
-      self._sleep(self._patience.poll)
-    self._recreate, self._bare = False, True
+      self._sleep(self._policy.poll)
+    self._recreate, self._needs_set_up = False, True
     if state is State.ABSENT:
       self._say(f"creating {name} again")
       self._sleep(0)  # the last moment at which it can be told to end
       slices.create()
-    wait_until_ready(slices, self._say, self._patience.poll, self._sleep)
+    wait_until_ready(slices, self._say, self._policy.poll, self._sleep)
     self._offset = 0  # its log is a new one
     self._hosts.set_up()
-    self._bare = False
+    self._needs_set_up = False
 
 
 def wait_until_ready(slices, say, poll: float, sleep=time.sleep) -> None:

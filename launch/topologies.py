@@ -131,7 +131,7 @@ class Topology:
     return math.prod(map(int, self.shape.split("x")))
 
   @property
-  def chips_a_host(self) -> int:
+  def chips_per_host(self) -> int:
     """Flat slices of up to eight chips are one host; all others have four."""
     whole = len(self.shape.split("x")) == 2 and self.chips <= 8
     return self.chips if whole else 4
@@ -139,7 +139,7 @@ class Topology:
   @property
   def hosts(self) -> int:
     """Machines in the slice; each is one process of the run."""
-    return self.chips // self.chips_a_host
+    return self.chips // self.chips_per_host
 
   @property
   def accelerator_type(self) -> str:
@@ -149,4 +149,4 @@ class Topology:
   @property
   def machine_type(self) -> str:
     """What Compute Engine calls one of its hosts."""
-    return f"{self.chip.machine}-{self.chips_a_host}t"
+    return f"{self.chip.machine}-{self.chips_per_host}t"

@@ -4,8 +4,8 @@ import json
 from collections.abc import Sequence
 
 from launch import ssh_commands
-from launch.command import Done, Shell
-from launch.request import LONGEST, Request
+from launch.command import CommandResult, Shell
+from launch.request import LONGEST_FLEX_START, Request
 from launch.states import State
 
 _TPUS = ("gcloud", "compute", "tpus")
@@ -47,13 +47,13 @@ class TpuVm:
       CommandFailed: they were refused.
     """
     queued = self._request.is_queued
-    self._shell.must(self._queue() if queued else self._make())
+    self._shell.run_checked(self._queue() if queued else self._make())
 
   def state(self) -> State:
     """What they are at."""
     queued = self._request.is_queued
     service = "queued-resources" if queued else "tpu-vm"
-    found = self._shell.unless_absent(
+    found = self._shell.output_if_found(
       [
         *_TPUS,
         service,
@@ -79,15 +79,19 @@ class TpuVm:
     force = []
     if self._request.is_queued:
       argv[3], force = "queued-resources", ["--force"]  # its slices with it
-    self._shell.unless_absent([*argv, *self._request.place, *force, "--quiet"])
+    self._shell.output_if_found(
+      [*argv, *self._request.place, *force, "--quiet"]
+    )
 
-  def everywhere(self, command: str, assume: str = "") -> list[Done]:
+  def run_on_all(self, command: str, assume: str = "") -> list[CommandResult]:
     """Runs a shell command on each worker: for each slice, what all said."""
     return [
       self._shell.run(self._ssh(s, "all", command), assume) for s in self.slices
     ]
 
-  def at(self, slice: int, worker: int, command: str, assume="") -> Done:
+  def run_on(
+    self, slice: int, worker: int, command: str, assume=""
+  ) -> CommandResult:
     """Runs a shell command on one worker of one slice."""
     argv = self._ssh(self.slices[slice], str(worker), command)
     return self._shell.run(argv, assume)
@@ -95,7 +99,7 @@ class TpuVm:
   def copy(self, files: Sequence[str], folder: str) -> None:
     """Copies local files into a folder below the home of each worker."""
     for name in self.slices:
-      self._shell.must(
+      self._shell.run_checked(
         [
           *_TPUS,
           "tpu-vm",
@@ -171,11 +175,11 @@ def running(shell: Shell, owner: Sequence[str]) -> list[tuple[str, str, str]]:
     owner: the flag of gcloud that says whose.
   """
   argv = [*_TPUS, "tpu-vm", "list", "--zone=-", *owner]
-  nodes = shell.must(
+  nodes = shell.run_checked(
     [*argv, "--filter=labels.jaxsae:*", "--format=json"], assume="[]"
   )
   argv[3] = "queued-resources"
-  queued = shell.must([*argv, "--format=json"], assume="[]")
+  queued = shell.run_checked([*argv, "--format=json"], assume="[]")
   found = [(*_place(node), node["state"]) for node in json.loads(nodes)]
   for request in json.loads(queued):
     if any(_label(spec) for spec in request.get("tpu", {}).get("nodeSpec", [])):
@@ -186,7 +190,7 @@ def running(shell: Shell, owner: Sequence[str]) -> list[tuple[str, str, str]]:
 def _terms(request: Request) -> list[str]:
   terms = ["--spot"] * (request.capacity == "spot")
   if request.capacity == "flex-start":
-    longest = request.max_run_duration or LONGEST
+    longest = request.max_run_duration or LONGEST_FLEX_START
     terms = ["--provisioning-model=flex-start", f"--max-run-duration={longest}"]
   if request.valid_until_duration:
     terms.append(f"--valid-until-duration={request.valid_until_duration}")

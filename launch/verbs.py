@@ -21,7 +21,7 @@ from launch.clusters import Cluster
 from launch.command import Shell
 from launch.errors import LaunchError
 from launch.ledger import Entry, Ledger, Run, now
-from launch.machines import Machines, rehearse, watcher
+from launch.machines import Machines, dry_run_watch, make_supervisor
 
 
 class Session:
@@ -50,35 +50,35 @@ class Session:
     entry = Entry(request, now())
     # Before anything is there, so that nothing is there unrecorded.
     self._ledger.write(entry)
-    self._of(entry).create(options.poll)
+    self._backend(entry).create(options.poll)
     self._say(f"{request.name} is ready: {request.hosts} workers")
 
   def _setup(self) -> None:
-    self._of(self._entry()).set_up(self._options.rev)
+    self._backend(self._entry()).set_up(self._options.rev)
 
   def _run(self) -> None:
     entry = self._ledger.read(self._options.on)
     run = self._new_run(entry, self._argv())
-    self._of(entry).start(run)
+    self._backend(entry).start(run)
     self._say(
       f"{run.id} runs on {entry.name}; `python -m launch watch {entry.name}`"
       " shows it"
     )
 
   def _watch(self) -> int:
-    return self._of(self._entry()).watch(self._options)
+    return self._backend(self._entry()).watch(self._options)
 
   def _status(self) -> None:
-    self._of(self._entry()).status()
+    self._backend(self._entry()).status()
 
   def _logs(self) -> None:
-    self._of(self._entry()).logs(self._options.slice, self._options.worker)
+    self._backend(self._entry()).logs(self._options.slice, self._options.worker)
 
   def _stop(self) -> None:
-    self._of(self._entry()).stop()
+    self._backend(self._entry()).stop()
 
   def _delete(self) -> None:
-    self._of(self._entry()).delete()
+    self._backend(self._entry()).delete()
 
   def _list(self) -> None:
     project = self._options.project
@@ -103,7 +103,7 @@ class Session:
       )
     if self._shell.dry:
       delete = self._options.delete_when_done
-      return max(rehearse(machines.hosts, delete) for machines in every)
+      return max(dry_run_watch(machines.hosts, delete) for machines in every)
     return self._watch_all([machines.hosts for machines in every])
 
   def _resume(self, machines: Machines, argv: list[str]) -> None:
@@ -120,17 +120,21 @@ class Session:
   def _watch_all(self, every: list) -> int:
     options, watch = self._options, experiment_runs.ParallelWatch()
     pending = list(every) if options.delete_when_done else []
-    shares = [self._share(hosts, pending, watch.sleep) for hosts in every]
+    shares = [
+      self._share_watcher(hosts, pending, watch.sleep) for hosts in every
+    ]
     with delete_on_exit.delete_after(
       pending, self._ledger.remove, self._say, options.poll
     ):
       return watch.run(shares)
 
-  def _share(self, hosts, pending: list, sleep):
+  def _share_watcher(self, hosts, pending: list, sleep):
     """Watches one slice of a sweep, and deletes it when its share is over."""
     tell = lambda line: self._say(f"[{hosts.entry.name}] {line}")
     stream = lambda text: [tell(line) for line in text.splitlines()]
-    supervisor = watcher(hosts, self._options, tell, stream, sleep=sleep)
+    supervisor = make_supervisor(
+      hosts, self._options, tell, stream, sleep=sleep
+    )
 
     def share() -> int:
       status = supervisor.watch()
@@ -152,7 +156,7 @@ class Session:
   def _entry(self) -> Entry:
     return self._ledger.read(self._options.name)
 
-  def _of(self, entry: Entry):
+  def _backend(self, entry: Entry):
     """Who carries out the verbs on it."""
     kind = Cluster if entry.request.backend == "gke" else Machines
     return kind(entry, self._ledger, self._shell, self._say)
@@ -163,7 +167,7 @@ class Session:
         f"{entry.name} is a JobSet; a sweep needs slices that are reached by"
         " ssh: create them with --backend=tpu-vm or mig."
       )
-    return self._of(entry)
+    return self._backend(entry)
 
   def _argv(self) -> list[str]:
     argv, _ = command_line.experiment(self._options)
@@ -172,7 +176,7 @@ class Session:
 
   def _new_run(self, entry: Entry, argv: list[str]) -> Run:
     """The same command is the same run, so that it goes on."""
-    env = dict(map(names.setting, self._options.env))
+    env = dict(map(names.env_variable, self._options.env))
     _, workdir = command_line.experiment(self._options)
     stem = re.sub("[^a-z0-9]+", "-", pathlib.Path(argv[0]).stem.lower())
     told = json.dumps([entry.name, argv, sorted(env.items())])

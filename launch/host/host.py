@@ -27,12 +27,12 @@ STARTING = 15.0  # seconds for which `start` waits for the process
 CHUNK = 1 << 18  # bytes of log at a time
 METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/"
 # A read from a store that has stalled fails and is tried again.
-PATIENCE = {
+NETWORK_TIMEOUTS = {
   "TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS": "60",
   "TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES": "1024",
 }
 # The newest step in a bucket; run by the Python that also writes there.
-NEWEST = """
+NEWEST_STEP_SCRIPT = """
 import sys
 from etils import epath
 folder = epath.Path(sys.argv[1]) / "checkpoints"
@@ -54,8 +54,8 @@ def main(argv):
 def start(folder, options):
   """Starts the run, detached, unless something runs already."""
   folder.mkdir(parents=True, exist_ok=True)
-  worker = number()
-  busy = under_way()
+  worker = worker_number()
+  busy = active_run()
   if busy is not None:
     again = busy == folder and read(folder / "job.json")["attempt"] == (
       options.attempt
@@ -92,7 +92,7 @@ def work(folder, options):
     )
   # A machine that shuts down tells this process; the run has to hear of it.
   signal.signal(signal.SIGTERM, lambda *_: child.send_signal(signal.SIGTERM))
-  who = [[pid, birth(pid)] for pid in (child.pid, os.getpid())]
+  who = [[pid, start_time(pid)] for pid in (child.pid, os.getpid())]
   write(folder / "process.json", who)
   status = child.wait()
   status = 128 - status if status < 0 else status
@@ -101,16 +101,21 @@ def work(folder, options):
 
 def poll(folder, options):
   """What the run is at: running, ended, lost or absent; and its newest step."""
-  said = {"worker": number(), "state": "absent", "status": None, "step": None}
+  said = {
+    "worker": worker_number(),
+    "state": "absent",
+    "status": None,
+    "step": None,
+  }
   if not (folder / "job.json").exists():
     return said
   job = read(folder / "job.json")
   said["attempt"] = job["attempt"]
   said["stopped"] = (folder / "stop").exists()
   if said["worker"] == 0:
-    said["step"] = newest(job)
+    said["step"] = newest_step(job)
   # In this order: between the two it may end, but not begin.
-  running = alive(folder)
+  running = is_running(folder)
   ended = (
     read(folder / "ended.json") if (folder / "ended.json").exists() else {}
   )
@@ -121,7 +126,7 @@ def poll(folder, options):
 
 def log(folder, options):
   """What was logged from a byte on, and the byte to go on from."""
-  if options.worker != number():
+  if options.worker != worker_number():
     return None
   file = folder / "log"
   size = file.stat().st_size if file.exists() else 0
@@ -137,17 +142,17 @@ def log(folder, options):
 
 def stop(folder, options):
   """SIGTERM, after which a run leaves a checkpoint; with --kill, SIGKILL."""
-  if not folder.exists() or not alive(folder):
-    return {"worker": number(), "stopping": False}
+  if not folder.exists() or not is_running(folder):
+    return {"worker": worker_number(), "stopping": False}
   if not options.kill:
     (folder / "stop").touch()
   pid, born = read(folder / "process.json")[0]
-  if birth(pid) == born:
+  if start_time(pid) == born:
     os.kill(pid, signal.SIGKILL if options.kill else signal.SIGTERM)
   end = time.monotonic() + STARTING * options.kill
-  while alive(folder) and time.monotonic() < end:
+  while is_running(folder) and time.monotonic() < end:
     time.sleep(0.05)
-  return {"worker": number(), "stopping": True}
+  return {"worker": worker_number(), "stopping": True}
 
 
 def job(folder, options, worker):
@@ -169,7 +174,7 @@ def environment(job):
     os.environ,
     PYTHONUNBUFFERED="1",
     PYTHONPATH=job["tree"],
-    **dict(PATIENCE, **pod(), **secrets(), **job["env"]),
+    **dict(NETWORK_TIMEOUTS, **pod_variables(), **secrets(), **job["env"]),
   )
 
 
@@ -183,15 +188,18 @@ def secrets():
   return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
-def pod():
+def pod_variables():
   """Who the pod is, where JAX does not see it by itself.
 
   It reads `agent-worker-number`. Hosts of an instance group have `worker-id`
   in its place.
   """
-  if "JAX_PROCESS_ID" in os.environ or metadata("agent-worker-number"):
+  if "JAX_PROCESS_ID" in os.environ or metadata_value("agent-worker-number"):
     return {}
-  mine, all_ = metadata("worker-id"), metadata("worker-network-endpoints")
+  mine, all_ = (
+    metadata_value("worker-id"),
+    metadata_value("worker-network-endpoints"),
+  )
   if not mine or not all_:
     return {}
   hosts = [entry.split(":")[-1] for entry in all_.split(",")]
@@ -202,15 +210,17 @@ def pod():
   }
 
 
-def number():
+def worker_number():
   """Which worker of its slice this is, from 0."""
   for job in sorted((HOME / "runs").glob("*/job.json")):
     return read(job)["worker"]  # asking the metadata server takes its time
-  found = os.environ.get("JAX_PROCESS_ID") or metadata("agent-worker-number")
-  return int(found or metadata("worker-id") or 0)
+  found = os.environ.get("JAX_PROCESS_ID") or metadata_value(
+    "agent-worker-number"
+  )
+  return int(found or metadata_value("worker-id") or 0)
 
 
-def metadata(key):
+def metadata_value(key):
   """What Google's metadata server says of this machine; "" if nothing."""
   if not pathlib.Path("/sys/class/dmi/id/product_name").exists():
     return ""
@@ -229,7 +239,7 @@ def metadata(key):
     return ""
 
 
-def newest(job):
+def newest_step(job):
   """The newest step of which something was written down, or None.
 
   None too if that can not be read: what the run is at has to be said anyway.
@@ -240,7 +250,7 @@ def newest(job):
     run = pathlib.Path(job["workdir"])
     names = [path.name for path in run.glob("checkpoints/*")]
     steps = [int(name) for name in names if name.isdigit()]
-    return max(steps + logged(run / "metrics.jsonl"), default=None)
+    return max(steps + last_logged_step(run / "metrics.jsonl"), default=None)
   except (
     OSError,
     ValueError,
@@ -254,7 +264,7 @@ def newest(job):
 def steps_in_bucket(job):
   """The newest step of a remote folder, or None."""
   found = subprocess.run(
-    [job["argv"][0], "-c", NEWEST, job["workdir"]],
+    [job["argv"][0], "-c", NEWEST_STEP_SCRIPT, job["workdir"]],
     stdout=subprocess.PIPE,
     stderr=subprocess.DEVNULL,
     timeout=120,
@@ -264,7 +274,7 @@ def steps_in_bucket(job):
   return step if step >= 0 else None
 
 
-def logged(metrics):
+def last_logged_step(metrics):
   """The step of its last line, if there is one."""
   if not metrics.exists():
     return []
@@ -280,7 +290,7 @@ def detach(folder, options):
   with open(folder / "host.log", "wb") as out:
     if has_systemd():
       subprocess.run(
-        unit(folder.name, options.attempt) + work,
+        systemd_command(folder.name, options.attempt) + work,
         stdin=subprocess.DEVNULL,
         stdout=out,
         stderr=out,
@@ -304,7 +314,7 @@ def has_systemd():
   return subprocess.call(asked, stdin=null, stdout=null, stderr=null) == 0
 
 
-def unit(run, attempt):
+def systemd_command(run, attempt):
   """The command that runs another as a service of the system."""
   variables = [f"--setenv={k}={os.environ[k]}" for k in ("HOME", "PATH")]
   return [
@@ -322,20 +332,20 @@ def unit(run, attempt):
   ]
 
 
-def under_way():
+def active_run():
   """The folder of a run that is alive on this machine, or None."""
   found = (HOME / "runs").glob("*/process.json")
-  return next((x.parent for x in sorted(found) if alive(x.parent)), None)
+  return next((x.parent for x in sorted(found) if is_running(x.parent)), None)
 
 
-def alive(folder):
+def is_running(folder):
   """Whether one of its processes is."""
   if not (folder / "process.json").exists():
     return False
-  return any(birth(pid) == b for pid, b in read(folder / "process.json"))
+  return any(start_time(pid) == b for pid, b in read(folder / "process.json"))
 
 
-def birth(pid):
+def start_time(pid):
   """When a process was born, in ticks since the machine started; else None."""
   try:
     text = pathlib.Path(f"/proc/{pid}/stat").read_text()

@@ -43,8 +43,8 @@ OUTSIDE = ("gcloud", "kubectl", "git", "ssh", "sky", "uv")
 
 
 @pytest.fixture
-def rehearse(tmp_path, monkeypatch, capsys):
-  """`rehearse("mig", "delete demo")`: what it prints; it may call nothing."""
+def dry_run(tmp_path, monkeypatch, capsys):
+  """`dry_run("mig", "delete demo")`: what it prints; it may call nothing."""
   stubs = tmp_path / "stubs"
   stubs.mkdir()
   for name in OUTSIDE:
@@ -84,8 +84,8 @@ def steps(file):
   "kind, line, printed",
   [(file.stem, *step) for file in GOLDEN for step in steps(file)],
 )
-def test_what_it_prints(rehearse, kind, line, printed):
-  assert rehearse(kind, line) == printed
+def test_what_it_prints(dry_run, kind, line, printed):
+  assert dry_run(kind, line) == printed
 
 
 def test_every_verb_is_in_a_transcript():

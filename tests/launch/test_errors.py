@@ -56,14 +56,14 @@ SAID = {
 
 @pytest.mark.parametrize("said", SAID)
 def test_what_gcloud_says_becomes_a_sentence(cloud, launch, said):
-  cloud.will("create", [1, said])
+  cloud.fail_next("create", [1, said])
   assert refused(launch("create", "a", *WHERE), *SAID[said])
   # Nothing was made, so nothing is left to delete.
   assert launch("status")[0] == 2
 
 
 def test_after_an_error_nobody_knows_it_stays_written_down(cloud, launch):
-  cloud.will("create", [1, "INTERNAL: something broke"])
+  cloud.fail_next("create", [1, "INTERNAL: something broke"])
   assert refused(launch("create", "a", *WHERE), "something broke")
   assert "a: absent" in launch("status")[1]
 
@@ -77,7 +77,7 @@ def test_a_taken_name_is_never_deleted(cloud, launch):
   """What somebody else made is not in the ledger, and stays."""
   launch("create", "a", *WHERE)
   assert refused(launch("create", "a", *WHERE, "--yes"), "already")
-  cloud.will("create", [1, "already exists"])
+  cloud.fail_next("create", [1, "already exists"])
   assert refused(launch("create", "b", *WHERE), "taken")
   assert refused(launch("delete", "b"), "b was not created from here")
 

@@ -11,7 +11,7 @@ from launch import experiment_runs
 from launch.errors import LaunchError
 from launch.ledger import Ledger
 from tests.launch.conftest import commit
-from tests.launch.test_preemption import FAST, later
+from tests.launch.test_preemption import FAST, act_when
 
 EXPERIMENT = "experiments/grid.py"
 # Six runs, dealt out as `main_each` does; one that is complete is left alone.
@@ -85,7 +85,7 @@ def test_each_run_is_taken_once(grid, launch, tmp_path, cloud):
 def test_a_slice_that_is_preempted_goes_on(grid, launch, tmp_path, cloud):
   folder = tmp_path / "runs"
   first = folder / "run0"
-  thread = later(lambda: cloud.preempt("a"), first.exists)
+  thread = act_when(lambda: cloud.preempt("a"), first.exists)
   words = (EXPERIMENT, f"--workdir={folder}", "--pause=0.3")
   status, out, _ = launch("sweep", "--on=a,b", *FAST, *words)
   thread.join()
@@ -125,7 +125,7 @@ def test_a_sweep_that_runs_already_is_only_watched(
   with sweeping(tmp_path, *words) as process:
     process.kill()
   asked = len(cloud.calls)
-  thread = later(gate.touch, lambda: len(cloud.calls) > asked + 8)
+  thread = act_when(gate.touch, lambda: len(cloud.calls) > asked + 8)
   status, out, _ = launch("sweep", "--on=a,b", *FAST, *words)
   thread.join()
   assert status == 0 and "on a already" in out and "on b already" in out

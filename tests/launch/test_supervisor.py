@@ -9,7 +9,7 @@ from launch.errors import CommandFailed, LaunchError
 from launch.ledger import Run
 from launch.run_outcome import RunOutcome
 from launch.states import State
-from launch.supervisor import Patience, Supervisor
+from launch.supervisor import RetryPolicy, Supervisor
 
 
 class Script:
@@ -64,11 +64,11 @@ class Script:
   def stop(self, kill=False):
     self.calls.append("kill" if kill else "stop")
 
-  def watch(self, **patience):
-    patience = Patience(poll=0, **{"backoff": 1, **patience})
+  def watch(self, **policy):
+    policy = RetryPolicy(poll=0, **{"backoff": 1, **policy})
     quiet = lambda text: None
     return Supervisor(
-      self, patience, quiet, quiet, sleep=self.waits.append
+      self, policy, quiet, quiet, sleep=self.waits.append
     ).watch()
 
 
