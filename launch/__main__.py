@@ -8,7 +8,7 @@ from launch.verbs import Session
 
 
 def main(argv: list[str] | None = None) -> int:
-  """One verb; its exit status."""
+  """Carries out one verb and returns its exit status."""
   try:
     options = command_line.parse(sys.argv[1:] if argv is None else argv)
     with delete_on_exit.raise_on_signals():

@@ -1,7 +1,7 @@
-"""The one place from which other programs are started, or only shown.
+"""Runs other programs, or in a dry run only prints their commands.
 
-A command is a list of arguments and never passes through a shell here. What a
-dry run prints is that list, quoted so that it can be pasted into one.
+A command is a list of arguments and never passes through a shell here. A dry
+run prints that list, quoted so that it can be pasted into a shell.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ _INSTALL = {
 
 @dataclasses.dataclass(frozen=True)
 class CommandResult:
-  """What a program left: its exit status, and what it printed."""
+  """The exit status and the output of a program."""
 
   status: int
   out: str
@@ -29,7 +29,7 @@ class CommandResult:
 
 
 class Shell:
-  """Runs commands; or, as a dry run, prints them and runs nothing.
+  """Runs commands, or in a dry run only prints them.
 
   Attributes:
     dry: whether it is a dry run.
@@ -41,14 +41,14 @@ class Shell:
   def run(
     self, argv: Sequence[str], assume: str = "", stdin: str | None = None
   ) -> CommandResult:
-    """Runs a command to its end, whatever its status.
+    """Runs a command and returns its result, whatever its status.
 
     Args:
-      assume: what a dry run takes to be its output.
-      stdin: what it is given to read; a dry run prints it too.
+      assume: the output that a dry run pretends to get.
+      stdin: text passed to its standard input; a dry run prints it too.
 
     Raises:
-      LaunchError: there is no such program.
+      LaunchError: the program is not installed.
     """
     if self.dry:
       self._show(argv, stdin)
@@ -68,10 +68,10 @@ class Shell:
     return CommandResult(done.returncode, done.stdout, done.stderr)
 
   def run_checked(self, argv: Sequence[str], **options) -> str:
-    """Runs a command that has to succeed; what it printed.
+    """Runs a command that has to succeed and returns its output.
 
     Raises:
-      CommandFailed: it did not.
+      CommandFailed: it did not succeed.
     """
     done = self.run(argv, **options)
     if done.status:
@@ -81,7 +81,7 @@ class Shell:
   def output_if_found(
     self, argv: Sequence[str], assume: str = ""
   ) -> str | None:
-    """What a command printed; None: there is nothing of the name it gives.
+    """Returns what a command printed; None if its resource does not exist.
 
     Raises:
       CommandFailed: it failed for another reason.

@@ -1,8 +1,8 @@
-"""The runs of an experiment over several slices, each run taken once.
+"""Divides the runs of an experiment among several slices.
 
-Slice i of n gets `--shard=i/n`: about the same work each, and no run twice. An
-experiment skips what is complete, so the same command goes on where it was
-stopped. Each slice runs a program of its own.
+Slice i of n gets `--shard=i/n`: each gets about the same work, and no run is
+done twice. An experiment skips complete runs, so the same command resumes
+where it was stopped. Each slice runs a program of its own.
 """
 
 import threading
@@ -16,11 +16,11 @@ _WORST_LAST = (0, 42, 1)  # exit statuses
 
 
 class WatchCancelled(Exception):
-  """Tells a watcher that all is over."""
+  """Raised in a watcher when the whole watch is being stopped."""
 
 
 class ParallelWatch:
-  """Watches several slices at once, each in a thread of its own."""
+  """Watches several slices at once, each in its own thread."""
 
   def __init__(self):
     self._cancelled = threading.Event()
@@ -28,18 +28,18 @@ class ParallelWatch:
     self._raised: list[Exception] = []
 
   def sleep(self, seconds: float) -> None:
-    """Waits; raises WatchCancelled once the others are being ended."""
+    """Sleeps; raises WatchCancelled once the watch is being stopped."""
     if self._cancelled.wait(seconds):
       raise WatchCancelled
 
   def run(self, watchers: Sequence[Callable[[], int]]) -> int:
-    """Calls all of them, which wait with `sleep`; the worst exit status.
+    """Runs all watchers in parallel and returns the worst exit status.
 
-    When this is interrupted, all come to an end before it raises, so that
-    none makes again what the caller deletes.
+    If this is interrupted, all watchers end before it raises, so that none
+    recreates what the caller deletes. Watchers must wait with `sleep`.
 
     Raises:
-      Exception: the first that one raised, when all are over.
+      Exception: the first that a watcher raised, after all have ended.
     """
     threads = [
       threading.Thread(target=self._follow, args=(watcher,))
@@ -63,23 +63,22 @@ class ParallelWatch:
       self._statuses.append(watcher())
     except WatchCancelled:
       pass
-    except Exception as error:  # raised when all are over
+    except Exception as error:  # raised when all have ended
       self._raised.append(error)
 
 
 def shard_argv(argv: Sequence[str], index: int, count: int) -> list[str]:
-  """The experiment and its flags on slice `index`, from 0, of `count`."""
+  """Returns the command line for slice `index`, from 0, of `count` slices."""
   chosen = [word for word in argv if word.startswith(("--only", "--shard"))]
   if chosen:
     raise LaunchError(
-      f"{chosen[0]} chooses among the runs, and a sweep does that itself; leave"
-      " it out."
+      f"{chosen[0]} selects runs, which a sweep does by itself; leave it out."
     )
   return [*argv, f"--shard={index + 1}/{count}"]
 
 
 def check_slices(all_hosts: Sequence[Hosts]) -> None:
-  """Raises LaunchError where a name is not one slice of its own."""
+  """Raises LaunchError unless each name is given once and is one slice."""
   names = [hosts.entry.name for hosts in all_hosts]
   if len(set(names)) < len(names):
     raise LaunchError(f"--on={','.join(names)} names a slice twice.")

@@ -1,4 +1,4 @@
-"""What gcloud and kubectl say when they fail → one sentence and a remedy."""
+"""Turns errors of gcloud and kubectl into one sentence with a remedy."""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ CAPACITY, NAME_TAKEN, ABSENT = "capacity", "taken", "absent"
 ZONE, PERMISSION, UNREACHABLE = "place", "permission", "out of reach"
 OTHER = "other"
 
-# After these nothing was made, so there is nothing to delete or to pay.
+# After these, nothing was created: there is nothing to delete or to pay for.
 NOTHING_CREATED = {
   LOGIN,
   PROJECT,
@@ -21,7 +21,7 @@ NOTHING_CREATED = {
   PERMISSION,
 }
 
-# The first that matches what was said, whatever its case, is taken.
+# The first pattern that matches, ignoring case, decides.
 _PATTERNS = (
   (
     LOGIN,
@@ -57,15 +57,15 @@ _REMEDY = {
   PROJECT: "no project is set; give --project=ID, or run `gcloud config set"
   " project ID`",
   QUOTA: "the project's quota does not allow it; ask for more at"
-  " https://console.cloud.google.com/iam-admin/quotas, or take a smaller"
+  " https://console.cloud.google.com/iam-admin/quotas, or choose a smaller"
   " --topology, another --zone or another --capacity",
   CAPACITY: "there is no capacity in this zone now; try again later, another"
   " --zone, or --capacity=queued, which waits for it",
   NAME_TAKEN: "the name is taken; choose another NAME",
-  ABSENT: "there is no such thing; `python -m launch list` shows what is there",
-  ZONE: "the zone is not one, or does not have this TPU; `gcloud compute tpus"
+  ABSENT: "it does not exist; `python -m launch list` shows what does",
+  ZONE: "the zone does not exist or lacks this TPU; `gcloud compute tpus"
   " locations list` and `gcloud compute tpus accelerator-types list"
-  " --zone=ZONE` show what there is",
+  " --zone=ZONE` show what is available",
   PERMISSION: "you may not do this in this project; ask its owner for the role"
   " TPU Admin, and check --project",
   UNREACHABLE: "the machine does not answer by ssh; try again, and check the"
@@ -74,15 +74,15 @@ _REMEDY = {
 
 
 def from_command(argv: Sequence[str], said: str, status: int) -> CommandFailed:
-  """The failure that a command is in.
+  """Returns the error to raise for a command that failed.
 
   Args:
     argv: the command.
-    said: what it printed.
+    said: its error output.
     status: its exit status; ssh's own is 255.
   """
   kind = kind_of(said, status)
-  remedy = _REMEDY.get(kind, "see what it says")
+  remedy = _REMEDY.get(kind, "the command failed")
   what = " ".join(word for word in argv[:6] if not word.startswith("-"))
   return CommandFailed(
     kind, f"{remedy} (`{what} …`: {_main_line(said, status)})."
@@ -90,21 +90,21 @@ def from_command(argv: Sequence[str], said: str, status: int) -> CommandFailed:
 
 
 def from_worker(name: str, said: str, status: int) -> CommandFailed:
-  """The failure that a command on a worker is in.
+  """Returns the error to raise for a command that failed on a worker.
 
-  What workers print is theirs; only gcloud's own errors are understood.
+  Only gcloud's own errors are classified; a worker may print anything.
   """
   if "ERROR: (gcloud" in said:
     return from_command(("gcloud", "ssh", name), said, status)
   kind = UNREACHABLE if status == 255 else OTHER
-  remedy = _REMEDY.get(kind, "a command failed there")
+  remedy = _REMEDY.get(kind, "a command on the worker failed")
   return CommandFailed(
     kind, f"{remedy} (on {name}: {_main_line(said, status)})."
   )
 
 
 def kind_of(said: str, status: int = 1) -> str:
-  """Which kind of failure it is."""
+  """Returns the kind of failure that an error message describes."""
   for kind, pattern in _PATTERNS:
     if re.search(pattern, said, re.IGNORECASE):
       return kind
@@ -112,7 +112,7 @@ def kind_of(said: str, status: int = 1) -> str:
 
 
 def _main_line(said: str, status: int) -> str:
-  """The line that says most, of at most 300 letters."""
+  """Returns the most informative line, cut to 300 characters."""
   lines = [line.strip() for line in said.splitlines() if line.strip()]
   telling = [line for line in lines if "ERROR" in line] or lines[-1:]
   return telling[0][:300].rstrip(".") if telling else f"status {status}"

@@ -1,4 +1,4 @@
-"""The workers of slices that are reached by ssh, and the run on them."""
+"""Workers of slices that are reached by ssh, and the run on them."""
 
 import json
 import pathlib
@@ -13,14 +13,14 @@ from launch.mig import Mig
 from launch.tpu_vm import TpuVm
 
 _SCRIPTS = pathlib.Path(__file__).parent / "host"
-_PAUSES = (1, 4, 16)  # seconds, before a worker is asked again
+_PAUSES = (1, 4, 16)  # seconds before each retry of a command by ssh
 
 
 class Hosts:
   """All workers of all slices of one name.
 
   Attributes:
-    entry: what the ledger knows of it.
+    entry: its entry in the ledger.
     slices: the service they come from: `TpuVm` or `Mig`.
   """
 
@@ -30,16 +30,16 @@ class Hosts:
     self.slices, self._shell = kind(entry.request, shell), shell
 
   def pack(self, revision: str | None) -> None:
-    """Makes the tree to copy and remembers what it is; see `set_up`."""
+    """Archives the code that `set_up` copies, and records its version."""
     folder = self._ledger.folder(self.entry.name)
     self.entry.code = source_archive.pack(self._shell, folder, revision)
     self._ledger.write(self.entry)
 
   def set_up(self) -> None:
-    """Copies the tree that was packed to all workers and installs its lock.
+    """Sets up all workers with the archived code and its requirements.
 
     Raises:
-      LaunchError: none was packed, or a worker could not be set up.
+      LaunchError: no code was archived, or a worker could not be set up.
     """
     if self.entry.code is None and not self._shell.dry:
       raise LaunchError(
@@ -56,14 +56,14 @@ class Hosts:
     self._run_on_all(ssh_commands.set_up())
 
   def start(self, why: str) -> None:
-    """Starts the run on all workers; they meet and form one program.
+    """Starts the run on all workers, which form one program.
 
     Args:
-      why: for the record.
+      why: the reason, recorded in the ledger.
 
     Raises:
       Busy: another run is under way.
-      LaunchError: a worker can not start it.
+      LaunchError: a worker cannot start it.
     """
     run = self.entry.run
     number = run.attempt(why)
@@ -74,21 +74,21 @@ class Hosts:
       where = f"slice {slice} worker {worker}"
       if "busy" in answer:
         raise Busy(
-          f"{answer['busy']} runs on {where} already; `python -m launch stop"
-          f" {self.entry.name}` ends it, and `watch` shows it."
+          f"{answer['busy']} already runs on {where}; `python -m launch stop"
+          f" {self.entry.name}` ends it, and `watch` follows it."
         )
       if "failed" in answer:
         raise LaunchError(f"{where} could not start: {answer['failed']}")
 
   def poll(self) -> dict[tuple[int, int], dict]:
-    """(slice, worker) → what it says; who does not answer is not in it."""
+    """Returns the reply of each (slice, worker) that answers."""
     done = self.slices.run_on_all(
       ssh_commands.poll(self.entry.run.id), '{"worker": 0, "state": "running"}'
     )
     return {(s, worker): said for s, worker, said in _answers(done)}
 
   def log(self, offset: int, slice: int = 0, worker: int = 0):
-    """What a worker logged from a byte on, and the byte to go on from."""
+    """Returns a worker's log from a byte offset on, and the next offset."""
     done = self.slices.run_on(
       slice, worker, ssh_commands.log(self.entry.run.id, worker, offset)
     )
@@ -97,11 +97,11 @@ class Hosts:
     return "", offset
 
   def stop(self, kill: bool = False) -> None:
-    """Asks all workers for a checkpoint and an end; or ends them at once."""
+    """Asks all workers to save a checkpoint and exit, or kills them."""
     self.slices.run_on_all(ssh_commands.stop(self.entry.run.id, kill))
 
   def _run_on_all(self, command: str, expect: int = 0):
-    """What all workers answer to a command that must succeed on each."""
+    """Returns the replies to a command that must succeed on all workers."""
     return _retry_ssh(lambda: self._once(command, expect))
 
   def _once(self, command: str, expect: int) -> list[tuple[int, int, dict]]:
@@ -120,7 +120,7 @@ class Hosts:
 
 
 def _answers(done: list[CommandResult]) -> list[tuple[int, int, dict]]:
-  """Slice, worker and the line of JSON that the worker printed, of each."""
+  """Returns the slice, the worker and the reply of each that answered."""
   found = []
   for slice, one in enumerate(done):
     for line in one.out.splitlines():
@@ -131,7 +131,7 @@ def _answers(done: list[CommandResult]) -> list[tuple[int, int, dict]]:
 
 
 def _json(line: str) -> dict | None:
-  """None if two workers spoke at once; then neither has answered."""
+  """Parses a line; None if the output of two workers is mixed in it."""
   try:
     return json.loads(line)
   except ValueError:
@@ -139,7 +139,7 @@ def _json(line: str) -> dict | None:
 
 
 def _retry_ssh(act: Callable):
-  """What `act` returns, tried again if a worker did not answer by ssh."""
+  """Returns what `act` returns, retrying while a worker is unreachable."""
   for pause in _PAUSES:
     try:
       return act()

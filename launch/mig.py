@@ -1,4 +1,6 @@
-"""Compute Engine's managed instance groups: v5p and later, TPU7x only so.
+"""Managed instance groups of Compute Engine, from v5p on.
+
+TPU7x is available in no other way, except on GKE.
 
 A slice of several hosts is a workload policy, which has the topology, an
 instance template, which has the machine, and a group with both. They are
@@ -20,16 +22,16 @@ _LOST = {"STOPPING", "STOPPED", "SUSPENDING", "SUSPENDED", "TERMINATED"}
 
 
 class Mig:
-  """The group of one request."""
+  """The managed instance group of one request."""
 
   def __init__(self, request: Request, shell: Shell):
     self._request, self._shell = request, shell
 
   def create(self) -> None:
-    """Makes its parts; all of them or none.
+    """Creates all parts of the group, or none if one fails.
 
     Raises:
-      CommandFailed: one was refused.
+      CommandFailed: a part was refused.
     """
     made = []
     for make, unmake in self._parts():
@@ -42,7 +44,7 @@ class Mig:
       made.insert(0, unmake)
 
   def state(self) -> State:
-    """What the group is at."""
+    """Returns the state of the group."""
     found = self._instances()
     if found is None:
       return State.ABSENT
@@ -53,12 +55,12 @@ class Mig:
     return State.READY if whole else State.CREATING
 
   def delete(self) -> None:
-    """Deletes all its parts; good if they are gone already."""
+    """Deletes all parts of the group; succeeds if they are already gone."""
     for _, argv in reversed(self._parts()):
       self._shell.output_if_found(argv)
 
   def run_on_all(self, command: str, assume: str = "") -> list[CommandResult]:
-    """Runs a shell command on each host; what all said, as of one slice."""
+    """Runs a command on all hosts; returns their results as one slice's."""
     done = [self._ssh(name, command, assume) for name in self._hosts()]
     worst = max((x.status for x in done), default=0)
     out = "\n".join(x.out for x in done)
@@ -67,14 +69,14 @@ class Mig:
   def run_on(
     self, slice: int, worker: int, command: str, assume=""
   ) -> CommandResult:
-    """Runs a command that only this worker obeys on each host.
+    """Runs a command on all hosts, of which only this worker acts on it.
 
-    A group does not say which host is which worker; the hosts know it.
+    A group does not tell which host is which worker, but the hosts know.
     """
     return self.run_on_all(command, assume)[slice]
 
   def copy(self, files: Sequence[str], folder: str) -> None:
-    """Copies local files into a folder below the home of each host."""
+    """Copies local files into a folder in the home of each host."""
     for name in self._hosts():
       place = (*self._request.place, "--quiet")
       self._shell.run_checked(
@@ -82,7 +84,7 @@ class Mig:
       )
 
   def _parts(self) -> list[tuple[list[str], list[str]]]:
-    """In the order of their making: what makes each, and what deletes it."""
+    """Returns the commands that create and delete each part, in order."""
     name, request = self._request.name, self._request
     template = _deletion("instance-templates", f"{name}-template")
     group = [*_GROUPS, "delete", name, f"--zone={request.zone}"]
@@ -149,7 +151,7 @@ class Mig:
     return [found["name"] for found in self._instances() or []]
 
   def _instances(self) -> list[dict] | None:
-    """None: there is no group."""
+    """Returns the group's instances; None if there is no group."""
     argv = [*_GROUPS, "list-instances", self._request.name]
     found = self._shell.output_if_found(
       [*argv, *self._request.place, "--format=json"], self._assumed()
@@ -157,7 +159,7 @@ class Mig:
     return None if found is None else json.loads(found)
 
   def _assumed(self) -> str:
-    """For a dry run: nobody knows yet how the group will name its hosts."""
+    """Returns made-up hosts for a dry run, as their names are not known yet."""
     return json.dumps(
       [
         {"name": f"{self._request.name}-HOST{i}", "instanceStatus": "RUNNING"}
@@ -177,10 +179,10 @@ def _deletion(kind: str, name: str) -> list[str]:
 
 
 def running(shell: Shell, owner: Sequence[str]) -> list[tuple[str, str, str]]:
-  """Name, zone and state of all hosts with our label.
+  """Lists name, zone and state of all hosts with our label.
 
   Args:
-    owner: the flag of gcloud that says whose.
+    owner: the project flag of gcloud, if any.
   """
   argv = [*_COMPUTE, "instances", "list", *owner, "--filter=labels.jaxsae:*"]
   found = json.loads(shell.run_checked([*argv, "--format=json"], assume="[]"))

@@ -1,8 +1,8 @@
-"""What the workers of a run say together.
+"""Combines the states of a run's workers into one outcome.
 
 Exit statuses: 0 done, 42 preempted, 134, 137 and 143 the machines' fault
 (aborted for a lost process, killed, terminated), 130 ended by Ctrl-C. Anything
-else is a fault of the run, which would strike again.
+else is a fault of the run, which would happen again.
 """
 
 import enum
@@ -13,7 +13,7 @@ INFRASTRUCTURE = {134, 137, 143}
 
 
 class RunOutcome(enum.Enum):
-  """What to make of it."""
+  """Outcome of a run, or its state while it lasts."""
 
   RUNNING = "running"
   ENDING = "ended on some workers"
@@ -28,15 +28,15 @@ class RunOutcome(enum.Enum):
 def from_workers(
   said: Mapping[tuple[int, int], dict], workers: int
 ) -> RunOutcome:
-  """The verdict.
+  """Combines what the workers report into the outcome of the run.
 
   When one process fails, the others are aborted: the fault of one explains the
-  others, so the worst counts.
+  others, so the worst one counts.
 
   Args:
-    said: what each worker said that answered; see `poll` in
+    said: the reply of each worker that answered; see `poll` in
       `launch/host/host.py`.
-    workers: how many there are.
+    workers: number of workers.
   """
   states = [one["state"] for one in said.values()]
   ended = [one["status"] for one in said.values() if one["state"] == "ended"]

@@ -1,12 +1,12 @@
-"""Watches a run to its end, and starts it again where that helps.
+"""Watches a run to its end and restarts it where that helps.
 
-  preempted          recreate if need be, set up, start again; without limit
+  preempted          recreate if necessary, set up, restart; without limit
   broken, silent     the same, a few times; progress resets the count
-  failed             ends: it would fail again
+  failed             ends, because it would fail again
   done, stopped      ends
 
-A wait comes before each start: it doubles for as long as no step is gained,
-and is spread at random, so that many runs do not come back at once.
+Each restart is preceded by a wait, which doubles while no step is gained and is
+spread at random, so that many runs do not restart at once.
 """
 
 import dataclasses
@@ -27,17 +27,17 @@ _LOG_TAIL = 4000  # letters of a failed worker's log
 
 @dataclasses.dataclass(frozen=True)
 class RetryPolicy:
-  """How long, and how often.
+  """Intervals and limits for checks and restarts.
 
   Attributes:
-    poll: seconds between two looks.
-    backoff: seconds before the first start again.
-    longest: seconds that no wait exceeds.
-    retries: starts without progress after a failure of the machines.
-    silences: looks without an answer after which slices that are said to be
-      ready are given up.
-    ending: looks for which workers may take to follow one that ended; JAX ends
-      them within a minute.
+    poll: seconds between two checks.
+    backoff: seconds before the first restart.
+    longest: longest wait in seconds, before it is spread.
+    retries: restarts without progress after failures of the machines.
+    silences: checks without an answer after which slices that are reported
+      ready are recreated.
+    ending: checks after one worker ended during which the others may end too;
+      JAX ends them within a minute.
   """
 
   poll: float = 30.0
@@ -49,14 +49,14 @@ class RetryPolicy:
 
 
 class Supervisor:
-  """Of one run.
+  """Watches one run and restarts it.
 
   Args:
-    hosts: of the run.
-    policy: how long, and how often.
-    say: told what a person should know, line by line.
-    stream: given what worker 0 prints.
-    sleep: waits; raises to end it all.
+    hosts: workers of the run.
+    policy: intervals and limits.
+    say: receives messages for the user, line by line.
+    stream: receives the output of worker 0.
+    sleep: waits; may raise to end the watch.
   """
 
   def __init__(
@@ -72,18 +72,16 @@ class Supervisor:
     self._offset = self._silent = self._ending = 0
     self._failures = self._starts_without_progress = 0
     self._step = self._step_before = -1
-    self._recreate = self._needs_set_up = (
-      False  # to be made anew; not set up yet
-    )
+    self._recreate = self._needs_set_up = False  # recreate; set up
 
   def watch(self) -> int:
-    """Until it is over.
+    """Watches the run until it is over.
 
     Returns:
       An exit status: 0 done, 42 stopped on request, 1 failed or given up.
 
     Raises:
-      LaunchError: what only a person can put right.
+      LaunchError: a failure that only the user can fix.
     """
     while True:
       outcome = self._look()
@@ -95,7 +93,7 @@ class Supervisor:
         return 1
 
   def _look(self) -> RunOutcome:
-    """What it is at; a outcome of `_RESTARTED` only when that is certain."""
+    """Returns the state of the run, an outcome of `_RESTARTED` only if certain."""
     said = self._hosts.poll()
     outcome = run_outcome.from_workers(said, self._hosts.entry.request.hosts)
     steps = [one.get("step") for one in said.values()]
@@ -113,7 +111,7 @@ class Supervisor:
     return outcome
 
   def _follow(self) -> None:
-    """Passes on what worker 0 printed since."""
+    """Passes on the new output of worker 0."""
     while True:
       text, offset = self._hosts.log(self._offset)
       self._offset = offset
@@ -122,13 +120,13 @@ class Supervisor:
       self._stream(text)
 
   def _check_silent_slices(self) -> RunOutcome:
-    """Somebody does not answer: is the machine gone, or the network?"""
+    """Finds out whether slices that do not answer are gone."""
     try:
       state = self._hosts.slices.state()
     except CommandFailed as failure:
       if failure.kind not in (failures.OTHER, failures.UNREACHABLE):
         raise
-      self._say(f"nobody can say what the slices are at: {failure}")
+      self._say(f"the state of the slices is unknown: {failure}")
       return RunOutcome.RUNNING  # it may be our own network
     if state in (State.LOST, State.DELETING, State.ABSENT):
       self._say(f"{self._hosts.entry.name} is {state.value}")
@@ -148,7 +146,7 @@ class Supervisor:
     return RunOutcome.ENDING
 
   def _show_faults(self, said) -> None:
-    """The end of the log of each worker that ended badly, but for worker 0."""
+    """Shows the end of the log of each failed worker except worker 0."""
     for (slice, worker), one in sorted(said.items()):
       if one["state"] == "ended" and one["status"] == 0:
         continue
@@ -162,29 +160,29 @@ class Supervisor:
     at = f" at step {self._step}" if self._step >= 0 else ""
     self._say(f"{self._hosts.entry.run.id} {outcome.value}{at}")
     if outcome is RunOutcome.FAILED:
-      self._say("not started again: what failed would fail again")
+      self._say("not restarted: the run would fail again")
     return _EXIT[outcome]
 
   def _restart(self, outcome: RunOutcome) -> bool:
-    """Starts it again; False: it has been tried often enough."""
+    """Restarts the run; returns False if the retries are used up."""
     while self._may_try(outcome):
       self._wait()
       try:
         self._prepare_slices()
         self._hosts.start(outcome.value)
-        self._say(f"{self._hosts.entry.run.id} started again")
+        self._say(f"{self._hosts.entry.run.id} restarted")
         return True
       except CommandFailed as failure:
         outcome = self._cause(failure)
         self._say(str(failure))
     self._say(
-      f"given up after {self._policy.retries} starts without progress;"
+      f"giving up after {self._policy.retries} restarts without progress;"
       f" `python -m launch watch {self._hosts.entry.name}` tries again"
     )
     return False
 
   def _may_try(self, outcome: RunOutcome) -> bool:
-    """Counts, but for preemptions, which are nobody's fault."""
+    """Counts a restart, unless preempted, and checks the limit."""
     if self._step > self._step_before:
       self._failures = self._starts_without_progress = 0
     self._step_before = self._step
@@ -197,25 +195,25 @@ class Supervisor:
       self._starts_without_progress - 1, 20
     )
     wait = min(doubled, self._policy.longest) * random.uniform(0.5, 1.5)
-    self._say(f"starting again in {wait:.0f} s")
+    self._say(f"restarting in {wait:.0f} s")
     self._sleep(wait)
 
   def _cause(self, failure: CommandFailed) -> RunOutcome:
-    """What failure in starting counts as; raises what a person must solve."""
+    """Returns the outcome of a failed start; raises what the user must fix."""
     if failure.kind == failures.CAPACITY:
       return RunOutcome.PREEMPTED
     if failure.kind in (failures.QUOTA, failures.UNREACHABLE, failures.OTHER):
       return RunOutcome.BROKEN
     if failure.kind in (failures.NAME_TAKEN, failures.ABSENT):
-      return RunOutcome.PREEMPTED  # it changed while we looked
+      return RunOutcome.PREEMPTED  # it changed between two calls
     raise failure
 
   def _prepare_slices(self) -> None:
-    """Slices that are ready, with the same code as before."""
+    """Makes the slices ready, with the same code as before."""
     slices, name = self._hosts.slices, self._hosts.entry.name
     state = slices.state()
     if state is State.READY and not (self._recreate or self._needs_set_up):
-      self._hosts.stop(kill=True)  # a process that hangs would hold the TPU
+      self._hosts.stop(kill=True)  # a hung process would hold the TPU
       return
     if state is State.LOST or (state is State.READY and self._recreate):
       self._say(f"deleting {name}")
@@ -225,7 +223,7 @@ class Supervisor:
     self._recreate, self._needs_set_up = False, True
     if state is State.ABSENT:
       self._say(f"creating {name} again")
-      self._sleep(0)  # the last moment at which it can be told to end
+      self._sleep(0)  # the last chance to cancel
       slices.create()
     wait_until_ready(slices, self._say, self._policy.poll, self._sleep)
     self._offset = 0  # its log is a new one
@@ -234,20 +232,20 @@ class Supervisor:
 
 
 def wait_until_ready(slices, say, poll: float, sleep=time.sleep) -> None:
-  """Until they are; says what they are at whenever that changes.
+  """Waits until slices are ready and reports each change of their state.
 
   Raises:
-    CommandFailed: they were lost on the way, with kind "capacity".
-    LaunchError: there are none.
+    CommandFailed: the slices were lost meanwhile; its kind is "capacity".
+    LaunchError: the slices were deleted.
   """
   before = State.CREATING
   while (state := slices.state()) is not State.READY:
     if state is State.LOST:
       raise CommandFailed(
-        failures.CAPACITY, "they were lost before they were ready."
+        failures.CAPACITY, "the slices were lost before they were ready."
       )
     if state is State.ABSENT:
-      raise LaunchError("they are gone; somebody else deleted them.")
+      raise LaunchError("the slices are gone; someone else deleted them.")
     if state is not before:
       say(state.value)
     before = state

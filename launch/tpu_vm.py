@@ -1,4 +1,4 @@
-"""TPU VMs, made at once or through a queue: Cloud TPU's own API, v4 to v6e."""
+"""TPU VMs, created at once or through a queue by Cloud TPU's API: v4 to v6e."""
 
 import json
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ _QUEUED = {
 
 
 class TpuVm:
-  """The slices of one request. A spot VM that is gone must be deleted first."""
+  """The slices of one request. A preempted spot VM must be deleted first."""
 
   def __init__(self, request: Request, shell: Shell):
     self._request, self._shell = request, shell
@@ -41,16 +41,16 @@ class TpuVm:
     return [name] if count == 1 else [f"{name}-{i}" for i in range(count)]
 
   def create(self) -> None:
-    """Asks for them; see `state` for when they are there.
+    """Requests the slices; `state` tells when they are ready.
 
     Raises:
-      CommandFailed: they were refused.
+      CommandFailed: the request was refused.
     """
     queued = self._request.is_queued
     self._shell.run_checked(self._queue() if queued else self._make())
 
   def state(self) -> State:
-    """What they are at."""
+    """Returns the state of the slices."""
     queued = self._request.is_queued
     service = "queued-resources" if queued else "tpu-vm"
     found = self._shell.output_if_found(
@@ -74,7 +74,7 @@ class TpuVm:
     return _NODE.get(said, State.LOST)
 
   def delete(self) -> None:
-    """Deletes them all; good if they are gone already."""
+    """Deletes all slices; succeeds if they are already gone."""
     argv = [*_TPUS, "tpu-vm", "delete", self._request.name]
     force = []
     if self._request.is_queued:
@@ -84,7 +84,7 @@ class TpuVm:
     )
 
   def run_on_all(self, command: str, assume: str = "") -> list[CommandResult]:
-    """Runs a shell command on each worker: for each slice, what all said."""
+    """Runs a command on all workers; returns the result of each slice."""
     return [
       self._shell.run(self._ssh(s, "all", command), assume) for s in self.slices
     ]
@@ -92,12 +92,12 @@ class TpuVm:
   def run_on(
     self, slice: int, worker: int, command: str, assume=""
   ) -> CommandResult:
-    """Runs a shell command on one worker of one slice."""
+    """Runs a command on one worker of one slice and returns its result."""
     argv = self._ssh(self.slices[slice], str(worker), command)
     return self._shell.run(argv, assume)
 
   def copy(self, files: Sequence[str], folder: str) -> None:
-    """Copies local files into a folder below the home of each worker."""
+    """Copies local files into a folder in the home of each worker."""
     for name in self.slices:
       self._shell.run_checked(
         [
@@ -169,10 +169,10 @@ class TpuVm:
 
 
 def running(shell: Shell, owner: Sequence[str]) -> list[tuple[str, str, str]]:
-  """Name, zone and state of all with our label, in all zones.
+  """Lists name, zone and state of all TPUs with our label, in all zones.
 
   Args:
-    owner: the flag of gcloud that says whose.
+    owner: the project flag of gcloud, if any.
   """
   argv = [*_TPUS, "tpu-vm", "list", "--zone=-", *owner]
   nodes = shell.run_checked(

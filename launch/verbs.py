@@ -1,4 +1,4 @@
-"""One verb, carried out."""
+"""Carries out the verbs of the command line."""
 
 import argparse
 import hashlib
@@ -25,7 +25,7 @@ from launch.machines import Machines, dry_run_watch, make_supervisor
 
 
 class Session:
-  """The verb and its options; see `launch.command_line`."""
+  """One call of `python -m launch`: its verb and options."""
 
   def __init__(self, options: argparse.Namespace):
     self._options = options
@@ -33,7 +33,7 @@ class Session:
     self._ledger = Ledger(options.state, dry=options.dry_run)
 
   def do(self) -> int:
-    """Does it; the exit status."""
+    """Carries out the verb and returns its exit status."""
     return getattr(self, f"_{self._options.verb}")() or 0
 
   def _create(self) -> None:
@@ -41,14 +41,14 @@ class Session:
     request = command_line.request(options)
     if request.name in self._ledger.names():
       raise LaunchError(
-        f"{request.name} was created from here already; choose another NAME, or"
+        f"{request.name} was already created here; choose another NAME or run"
         f" `python -m launch delete {request.name}` first."
       )
     self._say(
       spending_limit.check(request, options.plan, options.max_cost, options.yes)
     )
     entry = Entry(request, now())
-    # Before anything is there, so that nothing is there unrecorded.
+    # Recorded before it is created, so that nothing exists unrecorded.
     self._ledger.write(entry)
     self._backend(entry).create(options.poll)
     self._say(f"{request.name} is ready: {request.hosts} workers")
@@ -61,8 +61,8 @@ class Session:
     run = self._new_run(entry, self._argv())
     self._backend(entry).start(run)
     self._say(
-      f"{run.id} runs on {entry.name}; `python -m launch watch {entry.name}`"
-      " shows it"
+      f"{run.id} runs on {entry.name}; follow it with `python -m launch watch"
+      f" {entry.name}`"
     )
 
   def _watch(self) -> int:
@@ -107,13 +107,13 @@ class Session:
     return self._watch_all([machines.hosts for machines in every])
 
   def _resume(self, machines: Machines, argv: list[str]) -> None:
-    """Starts a share of a sweep, unless it is under way from before."""
+    """Starts one slice's share of a sweep unless it is already running."""
     entry = machines.hosts.entry
     run = self._new_run(entry, argv)
     if entry.run is not None and entry.run.id == run.id and not self._shell.dry:
       states = {said["state"] for said in machines.hosts.poll().values()}
       if states == {"running"}:
-        self._say(f"{run.id} runs on {entry.name} already")
+        self._say(f"{run.id} is already running on {entry.name}")
         return
     machines.start(run)
 
@@ -129,7 +129,7 @@ class Session:
       return watch.run(shares)
 
   def _share_watcher(self, hosts, pending: list, sleep):
-    """Watches one slice of a sweep, and deletes it when its share is over."""
+    """Returns a function that watches one slice, and deletes it if asked."""
     tell = lambda line: self._say(f"[{hosts.entry.name}] {line}")
     stream = lambda text: [tell(line) for line in text.splitlines()]
     supervisor = make_supervisor(
@@ -157,15 +157,15 @@ class Session:
     return self._ledger.read(self._options.name)
 
   def _backend(self, entry: Entry):
-    """Who carries out the verbs on it."""
+    """Returns the backend that carries out the verbs on an entry."""
     kind = Cluster if entry.request.backend == "gke" else Machines
     return kind(entry, self._ledger, self._shell, self._say)
 
   def _machines(self, entry: Entry) -> Machines:
     if entry.request.backend == "gke":
       raise LaunchError(
-        f"{entry.name} is a JobSet; a sweep needs slices that are reached by"
-        " ssh: create them with --backend=tpu-vm or mig."
+        f"{entry.name} is a JobSet; a sweep needs slices that can be reached"
+        " by ssh: create them with --backend=tpu-vm or mig."
       )
     return self._backend(entry)
 
@@ -175,7 +175,7 @@ class Session:
     return argv
 
   def _new_run(self, entry: Entry, argv: list[str]) -> Run:
-    """The same command is the same run, so that it goes on."""
+    """Returns the run of a command; repeating the command resumes the run."""
     env = dict(map(names.env_variable, self._options.env))
     _, workdir = command_line.experiment(self._options)
     stem = re.sub("[^a-z0-9]+", "-", pathlib.Path(argv[0]).stem.lower())
@@ -184,6 +184,6 @@ class Session:
     return Run(f"{stem.strip('-')}-{digest}", argv, workdir, env)
 
   def _say(self, line: str) -> None:
-    """For a person; in a dry run nothing has happened that could be told."""
+    """Prints a line, except in a dry run, where nothing has happened."""
     if not self._shell.dry:
       print(line, flush=True)

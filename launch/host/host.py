@@ -1,13 +1,13 @@
-"""Runs on each worker: starts a run, says what it is at, ends it.
+"""Runs on each worker: starts a run, reports its state and stops it.
 
 It is copied there and must work with the system's Python (3.8 or newer) and
 nothing else. A run's folder is ~/.jaxsae/runs/RUN:
 
   job.json      what to run            process.json  who runs it
   log           what it printed        ended.json    its exit status
-  stop          somebody asked it to end
+  stop          present if the run was asked to stop
 
-Each verb says what it has to say in one line of JSON.
+Each verb prints its result as one line of JSON.
 """
 
 import argparse
@@ -42,7 +42,7 @@ print(max([int(n) for n in names if n.isdecimal()], default=-1))
 
 
 def main(argv):
-  """One verb; the status is 3 where another run is under way."""
+  """Carries out one verb; the status is 3 if another run is running."""
   options = parse(argv)
   folder = HOME / "runs" / options.run
   said = VERBS[options.verb](folder, options)
@@ -52,7 +52,7 @@ def main(argv):
 
 
 def start(folder, options):
-  """Starts the run, detached, unless something runs already."""
+  """Starts the run, detached, unless a run is already running."""
   folder.mkdir(parents=True, exist_ok=True)
   worker = worker_number()
   busy = active_run()
@@ -76,7 +76,7 @@ def start(folder, options):
 
 
 def work(folder, options):
-  """Runs the job to its end and writes down how it ended."""
+  """Runs the job to its end and records its exit status."""
   job = read(folder / "job.json")
   with open(folder / "log", "ab") as log:
     begin = f"--- attempt {job['attempt']} on {socket.gethostname()} ---\n"
@@ -100,7 +100,7 @@ def work(folder, options):
 
 
 def poll(folder, options):
-  """What the run is at: running, ended, lost or absent; and its newest step."""
+  """Reports whether the run is running, ended, lost or absent, and its step."""
   said = {
     "worker": worker_number(),
     "state": "absent",
@@ -114,7 +114,7 @@ def poll(folder, options):
   said["stopped"] = (folder / "stop").exists()
   if said["worker"] == 0:
     said["step"] = newest_step(job)
-  # In this order: between the two it may end, but not begin.
+  # In this order, because the run may end between the two, but not begin.
   running = is_running(folder)
   ended = (
     read(folder / "ended.json") if (folder / "ended.json").exists() else {}
@@ -125,7 +125,7 @@ def poll(folder, options):
 
 
 def log(folder, options):
-  """What was logged from a byte on, and the byte to go on from."""
+  """Returns the log from a byte offset on, and the next offset."""
   if options.worker != worker_number():
     return None
   file = folder / "log"
@@ -141,7 +141,7 @@ def log(folder, options):
 
 
 def stop(folder, options):
-  """SIGTERM, after which a run leaves a checkpoint; with --kill, SIGKILL."""
+  """Sends SIGTERM, on which a run saves a checkpoint; with --kill, SIGKILL."""
   if not folder.exists() or not is_running(folder):
     return {"worker": worker_number(), "stopping": False}
   if not options.kill:
@@ -156,7 +156,7 @@ def stop(folder, options):
 
 
 def job(folder, options, worker):
-  """What to run, in full, so that a later set-up changes nothing of it."""
+  """Returns all of what to run, so that a later set-up does not change it."""
   tree = (HOME / "tree").resolve()
   return {
     "attempt": options.attempt,
@@ -169,7 +169,7 @@ def job(folder, options, worker):
 
 
 def environment(job):
-  """The variables of the run; secrets come from a file of this machine."""
+  """Returns the run's environment, with secrets from a file on this machine."""
   return dict(
     os.environ,
     PYTHONUNBUFFERED="1",
@@ -179,7 +179,7 @@ def environment(job):
 
 
 def secrets():
-  """KEY=VALUE lines of ~/.jaxsae/env, which nobody else may read."""
+  """Reads KEY=VALUE lines from ~/.jaxsae/env, which must be private."""
   if not SECRETS.exists():
     return {}
   if SECRETS.stat().st_mode & 0o077:
@@ -189,7 +189,7 @@ def secrets():
 
 
 def pod_variables():
-  """Who the pod is, where JAX does not see it by itself.
+  """Returns the pod's variables where JAX cannot find them by itself.
 
   It reads `agent-worker-number`. Hosts of an instance group have `worker-id`
   in its place.
@@ -211,9 +211,9 @@ def pod_variables():
 
 
 def worker_number():
-  """Which worker of its slice this is, from 0."""
+  """Returns the index of this worker in its slice, from 0."""
   for job in sorted((HOME / "runs").glob("*/job.json")):
-    return read(job)["worker"]  # asking the metadata server takes its time
+    return read(job)["worker"]  # asking the metadata server is slow
   found = os.environ.get("JAX_PROCESS_ID") or metadata_value(
     "agent-worker-number"
   )
@@ -221,13 +221,13 @@ def worker_number():
 
 
 def metadata_value(key):
-  """What Google's metadata server says of this machine; "" if nothing."""
+  """Returns a value of this machine from Google's metadata server, or ""."""
   if not pathlib.Path("/sys/class/dmi/id/product_name").exists():
     return ""
   product = pathlib.Path("/sys/class/dmi/id/product_name").read_text()
   if "Google" not in product:
     return ""
-  import urllib.request  # as slow as all else here together
+  import urllib.request  # slow to import, so only when needed
 
   asked = urllib.request.Request(
     METADATA + "attributes/" + key, headers={"Metadata-Flavor": "Google"}
@@ -240,9 +240,10 @@ def metadata_value(key):
 
 
 def newest_step(job):
-  """The newest step of which something was written down, or None.
+  """Returns the newest step that was recorded, or None.
 
-  None too if that can not be read: what the run is at has to be said anyway.
+  It is None too if the files cannot be read, because the state of the run has
+  to be reported anyway.
   """
   try:
     if "://" in job["workdir"]:
@@ -262,7 +263,7 @@ def newest_step(job):
 
 
 def steps_in_bucket(job):
-  """The newest step of a remote folder, or None."""
+  """Returns the newest step in a remote folder, or None."""
   found = subprocess.run(
     [job["argv"][0], "-c", NEWEST_STEP_SCRIPT, job["workdir"]],
     stdout=subprocess.PIPE,
@@ -275,7 +276,7 @@ def steps_in_bucket(job):
 
 
 def last_logged_step(metrics):
-  """The step of its last line, if there is one."""
+  """Returns a list with the step of the last line, empty if there is none."""
   if not metrics.exists():
     return []
   with open(metrics, "rb") as file:
@@ -285,7 +286,7 @@ def last_logged_step(metrics):
 
 
 def detach(folder, options):
-  """Leaves a process that outlives the ssh session; the process, if ours."""
+  """Starts a process that outlives the ssh session; None under systemd."""
   work = [sys.executable, os.path.abspath(__file__), "work", folder.name]
   with open(folder / "host.log", "wb") as out:
     if has_systemd():
@@ -306,7 +307,7 @@ def detach(folder, options):
 
 
 def has_systemd():
-  """Whether it runs here, and we may use it."""
+  """Returns whether systemd runs here and we may use it."""
   if not (shutil.which("sudo") and shutil.which("systemd-run")):
     return False
   asked = ["sudo", "-n", "systemctl", "show", "--property=Version"]
@@ -315,7 +316,7 @@ def has_systemd():
 
 
 def systemd_command(run, attempt):
-  """The command that runs another as a service of the system."""
+  """Returns the command prefix that runs a program as a system service."""
   variables = [f"--setenv={k}={os.environ[k]}" for k in ("HOME", "PATH")]
   return [
     "sudo",
@@ -333,20 +334,20 @@ def systemd_command(run, attempt):
 
 
 def active_run():
-  """The folder of a run that is alive on this machine, or None."""
+  """Returns the folder of a run that is running on this machine, or None."""
   found = (HOME / "runs").glob("*/process.json")
   return next((x.parent for x in sorted(found) if is_running(x.parent)), None)
 
 
 def is_running(folder):
-  """Whether one of its processes is."""
+  """Returns whether a process of the run is running."""
   if not (folder / "process.json").exists():
     return False
   return any(start_time(pid) == b for pid, b in read(folder / "process.json"))
 
 
 def start_time(pid):
-  """When a process was born, in ticks since the machine started; else None."""
+  """Returns a process's start time in ticks since boot; None if it ended."""
   try:
     text = pathlib.Path(f"/proc/{pid}/stat").read_text()
   except OSError:
@@ -360,7 +361,7 @@ def read(file):
 
 
 def write(file, data):
-  """Whole or not at all, and for nobody else to read."""
+  """Writes JSON atomically, readable by its owner only."""
   partial = file.with_name(file.name + ".partial")
   with open(os.open(partial, os.O_WRONLY | os.O_CREAT, 0o600), "w") as out:
     out.truncate()
@@ -369,12 +370,12 @@ def write(file, data):
 
 
 def tail(file):
-  """The end of what a file says."""
+  """Returns the last 500 characters of a file."""
   return file.read_text(errors="replace")[-500:] if file.exists() else ""
 
 
 def parse(argv):
-  """The verb and what it needs; after `--`, the experiment and its flags."""
+  """Parses the verb and its options; the experiment follows `--`."""
   at = argv.index("--") if "--" in argv else len(argv)
   parser = argparse.ArgumentParser(prog="host.py", allow_abbrev=False)
   parser.add_argument("verb", choices=VERBS)

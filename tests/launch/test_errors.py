@@ -44,7 +44,7 @@ SAID = {
     "another NAME",
   ),
   "NOT_FOUND: Location us-mars1-a is not found or access is unauthorized.": (
-    "the zone is not one",
+    "the zone",
     "locations list",
   ),
   "PERMISSION_DENIED: Permission 'tpu.nodes.create' denied on 'projects/p'": (
@@ -70,7 +70,7 @@ def test_after_an_error_nobody_knows_it_stays_written_down(cloud, launch):
 
 def test_a_name_is_given_once(made, launch):
   made()
-  assert refused(launch("create", "a", *WHERE), "created from here already")
+  assert refused(launch("create", "a", *WHERE), "already", "launch delete a")
 
 
 def test_a_taken_name_is_never_deleted(cloud, launch):
@@ -109,7 +109,7 @@ def test_a_taken_name_is_never_deleted(cloud, launch):
     (["--colour=red"], ["--colour=red"]),
   ],
 )
-def test_what_can_not_be_created(cloud, launch, words, told):
+def test_what_cannot_be_created(cloud, launch, words, told):
   assert refused(launch("create", "a", *WHERE, *words), *told)
   assert cloud.calls == []
 
@@ -120,7 +120,7 @@ def test_what_can_not_be_created(cloud, launch, words, told):
 def test_names_that_are_none(cloud, launch, name):
   status, _, err = launch("create", *WHERE, "--", name)
   assert status == 2 and cloud.calls == []
-  assert "is no name" in err
+  assert repr(name) in err
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_names_that_are_none(cloud, launch, name):
     ([], ["EXPERIMENT"]),
   ],
 )
-def test_experiments_that_can_not_run(made, launch, checkout, words, told):
+def test_experiments_that_cannot_run(made, launch, checkout, words, told):
   made()
   (checkout / "experiments" / "new.py").touch()
   workdir = ["--workdir=gs://b/r"] if words else []
@@ -142,7 +142,7 @@ def test_experiments_that_can_not_run(made, launch, checkout, words, told):
 @pytest.mark.parametrize("flags", [[], ["--workdir=runs/a"], ["--workdir="]])
 def test_a_workdir_that_goes_with_the_machine(made, launch, flags):
   made()
-  assert refused(launch("run", EXPERIMENT, *flags), "gs://BUCKET", "go with it")
+  assert refused(launch("run", EXPERIMENT, *flags), "gs://BUCKET", "--workdir")
 
 
 def test_verbs_in_the_wrong_order(cloud, checkout, launch):

@@ -128,7 +128,11 @@ def test_a_sweep_that_runs_already_is_only_watched(
   thread = act_when(gate.touch, lambda: len(cloud.calls) > asked + 8)
   status, out, _ = launch("sweep", "--on=a,b", *FAST, *words)
   thread.join()
-  assert status == 0 and "on a already" in out and "on b already" in out
+  assert (
+    status == 0
+    and "already running on a" in out
+    and "already running on b" in out
+  )
   assert len(taken(tmp_path / "runs")) == 6
 
 

@@ -43,7 +43,7 @@ def test_a_remote_folder_is_read_with_the_python_of_the_run(run, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "\0\0\n", "{}\n", "[]\n"])
-def test_metrics_that_can_not_be_read_are_no_step(run, text):
+def test_metrics_that_cannot_be_read_are_no_step(run, text):
   (run / "metrics.jsonl").write_text(text)
   assert host.newest_step({"workdir": str(run)}) in (None, 12)
 

@@ -92,7 +92,7 @@ def test_status_42_is_started_again_where_it_is(made, run, launch, cloud):
   status, out, _ = launch("watch", *FAST)
   thread.join()
   assert status == 0, out
-  assert "started again" in out and verbs(cloud) == ["create", "scp"]
+  assert "restarted" in out and verbs(cloud) == ["create", "scp"]
 
 
 def make_the_next_attempt_succeed(cloud):
@@ -110,7 +110,7 @@ def test_a_fault_of_the_run_is_not_started_again(
   run(f"--status={status}", "--bad=1")
   ended, out, _ = launch("watch", *FAST)
   assert ended == 1 and f"slice 0 worker 1: {status}" in out
-  assert "not started again" in out
+  assert "not restarted" in out
   assert "worker 1" in out.split("worker 1: ")[1]  # its log is shown
   assert verbs(cloud) == ["create", "scp"]
 
@@ -219,7 +219,7 @@ def test_deletion_that_fails_is_tried_again_and_else_is_told(
   run()
   cloud.fail_next("delete", *[[1, "backend error"]] * 5)
   status, _, err = launch("watch", *FAST, "--delete-when-done")
-  assert status == 0 and "may be running still, and cost money" in err
+  assert status == 0 and "cost money" in err and "launch delete a" in err
   assert launch("status")[0] == 0  # it is remembered
 
 
