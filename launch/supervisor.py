@@ -93,7 +93,7 @@ class Supervisor:
         return 1
 
   def _look(self) -> RunOutcome:
-    """Returns the state of the run, an outcome of `_RESTARTED` only if certain."""
+    """Returns the outcome so far, one of `_RESTARTED` only if it is certain."""
     said = self._hosts.poll()
     outcome = run_outcome.from_workers(said, self._hosts.entry.request.hosts)
     steps = [one.get("step") for one in said.values()]

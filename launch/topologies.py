@@ -3,7 +3,8 @@
 There is one shape for each number of chips: the one that Cloud TPU creates for
 an accelerator type, so the slice that is created is the one that was planned.
 Sources, read on 2026-11-21: docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e
-and tpu7x; /compute/docs/tpus/tpu-machines; /kubernetes-engine/docs/concepts/plan-tpus.
+and tpu7x; /compute/docs/tpus/tpu-machines;
+/kubernetes-engine/docs/concepts/plan-tpus.
 """
 
 import dataclasses
