@@ -7,6 +7,7 @@ from absl import logging
 
 from jaxsae.data.corpus import Corpus, Rows
 from jaxsae.errors import UserError
+from jaxsae.token_batch import TokenBatch
 
 # On import Grain warns about a profiler of worker processes; we start none.
 logging.get_absl_logger().addFilter(
@@ -65,11 +66,8 @@ class Batches(Iterator):
     self._next = 0
     self._reader = None
 
-  def __next__(self) -> dict[str, np.ndarray]:
-    """Reads this process's rows of the next batch, int32 [≤ B, T].
-
-    `Rows.read` lists the arrays.
-    """
+  def __next__(self) -> TokenBatch:
+    """Reads this process's rows of the next batch, NumPy arrays [≤ B, T]."""
     if self._reader is None:
       rest = self._dataset.slice(slice(self._next, None))
       self._reader = iter(rest.to_iter_dataset(_READ_AHEAD))
@@ -115,7 +113,7 @@ class Batches(Iterator):
     """
     number = state["next_batch"]
     rows = [int(row) for row in self._order[number]]
-    documents = np.unique(self._rows.read(rows)["document"])
+    documents = np.unique(self._rows.read(rows).documents)
     return {
       "pass": number * len(rows) // len(self._rows) + 1,
       "rows": rows,
@@ -129,9 +127,7 @@ class Batches(Iterator):
     self._reader = None
 
 
-def held_out_batches(
-  corpus: Corpus, batch: int
-) -> Iterator[dict[str, np.ndarray]]:
+def held_out_batches(corpus: Corpus, batch: int) -> Iterator[TokenBatch]:
   """Yields every held-out row once, in order; pads the last batch to size.
 
   Raises:

@@ -4,14 +4,13 @@ Shapes: B rows, T time, F latents, K contexts of a latent, W tokens of a
 context.
 """
 
-from collections.abc import Mapping
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
 from jaxsae.explore.report import Contexts
+from jaxsae.token_batch import TokenBatch
 
 
 @struct.dataclass
@@ -46,7 +45,7 @@ def no_contexts(latents: int, contexts: int, window: int) -> TopContexts:
 
 
 def add_contexts(
-  top: TopContexts, latents: jax.Array, batch: Mapping[str, jax.Array]
+  top: TopContexts, latents: jax.Array, batch: TokenBatch
 ) -> TopContexts:
   """Returns the strongest of the contexts so far and those of a new batch.
 
@@ -57,7 +56,7 @@ def add_contexts(
   Args:
     top: the contexts so far.
     latents: activations [B, T, F], 0 on tokens that may not be a peak.
-    batch: `tokens`, `segments`, `positions` and `document`, int [B, T].
+    batch: the text, [B, T], with its documents.
   """
   peaks, times = _peaks(latents)  # [F, B]
   contexts = top.values.shape[1]
@@ -113,14 +112,14 @@ def _windows(latents, batch, rows, times, window):
   inside = (span >= 0) & (span < latents.shape[1])
   rows, peak = rows[..., None], peak[..., None]
   span = jnp.clip(span, 0, latents.shape[1] - 1)
-  segments = batch["segments"]
+  segments = batch.segments
   inside &= segments[rows, span] == segments[rows, peak]
   latent = jnp.arange(latents.shape[-1])[:, None, None]
   return {
-    "tokens": jnp.where(inside, batch["tokens"][rows, span], -1),
+    "tokens": jnp.where(inside, batch.tokens[rows, span], -1),
     "activations": jnp.where(inside, latents[rows, span, latent], 0),
-    "position": batch["positions"][rows, peak][..., 0],
-    "document": batch["document"][rows, peak][..., 0],
+    "position": batch.positions[rows, peak][..., 0],
+    "document": batch.documents[rows, peak][..., 0],
   }
 
 
