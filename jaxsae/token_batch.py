@@ -1,13 +1,13 @@
 """Packed rows of tokens, with what tells their documents apart."""
 
-import jax
-import numpy as np
+from typing import Generic, TypeVar
+
 from flax import struct
 
-Array = jax.Array | np.ndarray
+Array = TypeVar("Array")  # np.ndarray, jax.Array or jax.ShapeDtypeStruct
 
 
-class TokenBatch(struct.PyTreeNode, kw_only=True):
+class TokenBatch(Generic[Array], struct.PyTreeNode, kw_only=True):
   """Rows of tokens, each packed with segments of several documents.
 
   All arrays are int32 [B, T]: B rows of T tokens. The bucket of a training
@@ -16,7 +16,7 @@ class TokenBatch(struct.PyTreeNode, kw_only=True):
 
   Attributes:
     documents: index of each token's document in `Corpus.documents`, -1 for
-      padding; None where nobody asks.
+      padding; None where it is not needed, as in training.
     positions: counted from 0 in each segment.
     segments: 1, 2, … in each row, and 0 for padding. A segment is as much of
       one document as the row holds; attention does not cross its ends.
@@ -31,5 +31,5 @@ class TokenBatch(struct.PyTreeNode, kw_only=True):
 
   @property
   def packing(self) -> dict[str, Array]:
-    """Keyword arguments of `capture`, `edit` and `Lm.logits` but the tokens."""
+    """Arguments that `capture`, `edit` and `Lm.logits` take beside tokens."""
     return {"segments": self.segments, "positions": self.positions}

@@ -52,9 +52,15 @@ class Rows:
     """Indices of the documents on this side, sorted."""
     return np.unique(self.table.documents)
 
+  def documents_of(self, rows: Sequence[int]) -> np.ndarray:
+    """Indices of the documents that lie in some of the rows, sorted."""
+    table = self.table
+    segments = [slice(*table.rows[row : row + 2]) for row in rows]
+    return np.unique(np.concatenate([table.documents[s] for s in segments]))
+
   def read(
     self, rows: Sequence[int] | np.ndarray, batch: int | None = None
-  ) -> TokenBatch:
+  ) -> TokenBatch[np.ndarray]:
     """Reads rows by index, as NumPy arrays [B, T].
 
     Args:

@@ -64,11 +64,16 @@ def pack(order: np.ndarray, offsets: np.ndarray, context: int) -> RowTable:
       free -= length + 1
   if len(starts) > rows[-1]:
     rows.append(len(starts))
-  columns = (np.array(a, np.int64) for a in (documents, starts, lengths, rows))
-  return RowTable(*columns, context)
+  return RowTable(
+    documents=np.array(documents, np.int64),
+    starts=np.array(starts, np.int64),
+    lengths=np.array(lengths, np.int64),
+    rows=np.array(rows, np.int64),
+    context=context,
+  )
 
 
-def empty_batch(rows: int, context: int) -> TokenBatch:
+def empty_batch(rows: int, context: int) -> TokenBatch[np.ndarray]:
   """Makes a batch of padding, int32 [rows, context] each."""
   shape = (rows, context)
   return TokenBatch(
@@ -80,14 +85,15 @@ def empty_batch(rows: int, context: int) -> TokenBatch:
 
 
 def fill_row(
-  batch: TokenBatch,
+  batch: TokenBatch[np.ndarray],
   place: int,
   table: RowTable,
   row: int,
   store_tokens: np.ndarray,
   bos: int,
 ) -> None:
-  """Writes row `row` of the table into row `place` of the batch."""
+  """Writes row `row` of the table into row `place` of an `empty_batch`."""
+  assert batch.documents is not None
   at = 0
   first, last = table.rows[row : row + 2]
   for segment in range(first, last):

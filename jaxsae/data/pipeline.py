@@ -22,7 +22,7 @@ def batches(
   rows: Rows,
   batch: int,
   seed: int = 0,
-  mine: Sequence[int] | None = None,
+  mine: Sequence[int] | np.ndarray | None = None,
 ) -> "Batches":
   """Makes an endless iterator over shuffled batches of `rows`.
 
@@ -50,13 +50,13 @@ def batches(
   return Batches(rows, batch, seed, np.asarray(places))
 
 
-class Batches(Iterator):
+class Batches(Iterator[TokenBatch[np.ndarray]]):
   """An iterator over batches whose whole state is the next batch's index.
 
   The state is the same on every process and for every number of processes.
   """
 
-  def __init__(self, rows, batch, seed, mine):
+  def __init__(self, rows: Rows, batch: int, seed: int, mine: np.ndarray):
     self._identity = {"corpus": rows.fingerprint, "batch": batch, "seed": seed}
     # Grain's shuffle takes another order for each pass of the repeat. Only
     # indices are batched here, so the rows of other processes are never read.
@@ -66,7 +66,7 @@ class Batches(Iterator):
     self._next = 0
     self._reader = None
 
-  def __next__(self) -> TokenBatch:
+  def __next__(self) -> TokenBatch[np.ndarray]:
     """Reads this process's rows of the next batch, NumPy arrays [≤ B, T]."""
     if self._reader is None:
       rest = self._dataset.slice(slice(self._next, None))
@@ -113,11 +113,10 @@ class Batches(Iterator):
     """
     number = state["next_batch"]
     rows = [int(row) for row in self._order[number]]
-    documents = np.unique(self._rows.read(rows).documents)
     return {
       "pass": number * len(rows) // len(self._rows) + 1,
       "rows": rows,
-      "documents": [int(d) for d in documents if d >= 0],
+      "documents": self._rows.documents_of(rows).tolist(),
     }
 
   def close(self) -> None:
@@ -127,7 +126,9 @@ class Batches(Iterator):
     self._reader = None
 
 
-def held_out_batches(corpus: Corpus, batch: int) -> Iterator[TokenBatch]:
+def held_out_batches(
+  corpus: Corpus, batch: int
+) -> Iterator[TokenBatch[np.ndarray]]:
   """Yields every held-out row once, in order; pads the last batch to size.
 
   Raises:

@@ -13,8 +13,7 @@ from jaxsae.explore.report import Contexts
 from jaxsae.token_batch import TokenBatch
 
 
-@struct.dataclass
-class TopContexts:
+class TopContexts(struct.PyTreeNode):
   """The K strongest contexts of each of F latents so far, strongest first.
 
   Attributes:
@@ -80,15 +79,14 @@ def add_contexts(
 
 def to_report(top: TopContexts) -> Contexts:
   """Converts contexts to the form that a report holds."""
-  top = jax.tree.map(np.asarray, top)
   window = top.tokens.shape[-1]
   return Contexts(
-    tokens=top.tokens,
-    activations=top.activations,
+    tokens=np.asarray(top.tokens),
+    activations=np.asarray(top.activations),
     peak=np.full(top.values.shape, _tokens_before_peak(window), np.int32),
-    position=top.position,
-    document=top.document,
-    count=np.sum(top.values > 0, axis=1),
+    position=np.asarray(top.position),
+    document=np.asarray(top.document),
+    count=np.sum(np.asarray(top.values) > 0, axis=1),
   )
 
 

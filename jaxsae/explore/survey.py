@@ -114,8 +114,7 @@ def _check_fits(lm: Lm, name: str, site: Site, sae: Sae) -> None:
       )
 
 
-@struct.dataclass
-class _LatentStats:
+class _LatentStats(struct.PyTreeNode):
   """Activation counts and top contexts of several latents so far."""
 
   counts: ActivationCounts

@@ -75,7 +75,7 @@ def open_batches(config: TrainConfig, mesh: Mesh, rows: Rows) -> Batches:
 
 def next_bucket(
   config: TrainConfig, mesh: Mesh, batches: Batches
-) -> TokenBatch:
+) -> TokenBatch[jax.Array]:
   """The next bucket on the devices: int [M, B, T] each."""
   rows, columns = next(batches), _columns(config, mesh)
   layout = meshes.shard(mesh, None, "data", None)

@@ -78,7 +78,9 @@ def abstract_arguments(
   )
 
 
-def _abstract_batch(config: TrainConfig, mesh: Mesh) -> TokenBatch:
+def _abstract_batch(
+  config: TrainConfig, mesh: Mesh
+) -> TokenBatch[jax.ShapeDtypeStruct]:
   shape = (config.bucket.microbatches, config.bucket.rows, config.data.context)
   layout = meshes.shard(mesh, None, "data", None)
   ids = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=layout)
