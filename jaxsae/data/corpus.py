@@ -35,6 +35,7 @@ class Rows:
 
   @property
   def context(self) -> int:
+    """T, the number of tokens in a row."""
     return self.table.context
 
   @property
@@ -156,7 +157,9 @@ def _split(hashes: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
   return order[:held], order[held:]
 
 
-def _rows(store: Store, order, policy: TokenPolicy, fingerprint: str) -> Rows:
+def _rows(
+  store: Store, order: np.ndarray, policy: TokenPolicy, fingerprint: str
+) -> Rows:
   table = pack(order, store.offsets, policy.context)
   return Rows(table, store.tokens, policy.bos, fingerprint)
 
