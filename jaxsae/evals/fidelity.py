@@ -17,6 +17,7 @@ from jaxsae import pod
 from jaxsae.errors import UserError
 from jaxsae.lm import Lm, Site, edit, next_token_loss, splice
 from jaxsae.sae import Sae
+from jaxsae.token_batch import TokenBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +80,7 @@ def measure_fidelity(
   lm: Lm,
   saes: Mapping[str, tuple[Site, Sae]],
   means: Mapping[Site, np.ndarray],
-  batches: Iterable[Mapping],
+  batches: Iterable[TokenBatch],
 ) -> dict[str, Fidelity]:
   """Runs the model on each batch: clean, ablated at each site, and spliced.
 
@@ -91,7 +92,7 @@ def measure_fidelity(
       and transcoder. Those of one shape at one site share one compiled
       function.
     means: mean activation [D] of each site that is written, for mean ablation.
-    batches: `tokens`, `segments` and `positions`, int32 [B, T].
+    batches: the text, [B, T].
 
   Raises:
     UserError: the batches hold no token to predict.
@@ -131,15 +132,14 @@ def _variants(saes, means) -> dict[str, Edits]:
 
 
 @jax.jit
-def _loss(lm: Lm, batch: Mapping, edits: Edits):
+def _loss(lm: Lm, batch: TokenBatch, edits: Edits):
   """Returns Σ cross-entropy in nats with edits on text, and how many tokens."""
-  tokens, segments = batch["tokens"], batch["segments"]
+  tokens, segments = batch.tokens, batch.segments
   text = lm.text_mask(tokens, segments)[..., None] > 0
   taps = {}
   for site, replace in edits.items():
     taps |= _splice_text(text, site, replace)
-  packing = {k: batch[k] for k in ("segments", "positions")}
-  logits = edit(lm, tokens, taps, **packing)
+  logits = edit(lm, tokens, taps, **batch.packing)
   losses, mask = next_token_loss(logits, tokens, segments)
   return jnp.sum(losses), jnp.sum(mask, dtype=jnp.int32)
 
