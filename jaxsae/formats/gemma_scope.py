@@ -82,7 +82,7 @@ def to_published(sae: Sae, site: Site, lm: Lm | None) -> Sae:
       f"{site} cannot be written in Gemma Scope's format without its language"
       " model, whose norm has a gain; give lm=."
     )
-  return _rescale_input(sae, _gain(lm, site))
+  return _rescale_input(sae, lm.norm_gain(site))
 
 
 def from_published(sae: Sae, site: Site, lm: Lm) -> Sae:
@@ -94,20 +94,13 @@ def from_published(sae: Sae, site: Site, lm: Lm) -> Sae:
   """
   if site.where != "transcoder":
     return sae
-  gain = _gain(lm, site)
+  gain = lm.norm_gain(site)
   if not gain.all():
     raise UserError(
       f"The norm before {site} has a gain of 0, so some values that a published"
       " transcoder reads are lost; use the language model it was trained on."
     )
   return _rescale_input(sae, 1 / gain)
-
-
-def _gain(lm: Lm, site: Site) -> np.ndarray:
-  """The gain [D_in], in float32, of the norm before the MLP."""
-  site.check(lm.config)
-  scale = lm.params[f"layer_{site.layer}"]["pre_ffw_norm"]["scale"]
-  return 1 + np.asarray(scale, np.float32)
 
 
 def _rescale_input(sae: Sae, factor: np.ndarray) -> Sae:
