@@ -158,7 +158,7 @@ def from_published(sae: Sae, site: Site, lm: Lm) -> Sae:
   """
   if not _is_transcoder(site):
     return sae
-  gain = _gain(lm, site)
+  gain = lm.norm_gain(site)
   if not gain.all():
     raise UserError(
       f"The norm before {site} has a gain of 0, so some values that a published"
@@ -174,14 +174,7 @@ def input_gain(lm: Lm | None, site: Site) -> np.ndarray | None:
   """
   if lm is None or not _is_transcoder(site):
     return None
-  return _gain(lm, site)
-
-
-def _gain(lm: Lm, site: Site) -> np.ndarray:
-  """The gain [D_in], in float32, of the norm before the MLP."""
-  site.check(lm.config)
-  scale = lm.params[f"layer_{site.layer}"]["pre_ffw_norm"]["scale"]
-  return 1 + np.asarray(scale, np.float32)
+  return lm.norm_gain(site)
 
 
 def _without_gain(published: Published) -> Sae:
