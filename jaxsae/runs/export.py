@@ -1,11 +1,13 @@
 """Export of a run's autoencoders in a published format."""
 
+import os
+
 from jaxsae import formats, pod
 from jaxsae.runs.evaluate import figures
 from jaxsae.runs.open import Run
 
 
-def export(run: Run, format: str, out) -> list[str]:
+def export(run: Run, format: str, out: str | os.PathLike[str]) -> list[str]:
   """Writes every autoencoder in a published format, in a new folder.
 
   Args:
