@@ -26,7 +26,7 @@ def test_the_page_has_every_side_and_target(
     targets=(4, 8),
     seeds=(1, 2),
     rates=(8e-3,),
-    lambdas=(3e-3, 1e-2),
+    pulls=(3e-3, 1e-2),
     rows=8,
     held_out=2,
     loss_batches=1,
