@@ -30,6 +30,7 @@ from jaxsae import mesh as meshes
 from jaxsae.lm import GemmaConfig, Lm, Site, capture
 from jaxsae.lm.weights import abstract_lm
 from jaxsae.sae.normalisation import estimate_scale
+from jaxsae.token_batch import TokenBatch
 from jaxsae.train import metrics as figures
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.group import Group
@@ -42,7 +43,6 @@ from jaxsae.train.update import Activations, Progress, diagnose, update_group
 # compiled step is parsed (`plan/hlo.py`).
 READS, UPDATES = "reads", "updates"
 
-Batch = dict[str, jax.Array]  # tokens, segments, positions: int [M, B, T]
 # (weights that reading needs, a source's batch) → the bucket; traced.
 Read = Callable[[Any, Any], Activations]
 Tree = TypeVar("Tree")
@@ -79,7 +79,7 @@ def compile_step(
 
 def abstract_arguments(
   config: TrainConfig, gemma: GemmaConfig, mesh: Mesh, dtype=jnp.bfloat16
-) -> tuple[TrainState, Lm, Batch]:
+) -> tuple[TrainState, Lm, TokenBatch]:
   """Returns a step's state, language model and batch as abstract arrays.
 
   Args:
@@ -95,11 +95,13 @@ def abstract_arguments(
   )
 
 
-def _abstract_batch(config: TrainConfig, mesh: Mesh) -> Batch:
+def _abstract_batch(
+  config: TrainConfig, mesh: Mesh
+) -> TokenBatch[jax.ShapeDtypeStruct]:
   shape = (config.bucket.microbatches, config.bucket.rows, config.data.context)
   layout = meshes.shard(mesh, None, "data", None)
   ids = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=layout)
-  return {name: ids for name in ("tokens", "segments", "positions")}
+  return TokenBatch(positions=ids, segments=ids, tokens=ids)
 
 
 def step(
@@ -116,7 +118,7 @@ def step(
 
 
 def read_bucket(
-  config: TrainConfig, mesh: Mesh, lm: Lm, batch: Batch
+  config: TrainConfig, mesh: Mesh, lm: Lm, batch: TokenBatch
 ) -> Activations:
   """Reads a bucket with the language model: [B, L, D] at every site.
 
@@ -124,8 +126,7 @@ def read_bucket(
   """
 
   def read(_, rows):
-    packing = {k: rows[k] for k in ("segments", "positions")}
-    seen = capture(lm, rows["tokens"], *config.sites, **packing)
+    seen = capture(lm, rows.tokens, *config.sites, **rows.packing)
     dtype = config.bucket.dtype
     return None, {s: x.astype(dtype or x.dtype) for s, x in seen.items()}
 
@@ -136,7 +137,7 @@ def read_bucket(
 
   with jax.named_scope(READS):
     _, seen = jax.lax.scan(read, None, batch)
-  mask = join_rows(lm.text_mask(batch["tokens"], batch["segments"]))
+  mask = join_rows(lm.text_mask(batch.tokens, batch.segments))
   return Activations({s: join_rows(x) for s, x in seen.items()}, mask)
 
 
