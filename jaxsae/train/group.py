@@ -20,11 +20,15 @@ from jax.sharding import Mesh
 from jaxsae import mesh as meshes
 from jaxsae.lm import Site
 from jaxsae.sae import Architecture, UpdateTokens
-from jaxsae.train.config.run import Schedule
+from jaxsae.train.config.run import Schedule, TrainConfig
 from jaxsae.train.config.sweep import OptimConfig, Stack
-from jaxsae.train.placement.layout import resting_axes, shardings
+from jaxsae.train.placement.layout import (
+  StackArrays,
+  resting_axes,
+  shardings,
+)
 from jaxsae.train.placement.placements import Placement
-from jaxsae.train.placement.select import PlacementChoice
+from jaxsae.train.placement.select import PlacementChoice, choose_placements
 from jaxsae.train.state import StackState
 
 Tree = TypeVar("Tree")
@@ -195,6 +199,29 @@ def sites_of_shards(
   return filled, np.array(indices)
 
 
+def place_stacks(
+  config: TrainConfig,
+  mesh: Mesh,
+  states: Sequence[StackArrays],
+  dtype: jnp.dtype,
+) -> tuple[Group, ...]:
+  """Decides where the stacks of a run train, and groups them accordingly.
+
+  Args:
+    config: the run's configuration.
+    mesh: the mesh of devices.
+    states: the state of each stack; only its shapes are used.
+    dtype: dtype of the bucket's activations.
+
+  Raises:
+    UserError: no placement is possible.
+  """
+  choices = choose_placements(
+    config.stacks, config.schedule, mesh, states, dtype
+  )
+  return make_groups(config.stacks, config.schedule, mesh, choices)
+
+
 def make_groups(
   stacks: Sequence[Stack],
   schedule: Schedule,
@@ -210,9 +237,7 @@ def make_groups(
     for indices in together:
       some = tuple(stacks[i] for i in indices)
       size = _padded(len(some) * len(some[0].members), choice.placement, mesh)
-      made.append(
-        Group(some, indices, choice.placement, size, mesh, schedule)
-      )
+      made.append(Group(some, indices, choice.placement, size, mesh, schedule))
   return tuple(made)
 
 

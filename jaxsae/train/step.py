@@ -141,9 +141,7 @@ def read_bucket(
   return Activations({s: join_rows(x) for s, x in seen.items()}, mask)
 
 
-def shuffle(
-  state: TrainState, bucket: Activations, updates: int
-) -> jax.Array:
+def shuffle(state: TrainState, bucket: Activations, updates: int) -> jax.Array:
   """Permutes the tokens of each row and deals them to updates: int [U, B, K].
 
   The permutation depends on the state's key and step, and on the row.
@@ -189,9 +187,7 @@ def train_bucket(
   with jax.named_scope(UPDATES):
     ends, updates = jax.lax.scan(update, begin, (order, numbers))
   # Keep the placement here: where stacks go next must not reach into the loop.
-  ends = [
-    group.constrain(end) for group, end in zip(groups, ends, strict=True)
-  ]
+  ends = [group.constrain(end) for group, end in zip(groups, ends, strict=True)]
 
   deviations = figures.squared_deviations(bucket)
   last = take(groups[0].mesh, bucket, order[-1])

@@ -12,7 +12,8 @@ from jaxsae.plan.compilation import needed
 from jaxsae.plan.topology import parse
 from jaxsae.train import state as states
 from jaxsae.train.state import abstract_state
-from jaxsae.train.step import abstract_arguments, compile_step
+from jaxsae.train.step import abstract_arguments
+from tests.train.toys import compile_step
 
 SLICES = parse("v5e:2x4")
 
