@@ -20,7 +20,7 @@ from jaxsae.train.config.run import (
 )
 from jaxsae.train.group import place_stacks
 from jaxsae.train.placement.select import bucket_dtype
-from jaxsae.train.state import abstract_state
+from jaxsae.train.state import abstract_state, init
 
 
 def compile_step(config, mesh, state, lm, batch):
@@ -41,6 +41,13 @@ def start(config):
   first = sources.next_bucket(config, mesh, batches)
   state = loop._begin(config, mesh, lm, abstract, first)
   return mesh, lm, batches, state
+
+
+def init_state(config, gemma, scale=1.0):
+  """The state of a run before its first bucket, all scales alike."""
+  widths = {site: site.width(gemma) for site in config.sites}
+  scales = dict.fromkeys(config.sites, scale)
+  return init(config.stacks, config.data.seed, widths, scales)
 
 
 def curve(config, buckets=3):
