@@ -12,12 +12,13 @@ from jaxsae.lm import Lm, Site, load_lm
 from jaxsae.mesh import MeshConfig
 from jaxsae.sae import Sae
 from jaxsae.sae.stack import member
-from jaxsae.train import loop, sources, step
-from jaxsae.train import state as states
+from jaxsae.train import loop, step
 from jaxsae.train.checkpoint.checkpoints import Checkpoints
 from jaxsae.train.config import run as configs
 from jaxsae.train.group import place_stacks
 from jaxsae.train.placement.select import bucket_dtype
+from jaxsae.train.sources.text import TextSource, open_batches
+from jaxsae.train.state import abstract_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,50 +46,39 @@ class Training:
     self._mesh = meshes.make(self._config.mesh)
     self.lm: Lm = load_lm(settings.lm, mesh=self._mesh)
     self._rows = loop.open_corpus(self._config, self.lm).train
-    self._batches = self._open_batches()
-    bucket = self._next_bucket()
-    self._state = self._begin(bucket)
+    self._source = TextSource(
+      self._config, self._mesh, self.lm, self._open_batches()
+    )
+    shapes = abstract_state(self._config, self.lm.config, self._mesh)
+    self._state = loop.begin(self._config, self._mesh, self._source, shapes)
     self.members = tuple(self._members())
     dtype = bucket_dtype(self._config, self.lm)
     groups = place_stacks(self._config, self._mesh, self._state.stacks, dtype)
     self._step = step.compile_step(
-      self._read, groups, self._state, self.lm, bucket
+      self._source.read,
+      groups,
+      self._state,
+      self.lm,
+      self._source.peek().batch,
     )
 
   def turn(self) -> None:
-    bucket = self._next_bucket()
-    self._state, metrics = self._step(self._state, self.lm, bucket)
+    bucket = self._source.take()
+    self._state, metrics = self._step(self._state, self.lm, bucket.batch)
     jax.block_until_ready(self._state)
     self.l0 = [float(l0) for stack in metrics for l0 in stack.l0]
 
   def save(self, checkpoints: Checkpoints) -> None:
     """Starts to save, as the loop does."""
-    checkpoints.save(self._state, self._batches.get_state())
+    checkpoints.save(self._state, self._source.position)
 
   def read_tokens(self, buckets: int) -> np.ndarray:
     """The rows of the first so many buckets, int [R, T]."""
     batches = self._open_batches()
     return np.concatenate([next(batches).tokens for _ in range(buckets)])
 
-  def _read(self, lm, bucket):
-    return step.read_bucket(self._config, self._mesh, lm, bucket)
-
   def _open_batches(self):
-    return sources.open_batches(self._config, self._mesh, self._rows)
-
-  def _next_bucket(self):
-    return sources.next_bucket(self._config, self._mesh, self._batches)
-
-  def _begin(self, bucket):
-    def begin(lm, bucket):
-      scales = step.estimate_scales(self._read(lm, bucket))
-      widths = {site: site.width(lm.config) for site in scales}
-      seed = self._config.data.seed
-      return states.init(self._config.stacks, seed, widths, scales)
-
-    shapes = jax.eval_shape(begin, self.lm, bucket)
-    layout = states.sharding(shapes, self._mesh)
-    return jax.jit(begin, out_shardings=layout)(self.lm, bucket)
+    return open_batches(self._config, self._mesh, self._rows)
 
   def _members(self):
     stacks = zip(self.settings.sites, self._state.stacks, strict=True)

@@ -26,7 +26,7 @@ from jaxsae.train.config.run import BucketConfig, SweepConfig, TrainConfig
 from jaxsae.train.group import place_stacks
 from jaxsae.train.placement import placements
 from jaxsae.train.placement.select import bucket_dtype, choose_placements
-from jaxsae.train.step import abstract_arguments
+from jaxsae.train.sources.text import abstract_arguments
 
 TOPOLOGY, DATA, MODEL = "v5p:4x4x4", 16, 4
 MB, GIB = 1e6, 2**30
@@ -113,7 +113,7 @@ def row(case: Case, name: str) -> str:
   update = choice(config, mesh, *arguments[:2]).time
   state, lm, _ = arguments
   groups = place_stacks(config, mesh, state.stacks, bucket_dtype(config, lm))
-  read = functools.partial(steps.read_bucket, config, mesh)
+  read = functools.partial(read_bucket, config, mesh)
   compiled = steps.compile_step(read, groups, *arguments)
   sent = hlo.total(hlo.in_updates(compiled.as_text()))
   predicted = update.sent - update.moved / config.updates_per_bucket

@@ -13,8 +13,9 @@ from jaxsae.lm import Lm
 from jaxsae.token_batch import TokenBatch
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.group import Group
+from jaxsae.train.sources.text import read_bucket
 from jaxsae.train.state import TrainState
-from jaxsae.train.step import compile_step, read_bucket
+from jaxsae.train.step import compile_step
 
 # libtpu's messages about a program that needs more than a device has.
 _TOO_BIG = (
@@ -54,7 +55,7 @@ def compile_run(
   Args:
     config: the run's config.
     groups: the stacks of the run, grouped and placed.
-    arguments: the step's arguments, from `step.abstract_arguments`.
+    arguments: the step's arguments, from `sources.text.abstract_arguments`.
   """
   start = time.monotonic()
   try:

@@ -63,7 +63,7 @@ def breakdown(
     config: the run's config.
     gemma: the language model's sizes.
     mesh: the mesh of devices.
-    arguments: the step's arguments, from `step.abstract_arguments`.
+    arguments: the step's arguments, from `sources.text.abstract_arguments`.
     compiled: the compiled step, or None.
   """
   state, lm, batch = arguments

@@ -23,8 +23,8 @@ from jaxsae.train.placement.select import (
   bucket_dtype,
   choose_placements,
 )
+from jaxsae.train.sources.text import abstract_arguments
 from jaxsae.train.state import TrainState
-from jaxsae.train.step import abstract_arguments
 
 
 @dataclasses.dataclass(frozen=True)

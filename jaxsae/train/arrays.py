@@ -4,7 +4,7 @@ Shapes: N tokens, D site width.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +20,9 @@ from jaxsae.train.config.run import Schedule, TrainConfig
 from jaxsae.train.config.sweep import Stack, SweepConfig
 from jaxsae.train.group import Group, make_groups
 from jaxsae.train.placement.select import choose_placements
+from jaxsae.train.sources.arrays import ArraySource, read_array
 from jaxsae.train.state import TrainState
 from jaxsae.train.step import train_bucket
-from jaxsae.train.update import Activations
 
 
 def train_on(
@@ -48,14 +48,17 @@ def train_on(
     UserError: a sweep is given without `updates`.
   """
   stacks, schedule, mesh = _settings(config, len(scale_on), updates)
-  sites = {stack.site.input for stack in stacks}
-  state = _begin(stacks, sites, scale_on)
+  source = ArraySource(draw, _sites(stacks), scale_on)
+  scales = dict.fromkeys(
+    source.widths, estimate_scale(scale_on, jnp.ones(len(scale_on)))
+  )
+  state = states.init(stacks, 0, source.widths, scales)
   choices = choose_placements(
-    stacks, schedule, mesh, state.stacks, scale_on.dtype
+    stacks, schedule, mesh, state.stacks, source.dtype
   )
   groups = make_groups(stacks, schedule, mesh, choices)
   for _ in range(schedule.updates):
-    state = update(groups, state, next(draw))
+    state = update(groups, state, source.take().batch)
   return {
     name: sae
     for stack, trained in zip(stacks, state.stacks, strict=True)
@@ -84,12 +87,8 @@ def _settings(
   return config.stacks, schedule, meshes.make(MeshConfig(1, 1))
 
 
-def _begin(
-  stacks: Sequence[Stack], sites: set[Site], scale_on: jax.Array
-) -> TrainState:
-  scale = estimate_scale(scale_on, jnp.ones(len(scale_on)))
-  widths = dict.fromkeys(sites, scale_on.shape[-1])
-  return states.init(stacks, 0, widths, dict.fromkeys(sites, scale))
+def _sites(stacks: Iterable[Stack]) -> tuple[Site, ...]:
+  return tuple(dict.fromkeys(stack.site.input for stack in stacks))
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
@@ -97,7 +96,6 @@ def update(
   groups: tuple[Group, ...], state: TrainState, x: jax.Array
 ) -> TrainState:
   """Updates all groups once on raw activations x [N, D], in their order."""
-  sites = {stack.site.input for group in groups for stack in group.stacks}
-  bucket = Activations(dict.fromkeys(sites, x[None]), jnp.ones((1, len(x))))
+  sites = _sites(stack for group in groups for stack in group.stacks)
   order = jnp.arange(len(x))[None, None]
-  return train_bucket(groups, state, bucket, order)[0]
+  return train_bucket(groups, state, read_array(sites, x), order)[0]

@@ -1,7 +1,7 @@
 """The loop: reads buckets, calls the step, saves and tells.
 
 While the devices are busy with a step, the next bucket is read and put on them
-(`sources.py`), and the step before is looked at and logged. So one step is
+(`sources/`), and the step before is looked at and logged. So one step is
 under way, at most one more waits for it, and at most one bucket is read ahead,
 however seldom a line is logged.
 
@@ -18,7 +18,6 @@ Evaluation is not part of this: it comes after training, in the same process.
 
 import contextlib
 import dataclasses
-import functools
 import sys
 
 import jax
@@ -27,9 +26,9 @@ from jax.sharding import Mesh
 
 from jaxsae import data, pod
 from jaxsae import mesh as meshes
-from jaxsae.data import Batches, Corpus
+from jaxsae.data import Corpus
 from jaxsae.errors import UserError
-from jaxsae.lm import Lm, load_lm
+from jaxsae.lm import Lm, LmConfig, load_lm
 from jaxsae.train import state as states
 from jaxsae.train.checkpoint import replicas, start_from
 from jaxsae.train.checkpoint.checkpoints import Checkpoints
@@ -47,9 +46,10 @@ from jaxsae.train.process import corpus_check, workdir
 from jaxsae.train.process import lease as leases
 from jaxsae.train.process.compile_cache import CompileCache
 from jaxsae.train.process.shutdown import ShutdownSignal, resume_command
-from jaxsae.train.sources import Prefetcher, next_bucket, open_batches
+from jaxsae.train.sources import Source, TextSource
+from jaxsae.train.sources.text import open_batches
 from jaxsae.train.state import TrainState, abstract_state
-from jaxsae.train.step import compile_step, estimate_scales, read_bucket
+from jaxsae.train.step import compile_step, estimate_scales
 
 
 def train(config: TrainConfig) -> TrainState:
@@ -68,7 +68,7 @@ def train(config: TrainConfig) -> TrainState:
   setting = _prepare(config)
   path = epath.Path(config.workdir)
   with contextlib.ExitStack() as ending:
-    ending.callback(setting.batches.close)
+    ending.callback(setting.source.close)
     lease = ending.enter_context(leases.hold(path))
     _claim(setting, path)
     checkpoints = Checkpoints(
@@ -84,14 +84,13 @@ def train(config: TrainConfig) -> TrainState:
         path,
         int(state.step),
         setting.corpus,
-        setting.batches,
+        setting.source,
         lease.check,
       )
     )
     monitor.time_first_step(cache.start)
     stop = ending.enter_context(ShutdownSignal())
-    prefetcher = Prefetcher(config, setting.mesh, setting.batches)
-    state = _run(setting, state, prefetcher, checkpoints, monitor, stop)
+    state = _run(setting, state, checkpoints, monitor, stop)
   if stop.status is not None and int(state.step) < config.steps:
     _exit(int(state.step), stop)
   return state
@@ -104,22 +103,22 @@ class _Setting:
   Attributes:
     config: the run's configuration.
     mesh: the mesh of devices.
-    lm: the language model.
+    lm_config: the language model's sizes.
     abstract: the shapes and shardings of the state.
     groups: the stacks, grouped and placed.
     placement_lines: the log's lines about placements.
     corpus: the run's text.
-    batches: batches of the corpus' training part; to be closed.
+    source: where activations come from; to be closed.
   """
 
   config: TrainConfig
   mesh: Mesh
-  lm: Lm
+  lm_config: LmConfig
   abstract: TrainState
   groups: tuple[Group, ...]
   placement_lines: tuple[str, ...]
   corpus: Corpus
-  batches: Batches
+  source: Source
 
 
 def _prepare(config: TrainConfig) -> _Setting:
@@ -146,7 +145,10 @@ def _prepare(config: TrainConfig) -> _Setting:
   corpus = open_corpus(config, lm)
   pod.print_on_leader(corpus_check.summary(corpus))
   batches = open_batches(config, mesh, corpus.train)
-  return _Setting(config, mesh, lm, abstract, groups, lines, corpus, batches)
+  source = TextSource(config, mesh, lm, batches, corpus.documents)
+  return _Setting(
+    config, mesh, lm.config, abstract, groups, lines, corpus, source
+  )
 
 
 def open_corpus(config: TrainConfig, lm: Lm) -> Corpus:
@@ -189,54 +191,69 @@ def _announce(setting: _Setting, step: int) -> None:
 
 def _start(setting: _Setting, checkpoints: Checkpoints) -> TrainState:
   """The newest checkpoint, or the beginning."""
-  config, mesh, lm = setting.config, setting.mesh, setting.lm
-  batches, abstract = setting.batches, setting.abstract
+  config, mesh = setting.config, setting.mesh
   if checkpoints.latest is not None:
-    state, position = checkpoints.restore(abstract)
-    batches.set_state(position)
+    state, position = checkpoints.restore(setting.abstract)
+    setting.source.go_to(position)
     return state
-  # The first bucket is read for its scale, then again to train on.
-  position = batches.get_state()
-  first = next_bucket(config, mesh, batches)
-  batches.set_state(position)
-  state = _begin(config, mesh, lm, abstract, first)
+  state = begin(config, mesh, setting.source, setting.abstract)
   check_scales(config, state)
   if config.start_from is not None:
-    state = start_from.take(config, mesh, lm.config, state)
+    state = start_from.take(config, mesh, setting.lm_config, state)
   checkpoints.prepare(state)
   return state
 
 
-def _begin(config, mesh, lm, abstract, bucket) -> TrainState:
-  def begin(lm, bucket):
-    scales = estimate_scales(read_bucket(config, mesh, lm, bucket))
-    widths = {site: site.width(lm.config) for site in scales}
-    return states.init(config.stacks, config.data.seed, widths, scales)
+def begin(
+  config: TrainConfig, mesh: Mesh, source: Source, abstract: TrainState
+) -> TrainState:
+  """Makes the state of a run, with the scales of the source's next bucket.
+
+  Args:
+    config: the run's configuration.
+    mesh: the mesh of devices.
+    source: where activations come from; its next bucket is not taken.
+    abstract: the shapes and shardings of the state.
+  """
+
+  def make(weights, batch):
+    scales = estimate_scales(source.read(weights, batch))
+    seed = config.data.seed
+    return states.init(config.stacks, seed, source.widths, scales)
 
   layout = sharding(abstract, mesh)
-  return jax.jit(begin, out_shardings=layout)(lm, bucket)
+  made = jax.jit(make, out_shardings=layout)
+  return made(source.weights, source.peek().batch)
 
 
-def _run(setting, state, prefetcher, checkpoints, monitor, stop) -> TrainState:
-  config, mesh, lm = setting.config, setting.mesh, setting.lm
-  read = functools.partial(read_bucket, config, mesh)
+def _run(
+  setting: _Setting,
+  state: TrainState,
+  checkpoints: Checkpoints,
+  monitor: RunMonitor,
+  stop: ShutdownSignal,
+) -> TrainState:
+  config, source = setting.config, setting.source
+  weights = source.weights
   number, step = int(state.step), None
   while number < config.steps and not stop.asked(number):
-    bucket = prefetcher.take()
-    step = step or compile_step(read, setting.groups, state, lm, bucket.batch)
+    bucket = source.take()
+    step = step or compile_step(
+      source.read, setting.groups, state, weights, bucket.batch
+    )
     monitor.before_step(number + 1, bucket)
-    state, metrics = step(state, lm, bucket.batch)
+    state, metrics = step(state, weights, bucket.batch)
     number += 1
     monitor.after_step(number, bucket, metrics)
     if number < config.steps:
-      prefetcher.read_ahead()
+      source.read_ahead()
     monitor.drain(until=number - 1)
-    replicas.check(config, mesh, number, state, lm)
+    replicas.check(config, setting.mesh, number, state, weights)
     if number % config.checkpoint_every == 0:
       monitor.drain(until=number)  # what is broken is never saved
-      checkpoints.save(state, prefetcher.position)
+      checkpoints.save(state, source.position)
   monitor.drain(until=number)
-  checkpoints.save(state, prefetcher.position)
+  checkpoints.save(state, source.position)
   checkpoints.wait()
   return state
 

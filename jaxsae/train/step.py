@@ -1,8 +1,8 @@
 """The step: reads one bucket of activations and trains all autoencoders on it.
 
-  1. read the bucket. With the language model as the source: scan, the frozen
-     model reads some rows at a time, and the activations of every site are
-     kept;
+  1. read the bucket from a source of activations (`sources/`). Text: scan, the
+     frozen language model reads some rows at a time, and the activations of
+     every site are kept;
   2. permute: every row of the bucket permutes its own tokens;
   3. move each stack to its placement (`group.py`);
   4. scan: each update takes the same number of tokens from every row and
@@ -27,16 +27,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxsae import mesh as meshes
-from jaxsae.lm import GemmaConfig, Lm, Site, capture
-from jaxsae.lm.weights import abstract_lm
+from jaxsae.lm import Site
 from jaxsae.sae.normalisation import estimate_scale
-from jaxsae.token_batch import TokenBatch
 from jaxsae.train import metrics as figures
-from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.group import Group
 from jaxsae.train.metrics import Metrics
 from jaxsae.train.placement.layout import sharding
-from jaxsae.train.state import TrainState, abstract_state
+from jaxsae.train.state import TrainState
 from jaxsae.train.update import Activations, Progress, diagnose, update_group
 
 # The scopes of the loops over microbatches and over updates, by which a
@@ -61,11 +58,11 @@ def compile_step(
   for these alone, so nothing can ever be compiled a second time.
 
   Args:
-    read: reads a bucket, such as `partial(read_bucket, config, mesh)`.
+    read: reads a bucket: the `read` of a source of activations.
     groups: all groups of the run.
     state: the state of the run.
     weights: the first argument of `read`, such as the language model.
-    batch: its second argument.
+    batch: its second argument, the batch of a bucket.
   """
   mesh = groups[0].mesh
   layout = sharding(state, mesh)
@@ -75,33 +72,6 @@ def compile_step(
     donate_argnums=0,
   )
   return jitted.lower(state, weights, batch).compile()
-
-
-def abstract_arguments(
-  config: TrainConfig, gemma: GemmaConfig, mesh: Mesh, dtype=jnp.bfloat16
-) -> tuple[TrainState, Lm, TokenBatch]:
-  """Returns a step's state, language model and batch as abstract arrays.
-
-  Args:
-    config: the run's configuration.
-    gemma: the language model's sizes.
-    mesh: the mesh, of devices that need not exist here.
-    dtype: the dtype of the language model's weights.
-  """
-  return (
-    abstract_state(config, gemma, mesh),
-    abstract_lm(gemma, mesh, config.fsdp, dtype),
-    _abstract_batch(config, mesh),
-  )
-
-
-def _abstract_batch(
-  config: TrainConfig, mesh: Mesh
-) -> TokenBatch[jax.ShapeDtypeStruct]:
-  shape = (config.bucket.microbatches, config.bucket.rows, config.data.context)
-  layout = meshes.shard(mesh, None, "data", None)
-  ids = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=layout)
-  return TokenBatch(positions=ids, segments=ids, tokens=ids)
 
 
 def step(
@@ -115,30 +85,6 @@ def step(
   bucket = read(weights, batch)
   updates = groups[0].schedule.per_bucket
   return train_bucket(groups, state, bucket, shuffle(state, bucket, updates))
-
-
-def read_bucket(
-  config: TrainConfig, mesh: Mesh, lm: Lm, batch: TokenBatch
-) -> Activations:
-  """Reads a bucket with the language model: [B, L, D] at every site.
-
-  Special tokens and padding are masked: they are never trained on.
-  """
-
-  def read(_, rows):
-    seen = capture(lm, rows.tokens, *config.sites, **rows.packing)
-    dtype = config.bucket.dtype
-    return None, {s: x.astype(dtype or x.dtype) for s, x in seen.items()}
-
-  def join_rows(x):  # [M, B, T, …] → [B, L, …]
-    x = jnp.swapaxes(x, 0, 1)
-    x = x.reshape(x.shape[0], -1, *x.shape[3:])
-    return jax.lax.with_sharding_constraint(x, meshes.shard(mesh, "data"))
-
-  with jax.named_scope(READS):
-    _, seen = jax.lax.scan(read, None, batch)
-  mask = join_rows(lm.text_mask(batch.tokens, batch.segments))
-  return Activations({s: join_rows(x) for s, x in seen.items()}, mask)
 
 
 def shuffle(state: TrainState, bucket: Activations, updates: int) -> jax.Array:

@@ -13,8 +13,8 @@ from jaxsae.plan import plan as plans
 from jaxsae.plan.compilation import needed
 from jaxsae.plan.topology import parse
 from jaxsae.train.placement.layout import sharding
+from jaxsae.train.sources.text import abstract_arguments
 from jaxsae.train.state import abstract_state
-from jaxsae.train.step import abstract_arguments
 from tests.train.toys import compile_step, init_state
 
 SLICES = parse("v5e:2x4")

@@ -7,7 +7,7 @@ from jaxsae.lm import GemmaConfig, Site
 from jaxsae.plan import hlo
 from jaxsae.train.config.run import BucketConfig, SweepConfig, TrainConfig
 from jaxsae.train.placement.select import bucket_dtype, choose_placements
-from jaxsae.train.step import abstract_arguments
+from jaxsae.train.sources.text import abstract_arguments
 from tests.train.toys import compile_step
 
 GEMMA = GemmaConfig(

@@ -12,8 +12,8 @@ from tests.train.test_pod import NOTING, corpus, final, noted
 
 # Stops after a step, as preemption would, and notes every row it trains on.
 LEAVING = NOTING.replace(
-  "sources.next_bucket = noting",
-  """sources.next_bucket = noting
+  "text.next_bucket = noting",
+  """text.next_bucket = noting
 from jaxsae.train.process import shutdown
 asked = shutdown.ShutdownSignal.asked
 

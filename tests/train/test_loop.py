@@ -16,9 +16,10 @@ from jaxsae import overrides
 from jaxsae.errors import UserError
 from jaxsae.lm import capture
 from jaxsae.runs import open_run
-from jaxsae.train import loop, sources
+from jaxsae.train import loop
 from jaxsae.train.loop import train
 from jaxsae.train.process.shutdown import INTERRUPTED, PREEMPTED
+from jaxsae.train.sources import text as text_source
 
 SCRIPT = """
 import json, sys
@@ -45,14 +46,14 @@ FIGURES = (
 
 def stop_at(monkeypatch, bucket):
   """Presses Ctrl-C while that bucket is read, ahead of its step."""
-  read, count = sources.next_bucket, iter(range(1, 1000))
+  read, count = text_source.next_bucket, iter(range(1, 1000))
 
   def reading(*args):
-    if next(count) == bucket:
+    if next(count) == bucket - 1:
       signal.raise_signal(signal.SIGINT)
     return read(*args)
 
-  monkeypatch.setattr(sources, "next_bucket", reading)
+  monkeypatch.setattr(text_source, "next_bucket", reading)
 
 
 @pytest.mark.parametrize("bucket", [2, 4, 6])

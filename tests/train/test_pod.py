@@ -28,10 +28,10 @@ import jax
 import numpy as np
 from jax.experimental import mesh_utils
 from jaxsae import overrides, runs, train
-from jaxsae.train import sources
+from jaxsae.train.sources import text
 from jaxsae.train.config import TrainConfig
 
-next_bucket = sources.next_bucket
+next_bucket = text.next_bucket
 
 def noting(config, mesh, batches):
   number = batches.get_state()["next_batch"]
@@ -47,7 +47,7 @@ def noting(config, mesh, batches):
 def turned(shape, devices, **_):
   return np.array(devices)[[0, 2, 3, 1]].reshape(shape)
 
-sources.next_bucket = noting
+text.next_bucket = noting
 if os.environ.get("JAX_NUM_PROCESSES") == "4":
   mesh_utils.create_device_mesh = turned
 config = json.load(open(os.environ["CONFIG"]))

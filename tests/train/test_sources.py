@@ -11,7 +11,8 @@ from jaxsae import mesh as meshes
 from jaxsae.lm import load_lm
 from jaxsae.token_batch import TokenBatch
 from jaxsae.train import loop
-from jaxsae.train.sources import Prefetcher, open_batches
+from jaxsae.train.sources import TextSource
+from jaxsae.train.sources.text import open_batches
 
 
 class Counting:
@@ -45,24 +46,24 @@ def number_of(bucket):
 @pytest.mark.parametrize("ahead", [0, 1, 3])
 def test_positions_are_those_of_what_was_taken(config, mesh, ahead):
   batches = Counting(config)
-  prefetcher = Prefetcher(config, mesh, batches)
-  assert prefetcher.position == {"next_batch": 0}
+  source = TextSource(config, mesh, None, batches)
+  assert source.position == {"next_batch": 0}
   for i in range(3):
-    bucket = prefetcher.take()
+    bucket = source.take()
     for _ in range(ahead):
-      prefetcher.read_ahead()
+      source.read_ahead()
     assert number_of(bucket) == i
     assert bucket.before == {"next_batch": i}
-    assert bucket.after == prefetcher.position == {"next_batch": i + 1}
+    assert bucket.after == source.position == {"next_batch": i + 1}
     assert batches.number == i + 1 + (ahead > 0)  # never more than one
 
 
 def test_what_fails_ahead_is_raised(config, mesh):
-  prefetcher = Prefetcher(config, mesh, Counting(config, fails_at=1))
-  prefetcher.take()
+  source = TextSource(config, mesh, None, Counting(config, fails_at=1))
+  source.take()
   with pytest.raises(OSError, match="the disk is gone"):
-    prefetcher.read_ahead()
-  assert prefetcher.position == {"next_batch": 1}
+    source.read_ahead()
+  assert source.position == {"next_batch": 1}
 
 
 def test_a_failure_in_a_reading_thread_is_raised_and_threads_end(
@@ -76,9 +77,9 @@ def test_a_failure_in_a_reading_thread_is_raised_and_threads_end(
 
   monkeypatch.setattr(data.corpus, "fill_row", fail)
   batches = open_batches(config, mesh, corpus.train)
-  prefetcher = Prefetcher(config, mesh, batches)
+  source = TextSource(config, mesh, None, batches)
   with pytest.raises(OSError, match="the disk is gone"):
-    prefetcher.take()
+    source.take()
   assert reading() - others
   batches.close()
   deadline = time.monotonic() + 60

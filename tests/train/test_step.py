@@ -14,7 +14,6 @@ from jaxsae.mesh import MeshConfig
 from jaxsae.plan import hlo
 from jaxsae.sae import fold
 from jaxsae.sae.stack import member
-from jaxsae.train import sources
 from jaxsae.train import state as states
 from jaxsae.train import step as steps
 from jaxsae.train.placement.layout import check_rows
@@ -69,23 +68,25 @@ def test_every_penalty_trains(config, change):
 
 
 def test_directions_are_unit_after_every_bucket(config):
-  mesh, lm, batches, state = start(config)
+  mesh, source, state = start(config)
   step = None
   for _ in range(3):
-    bucket = sources.next_bucket(config, mesh, batches)
-    step = step or toys.compile_step(config, mesh, state, lm, bucket)
-    state, _ = step(state, lm, bucket)
+    bucket = source.take().batch
+    step = step or toys.compile_step(
+      config, mesh, state, source.weights, bucket
+    )
+    state, _ = step(state, source.weights, bucket)
     for stack in state.stacks:
       norms = np.linalg.norm(stack.sae.w_dec, axis=-1)
       np.testing.assert_allclose(norms, 1, rtol=1e-5)
 
 
 def test_metrics_tell_what_moves_thresholds(config, replace):
-  mesh, lm, batches, state = start(config)
+  mesh, source, state = start(config)
   was = np.asarray(state.stacks[0].sae.threshold)
-  bucket = sources.next_bucket(config, mesh, batches)
-  step = toys.compile_step(config, mesh, state, lm, bucket)
-  state, (metrics, _) = step(state, lm, bucket)
+  bucket = source.take().batch
+  step = toys.compile_step(config, mesh, state, source.weights, bucket)
+  state, (metrics, _) = step(state, source.weights, bucket)
   now = np.asarray(state.stacks[0].sae.threshold)
   np.testing.assert_allclose(
     metrics.figures["moved"],
@@ -103,10 +104,10 @@ def test_metrics_tell_what_moves_thresholds(config, replace):
 
 def test_without_a_penalty_it_does_not_pull(config, replace):
   none = replace(config, sae__optim__sparsity_warmup=10**9)
-  mesh, lm, batches, state = start(none)
-  bucket = sources.next_bucket(none, mesh, batches)
-  step = toys.compile_step(none, mesh, state, lm, bucket)
-  _, (metrics, _) = step(state, lm, bucket)
+  mesh, source, state = start(none)
+  bucket = source.take().batch
+  step = toys.compile_step(none, mesh, state, source.weights, bucket)
+  _, (metrics, _) = step(state, source.weights, bucket)
   assert (metrics.figures["pull"] < 1e-3).all()
 
 
@@ -145,15 +146,15 @@ def test_every_token_of_a_bucket_is_taken_once(config):
 
 
 def test_harvest_sees_what_capture_sees(config):
-  mesh, lm, batches, _ = start(config)
-  bucket = sources.next_bucket(config, mesh, batches)
-  read = steps.read_bucket(config, mesh, lm, bucket)
+  mesh, source, _ = start(config)
+  bucket = source.take().batch
+  read = source.read(source.weights, bucket)
   seen, mask = read.sites, read.mask
   site = Site("attn", 0)
   rows = jax.tree.map(lambda x: x[1], bucket)
-  direct = capture(lm, rows.tokens, site, **rows.packing)[site]
+  direct = capture(source.weights, rows.tokens, site, **rows.packing)[site]
   np.testing.assert_allclose(seen[site][:, 16:32], direct, atol=1e-5)
-  text = lm.text_mask(bucket.tokens[1], bucket.segments[1])
+  text = source.weights.text_mask(bucket.tokens[1], bucket.segments[1])
   np.testing.assert_array_equal(mask[:, 16:32], text)
   assert 0 < text.sum() < text.size
 
@@ -161,17 +162,17 @@ def test_harvest_sees_what_capture_sees(config):
 def test_metrics_agree_with_the_folded_autoencoder(config, replace):
   """With a rate of nothing, a bucket's figures are those of its start."""
   frozen = replace(config, sae__optim__lr=1e-30)
-  mesh, lm, batches, state = start(frozen)
+  mesh, source, state = start(frozen)
   first = state.stacks[0]
   scale = first.scale[1]
   sae = fold(member(first.sae, 1), scale, scale)
-  bucket = sources.next_bucket(frozen, mesh, batches)
-  read = steps.read_bucket(frozen, mesh, lm, bucket)
+  bucket = source.take().batch
+  read = source.read(source.weights, bucket)
   seen, mask = read.sites, read.mask
   x = np.asarray(seen[Site("resid", 1)])[np.asarray(mask) > 0]
   np.testing.assert_allclose(np.square(x / scale).sum(-1).mean(), 1, rtol=0.05)
-  step = toys.compile_step(frozen, mesh, state, lm, bucket)
-  _, (metrics, _) = step(state, lm, bucket)
+  step = toys.compile_step(frozen, mesh, state, source.weights, bucket)
+  _, (metrics, _) = step(state, source.weights, bucket)
   error = np.square(np.asarray(sae(x)) - x).sum()
   spread = np.square(x - x.mean(0)).sum()
   np.testing.assert_allclose(metrics.fvu[1], error / spread, rtol=1e-3)
@@ -181,20 +182,20 @@ def test_metrics_agree_with_the_folded_autoencoder(config, replace):
 
 def test_idle_counts_tokens_since_a_latent_fired(config, replace):
   high = replace(config, sae__initial_threshold=1e3)
-  mesh, lm, batches, state = start(high)
-  bucket = sources.next_bucket(high, mesh, batches)
-  step = toys.compile_step(high, mesh, state, lm, bucket)
-  text = int(lm.text_mask(bucket.tokens, bucket.segments).sum())
-  state, (metrics, _) = step(state, lm, bucket)
+  mesh, source, state = start(high)
+  bucket = source.take().batch
+  step = toys.compile_step(high, mesh, state, source.weights, bucket)
+  text = int(source.weights.text_mask(bucket.tokens, bucket.segments).sum())
+  state, (metrics, _) = step(state, source.weights, bucket)
   np.testing.assert_array_equal(metrics.tokens_since_fired, text)
 
 
 def test_no_transfer_hides_in_the_step(config):
-  mesh, lm, batches, state = start(config)
-  bucket = sources.next_bucket(config, mesh, batches)
-  step = toys.compile_step(config, mesh, state, lm, bucket)
+  mesh, source, state = start(config)
+  bucket = source.take().batch
+  step = toys.compile_step(config, mesh, state, source.weights, bucket)
   with jax.transfer_guard("disallow"):
-    state, metrics = step(state, lm, bucket)
+    state, metrics = step(state, source.weights, bucket)
   assert np.isfinite(metrics[0].loss).all()
 
 
@@ -209,8 +210,10 @@ def test_shuffling_costs_no_communication(config, replace):
   wide = replace(
     config, mesh=MeshConfig(8, 1), sae__placement="by_latent_and_row"
   )
-  mesh, lm, batches, state = start(wide)
-  bucket = sources.next_bucket(wide, mesh, batches)
-  program = toys.compile_step(wide, mesh, state, lm, bucket).as_text()
+  mesh, source, state = start(wide)
+  bucket = source.take().batch
+  program = toys.compile_step(
+    wide, mesh, state, source.weights, bucket
+  ).as_text()
   found = hlo.in_updates(program)
   assert {one.kind for one in found} == {"all-reduce"}

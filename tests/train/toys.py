@@ -9,7 +9,7 @@ import numpy as np
 from jaxsae import mesh as meshes
 from jaxsae.data import DataConfig
 from jaxsae.lm import Site, load_lm
-from jaxsae.train import loop, sources
+from jaxsae.train import loop
 from jaxsae.train import step as steps
 from jaxsae.train.config.run import (
   BucketConfig,
@@ -20,6 +20,7 @@ from jaxsae.train.config.run import (
 )
 from jaxsae.train.group import place_stacks
 from jaxsae.train.placement.select import bucket_dtype
+from jaxsae.train.sources.text import TextSource, open_batches, read_bucket
 from jaxsae.train.state import abstract_state, init
 
 
@@ -27,7 +28,7 @@ def compile_step(config, mesh, state, lm, batch):
   """Compiles the step of a run whose arguments are given."""
   dtype = bucket_dtype(config, lm)
   groups = place_stacks(config, mesh, state.stacks, dtype)
-  read = functools.partial(steps.read_bucket, config, mesh)
+  read = functools.partial(read_bucket, config, mesh)
   return steps.compile_step(read, groups, state, lm, batch)
 
 
@@ -36,11 +37,10 @@ def start(config):
   mesh = meshes.make(config.mesh)
   lm = load_lm(config.lm, mesh=mesh)
   corpus = loop.open_corpus(config, lm)
-  batches = sources.open_batches(config, mesh, corpus.train)
+  batches = open_batches(config, mesh, corpus.train)
+  source = TextSource(config, mesh, lm, batches, corpus.documents)
   abstract = abstract_state(config, lm.config, mesh)
-  first = sources.next_bucket(config, mesh, batches)
-  state = loop._begin(config, mesh, lm, abstract, first)
-  return mesh, lm, batches, state
+  return mesh, source, loop.begin(config, mesh, source, abstract)
 
 
 def init_state(config, gemma, scale=1.0):
@@ -58,12 +58,12 @@ def curve(config, buckets=3):
 
 def some_buckets(config, buckets):
   """The metrics of the first buckets, and the last state."""
-  mesh, lm, batches, state = start(config)
+  mesh, source, state = start(config)
   seen, step = [], None
   for _ in range(buckets):
-    bucket = sources.next_bucket(config, mesh, batches)
-    step = step or compile_step(config, mesh, state, lm, bucket)
-    state, metrics = step(state, lm, bucket)
+    bucket = source.take().batch
+    step = step or compile_step(config, mesh, state, source.weights, bucket)
+    state, metrics = step(state, source.weights, bucket)
     seen.append(jax.device_get(metrics))
   return seen, state
 

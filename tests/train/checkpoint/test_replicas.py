@@ -135,7 +135,8 @@ def test_a_run_is_stopped_before_it_saves(config, replace, monkeypatch):
 
 def test_weights_of_the_language_model_are_compared(config, replace):
   config = replace(config, mesh=MeshConfig(4, 2), check_replicas_every=3)
-  mesh, lm, _, state = start(config)
+  mesh, source, state = start(config)
+  lm = source.weights
   replicas.check(config, mesh, 3, state, lm)
   norm = lm.params["final_norm"]["scale"]
   assert norm.sharding.is_fully_replicated

@@ -30,8 +30,8 @@ def config(made, replace, tmp_path):
 
 def test_autoencoders_and_scales_are_taken_and_nothing_else(made, config):
   last, _ = made.states[6]
-  mesh, lm, _, fresh = start(config)
-  state = start_from.take(config, mesh, lm.config, fresh)
+  mesh, source, fresh = start(config)
+  state = start_from.take(config, mesh, source.weights.config, fresh)
   (mine,), (theirs,), (random,) = state.stacks, last.stacks, fresh.stacks
   assert bits(mine.sae) == bits(theirs.sae) != bits(random.sae)
   assert bits(mine.scale) == bits(theirs.scale) != bits(random.scale)
@@ -107,8 +107,8 @@ def test_a_corrupted_checkpoint_is_passed_over(
   flip_weights(tmp_path / "other" / "checkpoints" / "6")
   before = snapshot(tmp_path / "other")
   config = replace(config, start_from=str(tmp_path / "other"))
-  mesh, lm, _, fresh = start(config)
-  state = start_from.take(config, mesh, lm.config, fresh)
+  mesh, source, fresh = start(config)
+  state = start_from.take(config, mesh, source.weights.config, fresh)
   assert bits(state.stacks[0].sae) == bits(made.states[4][0].stacks[0].sae)
   said = capsys.readouterr()
   assert "at step 4" in said.out and "checkpoint 6" in said.err

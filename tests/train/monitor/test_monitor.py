@@ -16,7 +16,7 @@ from jaxsae.train import loop
 from jaxsae.train.metrics import Metrics
 from jaxsae.train.monitor.monitor import RunMonitor
 from jaxsae.train.process.shutdown import ShutdownSignal
-from jaxsae.train.sources import Prefetcher
+from jaxsae.train.sources import TextSource
 from jaxsae.train.state import TrainState
 from tests.train.test_sources import Counting
 
@@ -34,7 +34,7 @@ def run(config, replace, tmp_path, monkeypatch):
       loop, "compile_step", lambda *_: told.step(turns, broken_at)
     )
     state = TrainState(jnp.array(0), jax.random.key(0), ())
-    prefetcher = Prefetcher(told.config, told.mesh, batches)
+    source = TextSource(told.config, told.mesh, None, batches, ["one"])
     corpus = type("Corpus", (), {"documents": ["one"], "counts": {}})
     with RunMonitor(
       told.config, tmp_path, 0, corpus, batches, told.check
@@ -42,10 +42,9 @@ def run(config, replace, tmp_path, monkeypatch):
       told.follow(monitor)
       loop._run(
         types.SimpleNamespace(
-          config=told.config, mesh=told.mesh, lm=None, groups=()
+          config=told.config, mesh=told.mesh, source=source, groups=()
         ),
         state,
-        prefetcher,
         told,
         monitor,
         ShutdownSignal(),

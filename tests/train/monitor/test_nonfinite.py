@@ -15,11 +15,12 @@ from jaxsae.errors import RunError
 from jaxsae.lm import Lm, Site, load_lm, save_lm
 from jaxsae.mesh import MeshConfig
 from jaxsae.runs import open_run
-from jaxsae.train import loop, metrics, sources
+from jaxsae.train import loop, metrics
 from jaxsae.train.loop import train
 from jaxsae.train.metrics import Metrics
 from jaxsae.train.monitor.nonfinite import RECORD, NonFiniteCheck
 from jaxsae.train.sources import Bucket
+from jaxsae.train.sources.text import open_batches
 from jaxsae.train.state import StackState
 from tests.train import toys
 from tests.train.toys import start
@@ -47,12 +48,14 @@ def pair(config, replace):
 
 def three_steps(config):
   """The state after three steps that nobody looks at, and all metrics."""
-  mesh, lm, batches, state = start(config)
+  mesh, source, state = start(config)
   step, seen = None, []
   for _ in range(3):
-    bucket = sources.next_bucket(config, mesh, batches)
-    step = step or toys.compile_step(config, mesh, state, lm, bucket)
-    state, (of_stack,) = step(state, lm, bucket)
+    bucket = source.take().batch
+    step = step or toys.compile_step(
+      config, mesh, state, source.weights, bucket
+    )
+    state, (of_stack,) = step(state, source.weights, bucket)
     seen.append(of_stack)
   return state, jax.tree.map(lambda *x: np.stack(x), *seen)
 
@@ -132,7 +135,7 @@ def poisoned(config, replace, tmp_path):
   config = replace(config, data__seed=2)  # there is such a word
   lm = load_lm(config.lm)
   corpus = loop.open_corpus(config, lm)
-  batches = sources.open_batches(config, meshes.make(config.mesh), corpus.train)
+  batches = open_batches(config, meshes.make(config.mesh), corpus.train)
   read = [next(batches).tokens for _ in range(4)]
   words = np.setdiff1d(read[3], np.concatenate(read[:3]))
   table = lm.params["embedder"]["input_embedding"].at[words[0]].set(jnp.nan)

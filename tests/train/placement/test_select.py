@@ -16,7 +16,7 @@ from jaxsae.train.placement.select import (
   choose_placements,
   log_lines,
 )
-from jaxsae.train.step import abstract_arguments, read_bucket
+from jaxsae.train.sources.text import abstract_arguments, read_bucket
 from tests.train.placed import GEMMA
 from tests.train.placed import config as toy
 

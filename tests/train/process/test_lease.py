@@ -14,10 +14,10 @@ from etils import epath
 
 from jaxsae.errors import RunError, UserError
 from jaxsae.lm import Site
-from jaxsae.train import sources
 from jaxsae.train.loop import train
 from jaxsae.train.process import lease as leases
 from jaxsae.train.process.lease import FILE, Lease, Owner, hold
+from jaxsae.train.sources import text as text_source
 from tests.train.worker import Worker
 
 OVER_AFTER = 1.0
@@ -301,15 +301,15 @@ def test_a_run_that_is_under_way_is_left_alone(workers, small, replace):
 def test_a_run_that_lost_its_lease_saves_and_tells_nothing_more(
   small, monkeypatch
 ):
-  folder, read = epath.Path(small.workdir), sources.next_bucket
+  folder, read = epath.Path(small.workdir), text_source.next_bucket
   count = iter(range(1, 1000))
 
   def reading(*args):
-    if next(count) == 6:  # the first is read twice: this is the fifth
+    if next(count) == 5:
       left(folder, elsewhere())
     return read(*args)
 
-  monkeypatch.setattr(sources, "next_bucket", reading)
+  monkeypatch.setattr(text_source, "next_bucket", reading)
   monkeypatch.setattr(leases, "RENEW_EVERY", 60.0)
   with pytest.raises(RunError, match="now belongs to host far"):
     train(small)

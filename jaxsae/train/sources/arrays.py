@@ -1,0 +1,77 @@
+"""Arrays in memory as a source of activations.
+
+Shapes: N tokens, D site width.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import jax
+import jax.numpy as jnp
+
+from jaxsae.lm import Site
+from jaxsae.train.sources.source import Bucket
+from jaxsae.train.update import Activations
+
+
+class ArraySource:
+  """Buckets that are arrays, one after the other; see `source.Source`.
+
+  Args:
+    draw: raw activations [N, D], one array for each bucket.
+    sites: the sites whose activations these are; all read the same array.
+    first: an array like those drawn, of which only shape and dtype are used.
+  """
+
+  weights = None
+
+  def __init__(
+    self, draw: Iterator[jax.Array], sites: Iterable[Site], first: jax.Array
+  ):
+    self._draw, self._sites = draw, tuple(sites)
+    self._drawn, self._ready = 0, None
+    self.widths = dict.fromkeys(self._sites, first.shape[-1])
+    self.dtype = jnp.dtype(first.dtype)
+
+  @property
+  def position(self) -> dict:
+    """The number of arrays that were taken."""
+    return {"drawn": self._drawn}
+
+  def read(self, weights: None, batch: jax.Array) -> Activations:
+    """Takes an array [N, D] as one row, all of whose tokens count."""
+    del weights
+    return read_array(self._sites, batch)
+
+  def peek(self) -> Bucket:
+    """Returns the next bucket, which the next `take` returns again."""
+    if self._ready is None:
+      before, after = {"drawn": self._drawn}, {"drawn": self._drawn + 1}
+      self._ready = Bucket(next(self._draw), before, after)
+    return self._ready
+
+  def take(self) -> Bucket:
+    """Takes the next bucket."""
+    bucket, self._ready = self.peek(), None
+    self._drawn += 1
+    return bucket
+
+  def read_ahead(self) -> None:
+    """Draws the next array, unless that is done."""
+    self.peek()
+
+  def go_to(self, position: dict) -> None:
+    """Draws, and drops, the arrays before a position."""
+    while self._drawn < position["drawn"]:
+      self.take()
+
+  def provenance(self, bucket: Bucket) -> dict:
+    """Returns the number of arrays that were drawn before the bucket."""
+    return bucket.before
+
+  def close(self) -> None:
+    """Does nothing: there are no threads."""
+
+
+def read_array(sites: Iterable[Site], x: jax.Array) -> Activations:
+  """Takes an array [N, D] as one row of every site; all its tokens count."""
+  return Activations(dict.fromkeys(sites, x[None]), jnp.ones((1, len(x))))

@@ -1,0 +1,230 @@
+"""The language model on text as a source of activations.
+
+Grain's threads read and pack text ahead of the loop; putting a bucket on the
+devices only starts the copy. So a bucket that is asked for right after a step
+was handed over costs the devices nothing, and no thread of our own is needed.
+
+Shapes: M microbatches, B rows in each, T time, L = M·T tokens of one row of
+the bucket, D site width.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxsae import data
+from jaxsae import mesh as meshes
+from jaxsae.data import Batches, Rows
+from jaxsae.lm import GemmaConfig, Lm, Site, capture
+from jaxsae.lm.weights import abstract_lm
+from jaxsae.token_batch import TokenBatch
+from jaxsae.train.config.run import TrainConfig
+from jaxsae.train.placement.select import bucket_dtype
+from jaxsae.train.sources.source import Bucket
+from jaxsae.train.state import TrainState, abstract_state
+from jaxsae.train.step import READS
+from jaxsae.train.update import Activations
+
+
+class TextSource:
+  """Buckets of text, read by the language model; see `source.Source`.
+
+  Args:
+    config: the run's configuration.
+    mesh: the mesh of devices.
+    lm: the language model.
+    batches: the text, from `open_batches`; `close` closes them.
+    documents: the names of the text's documents.
+  """
+
+  def __init__(
+    self,
+    config: TrainConfig,
+    mesh: Mesh,
+    lm: Lm,
+    batches: Batches,
+    documents: Sequence[str] = (),
+  ):
+    self._config, self._mesh = config, mesh
+    self._batches, self._documents = batches, documents
+    self._prefetcher = self._prefetch()
+    self.weights = lm
+
+  @property
+  def widths(self) -> dict[Site, int]:
+    """The width D of every site."""
+    sites = self._config.sites
+    return {site: site.width(self.weights.config) for site in sites}
+
+  @property
+  def dtype(self) -> jnp.dtype:
+    """The dtype of the activations."""
+    return bucket_dtype(self._config, self.weights)
+
+  @property
+  def position(self) -> dict:
+    """The data position behind the last bucket that was taken."""
+    return self._prefetcher.position
+
+  def read(self, weights: Lm, batch: TokenBatch) -> Activations:
+    """Reads a bucket with the language model: [B, L, D] at every site."""
+    return read_bucket(self._config, self._mesh, weights, batch)
+
+  def peek(self) -> Bucket:
+    """Returns the next bucket, which the next `take` returns again."""
+    return self._prefetcher.peek()
+
+  def take(self) -> Bucket:
+    """Takes the next bucket."""
+    return self._prefetcher.take()
+
+  def read_ahead(self) -> None:
+    """Reads the next bucket, unless that is done; what fails is raised."""
+    self._prefetcher.read_ahead()
+
+  def go_to(self, position: dict) -> None:
+    """Goes on from a position that a checkpoint holds."""
+    self._batches.set_state(position)
+    self._prefetcher = self._prefetch()
+
+  def provenance(self, bucket: Bucket) -> dict:
+    """Returns the position of a bucket, its rows, and its documents' names."""
+    contents = self._batches.contents(bucket.before)
+    names = [self._documents[i] for i in contents["documents"]]
+    return bucket.before | contents | {"documents": names}
+
+  def close(self) -> None:
+    """Ends the threads that read ahead."""
+    self._batches.close()
+
+  def _prefetch(self) -> "Prefetcher":
+    return Prefetcher(self._next, self._batches.get_state())
+
+  def _next(self) -> Bucket:
+    before = self._batches.get_state()
+    batch = next_bucket(self._config, self._mesh, self._batches)
+    return Bucket(batch, before, self._batches.get_state())
+
+
+class Prefetcher:
+  """Hands out buckets; at most one is read before it is asked for.
+
+  Args:
+    read: reads the next bucket.
+    position: the data position before it.
+  """
+
+  def __init__(self, read: Callable[[], Bucket], position: dict):
+    self._read, self._position = read, position
+    self._ready: Bucket | None = None
+
+  @property
+  def position(self) -> dict:
+    """The data position behind the last bucket that was taken."""
+    return self._position
+
+  def peek(self) -> Bucket:
+    """Returns the next bucket, which the next `take` returns again."""
+    if self._ready is None:
+      self._ready = self._read()
+    return self._ready
+
+  def take(self) -> Bucket:
+    """Takes the next bucket."""
+    bucket, self._ready = self.peek(), None
+    self._position = bucket.after
+    return bucket
+
+  def read_ahead(self) -> None:
+    """Reads the next bucket, unless that is done; what fails is raised."""
+    self.peek()
+
+
+def open_batches(config: TrainConfig, mesh: Mesh, rows: Rows) -> Batches:
+  """Opens buckets as flat batches [M·B, T]; this process reads its part."""
+  microbatches, size = config.bucket.microbatches, config.bucket.rows
+  every = np.arange(microbatches * size).reshape(microbatches, size)
+  mine = every[:, _columns(config, mesh)].reshape(-1)
+  return data.batches(rows, every.size, config.data.seed, mine)
+
+
+def next_bucket(
+  config: TrainConfig, mesh: Mesh, batches: Batches
+) -> TokenBatch[jax.Array]:
+  """Puts the next bucket on the devices: int [M, B, T] each."""
+  rows, columns = next(batches), _columns(config, mesh)
+  layout = meshes.shard(mesh, None, "data", None)
+
+  def put(own: np.ndarray) -> jax.Array:
+    own = own.reshape(config.bucket.microbatches, len(columns), -1)
+    shape = (own.shape[0], config.bucket.rows, own.shape[2])
+
+    def part(index):
+      wanted = np.arange(config.bucket.rows)[index[1]]
+      return own[:, np.searchsorted(columns, wanted)]
+
+    return jax.make_array_from_callback(shape, layout, part)
+
+  return jax.tree.map(put, rows.replace(documents=None))
+
+
+def _columns(config: TrainConfig, mesh: Mesh) -> np.ndarray:
+  """Returns which of the B rows of a microbatch this process's devices hold."""
+  every = np.arange(config.bucket.rows)
+  layout = meshes.shard(mesh, "data")
+  parts = layout.addressable_devices_indices_map(every.shape).values()
+  return np.unique(np.concatenate([every[part] for part in parts]))
+
+
+def read_bucket(
+  config: TrainConfig, mesh: Mesh, lm: Lm, batch: TokenBatch
+) -> Activations:
+  """Reads a bucket with the language model: [B, L, D] at every site.
+
+  Special tokens and padding are masked: they are never trained on.
+  """
+
+  def read(_, rows):
+    seen = capture(lm, rows.tokens, *config.sites, **rows.packing)
+    dtype = config.bucket.dtype
+    return None, {s: x.astype(dtype or x.dtype) for s, x in seen.items()}
+
+  def join_rows(x):  # [M, B, T, …] → [B, L, …]
+    x = jnp.swapaxes(x, 0, 1)
+    x = x.reshape(x.shape[0], -1, *x.shape[3:])
+    return jax.lax.with_sharding_constraint(x, meshes.shard(mesh, "data"))
+
+  with jax.named_scope(READS):
+    _, seen = jax.lax.scan(read, None, batch)
+  mask = join_rows(lm.text_mask(batch.tokens, batch.segments))
+  return Activations({s: join_rows(x) for s, x in seen.items()}, mask)
+
+
+def abstract_arguments(
+  config: TrainConfig, gemma: GemmaConfig, mesh: Mesh, dtype=jnp.bfloat16
+) -> tuple[TrainState, Lm, TokenBatch]:
+  """Returns a step's state, language model and batch as abstract arrays.
+
+  Args:
+    config: the run's configuration.
+    gemma: the language model's sizes.
+    mesh: the mesh, of devices that need not exist here.
+    dtype: the dtype of the language model's weights.
+  """
+  return (
+    abstract_state(config, gemma, mesh),
+    abstract_lm(gemma, mesh, config.fsdp, dtype),
+    _abstract_batch(config, mesh),
+  )
+
+
+def _abstract_batch(
+  config: TrainConfig, mesh: Mesh
+) -> TokenBatch[jax.ShapeDtypeStruct]:
+  shape = (config.bucket.microbatches, config.bucket.rows, config.data.context)
+  layout = meshes.shard(mesh, None, "data", None)
+  ids = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=layout)
+  return TokenBatch(positions=ids, segments=ids, tokens=ids)
