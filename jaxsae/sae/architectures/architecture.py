@@ -7,7 +7,8 @@ Shapes: N tokens, D_in width of the site read, D of the site written, F latents.
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -74,12 +75,29 @@ class Architecture:
   """One kind of autoencoder: how it starts, learns, and is read when done.
 
   Attributes:
+    name: the value of `--sae.architecture` that selects it.
+    axes: array name → its axes, one letter each: `D` for a site's width, `F`
+      for latents. Placements shard `F`; every array needs an entry.
+    settings: names of the fields that a sweep's configuration fills in.
+    uses_target: whether it trains towards L0* without a penalty that does.
     prefixes: shares of the width, ascending, of which each must reconstruct by
       itself: the losses Σ‖y - ŷ_{0:m}‖² of all, and of the whole, add up
       (Matryoshka, arXiv 2503.17547). Empty: only the whole.
     transcodes: it reads one site and writes another.
     skip: a transcoder's x W_skip is part of its output.
   """
+
+  name: ClassVar[str]
+  axes: ClassVar[Mapping[str, str]] = {
+    "w_enc": "DF",
+    "b_enc": "F",
+    "w_dec": "FD",
+    "b_dec": "D",
+    "threshold": "F",
+    "w_skip": "DD",
+  }
+  settings: ClassVar[tuple[str, ...]] = ("prefixes", "transcodes", "skip")
+  uses_target: ClassVar[bool] = False
 
   prefixes: tuple[float, ...] = ()
   transcodes: bool = False

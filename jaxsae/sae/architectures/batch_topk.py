@@ -6,6 +6,7 @@ mean of the smallest active latent. Shapes: N tokens, F latents.
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,8 @@ class BatchTopK(TopKBase):
   Attributes:
     rate: how fast the threshold follows the smallest active latent (SAELens).
   """
+
+  name: ClassVar[str] = "batch_topk"
 
   rate: float = 0.01
 

@@ -7,6 +7,8 @@
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +46,17 @@ class GatedSae:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gated(Architecture):
   """The gate is trained by λ and by reconstructing on its own."""
+
+  name: ClassVar[str] = "gated"
+  axes: ClassVar[Mapping[str, str]] = {
+    "w_enc": "DF",
+    "r_mag": "F",
+    "b_gate": "F",
+    "b_mag": "F",
+    "w_dec": "FD",
+    "b_dec": "D",
+    "w_skip": "DD",
+  }
 
   def init(self, key, d_in, d, width):
     start = self.start(key, d_in, d, width)

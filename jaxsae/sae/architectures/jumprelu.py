@@ -5,6 +5,7 @@
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,14 @@ class JumpRelu(Architecture):
     penalties: they add up, each with the same λ.
     threshold: θ at the start.
   """
+
+  name: ClassVar[str] = "jumprelu"
+  settings: ClassVar[tuple[str, ...]] = (
+    *Architecture.settings,
+    "kernel",
+    "penalties",
+    "threshold",
+  )
 
   kernel: Kernel = Kernel(1e-3)
   penalties: tuple[Penalty, ...] = (L0(),)

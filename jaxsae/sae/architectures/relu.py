@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,8 @@ class Relu(Architecture):
   Attributes:
     norm: of directions at the start, and of encoders.
   """
+
+  name: ClassVar[str] = "relu"
 
   norm: float = 0.1
 

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax.numpy as jnp
 
@@ -15,6 +16,8 @@ from jaxsae.sae.architectures.topk_base import TopKBase
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TopK(TopKBase):
   """The target is a whole number, or is rounded to one."""
+
+  name: ClassVar[str] = "topk"
 
   def cut(self, pre, mask, target):
     """That of each token, [N, 1]."""

@@ -4,7 +4,7 @@ Shapes: N tokens, D_in, D, F latents.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,8 @@ class TopKBase(Architecture):
   Attributes:
     auxk: the weight of what wakes dead latents.
   """
+
+  uses_target: ClassVar[bool] = True
 
   auxk: float = 1 / 32
 

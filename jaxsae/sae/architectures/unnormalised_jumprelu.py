@@ -7,6 +7,7 @@ cleaner than with directions that are unit from the start
 """
 
 import dataclasses
+from typing import ClassVar
 
 from jaxsae.sae.architectures.architecture import with_unit_directions
 from jaxsae.sae.architectures.jumprelu import JumpRelu
@@ -20,6 +21,8 @@ class UnnormalisedJumpRelu(JumpRelu):
   Attributes:
     norm: of directions at the start, and of encoders.
   """
+
+  name: ClassVar[str] = "free_jumprelu"
 
   norm: float = 0.1
 

@@ -8,19 +8,12 @@ import jax
 from jax.sharding import AbstractMesh, Mesh
 
 from jaxsae import mesh as meshes
+from jaxsae.sae import array_axes
 from jaxsae.train.config import TrainConfig
 
-# The axes of each array of a stack, by name; other arrays are replicated.
+# The axes of the arrays that the trainer keeps beside an autoencoder's own.
+# Those of an autoencoder are declared by its `Architecture`.
 AXES = {
-  "w_enc": "SDF",
-  "b_enc": "SF",
-  "w_dec": "SFD",
-  "b_dec": "SD",
-  "threshold": "SF",
-  "w_skip": "SDD",
-  "b_gate": "SF",
-  "b_mag": "SF",
-  "r_mag": "SF",
   "idle": "SF",
   "fired": "SF",
   "dead": "SF",
@@ -32,6 +25,16 @@ AXES = {
   "loss": "S",
   "squared_error": "S",
 }
+
+# Metrics: a few numbers for each autoencoder, whole on every device.
+REPLICATED = (
+  "l0",
+  "fvu",
+  "density_max",
+  "broken",
+  "skipped",
+  "figures",
+)
 
 
 class StackArrays(Protocol):
@@ -67,14 +70,37 @@ def shardings(
     mesh: the mesh of devices.
     saes: mesh axes over which autoencoders are sharded.
     latents: mesh axes over which latents are sharded.
+
+  Raises:
+    ValueError: an array's axes are declared nowhere. Scalars need none.
   """
+  table = _axes()
   over = {"S": tuple(saes) or None, "F": tuple(latents) or None, "D": None}
 
-  def of(path: tuple, _: Any) -> jax.sharding.NamedSharding:
-    axes = AXES.get(_name(path), "")
+  def of(path: tuple, array: Any) -> jax.sharding.NamedSharding:
+    axes = table.get(_name(path), None if array.ndim else "")
+    if axes is None:
+      raise ValueError(
+        f"the axes of the array {jax.tree_util.keystr(path)}, of shape"
+        f" {array.shape}, are not declared; add {_name(path)!r} to `axes` of"
+        " its Architecture."
+      )
     return meshes.shard(mesh, *(over[axis] for axis in axes))
 
   return jax.tree_util.tree_map_with_path(of, tree)
+
+
+def _axes() -> dict[str, str]:
+  """Returns the axes of every array that is known, by the array's name."""
+  own = dict.fromkeys(REPLICATED, "") | AXES
+  declared = array_axes()
+  taken = sorted(own.keys() & declared.keys())
+  if taken:
+    raise ValueError(
+      f"an architecture has an array named {taken[0]}, which is a name of the"
+      " trainer's; rename it."
+    )
+  return own | {name: f"S{axes}" for name, axes in declared.items()}
 
 
 def _name(path: tuple) -> str:
