@@ -1,6 +1,7 @@
 """Sparse autoencoders as pure arrays; knows nothing of language models."""
 
 from jaxsae.sae.architectures import ARCHITECTURES as ARCHITECTURES
+from jaxsae.sae.architectures import Alarm as Alarm
 from jaxsae.sae.architectures import Architecture as Architecture
 from jaxsae.sae.architectures import BatchTopK as BatchTopK
 from jaxsae.sae.architectures import Gated as Gated

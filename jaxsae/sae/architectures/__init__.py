@@ -1,5 +1,6 @@
 """The kinds of autoencoder that can be trained, one file each."""
 
+from jaxsae.sae.architectures.alarm import Alarm as Alarm
 from jaxsae.sae.architectures.architecture import Architecture as Architecture
 from jaxsae.sae.architectures.architecture import UpdateInputs as UpdateInputs
 from jaxsae.sae.architectures.architecture import UpdateStats as UpdateStats

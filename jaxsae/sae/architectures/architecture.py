@@ -7,7 +7,7 @@ Shapes: N tokens, D_in width of the site read, D of the site written, F latents.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxsae.sae import linear, normalisation
+from jaxsae.sae.architectures.alarm import Alarm
 from jaxsae.sae.model import Sae
 
 Params = Any  # an architecture's arrays; `Sae` for most
@@ -76,10 +77,10 @@ class Architecture:
 
   Attributes:
     name: the value of `--sae.architecture` that selects it.
-    axes: array name → its axes, one letter each: `D` for a site's width, `F`
-      for latents. Placements shard `F`; every array needs an entry.
-    settings: names of the fields that a sweep's configuration fills in.
-    uses_target: whether it trains towards L0* without a penalty that does.
+    axes: the axes of every array, by its name, one letter each: `D` for the
+      width of a site, `F` for latents, which placements shard.
+    uses_target: whether it trains towards L0* by itself, without a penalty.
+    whole_target: whether L0* must be a whole number.
     prefixes: shares of the width, ascending, of which each must reconstruct by
       itself: the losses Σ‖y - ŷ_{0:m}‖² of all, and of the whole, add up
       (Matryoshka, arXiv 2503.17547). Empty: only the whole.
@@ -96,8 +97,8 @@ class Architecture:
     "threshold": "F",
     "w_skip": "DD",
   }
-  settings: ClassVar[tuple[str, ...]] = ("prefixes", "transcodes", "skip")
   uses_target: ClassVar[bool] = False
+  whole_target: ClassVar[bool] = False
 
   prefixes: tuple[float, ...] = ()
   transcodes: bool = False
@@ -146,6 +147,16 @@ class Architecture:
     """
     del before, params, tokens, inputs
     return {}
+
+  def alarms(self, width: int, target: float | None) -> Sequence[Alarm]:
+    """Makes the alarms of one autoencoder; by default there are none.
+
+    Args:
+      width: F, its number of latents.
+      target: its target L0*, or None.
+    """
+    del width, target
+    return ()
 
   def fold(
     self,

@@ -11,6 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxsae.sae.architectures.architecture import Architecture, update_stats
+from jaxsae.sae.architectures.threshold_alarms import (
+  EmptyWindow,
+  FrozenThresholds,
+)
 from jaxsae.sae.model import Sae
 from jaxsae.sae.penalty import L0, Activity, Penalty, mean
 from jaxsae.sae.straight_through import Kernel
@@ -30,12 +34,6 @@ class JumpRelu(Architecture):
   """
 
   name: ClassVar[str] = "jumprelu"
-  settings: ClassVar[tuple[str, ...]] = (
-    *Architecture.settings,
-    "kernel",
-    "penalties",
-    "threshold",
-  )
 
   kernel: Kernel = Kernel(1e-3)
   penalties: tuple[Penalty, ...] = (L0(),)
@@ -92,6 +90,14 @@ class JumpRelu(Architecture):
       "threshold": jnp.mean(theta),
       "moved": _over(jnp.mean(jnp.abs(theta - was)), jnp.mean(was)),
     }
+
+  def alarms(self, width, target):
+    """Alarms about thresholds that stand still, and about empty windows."""
+    bandwidth = self.kernel.bandwidth
+    return (
+      FrozenThresholds(bandwidth, target),
+      EmptyWindow(bandwidth, width),
+    )
 
   def post_update(self, params, stats):
     params = super().post_update(params, stats)

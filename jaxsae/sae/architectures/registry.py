@@ -31,14 +31,17 @@ def array_axes() -> dict[str, str]:
   """Returns the axes of every architecture's arrays, by the array's name.
 
   Raises:
-    ValueError: two architectures give one name different axes.
+    ValueError: two architectures declare different axes under one name, or an
+      axis is neither `D` nor `F`.
   """
   axes: dict[str, str] = {}
   for kind in ARCHITECTURES.values():
     for name, letters in kind.axes.items():
-      if axes.setdefault(name, letters) != letters:
+      known = axes.setdefault(name, letters)
+      if known != letters or set(letters) - set("DF"):
         raise ValueError(
-          f"the array {name} has axes {letters} in {kind.__name__} and"
-          f" {axes[name]} in another architecture; rename one of them."
+          f"{kind.__name__} declares the axes {letters} for its array {name!r};"
+          " axes are D and F, and equal for all architectures that have an"
+          f" array of this name (first declared as {known})."
         )
   return axes

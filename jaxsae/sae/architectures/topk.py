@@ -18,6 +18,7 @@ class TopK(TopKBase):
   """The target is a whole number, or is rounded to one."""
 
   name: ClassVar[str] = "topk"
+  whole_target: ClassVar[bool] = True
 
   def cut(self, pre, mask, target):
     """That of each token, [N, 1]."""

@@ -43,8 +43,13 @@ class ForwardPass:
 
 
 def supports(architecture: Architecture) -> bool:
-  """Whether its gradients are of active and in-window pairs alone."""
+  """Returns whether only active and in-window pairs have gradients.
+
+  An architecture that only derives from JumpReLU has a loss of its own.
+  """
   if not isinstance(architecture, JumpRelu):
+    return False
+  if type(architecture).loss is not JumpRelu.loss:
     return False
   counted = all(isinstance(p, PENALTIES) for p in architecture.penalties)
   nested = architecture.prefixes or architecture.transcodes

@@ -169,9 +169,10 @@ class SweepConfig:
         f"{by} pulls L0 to targets, and there are none; add e.g."
         " --sae.target_l0=32,64."
       )
-    if self.architecture == "topk" and any(t % 1 for t in self.target_l0):
+    whole = ARCHITECTURES[self.architecture].whole_target
+    if whole and any(t % 1 for t in self.target_l0):
       raise UserError(
-        f"target_l0={_list(self.target_l0)}: topk counts"
+        f"target_l0={_list(self.target_l0)}: {self.architecture} counts"
         " latents, so give whole numbers."
       )
     if not self.sparsity_coefficient:
@@ -184,7 +185,8 @@ class SweepConfig:
 
   @property
   def _has_penalties(self) -> bool:
-    return "penalties" in ARCHITECTURES[self.architecture].settings
+    fields = dataclasses.fields(ARCHITECTURES[self.architecture])
+    return "penalties" in {field.name for field in fields}
 
   @property
   def _pulls_to_target(self) -> bool:
@@ -292,12 +294,12 @@ class Stack:
   def architecture(self) -> Architecture:
     """The architecture of the members, with its settings."""
     kind = ARCHITECTURES[self.sweep.architecture]
-    settings = self._settings
-    return kind(**{name: settings[name] for name in kind.settings})
+    own = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{k: v for k, v in self._settings.items() if k in own})
 
   @property
   def _settings(self) -> dict[str, Any]:
-    """Everything that an architecture can ask for in `settings`."""
+    """The settings that fill the architecture's fields of the same names."""
     sweep = self.sweep
     return {
       "prefixes": sweep.prefixes,

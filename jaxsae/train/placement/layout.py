@@ -26,16 +26,6 @@ AXES = {
   "squared_error": "S",
 }
 
-# Metrics: a few numbers for each autoencoder, whole on every device.
-REPLICATED = (
-  "l0",
-  "fvu",
-  "density_max",
-  "broken",
-  "skipped",
-  "figures",
-)
-
 
 class StackArrays(Protocol):
   """A `StackState`, as far as placements read it."""
@@ -72,35 +62,41 @@ def shardings(
     latents: mesh axes over which latents are sharded.
 
   Raises:
-    ValueError: an array's axes are declared nowhere. Scalars need none.
+    ValueError: nobody declares the axes of an array, or it has others. Scalars
+      and arrays [S] need no declaration; undeclared, they are replicated.
   """
-  table = _axes()
+  table = _declared_axes()
   over = {"S": tuple(saes) or None, "F": tuple(latents) or None, "D": None}
 
   def of(path: tuple, array: Any) -> jax.sharding.NamedSharding:
-    axes = table.get(_name(path), None if array.ndim else "")
-    if axes is None:
-      raise ValueError(
-        f"the axes of the array {jax.tree_util.keystr(path)}, of shape"
-        f" {array.shape}, are not declared; add {_name(path)!r} to `axes` of"
-        " its Architecture."
-      )
+    axes = table.get(_name(path), "")
+    _check_axes(path, array, axes)
     return meshes.shard(mesh, *(over[axis] for axis in axes))
 
   return jax.tree_util.tree_map_with_path(of, tree)
 
 
-def _axes() -> dict[str, str]:
-  """Returns the axes of every array that is known, by the array's name."""
-  own = dict.fromkeys(REPLICATED, "") | AXES
+def _declared_axes() -> dict[str, str]:
+  """Returns the axes of every array that is declared, by the array's name."""
   declared = array_axes()
-  taken = sorted(own.keys() & declared.keys())
+  taken = sorted(AXES.keys() & declared.keys())
   if taken:
     raise ValueError(
-      f"an architecture has an array named {taken[0]}, which is a name of the"
-      " trainer's; rename it."
+      f"an architecture declares an array named {taken[0]!r}, which is the name"
+      " of an array of the trainer's; rename it."
     )
-  return own | {name: f"S{axes}" for name, axes in declared.items()}
+  return AXES | {name: f"S{axes}" for name, axes in declared.items()}
+
+
+def _check_axes(path: tuple, array: Any, axes: str) -> None:
+  """Raises ValueError unless an array has the axes that are declared."""
+  if array.ndim == len(axes) or (not axes and array.ndim == 1):
+    return
+  said = f"has its axes declared as {axes}" if axes else "has no declared axes"
+  raise ValueError(
+    f"the array {_name(path)!r}, at {jax.tree_util.keystr(path)}, of shape"
+    f" {array.shape}, {said}; mend `axes` of its Architecture."
+  )
 
 
 def _name(path: tuple) -> str:
