@@ -1,4 +1,4 @@
-"""Sparse autoencoders as pure arrays; knows nothing of language models."""
+"""Sparse autoencoders as pure arrays, independent of language models."""
 
 from jaxsae.sae.architectures import ARCHITECTURES as ARCHITECTURES
 from jaxsae.sae.architectures import Alarm as Alarm
