@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import jax
 import numpy as np
@@ -18,6 +19,14 @@ from jax.sharding import (
 from jaxsae.errors import UserError
 
 
+class Device(Protocol):
+  """The part of a `jax.Device` that is needed; jaxlib declares no types."""
+
+  id: int
+  platform: str
+  process_index: int
+
+
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
   """How the devices are laid out; both axes always exist."""
@@ -26,9 +35,7 @@ class MeshConfig:
   model: int = 1  # devices that share the weights
 
 
-def make(
-  config: MeshConfig, devices: Sequence[jax.Device] | None = None
-) -> Mesh:
+def make(config: MeshConfig, devices: Sequence[Device] | None = None) -> Mesh:
   """Makes the ('data', 'model') mesh over the devices of all hosts.
 
   On a TPU, neighbours in the mesh are neighbours on the torus where possible,
@@ -68,7 +75,7 @@ def make(
   return Mesh(laid, ("data", "model"), axis_types=axes)
 
 
-def _lay(devices: Sequence[jax.Device], data: int, model: int) -> np.ndarray:
+def _lay(devices: Sequence[Device], data: int, model: int) -> np.ndarray:
   """Arranges the devices as an array [data, model]."""
   if data * model < len(devices):  # some of one host's; they form no torus
     return np.array(devices[: data * model]).reshape(data, model)
@@ -92,7 +99,7 @@ def _lay(devices: Sequence[jax.Device], data: int, model: int) -> np.ndarray:
   )
 
 
-def _slices(devices: Sequence[jax.Device]) -> int:
+def _slices(devices: Sequence[Device]) -> int:
   """Returns the number of TPU slices; 1 for other hardware."""
   if devices[0].platform != "tpu":
     return 1

@@ -148,14 +148,15 @@ def to_host(tree):
 
 def _described() -> dict:
   """Reads the pod from the environment, as arguments of JAX's initialize."""
-  found = {name: os.environ.get(name) for name in (ADDRESS, COUNT, INDEX)}
-  if found[COUNT] is None and found[INDEX] is None:
+  names = (ADDRESS, COUNT, INDEX)
+  found = {name: os.environ[name] for name in names if name in os.environ}
+  if COUNT not in found and INDEX not in found:
     return {}
-  missing = [name for name, value in found.items() if value is None]
+  missing = [name for name in names if name not in found]
   if missing:
     raise UserError(
       f"{' and '.join(missing)} must be set as well as"
-      f" {' and '.join(found.keys() - set(missing))}; set all three of"
+      f" {' and '.join(found)}; set all three of"
       f" {ADDRESS}, {COUNT} and {INDEX}, or none."
     )
   described = {

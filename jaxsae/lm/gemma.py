@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 from jax.sharding import Mesh
+from jax.typing import ArrayLike
 
 from jaxsae.lm import splash
 from jaxsae.lm.attention import Packing, apply_rope, attend, soft_cap
@@ -26,8 +27,7 @@ from jaxsae.lm.sharding import keep_rows_over_data
 Tap = Callable[[str, int, jax.Array], jax.Array]
 
 
-@struct.dataclass
-class CacheColumns:
+class CacheColumns(struct.PyTreeNode):
   """Columns of the cache of keys and values.
 
   Attributes:
@@ -37,7 +37,7 @@ class CacheColumns:
   """
 
   packing: Packing
-  start: jax.Array
+  start: ArrayLike
 
 
 def pass_through(where: str, layer: int, x: jax.Array) -> jax.Array:
@@ -96,7 +96,7 @@ class Gemma(nn.Module):
 def init_params(config: GemmaConfig, key: jax.Array) -> dict:
   """Makes randomly initialised float32 parameters."""
   one = jnp.zeros((1, 1), jnp.int32)
-  return Gemma(config).init(key, one, Packing(one, one))["params"]
+  return dict(Gemma(config).init(key, one, Packing(one, one))["params"])
 
 
 class Embedder(nn.Module):
@@ -195,8 +195,8 @@ class Attention(nn.Module):
     if columns is not None:
       k = self._write("key", k, columns.start)
       v = self._write("value", v, columns.start)
-    if k.shape[1] > q.shape[1]:  # there are more columns than these tokens
-      return attend(q, k, v, packing, columns.packing, **how)
+      if k.shape[1] > q.shape[1]:  # there are more columns than these tokens
+        return attend(q, k, v, packing, columns.packing, **how)
     return self._attend_to_itself(q, k, v, packing, how)
 
   def _write(self, name, new, start):

@@ -105,15 +105,15 @@ class SentencePiece(Tokenizer):
     super().__init__(model, name, p.vocab_size(), *ids)
 
   def encode(self, texts: list[str]) -> list[list[int]]:
-    return self._pieces.encode(texts, num_threads=2)
+    return self._pieces.Encode(texts, num_threads=2)
 
   def _decode(self, ids: list[int]) -> str:
-    return self._pieces.decode(ids)
+    return self._pieces.Decode(ids)
 
   def _piece(self, token: int) -> str | None:
     if not 0 <= token < self.vocab_size:
       return None
-    return self._pieces.id_to_piece(token)
+    return self._pieces.IdToPiece(token)
 
 
 class JsonTokenizer(Tokenizer):
@@ -235,7 +235,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
   import sentencepiece
 
   model = io.BytesIO()
-  sentencepiece.SentencePieceTrainer.train(
+  sentencepiece.SentencePieceTrainer.Train(
     sentence_iterator=_sentences(texts),
     model_writer=model,
     model_type="bpe",

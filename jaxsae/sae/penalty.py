@@ -79,6 +79,7 @@ class Penalty(Protocol):
     self, seen: Activity, coefficient: jax.Array, target: jax.Array
   ) -> jax.Array:
     """A scalar, from λ and L0*, both scalars."""
+    ...
 
 
 @dataclasses.dataclass(frozen=True)

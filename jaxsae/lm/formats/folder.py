@@ -152,7 +152,7 @@ def _load(leaf: Leaf, tensors: dict[str, Tensor], dtype, where: Sharding):
   array = jax.make_array_from_callback(
     value.shape,
     where,
-    lambda index: cast(*((s.start, s.stop) for s in index)),
+    lambda index: cast(*((s.start, s.stop) for s in index or ())),
     dtype=dtype,
   )
   return (

@@ -93,7 +93,8 @@ def _root(path):
   found = names(path)
   if len(found) != 1:
     raise UserError(
-      f"{path} holds several trees, {', '.join(found)}; give the path of one."
+      f"{path} holds several trees, {', '.join(map(str, found))}; give the path"
+      " of one."
     )
   if found == [None] and (path.parent / _STEP).exists():
     return path.parent, path.name

@@ -12,6 +12,7 @@ import math
 
 import ml_dtypes
 import numpy as np
+from etils import epath
 
 from jaxsae.errors import UserError
 
@@ -41,7 +42,7 @@ class Tensor:
     size: its number of bytes.
   """
 
-  file: object
+  file: epath.Path
   name: str
   dtype: str
   shape: tuple[int, ...]

@@ -19,8 +19,7 @@ from jaxsae.sae.model import Sae
 Params = Any  # an architecture's arrays; `Sae` for most
 
 
-@struct.dataclass
-class UpdateTokens:
+class UpdateTokens(struct.PyTreeNode):
   """The tokens of one update, scaled to unit mean squared norm.
 
   Attributes:
@@ -34,8 +33,7 @@ class UpdateTokens:
   mask: jax.Array
 
 
-@struct.dataclass
-class UpdateInputs:
+class UpdateInputs(struct.PyTreeNode):
   """What the sweep asks of one autoencoder in one update.
 
   Attributes:
@@ -49,8 +47,7 @@ class UpdateInputs:
   dead: jax.Array
 
 
-@struct.dataclass
-class UpdateStats:
+class UpdateStats(struct.PyTreeNode):
   """What one autoencoder did in one update, as sums over tokens that count.
 
   Attributes:
@@ -179,7 +176,7 @@ class Architecture:
   def _ends(self, width: int) -> tuple[int, ...]:
     return (*(max(round(p * width), 1) for p in self.prefixes), width)
 
-  def start(self, key, d_in: int, d: int, width: int) -> dict[str, jax.Array]:
+  def start(self, key, d_in: int, d: int, width: int) -> dict[str, Any]:
     """Gemma Scope's start (§3.2): He-uniform unit directions, zero biases.
 
     The encoder is their transpose; a transcoder's are directions of its own.

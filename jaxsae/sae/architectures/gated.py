@@ -18,8 +18,7 @@ from jaxsae.sae.model import Sae
 from jaxsae.sae.penalty import mean
 
 
-@struct.dataclass
-class GatedSae:
+class GatedSae(struct.PyTreeNode):
   """A gated autoencoder in training.
 
   Attributes:

@@ -48,7 +48,9 @@ class JumpRelu(Architecture):
     pre = self.encode(params, tokens.x)
     seen = self._activity(pre, params.threshold, params, tokens)
     squared = self.squared_errors(params, seen.latents, tokens)
-    value = mean(sum(squared), tokens.mask) + self._paid(seen, inputs)
+    value = mean(sum(squared, jnp.zeros(())), tokens.mask) + self._paid(
+      seen, inputs
+    )
     wake = WAKE * jnp.sum(jnp.where(inputs.dead, params.threshold, 0.0))
     return value + wake, update_stats(tokens, value, squared[-1], seen.active)
 

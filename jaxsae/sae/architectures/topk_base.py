@@ -44,7 +44,7 @@ class TopKBase(Architecture):
     errors = self.errors(params, latents, tokens)
     left = [squared(error) for error in errors]
     wake = auxk.loss(pre, inputs.dead, params.w_dec, errors[-1], tokens.mask)
-    value = mean(sum(left), tokens.mask) + self.auxk * wake
+    value = mean(sum(left, jnp.zeros(())), tokens.mask) + self.auxk * wake
     return value, update_stats(
       tokens, value, left[-1], latents > 0, self.note(least)
     )

@@ -27,8 +27,7 @@ TILE = 256  # pairs that are worked on at once
 WORD = 32  # tokens in a word; N is a multiple
 
 
-@struct.dataclass
-class Pairs:
+class Pairs(struct.PyTreeNode):
   """Pairs in the order of their latents; what follows the last means nothing.
 
   Attributes:

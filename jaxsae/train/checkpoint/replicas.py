@@ -18,6 +18,7 @@ from jaxsae import mesh as meshes
 from jaxsae import pod
 from jaxsae.errors import RunError, first_few
 from jaxsae.lm import Lm
+from jaxsae.mesh import Device
 from jaxsae.train.checkpoint.fingerprint import digest
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.process.shutdown import resume_command
@@ -111,7 +112,7 @@ def _sentence(step: int, differing: list[tuple[str, list, list]]) -> str:
   )
 
 
-def _named(devices: list[jax.Device]) -> str:
+def _named(devices: list[Device]) -> str:
   """The first few devices, each with its process, as text."""
   names = [f"device {d.id} (process {d.process_index})" for d in devices]
   return first_few(names, 8)
