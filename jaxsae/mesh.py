@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -17,6 +17,8 @@ from jax.sharding import (
 )
 
 from jaxsae.errors import UserError
+
+T = TypeVar("T")
 
 
 class Device(Protocol):
@@ -116,7 +118,7 @@ def axes_size(mesh: Mesh | AbstractMesh, axes: Sequence[str]) -> int:
   return math.prod(mesh.shape[axis] for axis in axes)
 
 
-def constrain(tree, mesh: Mesh, axis: str):
+def constrain(tree: T, mesh: Mesh, axis: str) -> T:
   """Constrains arrays [N, …] to be sharded along N over one mesh axis.
 
   Scalars are replicated. Left to itself the compiler may choose another
@@ -130,7 +132,7 @@ def constrain(tree, mesh: Mesh, axis: str):
   return jax.tree.map(hold, tree)
 
 
-def wait_for(tree):
+def wait_for(tree: T) -> T:
   """Waits until the arrays are computed, and returns them.
 
   For programs that do not depend on one another. If they run at the same time,

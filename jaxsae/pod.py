@@ -11,8 +11,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -96,7 +96,7 @@ def on_leader(act: Callable[[], T]) -> T:
 
 
 @contextlib.contextmanager
-def wait_out_lost_process():
+def wait_out_lost_process() -> Iterator[None]:
   """After another process is lost, waits until JAX ends this one.
 
   A lost process first shows as a broken connection that does not tell which
@@ -139,7 +139,7 @@ def print_on_leader(*lines: str) -> None:
     print(*lines, sep="\n", flush=True)
 
 
-def to_host(tree):
+def to_host(tree: Any) -> Any:
   """Copies arrays on any devices, whole, to NumPy in every process."""
   if jax.process_count() == 1:
     return jax.device_get(tree)

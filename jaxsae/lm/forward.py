@@ -84,7 +84,14 @@ def _apply(
   return new.astype(x.dtype)
 
 
-def edit(lm: Lm, tokens: jax.Array, edits: Edits, **packing) -> jax.Array:
+def edit(
+  lm: Lm,
+  tokens: jax.Array,
+  edits: Edits,
+  *,
+  segments: jax.Array | None = None,
+  positions: jax.Array | None = None,
+) -> jax.Array:
   """Returns the logits [B, T, V] of a forward pass with edits in place.
 
   `edit(lm, tokens, {site: Steer(direction, 8)})` steers; a function such as
@@ -99,12 +106,15 @@ def edit(lm: Lm, tokens: jax.Array, edits: Edits, **packing) -> jax.Array:
     lm: the language model.
     tokens: int [B, T].
     edits: site → edit of its activation.
-    **packing: `segments` and `positions`, as for `run`.
+    segments: int [B, T] for packed rows; by default each row is one document.
+    positions: int [B, T], counted from 0 in each segment.
   """
   if not edits or not all(map(is_pytree, edits.values())):
-    return run(lm, tokens, edits, **packing)
+    return run(lm, tokens, edits, segments=segments, positions=positions)
   lm.check_ids(tokens)  # inside `jit` they cannot be read
-  return _compiled(lm, tokens, dict(edits), **packing)
+  return _compiled(
+    lm, tokens, dict(edits), segments=segments, positions=positions
+  )
 
 
 _compiled = jax.jit(run, static_argnames="num_blocks")
@@ -128,7 +138,11 @@ def splice(site: Site, replace: Edit) -> dict[Site, Edit | PairEdit]:
 
 
 def capture(
-  lm: Lm, tokens: jax.Array, *sites: Site, **packing
+  lm: Lm,
+  tokens: jax.Array,
+  *sites: Site,
+  segments: jax.Array | None = None,
+  positions: jax.Array | None = None,
 ) -> dict[Site, jax.Array]:
   """Returns {site: [B, T, D]}; blocks above the last site do not run."""
   seen = {}
@@ -142,5 +156,12 @@ def capture(
 
   depth = 1 + max((site.layer for site in sites), default=-1)
   readers = {site: reader(site) for site in sites}
-  run(lm, tokens, readers, num_blocks=depth, **packing)
+  run(
+    lm,
+    tokens,
+    readers,
+    segments=segments,
+    positions=positions,
+    num_blocks=depth,
+  )
   return seen

@@ -49,7 +49,12 @@ class Lm(struct.PyTreeNode):
   name: str = struct.field(pytree_node=False, default="")
   mesh: Mesh | None = struct.field(pytree_node=False, default=None)
 
-  def logits(self, tokens, segments=None, positions=None) -> jax.Array:
+  def logits(
+    self,
+    tokens: jax.Array,
+    segments: jax.Array | None = None,
+    positions: jax.Array | None = None,
+  ) -> jax.Array:
     """Returns next-token logits [B, T, V] in float32 for tokens int [B, T]."""
     return self.apply(tokens, segments, positions)
 

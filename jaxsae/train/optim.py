@@ -5,6 +5,7 @@ Shapes: S autoencoders.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +47,7 @@ def apply(
   grads: Params,
   moments: optax.OptState,
   rates: jax.Array,
-  post_update_stats,
+  post_update_stats: Any,
 ) -> tuple[Params, optax.OptState]:
   """One update of a stack, in Gemma Scope's order (§3.2).
 

@@ -239,7 +239,9 @@ def special_ids(data: object) -> Iterator[tuple[str, list]]:
       yield name, found if isinstance(found, list) else [found]
 
 
-def config_to_json(config: GemmaConfig, bos: int, eos: int, pad: int) -> dict:
+def config_to_json(
+  config: GemmaConfig, bos: int, eos: int | None, pad: int
+) -> dict:
   """Makes the `config.json` of Hugging Face's Gemma2Config or Gemma3TextConfig.
 
   Raises:

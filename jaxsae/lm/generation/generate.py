@@ -2,6 +2,7 @@
 
 import numbers
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -33,8 +34,8 @@ def generate(
   seed: int = 0,
   stop: str | int | Iterable[str | int] = (),
   cache: int | None = None,
-  stream: Callable | None = None,
-):
+  stream: Callable[[Any], object] | None = None,
+) -> str | list[int] | list[str] | list[list[int]]:
   """Continues a prompt with the language model.
 
   Each number of prompts, padded length, number of columns and set of edited

@@ -31,7 +31,9 @@ class Sampling(struct.PyTreeNode):
   top_p: np.float32 | None = None
 
 
-def make_sampling(temperature, top_k, top_p, seed) -> Sampling | None:
+def make_sampling(
+  temperature: float, top_k: int | None, top_p: float | None, seed: int
+) -> Sampling | None:
   """Checks the settings; returns None at temperature 0, which is greedy."""
   _check(temperature, top_k, top_p, seed)
   if temperature == 0:

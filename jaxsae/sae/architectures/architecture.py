@@ -176,7 +176,9 @@ class Architecture:
   def _ends(self, width: int) -> tuple[int, ...]:
     return (*(max(round(p * width), 1) for p in self.prefixes), width)
 
-  def start(self, key, d_in: int, d: int, width: int) -> dict[str, Any]:
+  def start(
+    self, key: jax.Array, d_in: int, d: int, width: int
+  ) -> dict[str, Any]:
     """Gemma Scope's start (§3.2): He-uniform unit directions, zero biases.
 
     The encoder is their transpose; a transcoder's are directions of its own.
@@ -207,7 +209,7 @@ def update_stats(
   mean: jax.Array,
   squared: jax.Array,
   active: jax.Array,
-  post_update_stats=(),
+  post_update_stats: Any = (),
 ) -> UpdateStats:
   """What was seen, without gradients.
 
@@ -241,7 +243,13 @@ def with_unit_directions(sae: Sae) -> Sae:
   )
 
 
-def fold(sae: Sae, scale_in, scale_out, *, centred: bool = True) -> Sae:
+def fold(
+  sae: Sae,
+  scale_in: jax.Array | float,
+  scale_out: jax.Array | float,
+  *,
+  centred: bool = True,
+) -> Sae:
   """`Architecture.fold` for arrays that already are a `Sae`'s.
 
   W_enc' = r W_enc, W_skip' = r W_skip for r = scale_out / scale_in,

@@ -9,7 +9,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxsae.sae.architectures.architecture import Architecture, update_stats
+from jaxsae.sae.architectures.architecture import (
+  Architecture,
+  UpdateInputs,
+  UpdateStats,
+  UpdateTokens,
+  update_stats,
+)
 from jaxsae.sae.model import Sae
 from jaxsae.sae.penalty import L0, Activity, Penalty, mean
 from jaxsae.sae.straight_through import Kernel
@@ -32,11 +38,13 @@ class JumpRelu(Architecture):
   penalties: tuple[Penalty, ...] = (L0(),)
   threshold: float = 1e-3
 
-  def init(self, key, d_in, d, width):
+  def init(self, key: jax.Array, d_in: int, d: int, width: int) -> Sae:
     start = self.start(key, d_in, d, width)
     return Sae(**start, threshold=jnp.full(width, self.threshold))
 
-  def loss(self, params, tokens, inputs):
+  def loss(
+    self, params: Sae, tokens: UpdateTokens, inputs: UpdateInputs
+  ) -> tuple[jax.Array, UpdateStats]:
     """Mean over tokens of ‖y - ŷ‖², penalties, and what wakes the dead.
 
     The encoder sees x - b_dec, as in Gemma Scope; `fold` takes that out again.
@@ -61,7 +69,9 @@ class JumpRelu(Architecture):
     paid = [p(seen, inputs.coefficient, inputs.target) for p in self.penalties]
     return sum(paid, jnp.zeros(()))
 
-  def diagnose(self, before, params, tokens, inputs):
+  def diagnose(
+    self, before: Sae, params: Sae, tokens: UpdateTokens, inputs: UpdateInputs
+  ) -> dict[str, jax.Array]:
     """Figures of the thresholds.
 
     in_window: share of pre-activations inside the kernel. pull: the penalties'
@@ -86,7 +96,7 @@ class JumpRelu(Architecture):
       "moved": _over(jnp.mean(jnp.abs(theta - was)), jnp.mean(was)),
     }
 
-  def post_update(self, params, stats):
+  def post_update(self, params: Sae, stats: object) -> Sae:
     params = super().post_update(params, stats)
     return params.replace(threshold=jnp.maximum(params.threshold, 0.0))
 

@@ -12,6 +12,9 @@ import jax.numpy as jnp
 from jaxsae.sae.architectures import auxk
 from jaxsae.sae.architectures.architecture import (
   Architecture,
+  UpdateInputs,
+  UpdateStats,
+  UpdateTokens,
   squared,
   update_stats,
 )
@@ -32,11 +35,13 @@ class TopKBase(Architecture):
 
   auxk: float = 1 / 32
 
-  def init(self, key, d_in, d, width):
+  def init(self, key: jax.Array, d_in: int, d: int, width: int) -> Sae:
     start = self.start(key, d_in, d, width)
     return Sae(**start, threshold=jnp.zeros(width))
 
-  def loss(self, params, tokens, inputs):
+  def loss(
+    self, params: Sae, tokens: UpdateTokens, inputs: UpdateInputs
+  ) -> tuple[jax.Array, UpdateStats]:
     """Mean over tokens of ‖y - ŷ‖², and `auxk.loss`."""
     pre = self.encode(params, tokens.x)
     least = self.cut(pre, tokens.mask, inputs.target)

@@ -16,12 +16,17 @@ Shapes: N tokens, D site width, F latents, C latents of a chunk, W = N/32
 words, K pairs of a tile, P pairs that there is room for.
 """
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from jaxsae.sae.model import Sae
 from jaxsae.sae.sparse import chunk as chunks
+
+Carry = TypeVar("Carry")
 
 TILE = 256  # pairs that are worked on at once
 WORD = 32  # tokens in a word; N is a multiple
@@ -96,7 +101,13 @@ def find(
   return jax.lax.while_loop(more, step, begin)[1]
 
 
-def tiles(pairs: Pairs, begin, end, function, carry):
+def tiles(
+  pairs: Pairs,
+  begin: jax.Array | int,
+  end: jax.Array,
+  function: Callable[..., Carry],
+  carry: Carry,
+) -> Carry:
   """Folds `function(carry, latent, token, pre, counts)` over pairs, K at once.
 
   The last tile goes on past `end`; `counts`, bool [K], is false there, and

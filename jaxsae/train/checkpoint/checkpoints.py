@@ -47,7 +47,10 @@ class Checkpoints:
   """
 
   def __init__(
-    self, directory, keep: int | None, keep_every: int | None = None
+    self,
+    directory: str | os.PathLike[str],
+    keep: int | None,
+    keep_every: int | None = None,
   ):
     # Orbax wants absolute paths; gs:// and its like are that already.
     local = not is_remote(directory)

@@ -8,6 +8,7 @@ saves only one of them.
 import collections
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +45,7 @@ def check(
     raise RunError(_sentence(step, differing))
 
 
-def differences(mesh: Mesh, tree) -> Iterator[tuple[str, list, list]]:
+def differences(mesh: Mesh, tree: Any) -> Iterator[tuple[str, list, list]]:
   """Yields each array whose replicas differ: path, odd devices, other devices.
 
   The most common value counts as right. If two are equally common, the value

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import zlib
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 from jaxsae.errors import UserError
 from jaxsae.lm import Site
@@ -44,7 +44,7 @@ ARCHITECTURES: dict[str, type[Architecture]] = {
 }
 
 
-def check_positive(config, *names: str) -> None:
+def check_positive(config: Any, *names: str) -> None:
   """Raises UserError unless each setting, or each number in it, is positive."""
   for name in names:
     value = getattr(config, name)
