@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from jaxsae.chips import GIB
 from jaxsae.lm import Lm
+from jaxsae.token_batch import TokenBatch
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.state import TrainState
 from jaxsae.train.step import compile_step
@@ -43,7 +44,9 @@ class Compilation:
 
 
 def compile_run(
-  config: TrainConfig, mesh: Mesh, arguments: tuple[TrainState, Lm, dict]
+  config: TrainConfig,
+  mesh: Mesh,
+  arguments: tuple[TrainState, Lm, TokenBatch],
 ) -> Compilation:
   """Compiles the step that `train` runs, from shapes alone.
 

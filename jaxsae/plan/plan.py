@@ -14,6 +14,7 @@ from jaxsae.plan.memory import MemoryBreakdown
 from jaxsae.plan.prices import ChipPrice, PriceTable
 from jaxsae.plan.roofline import Roofline
 from jaxsae.plan.topology import Slices, make_mesh
+from jaxsae.token_batch import TokenBatch
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.placement.layout import check_rows
 from jaxsae.train.placement.select import (
@@ -200,7 +201,9 @@ def on_mesh(
 
 
 def _placed(
-  config: TrainConfig, mesh: Mesh, arguments: tuple[TrainState, Lm, dict]
+  config: TrainConfig,
+  mesh: Mesh,
+  arguments: tuple[TrainState, Lm, TokenBatch],
 ) -> tuple[list[PlacementChoice], str]:
   """Returns the placement of each stack, or why none is possible."""
   state, lm, _ = arguments

@@ -39,7 +39,6 @@ def _encode_backward(saved, grad):
 encode.defvjp(_encode_forward, _encode_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def decode(
   latents: jax.Array, w_dec: jax.Array, ends: tuple[int, ...]
 ) -> tuple[jax.Array, ...]:
@@ -53,12 +52,17 @@ def decode(
     w_dec: directions, [F, D].
     ends: the number of latents in each prefix, ascending; the last is F.
   """
+  return _decode(latents, w_dec, ends)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _decode(latents, w_dec, ends):
   products = [latents[:, some] @ w_dec[some] for some in _parts(ends)]
   return tuple(itertools.accumulate(products))
 
 
 def _decode_forward(latents, w_dec, ends):
-  return decode(latents, w_dec, ends), (latents, w_dec)
+  return _decode(latents, w_dec, ends), (latents, w_dec)
 
 
 def _decode_backward(ends, saved, grads):
@@ -71,7 +75,7 @@ def _decode_backward(ends, saved, grads):
   return jnp.concatenate(to_latents, axis=1), jnp.concatenate(to_w)
 
 
-decode.defvjp(_decode_forward, _decode_backward)
+_decode.defvjp(_decode_forward, _decode_backward)
 
 
 def _parts(ends: tuple[int, ...]) -> list[slice]:

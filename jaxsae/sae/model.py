@@ -18,8 +18,7 @@ from flax import struct
 from jaxsae.sae import kth_largest
 
 
-@struct.dataclass
-class Sae:
+class Sae(struct.PyTreeNode):
   """An autoencoder of raw activations, as Gemma Scope publishes them.
 
   Weights, gradients, moments, shardings and checkpoints all have this type. So

@@ -86,6 +86,7 @@ class Penalty(Protocol):
     self, seen: Activity, coefficient: jax.Array, target: jax.Array
   ) -> jax.Array:
     """Returns the penalty, a scalar, from the scalars λ and L0*."""
+    ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +95,9 @@ class L0:
 
   pulls_to_target: ClassVar[bool] = False
 
-  def __call__(self, seen, coefficient, target):
+  def __call__(
+    self, seen: Activity, coefficient: jax.Array, target: jax.Array
+  ) -> jax.Array:
     del target
     return coefficient * jnp.sum(seen.frequency)
 
@@ -110,7 +113,9 @@ class Quadratic:
 
   pulls_to_target: ClassVar[bool] = True
 
-  def __call__(self, seen, coefficient, target):
+  def __call__(
+    self, seen: Activity, coefficient: jax.Array, target: jax.Array
+  ) -> jax.Array:
     off = jnp.square(seen.l0 - target)
     return coefficient * (2 / target) * seen.mean(off)
 
@@ -127,7 +132,9 @@ class BatchQuadratic:
 
   pulls_to_target: ClassVar[bool] = True
 
-  def __call__(self, seen, coefficient, target):
+  def __call__(
+    self, seen: Activity, coefficient: jax.Array, target: jax.Array
+  ) -> jax.Array:
     return coefficient * jnp.square(jnp.sum(seen.frequency) / target - 1)
 
 
@@ -145,7 +152,9 @@ class Tanh:
   scale: float = 4.0
   pulls_to_target: ClassVar[bool] = False
 
-  def __call__(self, seen, coefficient, target):
+  def __call__(
+    self, seen: Activity, coefficient: jax.Array, target: jax.Array
+  ) -> jax.Array:
     del target
     norms = jnp.linalg.norm(seen.w_dec, axis=-1)
     bent = jnp.tanh(self.scale * seen.latents * norms[None, :])
@@ -177,7 +186,9 @@ class Frequency:
   scale: float
   pulls_to_target: ClassVar[bool] = False
 
-  def __call__(self, seen, coefficient, target):
+  def __call__(
+    self, seen: Activity, coefficient: jax.Array, target: jax.Array
+  ) -> jax.Array:
     del target
     squares = jnp.sum(jnp.square(seen.frequency))
     return coefficient * squares / self.scale

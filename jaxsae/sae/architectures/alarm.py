@@ -21,3 +21,4 @@ class Alarm(Protocol):
     Returns:
       What is wrong and what may help, as a clause with a full stop.
     """
+    ...

@@ -7,7 +7,7 @@ Shapes: N tokens, D_in width of the site read, D of the site written, F latents.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -21,8 +21,7 @@ from jaxsae.sae.model import Sae
 Params = Any  # an architecture's arrays; `Sae` for most
 
 
-@struct.dataclass
-class UpdateTokens:
+class UpdateTokens(struct.PyTreeNode):
   """The tokens of one update, scaled to unit mean squared norm.
 
   Attributes:
@@ -36,8 +35,7 @@ class UpdateTokens:
   mask: jax.Array
 
 
-@struct.dataclass
-class UpdateInputs:
+class UpdateInputs(struct.PyTreeNode):
   """What the sweep asks of one autoencoder in one update.
 
   Attributes:
@@ -51,8 +49,7 @@ class UpdateInputs:
   dead: jax.Array
 
 
-@struct.dataclass
-class UpdateStats:
+class UpdateStats(struct.PyTreeNode):
   """What one autoencoder did in one update, as sums over tokens that count.
 
   Attributes:
@@ -148,7 +145,7 @@ class Architecture:
     del before, params, tokens, inputs
     return {}
 
-  def alarms(self, width: int, target: float | None) -> Sequence[Alarm]:
+  def alarms(self, width: int, target: float | None) -> tuple[Alarm, ...]:
     """Makes the alarms of one autoencoder; by default there are none.
 
     Args:
@@ -208,7 +205,9 @@ class Architecture:
   def _ends(self, width: int) -> tuple[int, ...]:
     return (*(max(round(p * width), 1) for p in self.prefixes), width)
 
-  def start(self, key, d_in: int, d: int, width: int) -> dict[str, jax.Array]:
+  def start(
+    self, key: jax.Array, d_in: int, d: int, width: int
+  ) -> dict[str, Any]:
     """Gemma Scope's start (§3.2): He-uniform unit directions, zero biases.
 
     The encoder is their transpose; a transcoder's are directions of its own.
@@ -239,7 +238,7 @@ def update_stats(
   mean: jax.Array,
   squared: jax.Array,
   active: jax.Array,
-  post_update_stats=(),
+  post_update_stats: Any = (),
 ) -> UpdateStats:
   """What was seen, without gradients.
 
@@ -273,7 +272,13 @@ def with_unit_directions(sae: Sae) -> Sae:
   )
 
 
-def fold(sae: Sae, scale_in, scale_out, *, centred: bool = True) -> Sae:
+def fold(
+  sae: Sae,
+  scale_in: jax.Array | float,
+  scale_out: jax.Array | float,
+  *,
+  centred: bool = True,
+) -> Sae:
   """`Architecture.fold` for arrays that already are a `Sae`'s.
 
   W_enc' = r W_enc, W_skip' = r W_skip for r = scale_out / scale_in,

@@ -21,8 +21,7 @@ from jaxsae.sae.sparse.pairs import Pairs, tiles
 PENALTIES = (L0, Quadratic, BatchQuadratic, Frequency)
 
 
-@struct.dataclass
-class ForwardPass:
+class ForwardPass(struct.PyTreeNode):
   """All of the forward pass that gradients need, and what is reported.
 
   Attributes:
@@ -110,8 +109,7 @@ def _sum(sae, mask, pairs):
   return tiles(pairs, 0, end, add, zeros)
 
 
-@struct.dataclass
-class _Counted:
+class _Counted(struct.PyTreeNode):
   """As much of `Activity` as the penalties in PENALTIES look at."""
 
   l0: jax.Array

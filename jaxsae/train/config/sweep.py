@@ -29,7 +29,7 @@ PENALTIES: dict[str, Penalty] = {
 ArchitectureName = Literal[tuple(ARCHITECTURES)]  # pyright: ignore
 
 
-def check_positive(config, *names: str) -> None:
+def check_positive(config: Any, *names: str) -> None:
   """Raises UserError unless each setting, or each number in it, is positive."""
   for name in names:
     value = getattr(config, name)

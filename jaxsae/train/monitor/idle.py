@@ -59,6 +59,7 @@ class IdleTimer:
     while self._steps and self._steps[0][0] <= step:
       _, called, arrived, over = self._steps.popleft()
       idle += self._before(called, arrived.result(), over.result())
+    assert self._over is not None and self._since is not None  # some step is
     share = idle / (self._over - self._since)
     self._since = self._over
     return share

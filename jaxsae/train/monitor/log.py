@@ -153,7 +153,9 @@ def figures(config: TrainConfig, metrics: tuple[Metrics, ...]) -> Values:
       **of_stack.figures,
     }
     for i, name in enumerate(stack.names):
-      values[name] = {figure: rounded(x[i]) for figure, x in arrays.items()}
+      values[name] = {
+        figure: rounded(float(x[i])) for figure, x in arrays.items()
+      }
   return values
 
 
