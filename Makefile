@@ -20,9 +20,10 @@ quickstart: $(VENV)/.core ## set up, train, evaluate and make a report
 test: $(VENV)/.full $(VENV)/.tpu browser lint ## set up, check style, run every test
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
-lint: $(VENV)/.full ## check style
+lint: $(VENV)/.full ## check style and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
+	@$(BIN)/pyright
 
 lock: $(VENV)/.uv ## renew requirements*.txt from requirements.in and setup.py
 	@$(COMPILE) requirements.in setup.py --extra gemma --extra test \

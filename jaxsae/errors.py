@@ -4,7 +4,7 @@ import contextlib
 import difflib
 import errno
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 # A full or read-only disk raises these, from any library.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
@@ -27,7 +27,7 @@ class RunError(RuntimeError):
 
 
 @contextlib.contextmanager
-def exit_on_user_error():
+def exit_on_user_error() -> Iterator[None]:
   """Turns a `UserError` from an entry point into one line and exit status 2.
 
   Works as `with exit_on_user_error():` and as `@exit_on_user_error()`. A disk

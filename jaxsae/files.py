@@ -9,8 +9,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from typing import TypeVar
+
+from etils import epath
 
 from jaxsae import process
+
+AnyPath = TypeVar("AnyPath", pathlib.Path, epath.Path)
 
 _OF_FILE = re.compile(r"\..+\.(\d+)\.partial")
 _OF_FOLDER = re.compile(r"[^.].*\.partial")
@@ -19,7 +24,7 @@ _A_DAY = 86_400.0  # seconds
 
 
 @contextlib.contextmanager
-def whole_file(path):
+def whole_file(path: AnyPath) -> Iterator[AnyPath]:
   """Yields a path beside `path`; the file written there becomes `path`.
 
   Makes missing folders. If anything fails, a file already at `path` stays.
@@ -37,7 +42,7 @@ def whole_file(path):
 
 
 @contextlib.contextmanager
-def whole_folder(path):
+def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
   """Yields an empty folder beside `path`, which must not exist yet.
 
   The folder becomes `path` at the end; if anything fails, it is removed.
@@ -56,7 +61,7 @@ def whole_folder(path):
     shutil.rmtree(partial, ignore_errors=True)
 
 
-def unfinished(folder) -> Iterator:
+def unfinished(folder: AnyPath) -> Iterator[AnyPath]:
   """Yields the partial files that `whole_file` left here when it was killed.
 
   It does not check whether their process still lives: no other process may be
@@ -65,7 +70,7 @@ def unfinished(folder) -> Iterator:
   return (path for path in folder.iterdir() if _OF_FILE.fullmatch(path.name))
 
 
-def remove_leftovers(folder) -> None:
+def remove_leftovers(folder: pathlib.Path | epath.Path) -> None:
   """Removes what killed processes left in a folder that others also write to.
 
   Keeps what a living process of this machine is writing; a process of another
@@ -80,7 +85,7 @@ def remove_leftovers(folder) -> None:
 
 
 @contextlib.contextmanager
-def scratch(parent, prefix: str):
+def scratch(parent: str | os.PathLike[str], prefix: str) -> Iterator[str]:
   """Yields a new folder inside a local one, and removes it at the end.
 
   First removes folders with this prefix that killed processes left.
@@ -110,7 +115,9 @@ def _remove_if_left(folder) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder, patience: float = 0.0):
+def locked(
+  folder: str | os.PathLike[str], patience: float = 0.0
+) -> Iterator[bool]:
   """Holds the lock of a folder; a process that dies releases its locks.
 
   Yields whether there is such a lock: object stores and some network file
@@ -133,7 +140,7 @@ def locked(folder, patience: float = 0.0):
     os.close(descriptor)
 
 
-def is_remote(path) -> bool:
+def is_remote(path: str | os.PathLike[str]) -> bool:
   """Returns whether a path is a URL, such as gs://bucket/folder."""
   return "://" in str(path)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -17,6 +18,16 @@ from jax.sharding import (
 
 from jaxsae.errors import UserError
 
+T = TypeVar("T")
+
+
+class Device(Protocol):
+  """The part of a `jax.Device` that is needed; jaxlib declares no types."""
+
+  id: int
+  platform: str
+  process_index: int
+
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
@@ -26,9 +37,7 @@ class MeshConfig:
   model: int = 1  # devices that share the weights
 
 
-def make(
-  config: MeshConfig, devices: Sequence[jax.Device] | None = None
-) -> Mesh:
+def make(config: MeshConfig, devices: Sequence[Device] | None = None) -> Mesh:
   """Makes the ('data', 'model') mesh over the devices of all hosts.
 
   On a TPU, neighbours in the mesh are neighbours on the torus where possible,
@@ -68,7 +77,7 @@ def make(
   return Mesh(laid, ("data", "model"), axis_types=axes)
 
 
-def _lay(devices: Sequence[jax.Device], data: int, model: int) -> np.ndarray:
+def _lay(devices: Sequence[Device], data: int, model: int) -> np.ndarray:
   """Arranges the devices as an array [data, model]."""
   if data * model < len(devices):  # some of one host's; they form no torus
     return np.array(devices[: data * model]).reshape(data, model)
@@ -92,7 +101,7 @@ def _lay(devices: Sequence[jax.Device], data: int, model: int) -> np.ndarray:
   )
 
 
-def _slices(devices: Sequence[jax.Device]) -> int:
+def _slices(devices: Sequence[Device]) -> int:
   """Returns the number of TPU slices; 1 for other hardware."""
   if devices[0].platform != "tpu":
     return 1
@@ -109,7 +118,7 @@ def axes_size(mesh: Mesh | AbstractMesh, axes: Sequence[str]) -> int:
   return math.prod(mesh.shape[axis] for axis in axes)
 
 
-def constrain(tree, mesh: Mesh, axis: str):
+def constrain(tree: T, mesh: Mesh, axis: str) -> T:
   """Constrains arrays [N, …] to be sharded along N over one mesh axis.
 
   Scalars are replicated. Left to itself the compiler may choose another
@@ -123,7 +132,7 @@ def constrain(tree, mesh: Mesh, axis: str):
   return jax.tree.map(hold, tree)
 
 
-def wait_for(tree):
+def wait_for(tree: T) -> T:
   """Waits until the arrays are computed, and returns them.
 
   For programs that do not depend on one another. If they run at the same time,

@@ -11,8 +11,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -96,7 +96,7 @@ def on_leader(act: Callable[[], T]) -> T:
 
 
 @contextlib.contextmanager
-def wait_out_lost_process():
+def wait_out_lost_process() -> Iterator[None]:
   """After another process is lost, waits until JAX ends this one.
 
   A lost process first shows as a broken connection that does not tell which
@@ -139,7 +139,7 @@ def print_on_leader(*lines: str) -> None:
     print(*lines, sep="\n", flush=True)
 
 
-def to_host(tree):
+def to_host(tree: Any) -> Any:
   """Copies arrays on any devices, whole, to NumPy in every process."""
   if jax.process_count() == 1:
     return jax.device_get(tree)
@@ -148,14 +148,15 @@ def to_host(tree):
 
 def _described() -> dict:
   """Reads the pod from the environment, as arguments of JAX's initialize."""
-  found = {name: os.environ.get(name) for name in (ADDRESS, COUNT, INDEX)}
-  if found[COUNT] is None and found[INDEX] is None:
+  names = (ADDRESS, COUNT, INDEX)
+  found = {name: os.environ[name] for name in names if name in os.environ}
+  if COUNT not in found and INDEX not in found:
     return {}
-  missing = [name for name, value in found.items() if value is None]
+  missing = [name for name in names if name not in found]
   if missing:
     raise UserError(
       f"{' and '.join(missing)} must be set as well as"
-      f" {' and '.join(found.keys() - set(missing))}; set all three of"
+      f" {' and '.join(found)}; set all three of"
       f" {ADDRESS}, {COUNT} and {INDEX}, or none."
     )
   described = {

@@ -26,7 +26,7 @@ from jaxsae.train.config.run import BucketConfig, SweepConfig, TrainConfig
 from jaxsae.train.group import place_stacks
 from jaxsae.train.placement import placements
 from jaxsae.train.placement.select import bucket_dtype, choose_placements
-from jaxsae.train.sources.text import abstract_arguments
+from jaxsae.train.sources.text import abstract_arguments, read_bucket
 
 TOPOLOGY, DATA, MODEL = "v5p:4x4x4", 16, 4
 MB, GIB = 1e6, 2**30

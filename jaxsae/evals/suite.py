@@ -4,7 +4,9 @@ import dataclasses
 import itertools
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -131,7 +133,9 @@ def evaluate(
   }
 
 
-def write(results: Mapping[str, Result], path, **about) -> None:
+def write(
+  results: Mapping[str, Result], path: str | os.PathLike[str], **about: Any
+) -> None:
   """Writes results and facts about them to a JSON file, atomically.
 
   Args:

@@ -20,8 +20,7 @@ _EDGES = 64
 _CHUNK = 64  # tokens; their counts fit in 8 bits, which are fastest to sum
 
 
-@struct.dataclass
-class ActivationCounts:
+class ActivationCounts(struct.PyTreeNode):
   """Counts of the activations of F latents so far, by size.
 
   Attributes:

@@ -16,8 +16,7 @@ SMALLEST_BLOCK = 128
 MOST_BLOCKS = 8
 
 
-@struct.dataclass
-class Packing:
+class Packing(struct.PyTreeNode):
   """The segment and position of every token in packed rows, int [B, T] each.
 
   Attributes:

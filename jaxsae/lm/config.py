@@ -15,17 +15,21 @@ class LmConfig(Protocol):
   @property
   def vocab_size(self) -> int:
     """Number of tokens in the vocabulary."""
+    ...
 
   @property
   def num_layers(self) -> int:
     """Number of blocks."""
+    ...
 
   @property
   def context(self) -> int:
     """Longest row of tokens that the model takes."""
+    ...
 
   def site_width(self, where: str) -> int:
     """Returns the length D of activations at this kind of site."""
+    ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,13 +9,14 @@ Shapes: B batch, T time, D site width, F latents, K latents that are clamped.
 """
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.typing import ArrayLike
 
 from jaxsae.errors import UserError
 from jaxsae.lm.sites import Site
@@ -27,17 +28,21 @@ Number = jax.Array | float
 class Autoencoder(Protocol):
   """The part of an autoencoder or transcoder that edits need."""
 
-  w_dec: jax.Array  # [F, D]
+  @property
+  def w_dec(self) -> jax.Array:
+    """The directions of the latents, [F, D]."""
+    ...
 
   def encode(self, x: jax.Array) -> jax.Array:
     """Maps activations [..., D_in] to latents [..., F]."""
+    ...
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps activations [..., D_in] to their reconstruction [..., D]."""
+    ...
 
 
-@struct.dataclass
-class Splice:
+class Splice(struct.PyTreeNode):
   """Replaces the activation by the autoencoder's reconstruction.
 
     x ← sae(x) + (latents(z) − z) W_dec, z = sae.encode(x)
@@ -78,8 +83,7 @@ class Splice:
     return new + jnp.matmul(added, self.sae.w_dec, precision="highest")
 
 
-@struct.dataclass
-class Steer:
+class Steer(struct.PyTreeNode):
   """Adds a direction to the activation: x ← x + strength · direction.
 
   Attributes:
@@ -105,8 +109,7 @@ class Steer:
     )
 
 
-@struct.dataclass
-class Clamp:
+class Clamp(struct.PyTreeNode):
   """Sets latents of an autoencoder to a value and keeps everything else.
 
     x ← x + (value − z_i) · d_i, z = sae.encode(x), d_i = row i of W_dec
@@ -154,8 +157,7 @@ class Clamp:
     return jnp.matmul(missing, directions, precision="highest")
 
 
-@struct.dataclass
-class Ablate:
+class Ablate(struct.PyTreeNode):
   """Removes the component along a direction: x ← x − (x · d̂) d̂.
 
   d̂ is the direction divided by its norm; a direction of zeros removes nothing.
@@ -181,8 +183,7 @@ class Ablate:
     return _edited(self.mask, x, remove)
 
 
-@struct.dataclass
-class Patch:
+class Patch(struct.PyTreeNode):
   """Sets the activation to a value: x ← value.
 
   The site's mean makes it mean ablation, zeros make it zero ablation, and an
@@ -193,7 +194,7 @@ class Patch:
     mask: tokens that are edited, broadcast to [B, T]; None: all.
   """
 
-  value: jax.Array
+  value: ArrayLike
   mask: jax.Array | None = None
 
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -208,8 +209,7 @@ class Patch:
     return _edited(self.mask, x, lambda x: jnp.broadcast_to(value, x.shape))
 
 
-@struct.dataclass
-class PairEdit:
+class PairEdit(struct.PyTreeNode):
   """An edit of one site that is computed from an earlier one.
 
   `splice` makes it for a pair of sites.
@@ -230,7 +230,11 @@ class PairEdit:
     return self.edit(read)
 
 
-def is_pytree(edit: Edit) -> bool:
+# What to do at which sites.
+Edits = Mapping[Site, Edit | PairEdit]
+
+
+def is_pytree(edit: Edit | PairEdit) -> bool:
   """Returns whether an edit consists of arrays that can be arguments of `jit`.
 
   A plain function is not: it may do something else at the next call, if a

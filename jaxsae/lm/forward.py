@@ -1,12 +1,10 @@
 """Running the language model while reading or editing its sites."""
 
-from collections.abc import Mapping
-
 import jax
 
 from jaxsae.errors import UserError
 from jaxsae.lm.config import LmConfig
-from jaxsae.lm.edits import Edit, PairEdit, is_pytree
+from jaxsae.lm.edits import Edit, Edits, PairEdit, is_pytree
 from jaxsae.lm.gemma import Tap
 from jaxsae.lm.lm import Lm
 from jaxsae.lm.sites import Site
@@ -15,7 +13,7 @@ from jaxsae.lm.sites import Site
 def run(
   lm: Lm,
   tokens: jax.Array,
-  edits: Mapping[Site, Edit],
+  edits: Edits,
   *,
   segments: jax.Array | None = None,
   positions: jax.Array | None = None,
@@ -39,7 +37,7 @@ def run(
   return lm.apply(tokens, segments, positions, tap, num_blocks)
 
 
-def make_tap(edits: Mapping[Site, Edit], config: LmConfig) -> Tap:
+def make_tap(edits: Edits, config: LmConfig) -> Tap:
   """Makes the tap that puts each site's activation through its edit.
 
   The result is cast to the activation's dtype, whatever the edit computes in.
@@ -73,7 +71,9 @@ def _check_single(site: Site) -> None:
     )
 
 
-def _apply(edit: Edit, site: Site, x: jax.Array, kept: dict) -> jax.Array:
+def _apply(
+  edit: Edit | PairEdit, site: Site, x: jax.Array, kept: dict
+) -> jax.Array:
   # Popping leaves no tracer behind when a trace is over.
   new = edit(x, kept.pop(edit.reads)) if isinstance(edit, PairEdit) else edit(x)
   if new.shape != x.shape:
@@ -85,7 +85,12 @@ def _apply(edit: Edit, site: Site, x: jax.Array, kept: dict) -> jax.Array:
 
 
 def edit(
-  lm: Lm, tokens: jax.Array, edits: Mapping[Site, Edit], **packing
+  lm: Lm,
+  tokens: jax.Array,
+  edits: Edits,
+  *,
+  segments: jax.Array | None = None,
+  positions: jax.Array | None = None,
 ) -> jax.Array:
   """Returns the logits [B, T, V] of a forward pass with edits in place.
 
@@ -101,18 +106,21 @@ def edit(
     lm: the language model.
     tokens: int [B, T].
     edits: site → edit of its activation.
-    **packing: `segments` and `positions`, as for `run`.
+    segments: int [B, T] for packed rows; by default each row is one document.
+    positions: int [B, T], counted from 0 in each segment.
   """
   if not edits or not all(map(is_pytree, edits.values())):
-    return run(lm, tokens, edits, **packing)
+    return run(lm, tokens, edits, segments=segments, positions=positions)
   lm.check_ids(tokens)  # inside `jit` they cannot be read
-  return _compiled(lm, tokens, dict(edits), **packing)
+  return _compiled(
+    lm, tokens, dict(edits), segments=segments, positions=positions
+  )
 
 
 _compiled = jax.jit(run, static_argnames="num_blocks")
 
 
-def splice(site: Site, replace: Edit) -> dict[Site, Edit]:
+def splice(site: Site, replace: Edit) -> dict[Site, Edit | PairEdit]:
   """Makes edits that replace a site's activation by a function of it.
 
   `edit(lm, tokens, splice(site, sae))` splices an autoencoder or a transcoder
@@ -130,7 +138,11 @@ def splice(site: Site, replace: Edit) -> dict[Site, Edit]:
 
 
 def capture(
-  lm: Lm, tokens: jax.Array, *sites: Site, **packing
+  lm: Lm,
+  tokens: jax.Array,
+  *sites: Site,
+  segments: jax.Array | None = None,
+  positions: jax.Array | None = None,
 ) -> dict[Site, jax.Array]:
   """Returns {site: [B, T, D]}; blocks above the last site do not run."""
   seen = {}
@@ -144,5 +156,12 @@ def capture(
 
   depth = 1 + max((site.layer for site in sites), default=-1)
   readers = {site: reader(site) for site in sites}
-  run(lm, tokens, readers, num_blocks=depth, **packing)
+  run(
+    lm,
+    tokens,
+    readers,
+    segments=segments,
+    positions=positions,
+    num_blocks=depth,
+  )
   return seen

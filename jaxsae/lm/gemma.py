@@ -10,12 +10,14 @@ H head_dim, F hidden_dim, V vocabulary, S columns of the cache.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 from jax.sharding import Mesh
+from jax.typing import ArrayLike
 
 from jaxsae.lm import splash
 from jaxsae.lm.attention import Packing, apply_rope, attend, soft_cap
@@ -26,8 +28,7 @@ from jaxsae.lm.sharding import keep_rows_over_data
 Tap = Callable[[str, int, jax.Array], jax.Array]
 
 
-@struct.dataclass
-class CacheColumns:
+class CacheColumns(struct.PyTreeNode):
   """Columns of the cache of keys and values.
 
   Attributes:
@@ -37,7 +38,7 @@ class CacheColumns:
   """
 
   packing: Packing
-  start: jax.Array
+  start: ArrayLike
 
 
 def pass_through(where: str, layer: int, x: jax.Array) -> jax.Array:
@@ -52,14 +53,14 @@ class Gemma(nn.Module):
   config: GemmaConfig
   mesh: Mesh | None = None  # over which rows, heads and weights are split
 
-  def setup(self):
+  def setup(self) -> None:
     layers = range(self.config.num_layers)
     self.embedder = Embedder(self.config)
     self.layer = [Block(self.config, i, self.mesh) for i in layers]
     self.final_norm = RMSNorm(self.config)
 
   def __call__(
-    self, tokens: jax.Array, packing: Packing, **options
+    self, tokens: jax.Array, packing: Packing, **options: Any
   ) -> jax.Array:
     """Returns logits [B, T, V] in float32; see `stream` for the arguments."""
     return self.unembed(self.stream(tokens, packing, **options))
@@ -96,7 +97,7 @@ class Gemma(nn.Module):
 def init_params(config: GemmaConfig, key: jax.Array) -> dict:
   """Makes randomly initialised float32 parameters."""
   one = jnp.zeros((1, 1), jnp.int32)
-  return Gemma(config).init(key, one, Packing(one, one))["params"]
+  return dict(Gemma(config).init(key, one, Packing(one, one))["params"])
 
 
 class Embedder(nn.Module):
@@ -104,7 +105,7 @@ class Embedder(nn.Module):
 
   config: GemmaConfig
 
-  def setup(self):
+  def setup(self) -> None:
     shape = (self.config.vocab_size, self.config.embed_dim)
     self.table = self.param(
       "input_embedding", nn.initializers.normal(0.02), shape
@@ -130,7 +131,9 @@ class Block(nn.Module):
   mesh: Mesh | None
 
   @nn.compact
-  def __call__(self, x, packing, tap, columns):
+  def __call__(
+    self, x: jax.Array, packing: Packing, tap: Tap, columns: CacheColumns | None
+  ) -> jax.Array:
     norm = lambda name: RMSNorm(self.config, name=name)
     attention = Attention(self.config, self.layer, self.mesh, name="attn")
     mlp = FeedForward(self.config, name="mlp")
@@ -151,7 +154,9 @@ class Attention(nn.Module):
   mesh: Mesh | None
 
   @nn.compact
-  def __call__(self, x, packing, tap, columns):
+  def __call__(
+    self, x: jax.Array, packing: Packing, tap: Tap, columns: CacheColumns | None
+  ) -> jax.Array:
     c = self.config
     q, k, v = self._project(x)
     if c.qk_norm:
@@ -195,8 +200,8 @@ class Attention(nn.Module):
     if columns is not None:
       k = self._write("key", k, columns.start)
       v = self._write("value", v, columns.start)
-    if k.shape[1] > q.shape[1]:  # there are more columns than these tokens
-      return attend(q, k, v, packing, columns.packing, **how)
+      if k.shape[1] > q.shape[1]:  # there are more columns than these tokens
+        return attend(q, k, v, packing, columns.packing, **how)
     return self._attend_to_itself(q, k, v, packing, how)
 
   def _write(self, name, new, start):
@@ -224,7 +229,7 @@ class FeedForward(nn.Module):
   config: GemmaConfig
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     c = self.config
     init = fan_in_normal(c.embed_dim)
     if c.transpose_gating:
@@ -247,7 +252,7 @@ class RMSNorm(nn.Module):
   config: GemmaConfig
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     scale = self.param("scale", nn.initializers.zeros, (x.shape[-1],))
     scale = scale.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
     exact = x.astype(jnp.float32)
@@ -277,6 +282,6 @@ def rounded(x: jax.Array) -> jax.Array:
   return jax.lax.reduce_precision(x, info.nexp, info.nmant)
 
 
-def fan_in_normal(fan_in: int):
+def fan_in_normal(fan_in: int) -> jax.nn.initializers.Initializer:
   """Normal initialiser with variance 1 / fan_in."""
   return nn.initializers.normal(fan_in**-0.5)

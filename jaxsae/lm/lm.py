@@ -5,8 +5,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from flax import struct
+from jax.core import Tracer
 from jax.sharding import Mesh
+from jax.typing import ArrayLike
 
 from jaxsae.errors import UserError
 from jaxsae.lm.attention import Packing
@@ -29,8 +32,7 @@ class Unembedding(NamedTuple):
   gain: jax.Array  # [D], of the final norm
 
 
-@struct.dataclass
-class Lm:
+class Lm(struct.PyTreeNode):
   """A pytree of weights that also knows its configuration and tokenizer.
 
   Attributes:
@@ -47,7 +49,12 @@ class Lm:
   name: str = struct.field(pytree_node=False, default="")
   mesh: Mesh | None = struct.field(pytree_node=False, default=None)
 
-  def logits(self, tokens, segments=None, positions=None) -> jax.Array:
+  def logits(
+    self,
+    tokens: jax.Array,
+    segments: jax.Array | None = None,
+    positions: jax.Array | None = None,
+  ) -> jax.Array:
     """Returns next-token logits [B, T, V] in float32 for tokens int [B, T]."""
     return self.apply(tokens, segments, positions)
 
@@ -74,14 +81,13 @@ class Lm:
     if positions is None:
       positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     model = Gemma(self.config, self.mesh)
-    method = model.__call__ if num_blocks is None else model.stream
-    return model.apply(
+    method = Gemma.__call__ if num_blocks is None else Gemma.stream
+    return nn.apply(method, model)(
       {"params": self.params},
       tokens,
       Packing(segments, positions),
       tap=tap,
       num_blocks=num_blocks,
-      method=method,
     )
 
   def check_length(self, length: int) -> None:
@@ -92,7 +98,7 @@ class Lm:
         f" {self._display_name}, {self.config.context}; use at most that many."
       )
 
-  def check_ids(self, tokens: jax.Array) -> None:
+  def check_ids(self, tokens: ArrayLike) -> None:
     """Raises UserError if a token is not in the vocabulary.
 
     Nothing is checked inside `jit`, or where other hosts hold some tokens.
@@ -172,6 +178,6 @@ def _gain(norm) -> jax.Array:
 
 def _is_concrete(x) -> bool:
   """Returns whether this process can read every value of x now."""
-  if isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer):
+  if isinstance(x, jax.Array) and not isinstance(x, Tracer):
     return x.is_fully_addressable
-  return not isinstance(x, jax.core.Tracer)
+  return not isinstance(x, Tracer)

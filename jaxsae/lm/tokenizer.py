@@ -6,7 +6,10 @@ import hashlib
 import io
 import itertools
 import json
+import os
 from collections.abc import Iterable
+
+from etils import epath
 
 from jaxsae.errors import UserError
 from jaxsae.lm.config import GemmaConfig
@@ -27,20 +30,24 @@ class Tokenizer(abc.ABC):
 
   file_name: str
 
-  def __init__(self, model, name, vocab_size, bos, eos, pad):
-    for id_, token in ((bos, "BOS"), (pad, "PAD")):
-      if id_ is None:
-        raise UserError(f"{name} has no {token} token; it is not Gemma's.")
+  def __init__(
+    self,
+    model: bytes,
+    name: str,
+    vocab_size: int,
+    bos: int | None,
+    eos: int | None,
+    pad: int | None,
+  ):
     self.model = model
     self.fingerprint = hashlib.sha256(model).hexdigest()
     self.vocab_size = self.num_ids = vocab_size
-    self.bos, self.eos, self.pad = bos, eos, pad
+    self.bos, self.eos = _needed(bos, "BOS", name), eos
+    self.pad = _needed(pad, "PAD", name)
 
   @staticmethod
-  def load(path) -> "Tokenizer":
+  def load(path: str | os.PathLike[str]) -> "Tokenizer":
     """Reads `tokenizer.model` or `tokenizer.json`, which may be remote."""
-    from etils import epath
-
     kind = JsonTokenizer if str(path).endswith(".json") else SentencePiece
     try:
       return kind(epath.Path(path).read_bytes(), str(path))
@@ -79,6 +86,12 @@ class Tokenizer(abc.ABC):
     ]
 
 
+def _needed(token: int | None, kind: str, name: str) -> int:
+  if token is None:
+    raise UserError(f"{name} has no {kind} token; it is not Gemma's.")
+  return token
+
+
 def _plain(piece: str) -> str:
   return piece.replace("▁", " ")
 
@@ -105,15 +118,15 @@ class SentencePiece(Tokenizer):
     super().__init__(model, name, p.vocab_size(), *ids)
 
   def encode(self, texts: list[str]) -> list[list[int]]:
-    return self._pieces.encode(texts, num_threads=2)
+    return self._pieces.Encode(texts, num_threads=2)
 
   def _decode(self, ids: list[int]) -> str:
-    return self._pieces.decode(ids)
+    return self._pieces.Decode(ids)
 
   def _piece(self, token: int) -> str | None:
     if not 0 <= token < self.vocab_size:
       return None
-    return self._pieces.id_to_piece(token)
+    return self._pieces.IdToPiece(token)
 
 
 class JsonTokenizer(Tokenizer):
@@ -166,7 +179,9 @@ def _as_sentencepiece(data: dict) -> dict:
   return data | {"added_tokens": named, "truncation": None, "padding": None}
 
 
-def find_tokenizer(path, config: GemmaConfig) -> Tokenizer | None:
+def find_tokenizer(
+  path: str | os.PathLike[str], config: GemmaConfig
+) -> Tokenizer | None:
   """Finds the tokenizer of a model; None if its directory has none.
 
   Args:
@@ -177,8 +192,6 @@ def find_tokenizer(path, config: GemmaConfig) -> Tokenizer | None:
   Raises:
     UserError: the file is not a tokenizer, or belongs to another model.
   """
-  from etils import epath
-
   path = epath.Path(path)
   file = _in_folder(path) if path.is_dir() else path
   if file is None:
@@ -235,7 +248,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
   import sentencepiece
 
   model = io.BytesIO()
-  sentencepiece.SentencePieceTrainer.train(
+  sentencepiece.SentencePieceTrainer.Train(
     sentence_iterator=_sentences(texts),
     model_writer=model,
     model_type="bpe",

@@ -1,11 +1,14 @@
 """Loads language models from disk or a bucket onto the mesh, and saves them."""
 
 import functools
+import os
 import pathlib
 
 import jax
 import jax.numpy as jnp
+from etils import epath  # paths that may begin with gs://
 from jax.sharding import Mesh
+from jax.typing import DTypeLike
 
 from jaxsae.errors import UserError
 from jaxsae.files import whole_folder
@@ -20,13 +23,13 @@ SHIPPED = {"gemma2-tiny": pathlib.Path(__file__).parent / "tiny"}
 
 
 def load_lm(
-  name_or_path,
+  name_or_path: str | os.PathLike[str],
   *,
-  dtype=None,
+  dtype: DTypeLike | None = None,
   mesh: Mesh | None = None,
   fsdp: bool = False,
   config: GemmaConfig | None = None,
-  tokenizer=None,
+  tokenizer: str | os.PathLike[str] | None = None,
 ) -> Lm:
   """Loads a Gemma 2 or 3, one parameter at a time, onto the mesh.
 
@@ -58,7 +61,7 @@ def load_lm(
   return Lm(params, config, found, name, mesh)
 
 
-def read_sizes(name_or_path) -> GemmaConfig:
+def read_sizes(name_or_path: str | os.PathLike[str]) -> GemmaConfig:
   """Reads the sizes of the model that `load_lm` would load, not its weights.
 
   For an official name no file is read and no package is needed.
@@ -73,24 +76,28 @@ def read_sizes(name_or_path) -> GemmaConfig:
   return _source(path, name).read_config(path)
 
 
-def default_dtype():
+def default_dtype() -> DTypeLike:
   """Returns bfloat16, but float32 on CPU, where bfloat16 is slow."""
   return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
 
 
-def save_lm(lm: Lm, path, dtype=jnp.bfloat16) -> None:
+def save_lm(
+  lm: Lm, path: str | os.PathLike[str], dtype: DTypeLike = jnp.bfloat16
+) -> None:
   """Writes a new Hugging Face directory that `load_lm` reads back."""
   path = pathlib.Path(path)
   if path.exists():
     raise UserError(f"{path} exists; remove it or choose another path.")
   with whole_folder(path) as partial:
-    folder.write(lm, partial, dtype)
+    t = lm.tokenizer
+    special_ids = (t.bos, t.eos, t.pad) if t else (2, 1, 0)
+    folder.write(partial, lm.config, lm.params, special_ids, dtype)
+    if t:
+      (partial / t.file_name).write_bytes(t.model)
 
 
 def _locate(name: str, tokenizer):
   """Returns the paths of the weights and the tokenizer (None: beside them)."""
-  from etils import epath  # paths that may begin with gs://
-
   if name in SHIPPED:
     return epath.Path(SHIPPED[name]), tokenizer
   if official.is_name(name):
@@ -129,7 +136,10 @@ def _exists(file) -> bool:
 
 
 def abstract_lm(
-  config: GemmaConfig, mesh: Mesh, fsdp: bool = False, dtype=jnp.bfloat16
+  config: GemmaConfig,
+  mesh: Mesh,
+  fsdp: bool = False,
+  dtype: DTypeLike = jnp.bfloat16,
 ) -> Lm:
   """Makes a language model of shapes and shardings, without arrays.
 

@@ -105,12 +105,19 @@ def _comments_in(source: str) -> dict[str, str]:
   }
   alone = {row for row in said if lines[row - 1].lstrip().startswith("#")}
   comments = {}
-  for node in ast.parse(source).body[0].body:
-    if isinstance(node, ast.AnnAssign):
-      behind = range(node.lineno, node.end_lineno + 1)
+  for node in _fields_in(source):
+    if isinstance(node.target, ast.Name):
+      behind = range(node.lineno, (node.end_lineno or node.lineno) + 1)
       first = node.lineno
       while first - 1 in alone:
         first -= 1
       rows = [n for n in behind if n in said] or range(first, node.lineno)
       comments[node.target.id] = " ".join(said[row] for row in rows)
   return comments
+
+
+def _fields_in(source: str) -> list[ast.AnnAssign]:
+  """Returns the annotated names in the body of a class."""
+  (cls,) = ast.parse(source).body
+  assert isinstance(cls, ast.ClassDef)
+  return [node for node in cls.body if isinstance(node, ast.AnnAssign)]

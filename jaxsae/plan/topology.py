@@ -13,7 +13,7 @@ from jaxsae import chips
 from jaxsae import mesh as meshes
 from jaxsae.chips import GIB, Chip
 from jaxsae.errors import UserError
-from jaxsae.mesh import MeshConfig
+from jaxsae.mesh import Device, MeshConfig
 
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _SMALL_CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4")
@@ -187,7 +187,7 @@ def make_mesh(config: MeshConfig, slices: Slices) -> Mesh:
   return mesh
 
 
-def find_devices(slices: Slices) -> Sequence[jax.Device]:  # type: ignore
+def find_devices(slices: Slices) -> Sequence[Device]:
   """Returns the slices' devices, in the order in which JAX numbers them."""
   from jax.experimental import topologies
 

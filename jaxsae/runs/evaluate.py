@@ -3,12 +3,15 @@
 import functools
 import itertools
 import json
+from collections.abc import Iterator
 
+import numpy as np
 from etils import epath
 
 from jaxsae import data, evals, pod
 from jaxsae.data import Corpus
 from jaxsae.runs.open import Run
+from jaxsae.token_batch import TokenBatch
 from jaxsae.train.loop import open_corpus
 from jaxsae.train.process import workdir
 
@@ -42,7 +45,9 @@ def corpus_of(run: Run) -> Corpus:
   return corpus
 
 
-def held_out_batches(run: Run, corpus: Corpus):
+def held_out_batches(
+  run: Run, corpus: Corpus
+) -> Iterator[TokenBatch[np.ndarray]]:
   """Reads the held-out batches of a run, in the same order on every call."""
   settings = run.config.eval
   batches = data.held_out_batches(corpus, settings.batch)

@@ -1,7 +1,7 @@
 """The two products of an autoencoder, with gradients laid out as the weights.
 
-Automatic differentiation gets the gradient of a weight transposed and turns it
-round, and on a CPU nothing in an update but the products themselves costs more.
+Automatic differentiation computes the gradient of a weight transposed and then
+transposes it back; on a CPU only the products themselves take longer than that.
 Shapes: N tokens, D_in width of the site read, D of the site written, F latents.
 """
 
@@ -16,9 +16,9 @@ import jax.numpy as jnp
 def encode(
   x: jax.Array, w_enc: jax.Array, b_enc: jax.Array, centre: jax.Array
 ) -> jax.Array:
-  """(x - centre) W_enc + b_enc: [N, D_in] → pre-activations [N, F].
+  """Computes pre-activations (x - centre) W_enc + b_enc: [N, D_in] → [N, F].
 
-  Activations are data: there is no gradient to x.
+  x has no gradient, because activations are data.
   """
   return (x - centre[None, :]) @ w_enc + b_enc[None, :]
 
@@ -31,7 +31,7 @@ def _encode_backward(saved, grad):
   x, w_enc, centre = saved
   grad_w = jnp.einsum("nd,nf->df", x - centre[None, :], grad)
   grad_b = jnp.sum(grad, axis=0)
-  # The sum over tokens first, so this is a product with one vector.
+  # Summing over tokens first makes this a product with a single vector.
   grad_centre = -jnp.einsum("df,f->d", w_enc, grad_b)
   return None, grad_w, grad_b, grad_centre
 
@@ -39,26 +39,35 @@ def _encode_backward(saved, grad):
 encode.defvjp(_encode_forward, _encode_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def decode(
   latents: jax.Array, w_dec: jax.Array, ends: tuple[int, ...]
 ) -> tuple[jax.Array, ...]:
-  """What each prefix of the latents makes: [N, D] for each of `ends`.
+  """Decodes each prefix of the latents: [N, D] for each of `ends`.
 
-  Prefixes build on one another, so all of them together cost one product of
-  latents [N, F] and directions [F, D]; `ends` ascend to F.
+  Each prefix extends the one before, so all of them together take one product
+  of latents and directions.
+
+  Args:
+    latents: [N, F].
+    w_dec: directions, [F, D].
+    ends: the number of latents in each prefix, ascending; the last is F.
   """
+  return _decode(latents, w_dec, ends)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _decode(latents, w_dec, ends):
   products = [latents[:, some] @ w_dec[some] for some in _parts(ends)]
   return tuple(itertools.accumulate(products))
 
 
 def _decode_forward(latents, w_dec, ends):
-  return decode(latents, w_dec, ends), (latents, w_dec)
+  return _decode(latents, w_dec, ends), (latents, w_dec)
 
 
 def _decode_backward(ends, saved, grads):
   latents, w_dec = saved
-  # A latent is in its own prefix and in all that are longer.
+  # A latent belongs to every prefix that ends after it.
   grads = list(itertools.accumulate(reversed(grads)))[::-1]
   parts = list(zip(_parts(ends), grads, strict=True))
   to_latents = [jnp.einsum("nd,fd->nf", g, w_dec[some]) for some, g in parts]
@@ -66,7 +75,7 @@ def _decode_backward(ends, saved, grads):
   return jnp.concatenate(to_latents, axis=1), jnp.concatenate(to_w)
 
 
-decode.defvjp(_decode_forward, _decode_backward)
+_decode.defvjp(_decode_forward, _decode_backward)
 
 
 def _parts(ends: tuple[int, ...]) -> list[slice]:

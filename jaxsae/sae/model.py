@@ -4,7 +4,7 @@
   x̂ = latents W_dec + b_dec
 
 (Rajamanoharan et al., arXiv 2407.14435.) Every architecture that can be trained
-here is read in this form when it is done. A transcoder reads one site and
+here is folded into this form after training. A transcoder reads one site and
 writes another: x [..., D_in] → ŷ [..., D]; it may add x W_skip.
 
 Shapes: D_in width of the site read, D of the site written, F latents; for an
@@ -18,12 +18,11 @@ from flax import struct
 from jaxsae.sae import kth_largest
 
 
-@struct.dataclass
-class Sae:
+class Sae(struct.PyTreeNode):
   """An autoencoder of raw activations, as Gemma Scope publishes them.
 
-  Values, gradients, moments, shardings and checkpoints all have this type; a
-  stack of S autoencoders has it too, with a leading axis S on every array.
+  Weights, gradients, moments, shardings and checkpoints all have this type. So
+  does a stack of S autoencoders, with a leading axis S on every array.
 
   Attributes:
     w_enc: [D_in, F].
@@ -33,8 +32,8 @@ class Sae:
     threshold: [F], θ > 0; a latent is active where its pre-activation is
       strictly above its threshold.
     w_skip: [D_in, D], a transcoder's affine skip, or None.
-    k: TopK's: of the latents above their thresholds only so many of the largest
-      are active, of each token. None: all of them.
+    k: for TopK, the most latents that are active on a token: the k largest of
+      those above their thresholds. None: all of those.
   """
 
   w_enc: jax.Array
@@ -47,30 +46,30 @@ class Sae:
 
   @property
   def width(self) -> int:
-    """Number of latents F."""
+    """The number of latents, F."""
     return self.w_dec.shape[-2]
 
   def encode(self, x: jax.Array) -> jax.Array:
-    """Activations [..., D_in] → latents [..., F]."""
+    """Encodes activations [..., D_in] as latents [..., F]."""
     pre = x @ self.w_enc + _last(self.b_enc, x)
     latents = jnp.where(pre > _last(self.threshold, x), jax.nn.relu(pre), 0.0)
     return latents if self.k is None else largest(latents, self.k)
 
   def decode(self, latents: jax.Array) -> jax.Array:
-    """Latents [..., F] → reconstruction [..., D], without the skip."""
+    """Decodes latents [..., F] to a reconstruction [..., D], without skip."""
     return latents @ self.w_dec + _last(self.b_dec, latents)
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    """What is made of activations [..., D_in]: [..., D]."""
+    """Reconstructs activations: [..., D_in] → [..., D], skip included."""
     y = self.decode(self.encode(x))
     return y if self.w_skip is None else y + x @ self.w_skip
 
 
 def largest(latents: jax.Array, k: int) -> jax.Array:
-  """Latents [..., F] with all but the k largest set to 0; ties all stay."""
+  """Sets all but the k largest of latents [..., F] to 0; keeps all ties."""
   return jnp.where(latents >= kth_largest.kth_largest(latents, k), latents, 0.0)
 
 
 def _last(vector: jax.Array, like: jax.Array) -> jax.Array:
-  """A vector on the last axis of an array with the rank of `like`."""
+  """Reshapes a vector to the rank of `like`, along its last axis."""
   return vector.reshape((1,) * (like.ndim - 1) + (-1,))

@@ -1,4 +1,4 @@
-"""Unit norms: the scale of activations, and directions of length one.
+"""Normalisation: the scale of activations, and directions of unit norm.
 
 Shapes: F latents, D site width.
 """
@@ -8,7 +8,9 @@ import jax.numpy as jnp
 
 
 def estimate_scale(x: jax.Array, mask: jax.Array) -> jax.Array:
-  """C = √(mean ‖x‖²) over the tokens that count (Gemma Scope §3.1).
+  """Estimates the scale √(mean ‖x‖²) of activations (Gemma Scope §3.1).
+
+  The mean is over the tokens that count.
 
   Args:
     x: raw activations [..., D].
@@ -19,20 +21,21 @@ def estimate_scale(x: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def random_directions(key: jax.Array, width: int, d: int) -> jax.Array:
-  """He-uniform, then unit: [F, D] (Gemma Scope §3.2)."""
+  """Draws He-uniform directions [F, D] of unit norm (Gemma Scope §3.2)."""
   he_uniform = jax.nn.initializers.he_uniform()
   return unit_rows(he_uniform(key, (width, d), jnp.float32))
 
 
 def unit_rows(w_dec: jax.Array) -> jax.Array:
-  """Directions [..., F, D] at unit norm."""
+  """Normalises directions [..., F, D] to unit norm."""
   return w_dec / jnp.linalg.norm(w_dec, axis=-1, keepdims=True)
 
 
 def drop_parallel(grad: jax.Array, w_dec: jax.Array) -> jax.Array:
-  """The gradient [..., F, D] without what only changes directions' norms.
+  """Removes from a gradient the part that only changes norms: [..., F, D].
 
-  `w_dec` has unit rows, so the part along them is one dot product a row.
+  `w_dec` holds unit directions, so the part along each of them is one dot
+  product.
   """
   along = jnp.sum(grad * w_dec, axis=-1, keepdims=True)
   return grad - along * w_dec

@@ -1,4 +1,4 @@
-"""Autoencoders of one shape as one array, with a leading axis S."""
+"""Stacks: autoencoders of one shape in arrays with a leading axis S."""
 
 from collections.abc import Sequence
 
@@ -17,10 +17,18 @@ def init(
   width: int,
   salt: int = 0,
 ) -> Params:
-  """One autoencoder for each seed.
+  """Initialises a stack with one autoencoder for each seed.
 
-  Each depends on its seed and on the salt alone, so one that is trained in a
-  stack starts as it would by itself, and those of one seed start alike.
+  Each depends only on its seed and on the salt, so it starts in a stack as it
+  would start alone, and autoencoders with the same seed start alike.
+
+  Args:
+    architecture: the architecture of all of them.
+    seeds: the seeds.
+    d_in: D_in, the width of the site read.
+    d: D, the width of the site written.
+    width: F, the number of latents.
+    salt: makes stacks with the same seeds differ.
   """
   keys = [jax.random.fold_in(jax.random.key(seed), salt) for seed in seeds]
   begin = lambda key: architecture.init(key, d_in, d, width)
@@ -28,5 +36,5 @@ def init(
 
 
 def member(stack: Params, index: int) -> Params:
-  """One autoencoder of a stack."""
+  """Returns one autoencoder of a stack."""
   return jax.tree.map(lambda x: x[index], stack)

@@ -1,14 +1,14 @@
 """JumpReLU and the Heaviside step, with straight-through gradients.
 
-Both are flat or discontinuous in θ, so the derivative of their expectation is
-estimated with a rectangle kernel K(u) = 1 if |u| < ½ else 0 of bandwidth ε
+Both are flat or discontinuous in θ. So the derivative of their expectation is
+estimated with a rectangular kernel, K(u) = 1 if |u| < ½ else 0, of bandwidth ε
 around the threshold (Rajamanoharan et al., arXiv 2407.14435, equations 11-12):
 
   ∂ JumpReLU_θ(z) / ∂θ := -(θ/ε) K((z - θ)/ε)
   ∂ H(z - θ)      / ∂θ := -(1/ε) K((z - θ)/ε)
 
-and ∂JumpReLU/∂z = H(z - θ), ∂H/∂z := 0: sparsity moves thresholds alone.
-Both take *pre-activations* z: the kernel needs what lies below θ as well.
+and ∂JumpReLU/∂z = H(z - θ), ∂H/∂z := 0: sparsity moves only thresholds.
+Both take *pre-activations* z, because the kernel reaches below θ as well.
 
 Shapes: N tokens, F latents.
 """
@@ -22,20 +22,20 @@ import jax.numpy as jnp
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-  """The rectangle around each threshold, and where its gradient goes.
+  """The rectangular kernel around thresholds, and where its gradient goes.
 
   Attributes:
     bandwidth: ε, its width.
-    to_input: also adds to ∂/∂z the negative of what goes to θ, +(θ/ε)K and
-      +(1/ε)K, so that sparsity trains encoders too. Anthropic's JumpReLU
-      (January 2025) does, as in SAELens; DeepMind's does not.
+    to_input: whether ∂/∂z also gets the negative of the gradient of θ, +(θ/ε)K
+      and +(1/ε)K, so that sparsity trains encoders too. This is so in
+      Anthropic's JumpReLU (January 2025) and in SAELens, but not in DeepMind's.
   """
 
   bandwidth: float
   to_input: bool = False
 
   def holds(self, pre: jax.Array, threshold: jax.Array) -> jax.Array:
-    """Where the kernel is not zero: |z - θ| < ε/2, bool [N, F]."""
+    """Marks where the kernel is not zero, |z - θ| < ε/2: bool [N, F]."""
     return jnp.abs(pre - threshold[None, :]) < self.bandwidth / 2
 
 
@@ -43,9 +43,14 @@ class Kernel:
 def activate(
   pre: jax.Array, threshold: jax.Array, kernel: Kernel
 ) -> tuple[jax.Array, jax.Array]:
-  """z · H(z - θ) and H(z - θ), both [N, F], of z [N, F] and θ [F].
+  """Returns latents z · H(z - θ) and activity H(z - θ), both [N, F].
 
-  Together, because then the gradient of θ is one sum over [N, F].
+  Both in one function, because then the gradient of θ is one sum over [N, F].
+
+  Args:
+    pre: pre-activations z, [N, F].
+    threshold: θ, [F].
+    kernel: the kernel of the gradients.
   """
   del kernel
   above = pre > threshold[None, :]

@@ -83,7 +83,7 @@ def train(config: TrainConfig) -> TrainState:
         config,
         path,
         int(state.step),
-        setting.corpus,
+        setting.corpus.counts,
         setting.source,
         lease.check,
       )

@@ -5,6 +5,7 @@ Shapes: S autoencoders.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +47,7 @@ def apply(
   grads: Params,
   moments: optax.OptState,
   rates: jax.Array,
-  post_update_stats,
+  post_update_stats: Any,
 ) -> tuple[Params, optax.OptState]:
   """One update of a stack, in Gemma Scope's order (§3.2).
 
@@ -64,7 +65,9 @@ def apply(
   """
   grads = jax.vmap(architecture.project)(grads, stack)
   if config.clip is not None:
-    grads = jax.vmap(functools.partial(_clipped, config))(grads)
+    grads = jax.vmap(
+      functools.partial(_clipped, config.clip, config.vector_rate)
+    )(grads)
   updates, moments = transformation(config).update(grads, moments)
   step = functools.partial(_step, config, rates)
   stack = jax.tree.map(step, stack, updates)
@@ -78,13 +81,13 @@ def _step(config: OptimConfig, rates, value, update):
   return value - rates.reshape(-1, *(1,) * (value.ndim - 1)) * update
 
 
-def _clipped(config: OptimConfig, grads: Params) -> Params:
-  """One autoencoder's gradient, of a norm of at most `clip`.
+def _clipped(most: float, vector_rate: float, grads: Params) -> Params:
+  """One autoencoder's gradient, of a norm of at most `most`.
 
   Where biases and thresholds move at another rate, their gradients count at
   that rate too: it is what they are in units in which the rates are one.
   """
-  weigh = lambda g: g if g.ndim == 2 else config.vector_rate * g
+  weigh = lambda g: g if g.ndim == 2 else vector_rate * g
   norm = optax.tree.norm(jax.tree.map(weigh, grads))
-  shrink = config.clip / jnp.maximum(norm, config.clip)
+  shrink = most / jnp.maximum(norm, most)
   return jax.tree.map(lambda g: g * shrink, grads)

@@ -146,7 +146,7 @@ def test_every_token_of_a_bucket_is_taken_once(config):
 
 
 def test_harvest_sees_what_capture_sees(config):
-  mesh, source, _ = start(config)
+  _, source, _ = start(config)
   bucket = source.take().batch
   read = source.read(source.weights, bucket)
   seen, mask = read.sites, read.mask

@@ -59,16 +59,17 @@ def config_from_json(data: object, where: str) -> GemmaConfig:
   The files have one layout of the gating weights for all sizes, so the config
   has `transpose_gating` even for Gemma 2 2B, whose official weights do not.
   """
-  kind = data.get("model_type") if isinstance(data, dict) else None
+  content = data if isinstance(data, dict) else {}
+  kind = content.get("model_type")
   if kind == "gemma2":
-    return _gemma2(data, where)
+    return _gemma2(content, where)
   if kind == "gemma3_text":
-    return _gemma3(data, where)
+    return _gemma3(content, where)
   if kind == "gemma3":  # a multimodal model; text_config is its language model
-    text = data.get("text_config")
+    text = content.get("text_config")
     if not isinstance(text, dict):
       raise UserError(f"{where} has no text_config.")
-    _check_fixed(data, where)
+    _check_fixed(content, where)
     return _gemma3(text, where)
   raise UserError(
     f"{where} is a {kind!r} model; only 'gemma2', 'gemma3' and 'gemma3_text'"
@@ -238,7 +239,9 @@ def special_ids(data: object) -> Iterator[tuple[str, list]]:
       yield name, found if isinstance(found, list) else [found]
 
 
-def config_to_json(config: GemmaConfig, bos: int, eos: int, pad: int) -> dict:
+def config_to_json(
+  config: GemmaConfig, bos: int, eos: int | None, pad: int
+) -> dict:
   """Makes the `config.json` of Hugging Face's Gemma2Config or Gemma3TextConfig.
 
   Raises:

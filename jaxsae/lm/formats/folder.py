@@ -9,7 +9,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from jax.sharding import Sharding
+from jax.typing import DTypeLike
 
 from jaxsae.errors import UserError
 from jaxsae.lm.config import GemmaConfig
@@ -22,14 +24,14 @@ from jaxsae.lm.sharding import Path
 INDEX = "model.safetensors.index.json"
 
 
-def read_config(path) -> GemmaConfig:
-  """Reads the sizes in `config.json` of a directory, an `epath.Path`."""
+def read_config(path: epath.Path) -> GemmaConfig:
+  """Reads the sizes in `config.json` of a directory."""
   file = path / "config.json"
   return config_json.config_from_json(read_json(file), str(file))
 
 
-def read_json(file) -> Any:
-  """Reads a JSON file, an `epath.Path`."""
+def read_json(file: epath.Path) -> Any:
+  """Reads a JSON file."""
   try:
     return json.loads(file.read_bytes().decode())
   except (ValueError, RecursionError) as error:
@@ -37,7 +39,10 @@ def read_json(file) -> Any:
 
 
 def read_params(
-  path, config: GemmaConfig, dtype, place: Callable[[Path], Sharding]
+  path: epath.Path,
+  config: GemmaConfig,
+  dtype: DTypeLike,
+  place: Callable[[Path], Sharding],
 ) -> dict:
   """Reads the parameters, nested as in the official library.
 
@@ -45,7 +50,7 @@ def read_params(
   process's devices once more, cast.
 
   Args:
-    path: `epath.Path` of the directory.
+    path: the directory.
     config: the sizes of the model.
     dtype: the dtype to cast to.
     place: maps a parameter's path to its sharding.
@@ -152,7 +157,7 @@ def _load(leaf: Leaf, tensors: dict[str, Tensor], dtype, where: Sharding):
   array = jax.make_array_from_callback(
     value.shape,
     where,
-    lambda index: cast(*((s.start, s.stop) for s in index)),
+    lambda index: cast(*((s.start, s.stop) for s in index or ())),
     dtype=dtype,
   )
   return (
@@ -160,24 +165,34 @@ def _load(leaf: Leaf, tensors: dict[str, Tensor], dtype, where: Sharding):
   )  # or the next would be read while this is in memory
 
 
-def write(lm, path: pathlib.Path, dtype) -> None:
-  """Writes a language model, and its tokenizer, into an empty directory."""
+def write(
+  path: pathlib.Path,
+  config: GemmaConfig,
+  params: dict,
+  special_ids: tuple[int, int | None, int],
+  dtype: DTypeLike,
+) -> None:
+  """Writes a language model's sizes and weights into an empty directory.
+
+  Args:
+    path: the directory.
+    config: the sizes of the model.
+    params: the parameters, nested as in the official library.
+    special_ids: ids of BOS, EOS and PAD.
+    dtype: the dtype to cast to.
+  """
   from safetensors.numpy import save_file
 
-  t = lm.tokenizer
-  special = (t.bos, t.eos, t.pad) if t else (2, 1, 0)
-  config = config_json.config_to_json(lm.config, *special)
-  (path / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-  if t:
-    (path / t.file_name).write_bytes(t.model)
-  tensors = dict(_tensors(lm, np.dtype(dtype)))
+  sizes = config_json.config_to_json(config, *special_ids)
+  (path / "config.json").write_text(json.dumps(sizes, indent=2) + "\n")
+  tensors = dict(_tensors(config, params, np.dtype(dtype)))
   # Hugging Face's loaders ask for the format.
   save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
 
 
-def _tensors(lm, dtype):
-  for leaf in huggingface.leaves(lm.config):
-    value = lm.params
+def _tensors(config: GemmaConfig, params: dict, dtype: np.dtype):
+  for leaf in huggingface.leaves(config):
+    value = params
     for key in leaf.path:
       value = value[key]
     parts = leaf.split(np.asarray(value))

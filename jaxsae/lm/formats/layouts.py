@@ -16,6 +16,8 @@ import dataclasses
 import re
 from collections.abc import Iterable
 
+from jax.typing import DTypeLike
+
 from jaxsae.errors import UserError
 from jaxsae.lm.sharding import Path
 
@@ -47,7 +49,7 @@ class Stored:
 
   keys: Path
   shape: tuple[int, ...]
-  dtype: object
+  dtype: DTypeLike
   read_bytes: int
   paths: tuple[Path, ...] = ()
   stacked: bool = False

@@ -4,12 +4,15 @@
 this file checks them against the model and loads them onto the devices.
 """
 
+import os
 import re
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
+from jax.typing import DTypeLike
 
 from jaxsae.errors import UserError, first_few
 from jaxsae.lm.config import PUBLISHED, GemmaConfig
@@ -36,19 +39,18 @@ def _plain(name: str) -> str:
   return name.lower().replace("_", "-")
 
 
-def locate(name: str):
+def locate(name: str) -> tuple[epath.Path, str | os.PathLike[str]]:
   """Asks the package `gemma` where the weights and the tokenizer are.
 
   Returns:
-    An `epath.Path` of the checkpoint, and the path of the tokenizer's file.
+    The path of the checkpoint, and the path of the tokenizer's file.
 
   Raises:
     UserError: the package is not installed, or older than the model.
   """
-  from etils import epath
-
   try:
-    from gemma import gm
+    # Absent where the lock has no gemma, above Python 3.11.
+    from gemma import gm  # pyright: ignore[reportAttributeAccessIssue, reportMissingImports]
   except ImportError as error:
     raise UserError(
       f"{name} is known to the package gemma only, which is not installed;"
@@ -62,12 +64,12 @@ def locate(name: str):
   return epath.Path(gm.ckpts.CheckpointPath[key].value), tokenizer().path
 
 
-def is_checkpoint(path) -> bool:
-  """Returns whether an `epath.Path` is an Orbax checkpoint."""
+def is_checkpoint(path: epath.Path) -> bool:
+  """Returns whether a path is an Orbax checkpoint."""
   return bool(orbax_tree.names(path))
 
 
-def read_config(path) -> GemmaConfig:
+def read_config(path: epath.Path) -> GemmaConfig:
   """Returns the sizes of the published model that a checkpoint holds.
 
   Only the metadata is read.
@@ -137,8 +139,11 @@ def _shape(arrays, path: Path, where) -> tuple[int, ...]:
 
 
 def read_params(
-  path, config: GemmaConfig, dtype, place: Callable[[Path], Sharding]
-):
+  path: epath.Path,
+  config: GemmaConfig,
+  dtype: DTypeLike,
+  place: Callable[[Path], Sharding],
+) -> dict:
   """Reads the parameters, nested and named as in the official library.
 
   Each process keeps only the parts on its devices. Its memory holds at most the
@@ -146,7 +151,7 @@ def read_params(
   once cast. A stack of layers is on the devices twice while it is unstacked.
 
   Args:
-    path: an `epath.Path`.
+    path: the checkpoint.
     config: the sizes; every array is checked against them before any is read.
     dtype: the dtype to cast to.
     place: maps a parameter's path to its sharding.

@@ -16,7 +16,7 @@ def cause_of(error: Exception) -> str:
   Raises:
     JaxRuntimeError: the cause is one, such as a full device.
   """
-  chain = [error]
+  chain: list[BaseException] = [error]
   while chain[-1].__cause__ is not None:
     chain.append(chain[-1].__cause__)
   if isinstance(chain[-1], jax.errors.JaxRuntimeError):
@@ -60,7 +60,7 @@ def _is_abandoned_read(unraisable) -> bool:
   return code is not None and "orbax" in code.co_filename
 
 
-def _drop_other_failures(chain: list[Exception]) -> None:
+def _drop_other_failures(chain: list[BaseException]) -> None:
   """Collects Orbax's other failed reads without printing their errors.
 
   It awaits them together and looks at the first failure only; asyncio prints

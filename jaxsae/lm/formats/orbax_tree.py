@@ -7,8 +7,10 @@ failure becomes one sentence.
 import contextlib
 import math
 import os
+from collections.abc import Sequence
 
 import jax
+from etils import epath
 
 from jaxsae.errors import UserError
 from jaxsae.files import is_remote
@@ -23,7 +25,7 @@ _STEP = "_CHECKPOINT_METADATA"  # the file in the folder that holds the items
 _AT_A_TIME = 64_000_000
 
 
-def names(path) -> list[str | None]:
+def names(path: epath.Path) -> Sequence[str | None]:
   """Lists the trees in a checkpoint by name; None is the folder itself."""
   if not path.is_dir():
     return []
@@ -32,7 +34,7 @@ def names(path) -> list[str | None]:
   return sorted(x.name for x in path.iterdir() if (x / _TREE).exists())
 
 
-def arrays(path) -> list[Stored]:
+def arrays(path: epath.Path) -> list[Stored]:
   """Lists all arrays of a checkpoint from its metadata."""
   from orbax.checkpoint import v1 as ocp
 
@@ -55,11 +57,13 @@ def _bytes(leaf) -> int:
   return math.prod(whole) * leaf.dtype.itemsize
 
 
-def restore(path, wanted: dict, largest: int) -> dict[Path, jax.Array]:
+def restore(
+  path: epath.Path, wanted: dict, largest: int
+) -> dict[Path, jax.Array]:
   """Reads the wanted arrays and returns them by their keys.
 
   Args:
-    path: an `epath.Path`.
+    path: the checkpoint.
     wanted: the checkpoint's tree, or part of it, with a `ShapeDtypeStruct` for
       each array that gives its dtype and sharding.
     largest: bytes that reading the largest array takes.
@@ -93,14 +97,15 @@ def _root(path):
   found = names(path)
   if len(found) != 1:
     raise UserError(
-      f"{path} holds several trees, {', '.join(found)}; give the path of one."
+      f"{path} holds several trees, {', '.join(map(str, found))}; give the path"
+      " of one."
     )
   if found == [None] and (path.parent / _STEP).exists():
     return path.parent, path.name
   return path, found[0]
 
 
-def names_of(path) -> Path:
+def names_of(path: jax.tree_util.KeyPath) -> Path:
   """Converts JAX's path of a leaf to the names of its keys."""
   return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
 

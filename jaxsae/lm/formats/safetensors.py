@@ -12,6 +12,7 @@ import math
 
 import ml_dtypes
 import numpy as np
+from etils import epath
 
 from jaxsae.errors import UserError
 
@@ -33,7 +34,7 @@ class Tensor:
   """Place, type and shape of one tensor in a file.
 
   Attributes:
-    file: the `epath.Path` of its file.
+    file: its file.
     name: its name there, for messages.
     dtype: the format's name of its type, such as `"BF16"`.
     shape: its shape.
@@ -41,7 +42,7 @@ class Tensor:
     size: its number of bytes.
   """
 
-  file: object
+  file: epath.Path
   name: str
   dtype: str
   shape: tuple[int, ...]
@@ -58,11 +59,8 @@ class Tensor:
     return np.frombuffer(content, FLOATS[self.dtype]).reshape(self.shape)
 
 
-def read_header(file) -> dict[str, Tensor]:
+def read_header(file: epath.Path) -> dict[str, Tensor]:
   """Reads a file's header as name → tensor; no tensor is read.
-
-  Args:
-    file: an `epath.Path`.
 
   Raises:
     UserError: the file is not safetensors, or is truncated.

@@ -10,7 +10,7 @@ heads, H head_dim, V vocabulary.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -19,20 +19,19 @@ from jax.sharding import Mesh
 
 from jaxsae.lm.attention import Packing
 from jaxsae.lm.config import GemmaConfig
-from jaxsae.lm.edits import Edit, is_pytree
+from jaxsae.lm.edits import Edits, is_pytree
 from jaxsae.lm.forward import make_tap
 from jaxsae.lm.gemma import CacheColumns, Gemma
 from jaxsae.lm.generation.prompts import Batch
 from jaxsae.lm.generation.sampling import Sampling, choose
 from jaxsae.lm.lm import Lm
-from jaxsae.lm.sites import Site
 from jaxsae.mesh import shard
 
 
 def decode(
   lm: Lm,
   batch: Batch,
-  edits: Mapping[Site, Edit],
+  edits: Edits,
   sampling: Sampling | None,
   max_tokens: int,
 ) -> Iterator[np.ndarray]:
@@ -64,7 +63,7 @@ def _compiled_for(edits):
   return *(_compile(plain) if plain else _SHARED), pytrees
 
 
-def _compile(plain: Mapping[Site, Edit]) -> tuple[Callable, Callable]:
+def _compile(plain: Edits) -> tuple[Callable, Callable]:
   """Makes prefill and step with the plain edits built in."""
   # `jit` caches by function, so new functions compile anew.
   prefill = functools.partial(_prefill, plain)

@@ -1,12 +1,13 @@
 """Text from the language model, edited or not."""
 
 import numbers
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from jaxsae.errors import UserError
-from jaxsae.lm.edits import Edit, PairEdit
+from jaxsae.lm.edits import Edits, PairEdit
 from jaxsae.lm.generation.decode import decode
 from jaxsae.lm.generation.prompts import (
   Prompts,
@@ -16,7 +17,6 @@ from jaxsae.lm.generation.prompts import (
 )
 from jaxsae.lm.generation.sampling import make_sampling
 from jaxsae.lm.lm import Lm
-from jaxsae.lm.sites import Site
 from jaxsae.lm.tokenizer import Tokenizer
 
 END_OF_TURN = "<end_of_turn>"  # with which Gemma's tuned models end an answer
@@ -26,7 +26,7 @@ def generate(
   lm: Lm,
   prompt: str | Sequence,
   *,
-  edits: Mapping[Site, Edit] | None = None,
+  edits: Edits | None = None,
   max_tokens: int = 128,
   temperature: float = 0.0,
   top_k: int | None = None,
@@ -34,8 +34,8 @@ def generate(
   seed: int = 0,
   stop: str | int | Iterable[str | int] = (),
   cache: int | None = None,
-  stream: Callable | None = None,
-):
+  stream: Callable[[Any], object] | None = None,
+) -> str | list[int] | list[str] | list[list[int]]:
   """Continues a prompt with the language model.
 
   Each number of prompts, padded length, number of columns and set of edited
@@ -90,11 +90,12 @@ def generate(
   return answer.result()
 
 
-def _check_masks(edits: Mapping[Site, Edit]) -> None:
+def _check_masks(edits: Edits) -> None:
   """Raises UserError if a mask chooses tokens, of which there is one a step."""
   for site, edit in edits.items():
     edit = edit.edit if isinstance(edit, PairEdit) else edit
-    shape = np.shape(getattr(edit, "mask", None))
+    mask = getattr(edit, "mask", None)
+    shape = () if mask is None else np.shape(mask)
     if shape and shape[-1] != 1:
       raise UserError(
         f"The edit at {site} has a mask of shape {list(shape)}, but generate()"
@@ -169,7 +170,7 @@ class _Answer:
   def _new_part(self, i: int) -> str | list[int]:
     """Returns the part of a continuation that has not been streamed."""
     whole, streamed = self._continuation(i), self._streamed[i]
-    if self._prompts.are_text and not self._done[i]:
+    if isinstance(whole, str) and not self._done[i]:
       whole = whole.rstrip("\ufffd")  # the rest of the character may follow
     self._streamed[i] = max(streamed, len(whole))
     return whole[streamed:]

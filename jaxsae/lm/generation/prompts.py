@@ -17,7 +17,7 @@ SHORTEST = 16  # prompts are padded to this, or to a higher power of two
 class Prompts:
   """Token ids of each prompt, and the form in which they were given."""
 
-  rows: list[Sequence[int]]
+  rows: Sequence[Sequence[int]]
   are_text: bool
   is_one: bool  # one prompt, not a list
 
@@ -45,16 +45,17 @@ def read_prompts(lm: Lm, prompt: str | Sequence) -> Prompts:
   """
   is_one = isinstance(prompt, str) or _is_row(prompt)
   prompts = [prompt] if is_one else list(prompt)
-  are_text = [isinstance(prompt, str) for prompt in prompts]
-  if not prompts or any(are_text) != all(are_text):
+  texts = [one for one in prompts if isinstance(one, str)]
+  ids = [one for one in prompts if not isinstance(one, str)]
+  if bool(texts) == bool(ids):
     raise UserError(
-      f"{len(prompts)} prompts, {sum(are_text)} of them text, cannot be"
+      f"{len(prompts)} prompts, {len(texts)} of them text, cannot be"
       " continued; give at least one, all text or all token ids."
     )
-  rows = _encode(lm, prompts) if all(are_text) else prompts
+  rows = _encode(lm, texts) if texts else ids
   for i, row in enumerate(rows):
     _check(row, i)
-  return Prompts(rows, all(are_text), is_one)
+  return Prompts(rows, bool(texts), is_one)
 
 
 def _is_row(prompt) -> bool:

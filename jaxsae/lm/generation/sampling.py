@@ -13,8 +13,7 @@ from jaxsae.errors import UserError
 _COLDEST = 1e-6  # below it, float32 cannot tell sampling from greedy
 
 
-@struct.dataclass
-class Sampling:
+class Sampling(struct.PyTreeNode):
   """How to draw tokens; values may change without compiling anything anew.
 
   Attributes:
@@ -26,13 +25,15 @@ class Sampling:
       1904.09751), which is counted after top_k; None: from all.
   """
 
-  seed: np.ndarray
-  temperature: np.ndarray
-  top_k: np.ndarray | None = None
-  top_p: np.ndarray | None = None
+  seed: np.uint32
+  temperature: np.float32
+  top_k: np.int32 | None = None
+  top_p: np.float32 | None = None
 
 
-def make_sampling(temperature, top_k, top_p, seed) -> Sampling | None:
+def make_sampling(
+  temperature: float, top_k: int | None, top_p: float | None, seed: int
+) -> Sampling | None:
   """Checks the settings; returns None at temperature 0, which is greedy."""
   _check(temperature, top_k, top_p, seed)
   if temperature == 0:

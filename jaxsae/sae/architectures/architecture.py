@@ -7,20 +7,21 @@ Shapes: N tokens, D_in width of the site read, D of the site written, F latents.
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from jaxsae.sae import linear, normalisation
+from jaxsae.sae.architectures.alarm import Alarm
 from jaxsae.sae.model import Sae
 
 Params = Any  # an architecture's arrays; `Sae` for most
 
 
-@struct.dataclass
-class UpdateTokens:
+class UpdateTokens(struct.PyTreeNode):
   """The tokens of one update, scaled to unit mean squared norm.
 
   Attributes:
@@ -34,8 +35,7 @@ class UpdateTokens:
   mask: jax.Array
 
 
-@struct.dataclass
-class UpdateInputs:
+class UpdateInputs(struct.PyTreeNode):
   """What the sweep asks of one autoencoder in one update.
 
   Attributes:
@@ -49,8 +49,7 @@ class UpdateInputs:
   dead: jax.Array
 
 
-@struct.dataclass
-class UpdateStats:
+class UpdateStats(struct.PyTreeNode):
   """What one autoencoder did in one update, as sums over tokens that count.
 
   Attributes:
@@ -74,12 +73,29 @@ class Architecture:
   """One kind of autoencoder: how it starts, learns, and is read when done.
 
   Attributes:
+    name: the value of `--sae.architecture` that selects it.
+    axes: the axes of every array, by its name, one letter each: `D` for the
+      width of a site, `F` for latents, which placements shard.
+    uses_target: whether it trains towards L0* by itself, without a penalty.
+    whole_target: whether L0* must be a whole number.
     prefixes: shares of the width, ascending, of which each must reconstruct by
       itself: the losses Σ‖y - ŷ_{0:m}‖² of all, and of the whole, add up
       (Matryoshka, arXiv 2503.17547). Empty: only the whole.
     transcodes: it reads one site and writes another.
     skip: a transcoder's x W_skip is part of its output.
   """
+
+  name: ClassVar[str]
+  axes: ClassVar[Mapping[str, str]] = {
+    "w_enc": "DF",
+    "b_enc": "F",
+    "w_dec": "FD",
+    "b_dec": "D",
+    "threshold": "F",
+    "w_skip": "DD",
+  }
+  uses_target: ClassVar[bool] = False
+  whole_target: ClassVar[bool] = False
 
   prefixes: tuple[float, ...] = ()
   transcodes: bool = False
@@ -128,6 +144,16 @@ class Architecture:
     """
     del before, params, tokens, inputs
     return {}
+
+  def alarms(self, width: int, target: float | None) -> tuple[Alarm, ...]:
+    """Makes the alarms of one autoencoder; by default there are none.
+
+    Args:
+      width: F, its number of latents.
+      target: its target L0*, or None.
+    """
+    del width, target
+    return ()
 
   def fold(
     self,
@@ -179,7 +205,9 @@ class Architecture:
   def _ends(self, width: int) -> tuple[int, ...]:
     return (*(max(round(p * width), 1) for p in self.prefixes), width)
 
-  def start(self, key, d_in: int, d: int, width: int) -> dict[str, jax.Array]:
+  def start(
+    self, key: jax.Array, d_in: int, d: int, width: int
+  ) -> dict[str, Any]:
     """Gemma Scope's start (§3.2): He-uniform unit directions, zero biases.
 
     The encoder is their transpose; a transcoder's are directions of its own.
@@ -210,7 +238,7 @@ def update_stats(
   mean: jax.Array,
   squared: jax.Array,
   active: jax.Array,
-  post_update_stats=(),
+  post_update_stats: Any = (),
 ) -> UpdateStats:
   """What was seen, without gradients.
 
@@ -244,7 +272,13 @@ def with_unit_directions(sae: Sae) -> Sae:
   )
 
 
-def fold(sae: Sae, scale_in, scale_out, *, centred: bool = True) -> Sae:
+def fold(
+  sae: Sae,
+  scale_in: jax.Array | float,
+  scale_out: jax.Array | float,
+  *,
+  centred: bool = True,
+) -> Sae:
   """`Architecture.fold` for arrays that already are a `Sae`'s.
 
   W_enc' = r W_enc, W_skip' = r W_skip for r = scale_out / scale_in,

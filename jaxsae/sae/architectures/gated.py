@@ -7,19 +7,26 @@
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
 from jaxsae.sae import linear
-from jaxsae.sae.architectures.architecture import Architecture, update_stats
+from jaxsae.sae.architectures.architecture import (
+  Architecture,
+  UpdateInputs,
+  UpdateStats,
+  UpdateTokens,
+  update_stats,
+)
 from jaxsae.sae.model import Sae
 from jaxsae.sae.penalty import mean
 
 
-@struct.dataclass
-class GatedSae:
+class GatedSae(struct.PyTreeNode):
   """A gated autoencoder in training.
 
   Attributes:
@@ -45,12 +52,25 @@ class GatedSae:
 class Gated(Architecture):
   """The gate is trained by λ and by reconstructing on its own."""
 
-  def init(self, key, d_in, d, width):
+  name: ClassVar[str] = "gated"
+  axes: ClassVar[Mapping[str, str]] = {
+    "w_enc": "DF",
+    "r_mag": "F",
+    "b_gate": "F",
+    "b_mag": "F",
+    "w_dec": "FD",
+    "b_dec": "D",
+    "w_skip": "DD",
+  }
+
+  def init(self, key: jax.Array, d_in: int, d: int, width: int) -> GatedSae:
     start = self.start(key, d_in, d, width)
     zeros = start.pop("b_enc")
     return GatedSae(**start, r_mag=zeros, b_gate=zeros, b_mag=zeros)
 
-  def loss(self, params, tokens, inputs):
+  def loss(
+    self, params: GatedSae, tokens: UpdateTokens, inputs: UpdateInputs
+  ) -> tuple[jax.Array, UpdateStats]:
     """Mean of ‖y - ŷ‖² + λ Σ relu(π)_i ‖W_dec,i‖ + ‖y - ŷ(relu(π))‖².
 
     The last is what the gate makes through a decoder that is not moved by it;
@@ -74,7 +94,14 @@ class Gated(Architecture):
     magnitude = jnp.exp(params.r_mag)[None, :] * plain
     return plain + params.b_gate[None, :], magnitude + params.b_mag[None, :]
 
-  def fold(self, params, scale_in, scale_out, *, target=None):
+  def fold(
+    self,
+    params: GatedSae,
+    scale_in: jax.Array | float,
+    scale_out: jax.Array | float,
+    *,
+    target: float | None = None,
+  ) -> Sae:
     """JumpReLU of m: π > 0 is m > b_mag - e^r b_gate, and relu is m > 0."""
     ratio = jnp.exp(params.r_mag)
     jumping = Sae(

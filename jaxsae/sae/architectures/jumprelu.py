@@ -5,11 +5,23 @@
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from jaxsae.sae.architectures.architecture import Architecture, update_stats
+from jaxsae.sae.architectures.alarm import Alarm
+from jaxsae.sae.architectures.architecture import (
+  Architecture,
+  UpdateInputs,
+  UpdateStats,
+  UpdateTokens,
+  update_stats,
+)
+from jaxsae.sae.architectures.threshold_alarms import (
+  EmptyWindow,
+  FrozenThresholds,
+)
 from jaxsae.sae.model import Sae
 from jaxsae.sae.penalty import L0, Activity, Penalty, mean
 from jaxsae.sae.straight_through import Kernel
@@ -28,15 +40,19 @@ class JumpRelu(Architecture):
     threshold: θ at the start.
   """
 
+  name: ClassVar[str] = "jumprelu"
+
   kernel: Kernel = Kernel(1e-3)
   penalties: tuple[Penalty, ...] = (L0(),)
   threshold: float = 1e-3
 
-  def init(self, key, d_in, d, width):
+  def init(self, key: jax.Array, d_in: int, d: int, width: int) -> Sae:
     start = self.start(key, d_in, d, width)
     return Sae(**start, threshold=jnp.full(width, self.threshold))
 
-  def loss(self, params, tokens, inputs):
+  def loss(
+    self, params: Sae, tokens: UpdateTokens, inputs: UpdateInputs
+  ) -> tuple[jax.Array, UpdateStats]:
     """Mean over tokens of ‖y - ŷ‖², penalties, and what wakes the dead.
 
     The encoder sees x - b_dec, as in Gemma Scope; `fold` takes that out again.
@@ -48,7 +64,9 @@ class JumpRelu(Architecture):
     pre = self.encode(params, tokens.x)
     seen = self._activity(pre, params.threshold, params, tokens)
     squared = self.squared_errors(params, seen.latents, tokens)
-    value = mean(sum(squared), tokens.mask) + self._paid(seen, inputs)
+    value = mean(sum(squared, jnp.zeros(())), tokens.mask) + self._paid(
+      seen, inputs
+    )
     wake = WAKE * jnp.sum(jnp.where(inputs.dead, params.threshold, 0.0))
     return value + wake, update_stats(tokens, value, squared[-1], seen.active)
 
@@ -59,7 +77,9 @@ class JumpRelu(Architecture):
     paid = [p(seen, inputs.coefficient, inputs.target) for p in self.penalties]
     return sum(paid, jnp.zeros(()))
 
-  def diagnose(self, before, params, tokens, inputs):
+  def diagnose(
+    self, before: Sae, params: Sae, tokens: UpdateTokens, inputs: UpdateInputs
+  ) -> dict[str, jax.Array]:
     """Figures of the thresholds.
 
     in_window: share of pre-activations inside the kernel. pull: the penalties'
@@ -84,7 +104,12 @@ class JumpRelu(Architecture):
       "moved": _over(jnp.mean(jnp.abs(theta - was)), jnp.mean(was)),
     }
 
-  def post_update(self, params, stats):
+  def alarms(self, width: int, target: float | None) -> tuple[Alarm, ...]:
+    """Makes alarms about thresholds that stand still and empty windows."""
+    bandwidth = self.kernel.bandwidth
+    return FrozenThresholds(bandwidth, target), EmptyWindow(bandwidth, width)
+
+  def post_update(self, params: Sae, stats: object) -> Sae:
     params = super().post_update(params, stats)
     return params.replace(threshold=jnp.maximum(params.threshold, 0.0))
 

@@ -4,12 +4,16 @@
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from jaxsae.sae.architectures.architecture import (
   Architecture,
+  UpdateInputs,
+  UpdateStats,
+  UpdateTokens,
   update_stats,
   with_unit_directions,
 )
@@ -25,14 +29,18 @@ class Relu(Architecture):
     norm: of directions at the start, and of encoders.
   """
 
+  name: ClassVar[str] = "relu"
+
   norm: float = 0.1
 
-  def init(self, key, d_in, d, width):
+  def init(self, key: jax.Array, d_in: int, d: int, width: int) -> Sae:
     start = self.start(key, d_in, d, width)
     scaled = {name: self.norm * start[name] for name in ("w_enc", "w_dec")}
     return Sae(**{**start, **scaled}, threshold=jnp.zeros(width))
 
-  def loss(self, params, tokens, inputs):
+  def loss(
+    self, params: Sae, tokens: UpdateTokens, inputs: UpdateInputs
+  ) -> tuple[jax.Array, UpdateStats]:
     """Mean over tokens of ‖y - ŷ‖² + λ Σ f_i ‖W_dec,i‖."""
     latents = jax.nn.relu(self.encode(params, tokens.x))
     errors = self.squared_errors(params, latents, tokens)
@@ -41,17 +49,24 @@ class Relu(Architecture):
     value = mean(sum(errors) + paid, tokens.mask)
     return value, update_stats(tokens, value, errors[-1], latents > 0)
 
-  def project(self, grads, params):
+  def project(self, grads: Sae, params: Sae) -> Sae:
     """As they are: the norms of directions are learned too."""
     del params
     return grads
 
-  def post_update(self, params, stats):
+  def post_update(self, params: Sae, stats: object) -> Sae:
     """As the optimiser made it."""
     del stats
     return params
 
-  def fold(self, params, scale_in, scale_out, *, target=None):
+  def fold(
+    self,
+    params: Sae,
+    scale_in: jax.Array | float,
+    scale_out: jax.Array | float,
+    *,
+    target: float | None = None,
+  ) -> Sae:
     """Directions become unit, and latents grow by what their norms were."""
     unit = with_unit_directions(params)
     return super().fold(unit, scale_in, scale_out, target=target)

@@ -4,24 +4,39 @@
 """
 
 import dataclasses
+from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 
 from jaxsae.errors import UserError
 from jaxsae.sae import kth_largest
 from jaxsae.sae.architectures.topk_base import TopKBase
+from jaxsae.sae.model import Sae
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TopK(TopKBase):
   """The target is a whole number, or is rounded to one."""
 
-  def cut(self, pre, mask, target):
+  name: ClassVar[str] = "topk"
+  whole_target: ClassVar[bool] = True
+
+  def cut(
+    self, pre: jax.Array, mask: jax.Array, target: jax.Array
+  ) -> jax.Array:
     """That of each token, [N, 1]."""
     del mask
     return kth_largest.kth_largest(pre, jnp.round(target).astype(jnp.uint32))
 
-  def fold(self, params, scale_in, scale_out, *, target=None):
+  def fold(
+    self,
+    params: Sae,
+    scale_in: jax.Array | float,
+    scale_out: jax.Array | float,
+    *,
+    target: float | None = None,
+  ) -> Sae:
     """As published, with k in it: the order of latents has no scale."""
     if target is None:
       raise UserError("folding TopK needs target=, the k it was trained with")

@@ -4,7 +4,7 @@ Shapes: N tokens, D_in, D, F latents.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,9 @@ import jax.numpy as jnp
 from jaxsae.sae.architectures import auxk
 from jaxsae.sae.architectures.architecture import (
   Architecture,
+  UpdateInputs,
+  UpdateStats,
+  UpdateTokens,
   squared,
   update_stats,
 )
@@ -30,13 +33,17 @@ class TopKBase(Architecture):
     auxk: the weight of what wakes dead latents.
   """
 
+  uses_target: ClassVar[bool] = True
+
   auxk: float = 1 / 32
 
-  def init(self, key, d_in, d, width):
+  def init(self, key: jax.Array, d_in: int, d: int, width: int) -> Sae:
     start = self.start(key, d_in, d, width)
     return Sae(**start, threshold=jnp.zeros(width))
 
-  def loss(self, params, tokens, inputs):
+  def loss(
+    self, params: Sae, tokens: UpdateTokens, inputs: UpdateInputs
+  ) -> tuple[jax.Array, UpdateStats]:
     """Mean over tokens of ‖y - ŷ‖², and `auxk.loss`."""
     pre = self.encode(params, tokens.x)
     least = self.cut(pre, tokens.mask, inputs.target)
@@ -44,7 +51,7 @@ class TopKBase(Architecture):
     errors = self.errors(params, latents, tokens)
     left = [squared(error) for error in errors]
     wake = auxk.loss(pre, inputs.dead, params.w_dec, errors[-1], tokens.mask)
-    value = mean(sum(left), tokens.mask) + self.auxk * wake
+    value = mean(sum(left, jnp.zeros(())), tokens.mask) + self.auxk * wake
     return value, update_stats(
       tokens, value, left[-1], latents > 0, self.note(least)
     )

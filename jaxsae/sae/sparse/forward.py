@@ -21,8 +21,7 @@ from jaxsae.sae.sparse.pairs import Pairs, tiles
 PENALTIES = (L0, Quadratic, BatchQuadratic, Frequency)
 
 
-@struct.dataclass
-class ForwardPass:
+class ForwardPass(struct.PyTreeNode):
   """All of the forward pass that gradients need, and what is reported.
 
   Attributes:
@@ -43,8 +42,13 @@ class ForwardPass:
 
 
 def supports(architecture: Architecture) -> bool:
-  """Whether its gradients are of active and in-window pairs alone."""
+  """Returns whether only active and in-window pairs have gradients.
+
+  An architecture that only derives from JumpReLU has a loss of its own.
+  """
   if not isinstance(architecture, JumpRelu):
+    return False
+  if type(architecture).loss is not JumpRelu.loss:
     return False
   counted = all(isinstance(p, PENALTIES) for p in architecture.penalties)
   nested = architecture.prefixes or architecture.transcodes
@@ -105,8 +109,7 @@ def _sum(sae, mask, pairs):
   return tiles(pairs, 0, end, add, zeros)
 
 
-@struct.dataclass
-class _Counted:
+class _Counted(struct.PyTreeNode):
   """As much of `Activity` as the penalties in PENALTIES look at."""
 
   l0: jax.Array

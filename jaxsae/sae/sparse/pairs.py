@@ -16,6 +16,9 @@ Shapes: N tokens, D site width, F latents, C latents of a chunk, W = N/32
 words, K pairs of a tile, P pairs that there is room for.
 """
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -23,12 +26,13 @@ from flax import struct
 from jaxsae.sae.model import Sae
 from jaxsae.sae.sparse import chunk as chunks
 
+Carry = TypeVar("Carry")
+
 TILE = 256  # pairs that are worked on at once
 WORD = 32  # tokens in a word; N is a multiple
 
 
-@struct.dataclass
-class Pairs:
+class Pairs(struct.PyTreeNode):
   """Pairs in the order of their latents; what follows the last means nothing.
 
   Attributes:
@@ -97,7 +101,13 @@ def find(
   return jax.lax.while_loop(more, step, begin)[1]
 
 
-def tiles(pairs: Pairs, begin, end, function, carry):
+def tiles(
+  pairs: Pairs,
+  begin: jax.Array | int,
+  end: jax.Array,
+  function: Callable[..., Carry],
+  carry: Carry,
+) -> Carry:
   """Folds `function(carry, latent, token, pre, counts)` over pairs, K at once.
 
   The last tile goes on past `end`; `counts`, bool [K], is false there, and

@@ -48,7 +48,10 @@ class Checkpoints:
   """
 
   def __init__(
-    self, directory, keep: int | None, keep_every: int | None = None
+    self,
+    directory: str | os.PathLike[str],
+    keep: int | None,
+    keep_every: int | None = None,
   ):
     # Orbax wants absolute paths; gs:// and its like are that already.
     local = not is_remote(directory)
@@ -88,14 +91,14 @@ class Checkpoints:
     step = int(state.step)
     if step == self._newest:
       return
-    self._open()
+    checkpointer = self._open()
     self.wait()
     self._check_room(state)
     self._newest = step
     saved = to_saved(state)
     with self._failure_named():
       # Without force, Orbax skips a save, silently, while another is written.
-      self._saving = self._orbax.save_async(
+      self._saving = checkpointer.save_async(
         step, saved, force=True, custom_metadata=manifest.write(saved, data)
       )
 
@@ -135,7 +138,7 @@ class Checkpoints:
     if self._saving is not None:
       saving, self._saving = self._saving, None
       with self._failure_named():
-        self._orbax.wait()
+        self._open().wait()
         saving.result()  # ends the thread that holds the result
 
   def close(self) -> None:
@@ -186,18 +189,20 @@ class Checkpoints:
     manifest.check_values(content, state)
     return state
 
-  def _open(self) -> None:
-    """Opens Orbax's checkpointer, which lists the folder only now."""
+  def _open(self) -> ocp.training.Checkpointer:
+    """Returns Orbax's checkpointer, which lists the folder when it opens."""
     if self._orbax is None:
       ignore_tracebacks()
-      policies = [_policies.LatestN(self._keep)]
+      policies: list = [_policies.LatestN(self._keep)]
       if self._keep_every is not None:
         policies.append(_policies.EveryNSteps(self._keep_every))
       self._orbax = ocp.training.Checkpointer(
         self.directory,
-        preservation_policy=_policies.AnyPreservationPolicy(policies),
+        # Orbax's own policies are not of the type that it declares for them.
+        preservation_policy=_policies.AnyPreservationPolicy(policies),  # pyright: ignore[reportArgumentType]
         cleanup_tmp_directories=True,
       )
+    return self._orbax
 
   @contextlib.contextmanager
   def _failure_named(self):

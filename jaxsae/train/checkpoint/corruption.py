@@ -25,15 +25,16 @@ def agreed(read: Callable[[], T]) -> T:
   Raises:
     Corrupted: a process found it; raised in all, with the same message.
   """
-  found, reason = None, ""
+  found: list[T] = []
+  reason = ""
   try:
-    found = read()
+    found.append(read())
   except Corrupted as error:
     reason = str(error)
   for text in pod.gather_texts(reason):
     if text:
       raise Corrupted(text)
-  return found
+  return found[0]
 
 
 def warn(directory: epath.Path, reasons: Mapping[int, str], used: int) -> None:

@@ -4,6 +4,7 @@ They guard against accidents, not intent: a collision is easy to construct.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 SEEDS = (0x9E3779B9, 0x7F4A7C15)
 
 
-def fingerprints(tree) -> dict[str, str]:
+def fingerprints(tree: Any) -> dict[str, str]:
   """Returns the path of every array in a tree → 16 hexadecimal digits.
 
   They do not depend on how the arrays are sharded.

@@ -8,6 +8,7 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Iterable
+from typing import Any
 
 import jax
 
@@ -36,7 +37,7 @@ def write(state: TrainState, data: dict) -> dict:
   return {"content": content, "sha256": _digest(content)}
 
 
-def read(manifest, step: int) -> dict:
+def read(manifest: Any, step: int) -> dict:
   """Returns the content of a manifest, if it is intact and of this step.
 
   Raises:

@@ -8,6 +8,7 @@ saves only one of them.
 import collections
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from jaxsae import mesh as meshes
 from jaxsae import pod
 from jaxsae.errors import RunError, first_few
 from jaxsae.lm import Lm
+from jaxsae.mesh import Device
 from jaxsae.train.checkpoint.fingerprint import digest
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.process.shutdown import resume_command
@@ -43,7 +45,7 @@ def check(
     raise RunError(_sentence(step, differing))
 
 
-def differences(mesh: Mesh, tree) -> Iterator[tuple[str, list, list]]:
+def differences(mesh: Mesh, tree: Any) -> Iterator[tuple[str, list, list]]:
   """Yields each array whose replicas differ: path, odd devices, other devices.
 
   The most common value counts as right. If two are equally common, the value
@@ -111,7 +113,7 @@ def _sentence(step: int, differing: list[tuple[str, list, list]]) -> str:
   )
 
 
-def _named(devices: list[jax.Device]) -> str:
+def _named(devices: list[Device]) -> str:
   """The first few devices, each with its process, as text."""
   names = [f"device {d.id} (process {d.process_index})" for d in devices]
   return first_few(names, 8)

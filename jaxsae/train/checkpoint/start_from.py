@@ -21,7 +21,7 @@ def check(config: TrainConfig) -> None:
   begun = (epath.Path(config.workdir) / "config.json").exists()
   if config.start_from is not None and not begun:
     _partners(config, workdir.read_config(epath.Path(config.start_from)))
-    if _checkpoints(config).latest is None:
+    if _checkpoints(config.start_from).latest is None:
       raise UserError(
         f"start_from={config.start_from} has no checkpoint yet; train it first."
       )
@@ -44,9 +44,12 @@ def take(
   Raises:
     UserError: the stacks do not match, or no checkpoint is intact.
   """
+  assert config.start_from is not None  # or there is nothing to take
   other = workdir.read_config(epath.Path(config.start_from))
   partners = _partners(config, other)
-  theirs, _ = _checkpoints(config).restore(abstract_state(other, gemma, mesh))
+  theirs, _ = _checkpoints(config.start_from).restore(
+    abstract_state(other, gemma, mesh)
+  )
   stacks = tuple(
     _with_weights(mine, theirs.stacks[i])
     for mine, i in zip(state.stacks, partners, strict=True)
@@ -57,9 +60,8 @@ def take(
   return state.replace(stacks=stacks)
 
 
-def _checkpoints(config: TrainConfig) -> Checkpoints:
-  path = epath.Path(config.start_from) / "checkpoints"
-  return Checkpoints(path, keep=None)
+def _checkpoints(run: str) -> Checkpoints:
+  return Checkpoints(epath.Path(run) / "checkpoints", keep=None)
 
 
 def _with_weights(mine: StackState, theirs: StackState) -> StackState:

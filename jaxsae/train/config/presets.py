@@ -16,12 +16,13 @@ the scale are folded into the arrays at the end (`sae/model.py`).
 """
 
 import dataclasses
+from typing import Any
 
 from jaxsae.lm import Site
 from jaxsae.train.config.sweep import OptimConfig, SweepConfig
 
 
-def gemma_scope(**chosen) -> SweepConfig:
+def gemma_scope(**chosen: Any) -> SweepConfig:
   """Gemma Scope's recipe (arXiv 2408.05147 §3.2), with an experiment's choices.
 
   The paper names two values of λ: 6e-4, which gave an L0 of about 50 on the
@@ -52,7 +53,7 @@ def gemma_scope_to(
   sites: tuple[Site, ...],
   widths: tuple[int, ...],
   target_l0: tuple[float, ...],
-  **chosen,
+  **chosen: Any,
 ) -> SweepConfig:
   """Gemma Scope's recipe, but with a pull to target L0s.
 
@@ -69,7 +70,7 @@ def gemma_scope_to(
   )
 
 
-def gemma_scope_2(**chosen) -> SweepConfig:
+def gemma_scope_2(**chosen: Any) -> SweepConfig:
   """Gemma Scope 2's recipe (its report, §2-3), with an experiment's choices.
 
   A quadratic pull to a target L0 for each token, a penalty on frequency, a

@@ -4,20 +4,11 @@ import dataclasses
 import itertools
 import zlib
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 from jaxsae.errors import UserError
 from jaxsae.lm import Site
-from jaxsae.sae import (
-  Architecture,
-  BatchTopK,
-  Gated,
-  JumpRelu,
-  Kernel,
-  Relu,
-  TopK,
-  UnnormalisedJumpRelu,
-)
+from jaxsae.sae import ARCHITECTURES, Architecture, Kernel
 from jaxsae.sae.penalty import (
   L0,
   BatchQuadratic,
@@ -34,17 +25,11 @@ PENALTIES: dict[str, Penalty] = {
   "tanh": Tanh(),
 }
 
-ARCHITECTURES: dict[str, type[Architecture]] = {
-  "jumprelu": JumpRelu,
-  "free_jumprelu": UnnormalisedJumpRelu,
-  "relu": Relu,
-  "gated": Gated,
-  "topk": TopK,
-  "batch_topk": BatchTopK,
-}
+# A type checker wants the names spelled out; here the registry is the list.
+ArchitectureName = Literal[tuple(ARCHITECTURES)]  # pyright: ignore
 
 
-def check_positive(config, *names: str) -> None:
+def check_positive(config: Any, *names: str) -> None:
   """Raises UserError unless each setting, or each number in it, is positive."""
   for name in names:
     value = getattr(config, name)
@@ -112,9 +97,7 @@ class SweepConfig:
   # jumprelu.
   name: str | None = None
   # free_jumprelu: directions start short and may have any norm.
-  architecture: Literal[
-    "jumprelu", "free_jumprelu", "relu", "gated", "topk", "batch_topk"
-  ] = "jumprelu"
+  architecture: ArchitectureName = "jumprelu"
   sites: tuple[Site, ...] = (Site("resid", 12),)  # as in resid.12,mlp.12
   widths: tuple[int, ...] = (16_384,)  # latents
   # Sparsity penalty of a JumpReLU. l0: the number of active latents. tanh: a
@@ -169,11 +152,11 @@ class SweepConfig:
 
   def _check_targets(self):
     needs, by = self._pulls_to_target, f"architecture={self.architecture}"
-    if self._jumps:
+    if self._has_penalties:
       by = f"penalty={self.penalty}"
     if self.target_l0 and not needs:
       way = ""
-      if self._jumps:
+      if self._has_penalties:
         way = (
           " --sae.penalty=quadratic (or batch_quadratic) to pull L0 there, or"
         )
@@ -186,9 +169,10 @@ class SweepConfig:
         f"{by} pulls L0 to targets, and there are none; add e.g."
         " --sae.target_l0=32,64."
       )
-    if self.architecture == "topk" and any(t % 1 for t in self.target_l0):
+    whole = ARCHITECTURES[self.architecture].whole_target
+    if whole and any(t % 1 for t in self.target_l0):
       raise UserError(
-        f"target_l0={_list(self.target_l0)}: topk counts"
+        f"target_l0={_list(self.target_l0)}: {self.architecture} counts"
         " latents, so give whole numbers."
       )
     if not self.sparsity_coefficient:
@@ -200,14 +184,15 @@ class SweepConfig:
       )
 
   @property
-  def _jumps(self) -> bool:
-    return issubclass(ARCHITECTURES[self.architecture], JumpRelu)
+  def _has_penalties(self) -> bool:
+    fields = dataclasses.fields(ARCHITECTURES[self.architecture])
+    return "penalties" in {field.name for field in fields}
 
   @property
   def _pulls_to_target(self) -> bool:
-    if self._jumps:
+    if self._has_penalties:
       return PENALTIES[self.penalty].pulls_to_target
-    return self.architecture in ("topk", "batch_topk")
+    return ARCHITECTURES[self.architecture].uses_target
 
   def _check_prefixes(self):
     ascend = all(a < b for a, b in itertools.pairwise((0, *self.prefixes, 1)))
@@ -308,25 +293,26 @@ class Stack:
   @property
   def architecture(self) -> Architecture:
     """The architecture of the members, with its settings."""
+    kind = ARCHITECTURES[self.sweep.architecture]
+    own = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{k: v for k, v in self._settings.items() if k in own})
+
+  @property
+  def _settings(self) -> dict[str, Any]:
+    """The settings that fill the architecture's fields of the same names."""
     sweep = self.sweep
-    transcodes = self.site.input != self.site.output
-    shared = {
+    return {
       "prefixes": sweep.prefixes,
-      "transcodes": transcodes,
+      "transcodes": self.site.input != self.site.output,
       "skip": sweep.skip,
+      "kernel": Kernel(sweep.bandwidth, sweep.ste_to_input),
+      "penalties": _penalties(sweep),
+      "threshold": sweep.initial_threshold,
     }
-    kind = ARCHITECTURES[sweep.architecture]
-    if issubclass(kind, JumpRelu):
-      return kind(**shared, **_jumprelu_settings(sweep))
-    return kind(**shared)
 
 
-def _jumprelu_settings(sweep: SweepConfig) -> dict:
-  penalties = (PENALTIES[sweep.penalty],)
+def _penalties(sweep: SweepConfig) -> tuple[Penalty, ...]:
+  penalties: tuple[Penalty, ...] = (PENALTIES[sweep.penalty],)
   if sweep.frequency_scale is not None:
     penalties += (Frequency(sweep.frequency_scale),)
-  return {
-    "kernel": Kernel(sweep.bandwidth, sweep.ste_to_input),
-    "penalties": penalties,
-    "threshold": sweep.initial_threshold,
-  }
+  return penalties

@@ -1,1 +1,1 @@
-"""Watching a run: its metrics, its alarms, and how busy the devices are."""
+"""Watches a run: its metrics, its checks, and how busy the devices are."""

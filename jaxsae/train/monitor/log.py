@@ -1,4 +1,4 @@
-"""What a run says: metrics.jsonl, TensorBoard, and a table on the screen."""
+"""The log of a run: metrics.jsonl, TensorBoard and a table on the screen."""
 
 import json
 import math
@@ -16,14 +16,13 @@ from tensorboardX import SummaryWriter
 from jaxsae.files import whole_file
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.metrics import Metrics, rounded
-from jaxsae.train.monitor.sparsity import SparsityCheck
 from jaxsae.train.process.compile_cache import StartupTime
 
 Values = dict[str, dict[str, float]]  # autoencoder → figure → value
 
 
 class Log:
-  """Writes one line of metrics at a time, and shows the newest."""
+  """Writes metrics one line at a time, and shows the newest on the screen."""
 
   def __init__(
     self,
@@ -32,24 +31,23 @@ class Log:
     step: int,
     counts: Mapping[str, int],
   ):
-    """Goes on after `step`; lines of later steps, never finished, are cut.
+    """Opens the log after `step`; drops lines of later, unfinished steps.
 
     Args:
-      config: the run's.
-      path: its folder.
-      step: after which it goes on.
-      counts: of its text, told in every line as `data/NAME`.
+      config: the run's configuration.
+      path: the run's folder.
+      step: the step after which the run goes on.
+      counts: the counts of its text, written in every line as `data/NAME`.
     """
     self._config = config
     self._data = {f"data/{name}": count for name, count in counts.items()}
     self._first, self._started = step, time.perf_counter()
-    self._file = _cut(path / "metrics.jsonl", step)
+    self._file = _truncate(path / "metrics.jsonl", step)
     self._jsonl = self._file.open("a")
     self._board = SummaryWriter(
       str(path / "tensorboard"), purge_step=step + 1, write_to_disk=True
     )
     self._screen = _Screen(config)
-    self._sparsity = SparsityCheck(config)
 
   def __enter__(self):
     self._screen.start()
@@ -67,13 +65,14 @@ class Log:
     idle: float,
     counts: Mapping[str, Mapping[str, int]],
   ) -> None:
-    """Fetches the metrics of a step from the devices and tells everyone.
+    """Fetches the metrics of a step from the devices, writes and shows them.
 
     Args:
-      step: its number.
-      metrics: of each stack.
+      step: the number of the step.
+      metrics: the metrics of each stack.
       idle: share of the time since the last line in which the devices waited.
-      counts: figure → autoencoder → how often something happened since then.
+      counts: figure → autoencoder → the number of times that something happened
+        since the last line.
     """
     values = figures(self._config, metrics)
     for figure, of_each in counts.items():
@@ -95,30 +94,28 @@ class Log:
     for name, value in flat.items():
       self._board.add_scalar(name, value, step)
     self._screen.show(step, speed, idle, values)
-    for warning in self._sparsity.warnings(step, values):
-      self.say(warning)
 
   def newest(self, count: int) -> list[str]:
-    """So many of the newest lines of metrics.jsonl, oldest first."""
+    """Returns the newest lines of metrics.jsonl, oldest first."""
     return self._file.read_text().splitlines()[-count:]
 
   def begin(self, step: int, start: StartupTime) -> None:
-    """Tells how long it took to come to the first step of this process."""
+    """Tells how long it took this process to reach its first step."""
     self._board.add_scalar("seconds_to_first_step", start.seconds, step)
     self.say(str(start))
 
   def say(self, line: str) -> None:
-    """Shows a line that stays."""
+    """Shows a line that stays on the screen."""
     self._screen.say(line)
 
   def _speed(self, step: int) -> float:
-    """Tokens a second since this process began to train."""
+    """Returns tokens per second since this process began to train."""
     seconds = time.perf_counter() - self._started
     return (step - self._first) * self._config.bucket_tokens / seconds
 
 
 class NullLog:
-  """The log of a process that does not lead: it says nothing."""
+  """The log of a process that is not the leader: it writes nothing."""
 
   def __enter__(self):
     return self
@@ -140,9 +137,9 @@ class NullLog:
 
 
 def figures(config: TrainConfig, metrics: tuple[Metrics, ...]) -> Values:
-  """The metrics of every autoencoder as plain numbers, under its name."""
-  # All in one go, and computed with here: an operation on the devices would
-  # wait there behind the step that is under way.
+  """Returns the metrics of every autoencoder by name, as plain numbers."""
+  # All at once, and computed on the host: an operation on the devices would
+  # wait for the step that is under way.
   metrics = jax.device_get(metrics)
   values = {}
   for stack, of_stack in zip(config.stacks, metrics, strict=True):
@@ -156,11 +153,14 @@ def figures(config: TrainConfig, metrics: tuple[Metrics, ...]) -> Values:
       **of_stack.figures,
     }
     for i, name in enumerate(stack.names):
-      values[name] = {figure: rounded(x[i]) for figure, x in arrays.items()}
+      values[name] = {
+        figure: rounded(float(x[i])) for figure, x in arrays.items()
+      }
   return values
 
 
-def _cut(file: epath.Path, step: int) -> epath.Path:
+def _truncate(file: epath.Path, step: int) -> epath.Path:
+  """Drops the lines of steps that will be written again, and half a line."""
   if file.exists():
     lines = file.read_text().splitlines()
     kept = [x for x in lines if _finished(x, step)]
@@ -170,7 +170,7 @@ def _cut(file: epath.Path, step: int) -> epath.Path:
 
 
 def _finished(line: str, step: int) -> bool:
-  """A crash can leave half a line, and lines that will be written again."""
+  """Returns whether a line is whole and its step is not after `step`."""
   try:
     return json.loads(line)["step"] <= step
   except (ValueError, KeyError):
@@ -178,7 +178,7 @@ def _finished(line: str, step: int) -> bool:
 
 
 class _Screen:
-  """A live table on a terminal; elsewhere a line every ten seconds."""
+  """The screen: a live table on a terminal, else lines every ten seconds."""
 
   def __init__(self, config: TrainConfig):
     self._config = config
@@ -202,7 +202,7 @@ class _Screen:
       self._live.stop()
 
   def say(self, line: str) -> None:
-    """A line that stays, above the table."""
+    """Prints a line that stays, above the table."""
     self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
   def show(self, step: int, speed: float, idle: float, values: Values) -> None:
@@ -234,12 +234,12 @@ def _table(values: Values) -> Table:
 
 
 def _shown(values: dict[str, float], name: str, form: str) -> str:
-  """A figure that not every architecture has."""
+  """Formats a figure that not every architecture has."""
   return format(values[name], form) if name in values else "-"
 
 
 def _lines(config: TrainConfig, step: int, pace: str, values: Values) -> str:
-  """For a log: the pace, then each stack's members side by side."""
+  """Formats the pace, then a line for each stack with its members in turn."""
   lines = [f"{step}/{config.steps}  {pace}"]
   for stack in config.stacks:
     of_stack = [values[name] for name in stack.names]

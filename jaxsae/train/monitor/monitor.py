@@ -1,33 +1,32 @@
-"""What is seen of every step when it is over, and told."""
+"""The monitor of a run: it looks at every step that is over, and tells."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 from etils import epath
 
 from jaxsae import pod
-from jaxsae.data import Batches, Corpus
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.metrics import Metrics
+from jaxsae.train.monitor.check import ObservedRun
+from jaxsae.train.monitor.checks import CHECKS
 from jaxsae.train.monitor.idle import IdleTimer
 from jaxsae.train.monitor.log import Log, NullLog
-from jaxsae.train.monitor.nonfinite import NonFiniteCheck
-from jaxsae.train.monitor.spikes import WINDOW, LossSpikeCheck
 from jaxsae.train.process.compile_cache import StartupTime
-from jaxsae.train.sources import Bucket
+from jaxsae.train.sources import Bucket, Source
 
 
 class RunMonitor:
-  """Sees every step when it is over: what it did, and how long it took.
+  """Follows the steps of a run: shows them to the checks and writes the log.
 
   Args:
-    config: the run's.
-    path: its folder.
-    step: after which it goes on.
-    corpus: its text.
-    batches: what it reads of it.
+    config: the run's configuration.
+    path: the run's folder.
+    step: the step after which the run goes on.
+    counts: the number of documents and tokens in the run's data, by name.
+    source: where the run's activations come from.
     check: called before anything is told, and so before anything is saved;
-      raises unless the run is still this process's.
+      raises unless the run still belongs to this process.
   """
 
   def __init__(
@@ -35,17 +34,17 @@ class RunMonitor:
     config: TrainConfig,
     path: epath.Path,
     step: int,
-    corpus: Corpus,
-    batches: Batches,
+    counts: Mapping[str, int],
+    source: Source,
     check: Callable[[], None],
   ):
-    self._config, self._check = config, check
+    self._check = check
     self._log = (
-      Log(config, path, step, corpus.counts) if pod.is_leader() else NullLog()
+      Log(config, path, step, counts) if pod.is_leader() else NullLog()
     )
     self._idle_timer = IdleTimer()
-    self._nonfinite = NonFiniteCheck(config, path, batches, corpus.documents)
-    self._spikes = LossSpikeCheck(config, batches, self._log.newest(WINDOW))
+    self._run = ObservedRun(config, path, source, self._log.newest)
+    self._checks = [kind(self._run) for kind in CHECKS]
     self._start: Callable[[], StartupTime] | None = None
     self._unseen: list[tuple[int, Bucket, tuple[Metrics, ...]]] = []
 
@@ -58,62 +57,63 @@ class RunMonitor:
     self._log.__exit__(*error)
 
   def time_first_step(self, start: Callable[[], StartupTime]) -> None:
-    """Asks for the time of the start when the next step is over."""
+    """Has the startup time told when the next step is over."""
     self._start = start
 
   def before_step(self, number: int, bucket: Bucket) -> None:
-    """Takes note of a step just before it is called.
+    """Notes that a step is about to be called.
 
     Args:
-      number: its own, from 1.
-      bucket: what it trains on.
+      number: the number of the step, from 1.
+      bucket: the bucket that it trains on.
     """
     self._idle_timer.before_step(number, bucket.batch)
 
   def after_step(
     self, number: int, bucket: Bucket, metrics: tuple[Metrics, ...]
   ) -> None:
-    """Takes note of what that step will leave."""
+    """Notes the metrics that the step will return; doesn't wait for them."""
     self._idle_timer.after_step(metrics)
     self._unseen.append((number, bucket, metrics))
 
   def drain(self, until: int) -> None:
-    """Waits for all steps up to this one, and tells of them.
+    """Waits for all steps up to this one, checks them and logs them.
 
     Raises:
-      RunError: one of them broke, and that is to stop the run; or the run
-        is no longer this process's.
+      RunError: a check stops the run; or the run no longer belongs to this
+        process.
     """
     while self._unseen and self._unseen[0][0] <= until:
       self._check()
       self._report(*self._unseen.pop(0))
 
-  def _report(self, number, bucket, metrics) -> None:
-    seen = _seen(metrics)
+  def _report(
+    self, number: int, bucket: Bucket, metrics: tuple[Metrics, ...]
+  ) -> None:
+    seen = _without_latents(metrics)
     if self._start is not None:
       self._log.begin(number, self._start())
       self._start = None
-    warnings = self._nonfinite.observe(number, seen, bucket)
-    warnings += self._spikes.observe(number, seen, bucket)
-    for warning in warnings:
-      self._log.say(warning)
-    if number % self._config.log_every == 0 or number == self._config.steps:
-      counts = {
-        "skipped": self._nonfinite.skipped(),
-        "spikes": self._spikes.counts(),
-      }
-      self._log.write(number, metrics, self._idle_timer.idle(number), counts)
+    for check in self._checks:
+      for message in check.observe(number, seen, bucket):
+        self._log.say(message)
+    if self._run.is_logged(number):
+      idle = self._idle_timer.idle(number)
+      self._log.write(number, metrics, idle, self._counts())
+
+  def _counts(self) -> dict[str, dict[str, int]]:
+    """Returns the counts of all checks, by figure and autoencoder."""
+    counts = {}
+    for check in self._checks:
+      counts |= check.counts()
+    return counts
 
 
-def _seen(metrics: tuple[Metrics, ...]) -> tuple[Metrics, ...]:
-  """What is looked at in every step, off the devices in one go."""
-  names = (
-    "l0",
-    "fvu",
-    "coefficient",
-    "density_max",
-    "tokens_since_fired",
-    "figures",
+def _without_latents(metrics: tuple[Metrics, ...]) -> tuple[Metrics, ...]:
+  """Fetches the metrics for checks from the devices, all in one go.
+
+  Not those that hold a number for each latent, which are large.
+  """
+  return jax.device_get(
+    tuple(m.replace(tokens_since_fired=None) for m in metrics)
   )
-  left = dict.fromkeys(names)
-  return jax.device_get(tuple(of_stack.replace(**left) for of_stack in metrics))

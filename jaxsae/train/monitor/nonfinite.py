@@ -1,63 +1,46 @@
-"""What becomes of a run in which a number is not finite."""
+"""Detects numbers that are not finite, and stops the run or warns."""
 
 import collections
-from collections.abc import Sequence
+from typing import Any
 
-import jax
 import numpy as np
-from etils import epath
 
 from jaxsae import pod
-from jaxsae.data import Batches
 from jaxsae.errors import RunError, first_few
 from jaxsae.train.config.run import TrainConfig
+from jaxsae.train.metrics import Metrics
+from jaxsae.train.monitor.check import Check, ObservedRun
 from jaxsae.train.process import workdir
 from jaxsae.train.process.shutdown import resume_command
 from jaxsae.train.sources import Bucket
 from jaxsae.train.state import TrainState
-from jaxsae.train.step import Metrics
 
 RECORD = "not_finite.json"
 
 
-class NonFiniteCheck:
-  """Looks at every bucket that was trained on, one after the other.
+class NonFiniteCheck(Check):
+  """Stops the run at a number that is not finite, or warns that it is skipped.
 
-  Args:
-    config: the run's.
-    path: its folder.
-    batches: what it reads.
-    documents: their names.
+  `not_finite` in the configuration decides which. Warns once for each
+  autoencoder, and counts all updates that were skipped.
   """
 
-  def __init__(
-    self,
-    config: TrainConfig,
-    path: epath.Path,
-    batches: Batches,
-    documents: Sequence[str],
-  ):
-    self._config, self._path = config, path
-    self._batches, self._documents = batches, documents
+  def __init__(self, run: ObservedRun):
+    super().__init__(run)
     self._skipped: collections.Counter[str] = collections.Counter()
     self._warned: set[str] = set()
 
   def observe(
     self, step: int, metrics: tuple[Metrics, ...], bucket: Bucket
   ) -> list[str]:
-    """Waits for a step and sees whether it broke; returns warnings.
-
-    Args:
-      step: its number, from 1.
-      metrics: what it left, on the devices.
-      bucket: what it was trained on.
+    """Returns warnings about autoencoders that broke for the first time.
 
     Raises:
-      RunError: it did, and that is to stop the run. What is known of it is in
-        `not_finite.json` then.
+      RunError: one broke, and that is to stop the run. Before, what is known
+        about it is written to `not_finite.json`.
     """
     broken = self._broken(metrics)
-    if broken and self._config.not_finite == "stop":
+    if broken and self._run.config.not_finite == "stop":
       if pod.is_leader():
         self._record(step, broken, bucket)
       raise RunError(self._sentence(step, broken, bucket))
@@ -65,43 +48,40 @@ class NonFiniteCheck:
     self._warned |= broken.keys()
     return [self._warning(step, name, broken[name], bucket) for name in news]
 
-  def skipped(self) -> dict[str, int]:
-    """How many updates each autoencoder left out since the last call."""
-    names = (name for stack in self._config.stacks for name in stack.names)
-    counts = {name: self._skipped[name] for name in names}
+  def counts(self) -> dict[str, dict[str, int]]:
+    """Returns the number of updates that each autoencoder skipped."""
+    counts = {name: self._skipped[name] for name in self._run.names}
     self._skipped.clear()
-    return counts
+    return {"skipped": counts}
 
-  def _broken(self, metrics) -> dict[str, int]:
-    """The first broken update of each autoencoder that has one."""
-    seen = jax.device_get([(m.broken, m.skipped) for m in metrics])
+  def _broken(self, metrics: tuple[Metrics, ...]) -> dict[str, int]:
+    """Returns the first broken update of each autoencoder that has one."""
+    broken = np.concatenate([of_stack.broken for of_stack in metrics])
+    skipped = np.concatenate([of_stack.skipped for of_stack in metrics])
     first = {}
-    for stack, (broken, skipped) in zip(self._config.stacks, seen, strict=True):
-      for name, at, count in zip(stack.names, broken, skipped, strict=True):
-        if at >= 0:
-          first[name] = int(at)
-          self._skipped[name] += int(count)
+    for name, at, count in zip(self._run.names, broken, skipped, strict=True):
+      if at >= 0:
+        first[name] = int(at)
+        self._skipped[name] += int(count)
     return first
 
-  def _record(self, step, broken, bucket) -> None:
-    what = self._batches.contents(bucket.before)
-    names = [self._documents[i] for i in what["documents"]]
-    record = {
+  def _record(self, step: int, broken: dict[str, int], bucket: Bucket) -> None:
+    record: dict[str, Any] = {
       "step": step,
-      "updates": self._config.updates_per_bucket,
+      "updates": self._run.config.updates_per_bucket,
       "autoencoders": broken,
-      "data": bucket.before | what | {"documents": names},
+      "data": self._run.source.provenance(bucket),
     }
-    workdir.write_json(self._path / RECORD, record)
+    workdir.write_json(self._run.path / RECORD, record)
 
   def _sentence(self, step, broken, bucket) -> str:
     found = [f"update {at} of {name}" for name, at in broken.items()]
-    where = place(self._batches, bucket)
     return (
       f"step {step}: loss, gradient or weights were not finite in"
       f" {first_few(found)} (updates count from 0 to"
-      f" {self._config.updates_per_bucket - 1}). {where}; its"
-      f" rows and documents are in {self._path / RECORD}. Nothing was saved"
+      f" {self._run.config.updates_per_bucket - 1})."
+      f" {self._run.place(bucket)}; its"
+      f" rows and documents are in {self._run.path / RECORD}. Nothing was saved"
       " since; to go on from the newest checkpoint, or from the beginning if"
       " there is none, and leave such updates out:\n"
       f"  {resume_command('--not_finite=skip')}"
@@ -111,15 +91,8 @@ class NonFiniteCheck:
     return (
       f"warning: {name}: update {at} of step {step} was not finite and is left"
       f" out, as such updates will be (`skipped` in metrics.jsonl)."
-      f" {place(self._batches, bucket)}."
+      f" {self._run.place(bucket)}."
     )
-
-
-def place(batches: Batches, bucket: Bucket) -> str:
-  """Where in the data a bucket was, as a sentence without its full stop."""
-  number = bucket.before["next_batch"]
-  part = batches.contents(bucket.before)["pass"]
-  return f"The step read batch {number} of the data, in pass {part}"
 
 
 def check_scales(config: TrainConfig, state: TrainState) -> None:

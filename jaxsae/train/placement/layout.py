@@ -8,19 +8,12 @@ import jax
 from jax.sharding import AbstractMesh, Mesh
 
 from jaxsae import mesh as meshes
+from jaxsae.sae import array_axes
 from jaxsae.train.config import TrainConfig
 
-# The axes of each array of a stack, by name; other arrays are replicated.
+# The axes of the arrays that the trainer keeps beside an autoencoder's own.
+# Those of an autoencoder are declared by its `Architecture`.
 AXES = {
-  "w_enc": "SDF",
-  "b_enc": "SF",
-  "w_dec": "SFD",
-  "b_dec": "SD",
-  "threshold": "SF",
-  "w_skip": "SDD",
-  "b_gate": "SF",
-  "b_mag": "SF",
-  "r_mag": "SF",
   "tokens_since_fired": "SF",
   "fired": "SF",
   "dead": "SF",
@@ -67,14 +60,43 @@ def shardings(
     mesh: the mesh of devices.
     saes: mesh axes over which autoencoders are sharded.
     latents: mesh axes over which latents are sharded.
+
+  Raises:
+    ValueError: nobody declares the axes of an array, or it has others. Scalars
+      and arrays [S] need no declaration; undeclared, they are replicated.
   """
+  table = _declared_axes()
   over = {"S": tuple(saes) or None, "F": tuple(latents) or None, "D": None}
 
-  def of(path: tuple, _: Any) -> jax.sharding.NamedSharding:
-    axes = AXES.get(_name(path), "")
+  def of(path: tuple, array: Any) -> jax.sharding.NamedSharding:
+    axes = table.get(_name(path), "")
+    _check_axes(path, array, axes)
     return meshes.shard(mesh, *(over[axis] for axis in axes))
 
   return jax.tree_util.tree_map_with_path(of, tree)
+
+
+def _declared_axes() -> dict[str, str]:
+  """Returns the axes of every array that is declared, by the array's name."""
+  declared = array_axes()
+  taken = sorted(AXES.keys() & declared.keys())
+  if taken:
+    raise ValueError(
+      f"an architecture declares an array named {taken[0]!r}, which is the name"
+      " of an array of the trainer's; rename it."
+    )
+  return AXES | {name: f"S{axes}" for name, axes in declared.items()}
+
+
+def _check_axes(path: tuple, array: Any, axes: str) -> None:
+  """Raises ValueError unless an array has the axes that are declared."""
+  if array.ndim == len(axes) or (not axes and array.ndim == 1):
+    return
+  said = f"has its axes declared as {axes}" if axes else "has no declared axes"
+  raise ValueError(
+    f"the array {_name(path)!r}, at {jax.tree_util.keystr(path)}, of shape"
+    f" {array.shape}, {said}; mend `axes` of its Architecture."
+  )
 
 
 def _name(path: tuple) -> str:

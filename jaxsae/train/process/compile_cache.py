@@ -15,11 +15,12 @@ import zlib
 import jax
 from etils import epath
 from jax.experimental.compilation_cache import compilation_cache
-from jaxlib import utils
+from jaxlib.utils import absl_set_min_log_level
 
 from jaxsae import pod
 from jaxsae.files import is_remote
 
+OPTION = "jax_compilation_cache_dir"  # JAX's name of the cache's folder
 FOLDER = ".compiled"  # a folder beside the run's
 STAMP = "checked"  # a file in it: entries older than this are intact
 
@@ -77,7 +78,7 @@ class CompileCache:
     self._ending.callback(
       jax.monitoring.unregister_event_duration_listener, self._note_time
     )
-    if jax.config.jax_compilation_cache_dir is None and _is_safe():
+    if getattr(jax.config, OPTION) is None and _is_safe():
       self._use()
     return self
 
@@ -104,7 +105,7 @@ class CompileCache:
         file=sys.stderr,
       )
       return
-    self._set("jax_compilation_cache_dir", str(self._folder))
+    self._set(OPTION, str(self._folder))
     # Keep quick ones too: a start compiles only a few programs.
     self._set("jax_persistent_cache_min_compile_time_secs", 0.0)
     self._ending.callback(compilation_cache.reset_cache)
@@ -121,12 +122,12 @@ class CompileCache:
       # For every program it loads, XLA warns that this machine may lack two
       # "features" that are only preferences of its code generator and that
       # no machine has.
-      utils.absl_set_min_log_level(FATAL)
+      absl_set_min_log_level(FATAL)
 
-  def _note_time(self, event: str, seconds: float, **_) -> None:
+  def _note_time(self, event: str, duration_secs: float, **_) -> None:
     if event == MADE:
-      self._compiling += seconds
-      utils.absl_set_min_log_level(int(os.environ["TF_CPP_MIN_LOG_LEVEL"]))
+      self._compiling += duration_secs
+      absl_set_min_log_level(int(os.environ["TF_CPP_MIN_LOG_LEVEL"]))
 
 
 def _is_safe() -> bool:

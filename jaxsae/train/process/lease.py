@@ -71,7 +71,7 @@ class Owner:
   host: str
   pid: int
   place: str  # `process.place()`
-  birth: str  # `process.birth(pid)`
+  birth: str | None  # `process.birth(pid)`
   attempt: str  # unique to each process that takes a lease
   started: str  # for people to read
   renewed: float  # by the clock of its host, in seconds

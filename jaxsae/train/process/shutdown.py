@@ -10,6 +10,7 @@ maintenance, and agrees with all processes on a step that none has passed
 (`reached_preemption_sync_point`). A Python handler would disable that.
 """
 
+import math
 import shlex
 import signal
 import sys
@@ -38,7 +39,7 @@ class ShutdownSignal:
 
   def __init__(self):
     self.status: int | None = None
-    self._asked_at: float | None = None
+    self._asked_at = math.nan  # no end was requested yet
     self._together = jax.distributed.is_initialized()
     self._interrupted = False
     self._before: dict[int, Callable | int | None] = {}

@@ -10,6 +10,7 @@ not_finite.json  what was not finite, if that stopped the run
 import dataclasses
 import json
 import re
+from typing import Any
 
 from etils import epath
 
@@ -122,7 +123,7 @@ def check_policy_of(path: epath.Path, policy: TokenPolicy) -> None:
   check_policy(saved, policy)
 
 
-def write_json(path: epath.Path, data) -> None:
+def write_json(path: epath.Path, data: Any) -> None:
   """Writes the whole file, or leaves the old one."""
   with whole_file(path) as partial:
     partial.write_text(json.dumps(data, indent=2) + "\n")

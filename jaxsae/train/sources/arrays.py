@@ -68,6 +68,10 @@ class ArraySource:
     """Returns the number of arrays that were drawn before the bucket."""
     return bucket.before
 
+  def describe(self, bucket: Bucket) -> str:
+    """Describes where the bucket lies in the data, in a few words."""
+    return f"array {bucket.before['drawn']} of those that were drawn"
+
   def close(self) -> None:
     """Does nothing: there are no threads."""
 

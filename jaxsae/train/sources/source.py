@@ -78,6 +78,10 @@ class Source(Protocol):
     """Returns what the bucket was read from, as JSON."""
     ...
 
+  def describe(self, bucket: Bucket) -> str:
+    """Describes where the bucket lies in the data, in a few words."""
+    ...
+
   def close(self) -> None:
     """Ends the threads that read ahead, if there are any."""
     ...

@@ -96,6 +96,12 @@ class TextSource:
     names = [self._documents[i] for i in contents["documents"]]
     return bucket.before | contents | {"documents": names}
 
+  def describe(self, bucket: Bucket) -> str:
+    """Describes where the bucket lies in the data, in a few words."""
+    number = bucket.before["next_batch"]
+    part = self._batches.contents(bucket.before)["pass"]
+    return f"batch {number} of the data, in pass {part}"
+
   def close(self) -> None:
     """Ends the threads that read ahead."""
     self._batches.close()

@@ -14,6 +14,9 @@ from jaxsae import mesh as meshes
 from jaxsae.errors import RunError
 from jaxsae.train import loop
 from jaxsae.train.metrics import Metrics
+from jaxsae.train.monitor import monitor as monitors
+from jaxsae.train.monitor.check import Check
+from jaxsae.train.monitor.checks import CHECKS
 from jaxsae.train.monitor.monitor import RunMonitor
 from jaxsae.train.process.shutdown import ShutdownSignal
 from jaxsae.train.sources import TextSource
@@ -35,9 +38,8 @@ def run(config, replace, tmp_path, monkeypatch):
     )
     state = TrainState(jnp.array(0), jax.random.key(0), ())
     source = TextSource(told.config, told.mesh, None, batches, ["one"])
-    corpus = type("Corpus", (), {"documents": ["one"], "counts": {}})
     with RunMonitor(
-      told.config, tmp_path, 0, corpus, batches, told.check
+      told.config, tmp_path, 0, {}, source, told.check
     ) as monitor:
       told.follow(monitor)
       loop._run(
@@ -105,8 +107,11 @@ class Told:
     pass
 
   def idle(self):
+    return [line["idle"] for line in self.lines()]
+
+  def lines(self):
     text = (self._path / "metrics.jsonl").read_text()
-    return [json.loads(line)["idle"] for line in text.splitlines()]
+    return [json.loads(line) for line in text.splitlines()]
 
 
 class Slow(Counting):
@@ -172,6 +177,50 @@ def test_nothing_broken_is_saved(config, replace, run, monkeypatch, every):
     run(broken_at=4, checkpoint_every=every)
   assert all(int(state.step) < 4 for state in saved)
   assert not [t for t in threading.enumerate() if "idle_timer" in t.name]
+
+
+class Prime(Check):
+  """A check of a few lines."""
+
+  def __init__(self, run):
+    super().__init__(run)
+    self._found = 0
+
+  def observe(self, step, metrics, bucket):
+    if step not in (2, 3, 5):
+      return []
+    self._found += 1
+    loss = np.mean([of_stack.loss for of_stack in metrics])
+    batch = bucket.before["next_batch"]
+    return [f"warning: step {step} is prime; loss {loss:g}, batch {batch}"]
+
+  def counts(self):
+    found, self._found = self._found, 0
+    return {"primes": dict.fromkeys(self._run.names, found)}
+
+
+def test_a_check_on_the_list_is_asked_and_heard(run, monkeypatch, capsys):
+  monkeypatch.setattr(monitors, "CHECKS", (*CHECKS, Prime))
+  told = run(log_every=2)
+  said = [x for x in capsys.readouterr().out.splitlines() if "prime" in x]
+  assert len(said) == 3
+  assert [int(line.split("step ")[1][0]) for line in said] == [2, 3, 5]
+  name = told.config.stacks[0].names[0]
+  assert [line[f"{name}/primes"] for line in told.lines()] == [1, 1, 1]
+  assert f"{name}/skipped" in told.lines()[0]  # and others go on
+
+
+def test_the_log_warns_once_of_each_autoencoder(run, monkeypatch, capsys):
+  made = metrics
+  empty = {"in_window": jnp.full(2, 1e-7), "moved": jnp.ones(2)}
+  monkeypatch.setitem(
+    globals(), "metrics", lambda *args: made(*args).replace(figures=empty)
+  )
+  told = run(log_every=1)
+  lines = capsys.readouterr().out.splitlines()
+  names = [name for stack in told.config.stacks for name in stack.names]
+  warned = [x.split(":")[1].strip() for x in lines if "warning" in x]
+  assert warned == names
 
 
 def test_a_slow_reader_leaves_the_devices_idle(run):

@@ -17,12 +17,11 @@ from jaxsae.mesh import MeshConfig
 from jaxsae.runs import open_run
 from jaxsae.train import loop, metrics
 from jaxsae.train.loop import train
-from jaxsae.train.metrics import Metrics
 from jaxsae.train.monitor.nonfinite import RECORD, NonFiniteCheck
-from jaxsae.train.sources import Bucket
 from jaxsae.train.sources.text import open_batches
 from jaxsae.train.state import StackState
 from tests.train import toys
+from tests.train.monitor.toys import BUCKET
 from tests.train.toys import start
 
 GOOD = 3e-3
@@ -195,47 +194,33 @@ def test_activations_that_are_never_finite_are_no_scale(
     train(run)
 
 
-class Told:
-  """Batches that only tell of themselves."""
-
-  def contents(self, state):
-    return {"pass": 2, "rows": [7, 5], "documents": [1]}
-
-
-BUCKET = Bucket({}, {"next_batch": 9, "seed": 0}, {})
-
-
 def made(config, **of):
   """Metrics of every stack: name → (broken, skipped), else (-1, 0)."""
-  pairs = [
-    np.array([of.get(name, (-1, 0)) for name in stack.names]).T
-    for stack in config.stacks
-  ]
-  return tuple(
-    Metrics(*[None] * 6, broken=broken, skipped=skipped, figures={})
-    for broken, skipped in pairs
+  part = lambda i: (
+    lambda stack: np.array([of.get(name, (-1, 0))[i] for name in stack.names])
   )
+  return toys.metrics(config, broken=part(0), skipped=part(1))
 
 
 def test_what_is_left_out_is_counted_and_told_once(config, replace, tmp_path):
   config = replace(config, not_finite="skip")
   a, b = config.stacks[0].names
-  check = NonFiniteCheck(config, tmp_path, Told(), ["one", "two"])
+  check = NonFiniteCheck(toys.observed(config, tmp_path))
   (warning,) = check.observe(1, made(config, **{a: (3, 2)}), BUCKET)
   assert f"{a}: update 3 of step 1" in warning and "batch 9" in warning
   assert check.observe(2, made(config), BUCKET) == []
   (warning,) = check.observe(3, made(config, **{a: (0, 8), b: (1, 1)}), BUCKET)
   assert f"{b}: update 1 of step 3" in warning
-  counts = check.skipped()
+  counts = check.counts()["skipped"]
   assert (counts.pop(a), counts.pop(b)) == (10, 1)
   assert set(counts.values()) == {0}
-  assert set(check.skipped().values()) == {0}
+  assert set(check.counts()["skipped"].values()) == {0}
   assert not (tmp_path / RECORD).exists()
 
 
 def test_a_stop_is_recorded(config, tmp_path):
   name = config.stacks[1].names[1]
-  check = NonFiniteCheck(config, tmp_path, Told(), ["one", "two"])
+  check = NonFiniteCheck(toys.observed(config, tmp_path))
   assert check.observe(1, made(config), BUCKET) == []
   with pytest.raises(RunError, match=r"update 5 of attn\.0/64/l0_8"):
     check.observe(2, made(config, **{name: (5, 1)}), BUCKET)

@@ -7,10 +7,10 @@ import pytest
 
 from experiments.soak import pods
 from jaxsae.train.loop import train
-from jaxsae.train.metrics import Metrics
 from jaxsae.train.monitor import spikes
 from jaxsae.train.monitor.spikes import LEAST, WINDOW, LossSpikeCheck
-from tests.train.monitor.test_nonfinite import BUCKET, Told
+from tests.train.monitor import toys
+from tests.train.monitor.toys import BUCKET
 
 STEPS = 400
 
@@ -20,7 +20,7 @@ def said(config):
   """`said(curve)`: the steps at which something was said, and what."""
 
   def of(curve, before=()):
-    spikes = LossSpikeCheck(config, Told(), before)
+    spikes = LossSpikeCheck(toys.observed(config, lines=before))
     found = ((n, spikes.observe(n, made(config, x), BUCKET)) for n, x in curve)
     return {n: warnings for n, warnings in found if warnings}
 
@@ -31,7 +31,10 @@ def made(config, losses):
   """Metrics of all stacks: the same loss for all, or the loss of each."""
   size = len(config.stacks[0].names)
   losses = np.broadcast_to(losses, (len(config.stacks), size))
-  return tuple(Metrics(loss, *[None] * 8) for loss in losses)
+  of = {
+    str(stack): loss for stack, loss in zip(config.stacks, losses, strict=True)
+  }
+  return toys.metrics(config, loss=lambda stack: of[str(stack)])
 
 
 def noisy(values, share=0.02):
@@ -108,11 +111,11 @@ def test_what_is_not_finite_is_for_others_to_tell(said):
 
 
 def test_counts_are_of_the_time_since_they_were_asked_for(config):
-  spikes = LossSpikeCheck(config, Told(), ())
+  spikes = LossSpikeCheck(toys.observed(config))
   for n, loss in [*noisy(np.ones(100)), (101, 9.0)]:
     spikes.observe(n, made(config, loss), BUCKET)
-  assert set(spikes.counts().values()) == {1}
-  assert set(spikes.counts().values()) == {0}
+  assert set(spikes.counts()["spikes"].values()) == {1}
+  assert set(spikes.counts()["spikes"].values()) == {0}
 
 
 @pytest.mark.parametrize("cut", [40, 200, 355])
