@@ -15,10 +15,10 @@ import dataclasses
 
 from jaxsae import runs, train
 from jaxsae.data import DataConfig
-from jaxsae.lm import Site
+from jaxsae.lm import Taps
 
 plain = train.presets.gemma_scope_to(
-  sites=(Site("transcoder", 12),), widths=(16_384,), target_l0=(20, 40, 80, 160)
+  sites=(Taps.transcoder(12),), widths=(16_384,), target_l0=(20, 40, 80, 160)
 )
 
 config = train.TrainConfig(

@@ -3,6 +3,7 @@
 from jaxsae.formats import load_sae as load_sae
 from jaxsae.lm import Lm as Lm
 from jaxsae.lm import Site as Site
+from jaxsae.lm import Taps as Taps
 from jaxsae.lm import capture as capture
 from jaxsae.lm import edit as edit
 from jaxsae.lm import generate as generate

@@ -25,7 +25,7 @@ def forward(module: str, moved: Mapping[str, str]) -> Callable[[str], Any]:
     if name not in moved:
       raise AttributeError(f"module {module!r} has no attribute {name!r}")
     old, new = f"{module}.{name}", moved[name]
-    _tell_once(old, new)
+    tell_once(old, new)
     home, _, leaf = new.rpartition(".")
     return getattr(importlib.import_module(home), leaf)
 
@@ -44,7 +44,7 @@ def accept_argument(old: str, new: str) -> Callable[[Class], Class]:
     @functools.wraps(init)
     def renaming_init(self, *args, **named):
       if old in named:
-        _tell_once(f"{cls.__name__}({old}=…)", f"{cls.__name__}({new}=…)")
+        tell_once(f"{cls.__name__}({old}=…)", f"{cls.__name__}({new}=…)")
         named[new] = named.pop(old)
       init(self, *args, **named)
 
@@ -54,7 +54,8 @@ def accept_argument(old: str, new: str) -> Callable[[Class], Class]:
   return decorate
 
 
-def _tell_once(old: str, new: str) -> None:
+def tell_once(old: str, new: str) -> None:
+  """Prints one line with the new name, at the first use of the old one."""
   if old not in _told:
     _told.add(old)
     print(

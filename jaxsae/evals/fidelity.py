@@ -5,7 +5,7 @@ Shapes: B batch, T time, D site width.
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,17 @@ import numpy as np
 from jaxsae import mesh as meshes
 from jaxsae import pod
 from jaxsae.errors import UserError
-from jaxsae.lm import Lm, Patch, Site, Splice, next_token_loss, run, splice
+from jaxsae.lm import (
+  Lm,
+  Patch,
+  Place,
+  Site,
+  Splice,
+  Taps,
+  next_token_loss,
+  run,
+  splice,
+)
 from jaxsae.sae import Sae
 from jaxsae.token_batch import TokenBatch
 
@@ -58,12 +68,12 @@ class Fidelity:
     return (ablated - self.spliced_loss) / lost if lost else math.nan
 
 
-Edits = dict[Site, Splice | Patch]
+Edits = dict[Site, Patch] | dict[Taps, Splice]
 
 
 def measure_fidelity(
   lm: Lm,
-  saes: Mapping[str, tuple[Site, Sae]],
+  saes: Mapping[str, tuple[Place, Sae]],
   means: Mapping[Site, np.ndarray],
   batches: Iterable[TokenBatch],
 ) -> dict[str, Fidelity]:
@@ -73,16 +83,17 @@ def measure_fidelity(
 
   Args:
     lm: the language model.
-    saes: name → site and autoencoder of raw activations, or a pair of sites
-      and transcoder. Those of one shape at one site share one compiled
-      function.
+    saes: name → site and autoencoder of raw activations, or the taps and a
+      transcoder or crosscoder. Those of one shape at one site share one
+      compiled function.
     means: mean activation [D] of each site that is written, for mean ablation.
     batches: the text, [B, T].
 
   Raises:
     UserError: the batches hold no token to predict.
   """
-  variants = _variants(saes, means)
+  placed = {name: (Taps.of(at), sae) for name, (at, sae) in saes.items()}
+  variants = _variants(placed, means)
   totals, tokens = dict.fromkeys(variants, 0.0), 0
   for batch in batches:
     sums = {
@@ -99,21 +110,31 @@ def measure_fidelity(
     )
   losses = {key: total / tokens for key, total in totals.items()}
   return {
-    name: _fidelity(losses, tokens, name, site.output)
-    for name, (site, _) in saes.items()
+    name: _fidelity(losses, tokens, name, taps)
+    for name, (taps, _) in placed.items()
   }
 
 
-def _variants(saes, means) -> dict[str, Edits]:
+def _variants(placed, means) -> dict[str, Edits]:
   """Returns the edits of each forward pass, by the name of the pass."""
   variants = {"clean": {}}
-  for site in sorted({site.output for site, _ in saes.values()}):
-    mean = np.asarray(means[site], np.float32)
-    variants[f"mean {site}"] = {site: Patch(mean)}
-    variants[f"zero {site}"] = {site: Patch(np.zeros_like(mean))}
-  for name, (site, sae) in saes.items():
-    variants[f"spliced {name}"] = {site: Splice(sae)}
+  for written in sorted({taps.writes for taps, _ in placed.values()}):
+    mean = {site: np.asarray(means[site], np.float32) for site in written}
+    zero = jax.tree.map(np.zeros_like, mean)
+    variants[_ablated("mean", written)] = _patches(mean)
+    variants[_ablated("zero", written)] = _patches(zero)
+  for name, (taps, sae) in placed.items():
+    variants[f"spliced {name}"] = {taps: Splice(sae)}
   return variants
+
+
+def _patches(values: Mapping[Site, np.ndarray]) -> dict[Site, Patch]:
+  return {site: Patch(value) for site, value in values.items()}
+
+
+def _ablated(how: str, written: Sequence[Site]) -> str:
+  """Returns the name of the pass in which some sites are ablated."""
+  return " ".join([how, *map(str, written)])
 
 
 @jax.jit
@@ -122,18 +143,18 @@ def _loss(lm: Lm, batch: TokenBatch, edits: Edits):
   tokens, segments = batch.tokens, batch.segments
   text = lm.text_mask(tokens, segments)
   on_text = {}
-  for site, edit in edits.items():
-    on_text |= splice(site, edit.replace(mask=text))
+  for place, edit in edits.items():
+    on_text |= splice(place, edit.replace(mask=text))
   logits = run(lm, tokens, on_text, **batch.packing)
   losses, mask = next_token_loss(logits, tokens, segments)
   return jnp.sum(losses), jnp.sum(mask, dtype=jnp.int32)
 
 
-def _fidelity(losses, tokens: int, name: str, site: Site) -> Fidelity:
+def _fidelity(losses, tokens: int, name: str, taps: Taps) -> Fidelity:
   return Fidelity(
     tokens=tokens,
     clean_loss=losses["clean"],
     spliced_loss=losses[f"spliced {name}"],
-    zero_loss=losses[f"zero {site}"],
-    mean_loss=losses[f"mean {site}"],
+    zero_loss=losses[_ablated("zero", taps.writes)],
+    mean_loss=losses[_ablated("mean", taps.writes)],
   )

@@ -13,7 +13,7 @@ F latents.
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ import numpy as np
 from jaxsae import mesh as meshes
 from jaxsae import pod
 from jaxsae.errors import UserError
-from jaxsae.lm import Lm, Site, capture
+from jaxsae.lm import Lm, Place, Site, Taps, capture
 from jaxsae.sae import Sae
 from jaxsae.token_batch import TokenBatch
 
@@ -84,15 +84,15 @@ class Moments:
 
 def measure_sparsity(
   lm: Lm,
-  saes: Mapping[str, tuple[Site, Sae]],
+  saes: Mapping[str, tuple[Place, Sae]],
   batches: Iterable[TokenBatch],
 ) -> tuple[dict[str, Sparsity], dict[Site, Moments]]:
   """Measures autoencoders and the moments of their sites, in one pass.
 
   Args:
     lm: the language model.
-    saes: name → site and autoencoder of raw activations, or a pair of sites
-      and transcoder. Those of one shape share one compiled function.
+    saes: name → site and autoencoder of raw activations, or the taps and a
+      transcoder or crosscoder. Those of one shape share one compiled function.
     batches: the text, [B, T].
 
   Returns:
@@ -102,42 +102,45 @@ def measure_sparsity(
   Raises:
     UserError: the batches hold no text.
   """
-  sites = tuple(sorted({site for site, _ in saes.values()}))
-  written = {site.output for site in sites}
+  taps = {name: Taps.of(place) for name, (place, _) in saes.items()}
+  written = {site for each in taps.values() for site in each.writes}
   moments = {s: _no_tokens(s.width(lm.config)) for s in written}
   errors = dict.fromkeys(saes, 0.0)
   fired = {n: np.zeros(sae.width, np.int64) for n, (_, sae) in saes.items()}
   for batch in batches:
-    new, sums = _measure_batch(lm, saes, sites, batch)
+    new, sums = _measure_batch(lm, saes, taps, batch)
     moments = {s: moments[s] + _in_float64(*new[s]) for s in written}
     for name, (error, count) in sums.items():
       errors[name] += float(error)
       fired[name] += count
   _check_text(moments)
   results = {
-    name: _sparsity(moments[site.output], errors[name], fired[name])
-    for name, (site, _) in saes.items()
+    name: _sparsity(
+      [moments[site] for site in taps[name].writes], errors[name], fired[name]
+    )
+    for name in saes
   }
   return results, moments
 
 
-def _measure_batch(lm, saes, sites, batch):
+def _measure_batch(lm, saes, taps, batch):
   """Returns the moments and the autoencoders' sums of a batch, on the host."""
-  activations, mask, moments = _capture(lm, sites, batch)
+  every = tuple(sorted(set(taps.values())))
+  activations, mask, moments = _capture(lm, every, batch)
   sums = {}
-  for name, (site, sae) in saes.items():
-    x, y = activations[site.input], activations[site.output]
+  for name, (_, sae) in saes.items():
+    x, y = taps[name].read(activations), taps[name].written(activations)
     sums[name] = meshes.wait_for(_sums(sae, x, y, mask))
   return pod.to_host((moments, sums))
 
 
-@functools.partial(jax.jit, static_argnames="sites")
-def _capture(lm, sites, batch):
+@functools.partial(jax.jit, static_argnames="taps")
+def _capture(lm, taps, batch):
   """Activations {site: [B, T, D]}, text mask [B, T] and moments by site."""
-  ends = {end for site in sites for end in (site.input, site.output)}
-  activations = capture(lm, batch.tokens, *sorted(ends), **batch.packing)
+  sites = {site for each in taps for site in each.sites}
+  activations = capture(lm, batch.tokens, *sorted(sites), **batch.packing)
   mask = lm.text_mask(batch.tokens, batch.segments) > 0
-  written = {site.output for site in sites}
+  written = {site for each in taps for site in each.writes}
   moments = {site: _moments(activations[site], mask) for site in written}
   return activations, mask, moments
 
@@ -179,11 +182,15 @@ def _check_text(moments: Mapping[Site, Moments]) -> None:
     )
 
 
-def _sparsity(moments: Moments, squared_error: float, fired) -> Sparsity:
-  deviation = moments.squared_deviation
+def _sparsity(
+  written: Sequence[Moments], squared_error: float, fired: np.ndarray
+) -> Sparsity:
+  """Forms the figures, given the moments of the sites that are written."""
+  tokens = written[0].tokens
+  deviation = sum(moments.squared_deviation for moments in written)
   return Sparsity(
-    tokens=moments.tokens,
-    l0=float(fired.sum() / moments.tokens),
+    tokens=tokens,
+    l0=float(fired.sum() / tokens),
     fvu=squared_error / deviation if deviation > 0 else math.nan,
-    density=fired / moments.tokens,
+    density=fired / tokens,
   )

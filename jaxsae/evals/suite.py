@@ -17,7 +17,7 @@ from jaxsae.errors import UserError
 from jaxsae.evals.fidelity import Fidelity, measure_fidelity
 from jaxsae.evals.sparsity import Sparsity, measure_sparsity
 from jaxsae.files import whole_file
-from jaxsae.lm import Lm, Site
+from jaxsae.lm import Lm, Place, Taps
 from jaxsae.sae import Sae
 from jaxsae.token_batch import TokenBatch
 
@@ -52,7 +52,7 @@ class Result:
   """
 
   name: str
-  site: Site
+  site: Place
   width: int
   tokens: int
   l0: float
@@ -93,7 +93,7 @@ class Result:
 
 def evaluate(
   lm: Lm,
-  saes: Mapping[str, tuple[Site, Sae]],
+  saes: Mapping[str, tuple[Place, Sae]],
   batches: Callable[[], Iterable[TokenBatch]],
   loss_batches: int,
   progress: Callable[[str, int], None] | None = None,
@@ -105,8 +105,8 @@ def evaluate(
 
   Args:
     lm: the language model.
-    saes: name → site and autoencoder of raw activations (`sae.fold`), or a
-      pair of sites and transcoder.
+    saes: name → site and autoencoder of raw activations (`sae.fold`), or the
+      taps and a transcoder or crosscoder.
     batches: called twice; returns the same held-out batches from the start, all
       of one shape [B, T], in NumPy, or in JAX if they are sharded over a mesh.
     loss_batches: number of batches, from the start, on which losses are
@@ -214,15 +214,16 @@ def _check(lm: Lm, saes, loss_batches: int) -> None:
     raise UserError(
       f"loss_batches={loss_batches} measures no loss; give 1 or more."
     )
-  for name, (site, sae) in saes.items():
-    site.check(lm.config)
-    d_in, d = (s.width(lm.config) for s in (site.input, site.output))
+  for name, (place, sae) in saes.items():
+    taps = Taps.of(place)
+    taps.check(lm.config)
+    d_in, d = taps.d_in(lm.config), taps.d(lm.config)
     wanted = {"b_dec": (d,), "w_enc": (d_in, sae.width)}
     for field, shape in wanted.items():
       found = getattr(sae, field).shape
       if found != shape:
         raise UserError(
-          f"Autoencoder {name} has {field} of shape {found}, but {site} needs"
+          f"Autoencoder {name} has {field} of shape {found}, but {taps} needs"
           f" {shape}; give an autoencoder that was trained on this site."
         )
 
@@ -235,7 +236,7 @@ def _counted(batches, phase: str, report) -> Iterator[TokenBatch]:
 
 
 def _result(
-  name: str, site: Site, sae: Sae, sparsity: Sparsity, fidelity: Fidelity
+  name: str, site: Place, sae: Sae, sparsity: Sparsity, fidelity: Fidelity
 ) -> Result:
   return Result(
     name=name,

@@ -29,7 +29,7 @@ from jaxsae.explore.contexts import (
 from jaxsae.explore.neighbours import nearest
 from jaxsae.explore.promoted import logit_effects
 from jaxsae.explore.report import Report, SaeReport
-from jaxsae.lm import Lm, Site, capture
+from jaxsae.lm import Lm, Place, Site, Taps, capture
 from jaxsae.sae import Sae
 from jaxsae.token_batch import TokenBatch
 
@@ -38,7 +38,7 @@ _CHUNK = 2048  # latents whose activations on a batch are in memory at a time
 
 def survey(
   lm: Lm,
-  saes: Mapping[str, tuple[Site, Sae]],
+  saes: Mapping[str, tuple[Place, Sae]],
   batches: Iterable[TokenBatch],
   documents: list[str],
   metrics: Mapping[str, dict],
@@ -58,8 +58,8 @@ def survey(
 
   Args:
     lm: the language model.
-    saes: name → site, and autoencoder of raw activations; or a pair of sites,
-      and transcoder.
+    saes: name → site, and autoencoder of raw activations; or the taps, and a
+      transcoder or crosscoder.
     batches: as from `data.held_out_batches`; read one at a time, so they may be
       wrapped in a progress bar.
     documents: names of the documents, indexed by a batch's `documents`.
@@ -77,38 +77,40 @@ def survey(
   """
   if saes.keys() != metrics.keys():
     raise ValueError(f"metrics of {list(metrics)} for {list(saes)}")
-  for name, (site, sae) in saes.items():
-    _check_fits(lm, name, site, sae)
-  stats, tokens = _collect(lm, saes, batches, contexts, window)
+  placed = {name: (Taps.of(at), sae) for name, (at, sae) in saes.items()}
+  for name, (taps, sae) in placed.items():
+    _check_fits(lm, name, taps, sae)
+  stats, tokens = _collect(lm, placed, batches, contexts, window)
   return Report(
     title=title,
     run=run,
     saes=[
       SaeReport(
         name=name,
-        site=str(site),
+        site=str(taps),
         width=sae.width,
         metrics=metrics[name],
         **_activity(stats[name], tokens, bins),
-        **_effects_and_neighbours(lm, site, sae, effects, neighbours),
+        **_effects_and_neighbours(lm, taps, sae, effects, neighbours),
       )
-      for name, (site, sae) in saes.items()
+      for name, (taps, sae) in placed.items()
     ],
     vocabulary=_vocabulary(lm),
     documents=documents,
   )
 
 
-def _check_fits(lm: Lm, name: str, site: Site, sae: Sae) -> None:
-  site.check(lm.config)
-  for end, verb, found in (
-    (site.input, "reads", sae.w_enc.shape[-2]),
-    (site.output, "writes", sae.w_dec.shape[-1]),
+def _check_fits(lm: Lm, name: str, taps: Taps, sae: Sae) -> None:
+  taps.check(lm.config)
+  for sites, verb, found, expected in (
+    (taps.reads, "reads", sae.w_enc.shape[-2], taps.d_in(lm.config)),
+    (taps.writes, "writes", sae.w_dec.shape[-1], taps.d(lm.config)),
   ):
-    expected = end.width(lm.config)
     if found != expected:
+      where = "+".join(map(str, sites))
       raise UserError(
-        f"The autoencoder {name} {verb} activations of width {found}, but {end}"
+        f"The autoencoder {name} {verb} activations of width {found}, but"
+        f" {where}"
         f" of {lm.name or 'the language model'} has width {expected}; give the"
         " site and the model that it was trained on."
       )
@@ -121,22 +123,23 @@ class _LatentStats(struct.PyTreeNode):
   top: TopContexts
 
 
-def _collect(lm, saes, batches, contexts, window) -> tuple[dict, int]:
+def _collect(lm, placed, batches, contexts, window) -> tuple[dict, int]:
   """Returns each autoencoder's stats, and the number of text tokens."""
   chunks = {
     name: [
       _LatentStats(no_activations(size), no_contexts(size, contexts, window))
       for size in (len(range(sae.width)[chunk]) for chunk in _chunks(sae))
     ]
-    for name, (_, sae) in saes.items()
+    for name, (_, sae) in placed.items()
   }
-  sites = tuple(dict.fromkeys(site.input for site, _ in saes.values()))
+  every = (site for taps, _ in placed.values() for site in taps.reads)
+  sites = tuple(dict.fromkeys(every))
   tokens = 0
   for batch in batches:
     batch = jax.tree.map(jnp.asarray, batch)
     activations, mask = _read(lm, sites, batch)
-    for name, (site, sae) in saes.items():
-      x = activations[site.input]
+    for name, (taps, sae) in placed.items():
+      x = taps.read(activations)
       chunks[name] = _add_batch(chunks[name], sae, x, mask, batch)
     tokens += int(jnp.sum(mask))
   if not tokens:
@@ -219,13 +222,20 @@ def _activity(stats: _LatentStats, tokens: int, bins: int) -> dict:
   }
 
 
-def _effects_and_neighbours(lm, site, sae, effects, neighbours) -> dict:
+def _effects_and_neighbours(lm, taps, sae, effects, neighbours) -> dict:
   near, cosines = nearest(sae.w_dec, neighbours)
   return {
-    **logit_effects(lm, site.output, sae.w_dec, effects)._asdict(),
+    **logit_effects(lm, *_last_written(taps, sae), effects)._asdict(),
     "neighbours": near,
     "neighbour_cosines": cosines,
   }
+
+
+def _last_written(taps: Taps, sae: Sae) -> tuple[Site, jax.Array]:
+  """Returns the site written nearest to the logits, and directions there."""
+  d = sae.w_dec.shape[-1] // len(taps.writes)
+  index = max(range(len(taps.writes)), key=lambda i: taps.writes[i].depth)
+  return taps.writes[index], sae.w_dec[:, index * d : (index + 1) * d]
 
 
 def _vocabulary(lm: Lm) -> list[str]:

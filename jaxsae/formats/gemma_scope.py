@@ -7,7 +7,7 @@ on raw activations x. Only the folder's name tells the site.
 (Lieberum et al., arXiv 2408.05147; files at huggingface.co/google/gemma-scope.)
 
 A transcoder's file has the same five arrays. It reads the MLP's input before
-the norm's gain (the paper's appendix B), but `Site("transcoder", layer)` reads
+the norm's gain (the paper's appendix B), but `Taps.transcoder(layer)` reads
 it after the gain, as Gemma Scope 2 does; `to_published` and `from_published`
 convert between the two.
 
@@ -31,7 +31,7 @@ from jaxsae.formats.arrays import check_shapes, check_values
 from jaxsae.formats.format import Path
 from jaxsae.formats.published import Published
 from jaxsae.lm import Lm
-from jaxsae.lm.sites import GEMMA_SCOPE, Site
+from jaxsae.lm.sites import GEMMA_SCOPE, PAIRS, WHERE, Place, Taps
 from jaxsae.sae.model import Sae
 
 FILE = "params.npz"
@@ -90,12 +90,12 @@ class GemmaScope:
     place = _PLACE.fullmatch(file.absolute().as_posix())
     if place is None or place["width"] != width_label(sae.width):
       return Published(sae)
-    site = Site(_SITES[place["site"]], int(place["layer"]))
+    taps = Taps.parse(f"{_SITES[place['site']]}.{int(place['layer'])}")
     ones = np.ones(sae.w_enc.shape[0], np.float32)
     return Published(
       sae,
-      site,
-      ones if _is_transcoder(site) else None,
+      taps,
+      ones if _is_transcoder(taps) else None,
       model=place["model"] and f"gemma2-{place['model']}",
       metrics={"l0": float(place["l0"])},
     )
@@ -107,24 +107,34 @@ class GemmaScope:
   def place(self, published: Published) -> str:
     """Returns the folder that its site, width and L0 have."""
     l0 = published.metrics.get("l0")
-    if published.site is None or l0 is None:
+    if published.taps is None or l0 is None:
       raise UserError(
         "Gemma Scope's folders are named after site and L0, which are not both"
-        " known; give the record a site and metrics={'l0': …}."
+        " known; give the record taps and metrics={'l0': …}."
       )
-    return folder(published.site, published.sae.width, l0)
+    return folder(published.taps, published.sae.width, l0)
 
 
-def folder(site: Site, width: int, l0: float) -> str:
+def folder(place: Place, width: int, l0: float) -> str:
   """Returns the folder in which Gemma Scope keeps such an autoencoder.
 
   `folder(Site("resid", 20), 16_384, 71.2)` is
   `"res/layer_20/width_16k/average_l0_71"`. Gemma Scope publishes the first
   part as one repository per model. At `mlp_in`, where Gemma Scope published
   nothing, the first part is the site's own name.
+
+  Raises:
+    UserError: the autoencoder has several sites, and is no transcoder.
   """
+  taps = Taps.of(place)
+  where, _, layer = str(taps).rpartition(".")
+  if where not in WHERE | PAIRS:
+    raise UserError(
+      f"{taps} has no folder in Gemma Scope's release, which has only"
+      " autoencoders of one site and transcoders; use another --format."
+    )
   return (
-    f"{GEMMA_SCOPE.get(site.where, site.where)}/layer_{site.layer}"
+    f"{GEMMA_SCOPE.get(where, where)}/layer_{layer}"
     f"/width_{width_label(width)}/average_l0_{round(l0)}"
   )
 
@@ -136,61 +146,63 @@ def width_label(width: int) -> str:
   return f"{width // 1000}k" if width < 1_000_000 else f"{width // 10**6}m"
 
 
-def to_published(sae: Sae, site: Site, lm: Lm | None) -> Sae:
+def to_published(sae: Sae, place: Place, lm: Lm | None) -> Sae:
   """Converts to the autoencoder that Gemma Scope's file would hold.
 
   Args:
     sae: an autoencoder or transcoder of raw activations.
-    site: its site. A transcoder reads gain ⊙ n, with n the MLP's input before
-      the norm's gain, so W_enc' = diag(gain) W_enc reads n; likewise W_skip'.
-      Autoencoders of other sites are returned unchanged.
+    place: its site or taps. A transcoder reads gain ⊙ n, with n the MLP's
+      input before the norm's gain, so W_enc' = diag(gain) W_enc reads n;
+      likewise W_skip'. Autoencoders of other sites are returned unchanged.
     lm: the language model, which has the gain; needed only for transcoders.
   """
-  return _without_gain(Published(sae, site, input_gain(lm, site)))
+  taps = Taps.of(place)
+  return _without_gain(Published(sae, taps, input_gain(lm, taps)))
 
 
-def from_published(sae: Sae, site: Site, lm: Lm) -> Sae:
+def from_published(sae: Sae, place: Place, lm: Lm) -> Sae:
   """Converts what `read` or `load_sae` returns; the inverse of `to_published`.
 
   Raises:
     UserError: the norm has a gain of 0, so the site lacks some of the values
       that the transcoder reads.
   """
-  if not _is_transcoder(site):
+  taps = Taps.of(place)
+  if not _is_transcoder(taps):
     return sae
-  gain = lm.norm_gain(site)
+  gain = lm.norm_gain(taps.reads[0])
   if not gain.all():
     raise UserError(
-      f"The norm before {site} has a gain of 0, so some values that a published"
+      f"The norm before {taps} has a gain of 0, so some values that a published"
       " transcoder reads are lost; use the language model it was trained on."
     )
   return _rescale_input(sae, 1 / gain)
 
 
-def input_gain(lm: Lm | None, site: Site) -> np.ndarray | None:
+def input_gain(lm: Lm | None, taps: Taps) -> np.ndarray | None:
   """Returns the gain [D_in] that a transcoder's input includes.
 
   None for other sites, and where there is no language model to read it from.
   """
-  if lm is None or not _is_transcoder(site):
+  if lm is None or not _is_transcoder(taps):
     return None
-  return lm.norm_gain(site)
+  return lm.norm_gain(taps.reads[0])
 
 
 def _without_gain(published: Published) -> Sae:
   """Converts to the autoencoder whose input does not include the gain."""
-  if published.site is None or not _is_transcoder(published.site):
+  if published.taps is None or not _is_transcoder(published.taps):
     return published.sae
   if published.input_gain is None:
     raise UserError(
-      f"{published.site} cannot be written in Gemma Scope's format without its"
+      f"{published.taps} cannot be written in Gemma Scope's format without its"
       " language model, whose norm has a gain; give lm=."
     )
   return _rescale_input(published.sae, published.input_gain)
 
 
-def _is_transcoder(site: Site) -> bool:
-  return site.where == "transcoder"
+def _is_transcoder(taps: Taps) -> bool:
+  return taps.kind == "transcoder"
 
 
 def _rescale_input(sae: Sae, factor: np.ndarray) -> Sae:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsae.lm import Site
+from jaxsae.lm import Taps
 from jaxsae.sae import Sae
 
 
@@ -19,7 +19,7 @@ class Published:
 
   Attributes:
     sae: the arrays, on raw activations.
-    site: the place in the language model that it was trained on.
+    taps: the sites of the language model that it reads and writes.
     input_gain: [D_in] for a transcoder, which reads input_gain ⊙ n, with n the
       MLP's input before the gain of its norm: the norm's gain at our own sites,
       ones where the arrays read n itself.
@@ -31,7 +31,7 @@ class Published:
   """
 
   sae: Sae
-  site: Site | None = None
+  taps: Taps | None = None
   input_gain: np.ndarray | None = None
   model: str | None = None
   data: Mapping[str, Any] | None = None

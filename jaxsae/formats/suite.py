@@ -9,13 +9,13 @@ from jaxsae.formats.format import Path
 from jaxsae.formats.gemma_scope import input_gain
 from jaxsae.formats.published import Published
 from jaxsae.formats.registry import FORMATS
-from jaxsae.lm import Lm, Site
+from jaxsae.lm import Lm, Place, Taps
 from jaxsae.sae import Sae
 
 
 def write_all(
   format: str,
-  saes: Iterable[tuple[Site, Sae, float]],
+  saes: Iterable[tuple[Place, Sae, float]],
   out: Path,
   lm: Lm | None = None,
 ) -> list[str]:
@@ -38,12 +38,12 @@ def write_all(
   records = (
     Published(
       sae,
-      site,
-      input_gain(lm, site),
+      Taps.of(place),
+      input_gain(lm, Taps.of(place)),
       model=lm.name if lm is not None else None,
       metrics={"l0": l0},
     )
-    for site, sae, l0 in saes
+    for place, sae, l0 in saes
   )
   return write_release(format, records, out)
 

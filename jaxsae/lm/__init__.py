@@ -20,7 +20,9 @@ from jaxsae.lm.gemma import init_params as init_params
 from jaxsae.lm.generation import generate as generate
 from jaxsae.lm.lm import Lm as Lm
 from jaxsae.lm.loss import next_token_loss as next_token_loss
+from jaxsae.lm.sites import Place as Place
 from jaxsae.lm.sites import Site as Site
+from jaxsae.lm.sites import Taps as Taps
 from jaxsae.lm.tokenizer import Tokenizer as Tokenizer
 from jaxsae.lm.tokenizer import train_tokenizer as train_tokenizer
 from jaxsae.lm.weights import load_lm as load_lm

@@ -19,10 +19,11 @@ from flax import struct
 from jax.typing import ArrayLike
 
 from jaxsae.errors import UserError
-from jaxsae.lm.sites import Site
+from jaxsae.lm.sites import Site, Taps
 
 Edit = Callable[[jax.Array], jax.Array]  # [B, T, D] → [B, T, D]
 Number = jax.Array | float
+_ALL = slice(None)
 
 
 class Autoencoder(Protocol):
@@ -49,8 +50,8 @@ class Splice(struct.PyTreeNode):
 
   With `keep_error` the first term is x itself, so the reconstruction error
   stays, and without an edit of latents nothing changes, to the bit.
-  `splice(pair, Splice(transcoder))` reads the pair's input and writes its
-  output.
+  `splice(taps, Splice(transcoder))` reads the sites that the transcoder reads,
+  and replaces those that it writes.
 
   Attributes:
     sae: an autoencoder of raw activations, or any pytree that maps [B, T, D]
@@ -69,18 +70,27 @@ class Splice(struct.PyTreeNode):
     """Returns the new activation [B, T, D]."""
     return self.at_output(x, x)
 
-  def at_output(self, written: jax.Array, read: jax.Array) -> jax.Array:
-    """Returns the new value of a pair's output, given its input as well."""
-    read = read.astype(jnp.float32)
-    return _edited(self.mask, written, lambda x: self._change(x, read))
+  def at_output(
+    self, written: jax.Array, read: jax.Array, part: slice = _ALL
+  ) -> jax.Array:
+    """Returns the new value of a site that is not the one that is read.
 
-  def _change(self, written, read):
-    new = written if self.keep_error else self.sae(read)
+    Args:
+      written: its activation [B, T, D].
+      read: the activations that are read, [B, T, D_in].
+      part: the columns of the output that belong to the site.
+    """
+    read = read.astype(jnp.float32)
+    return _edited(self.mask, written, lambda x: self._change(x, read, part))
+
+  def _change(self, written, read, part):
+    new = written if self.keep_error else self.sae(read)[..., part]
     if self.latents is None:
       return new
     latents = self.sae.encode(read)
     added = self.latents(latents) - latents
-    return new + jnp.matmul(added, self.sae.w_dec, precision="highest")
+    directions = self.sae.w_dec[:, part]
+    return new + jnp.matmul(added, directions, precision="highest")
 
 
 class Steer(struct.PyTreeNode):
@@ -115,8 +125,8 @@ class Clamp(struct.PyTreeNode):
     x ← x + (value − z_i) · d_i, z = sae.encode(x), d_i = row i of W_dec
 
   The reconstruction error and the other latents' parts stay. A value of 0
-  ablates the latents. `splice(pair, Clamp(transcoder, …))` reads the pair's
-  input and changes its output.
+  ablates the latents. `splice(taps, Clamp(transcoder, …))` reads the sites
+  that the transcoder reads, and changes those that it writes.
 
   Attributes:
     sae: an autoencoder of raw activations.
@@ -143,17 +153,25 @@ class Clamp(struct.PyTreeNode):
     """Returns the new activation [B, T, D]."""
     return self.at_output(x, x)
 
-  def at_output(self, written: jax.Array, read: jax.Array) -> jax.Array:
-    """Returns the new value of a pair's output, given its input as well."""
-    read = read.astype(jnp.float32)
-    return _edited(self.mask, written, lambda x: x + self._added(read))
+  def at_output(
+    self, written: jax.Array, read: jax.Array, part: slice = _ALL
+  ) -> jax.Array:
+    """Returns the new value of a site that is not the one that is read.
 
-  def _added(self, read):
+    Args:
+      written: its activation [B, T, D].
+      read: the activations that are read, [B, T, D_in].
+      part: the columns of the output that belong to the site.
+    """
+    read = read.astype(jnp.float32)
+    return _edited(self.mask, written, lambda x: x + self._added(read, part))
+
+  def _added(self, read, part):
     chosen = jnp.atleast_1d(self.latent)  # [K]
     latents = self.sae.encode(read)[..., chosen]
     value = jnp.broadcast_to(jnp.float32(self.value), chosen.shape)
     missing = value.reshape((1,) * (read.ndim - 1) + (-1,)) - latents
-    directions = self.sae.w_dec[chosen]
+    directions = self.sae.w_dec[chosen][:, part]
     return jnp.matmul(missing, directions, precision="highest")
 
 
@@ -209,32 +227,47 @@ class Patch(struct.PyTreeNode):
     return _edited(self.mask, x, lambda x: jnp.broadcast_to(value, x.shape))
 
 
-class PairEdit(struct.PyTreeNode):
-  """An edit of one site that is computed from an earlier one.
+class TapsEdit(struct.PyTreeNode):
+  """An edit of one site that is computed from other sites.
 
-  `splice` makes it for a pair of sites.
+  `splice` makes it for a transcoder, and for autoencoders that read or write
+  several sites.
 
   Attributes:
-    edit: maps the activation of the site that is read to the new activation of
-      the site that is written.
-    reads: the site that is read.
+    edit: maps the activations that are read, joined, [B, T, D_in], to the new
+      activations of all sites that are written, joined, [B, T, D].
+    taps: the sites that are read and written.
+    index: the index of the site among those that are written.
   """
 
   edit: Edit
-  reads: Site = struct.field(pytree_node=False)
+  taps: Taps = struct.field(pytree_node=False)
+  index: int = struct.field(pytree_node=False, default=0)
 
   def __call__(self, written: jax.Array, read: jax.Array) -> jax.Array:
-    """Returns the new activation of the site that is written."""
+    """Returns the new activation of the site that is written.
+
+    Args:
+      written: its activation.
+      read: the activations that are read, joined.
+    """
+    part = self._part(written.shape[-1])
     if isinstance(self.edit, Splice | Clamp):
-      return self.edit.at_output(written, read)
-    return self.edit(read)
+      return self.edit.at_output(written, read, part)
+    return self.edit(read)[..., part]
+
+  def _part(self, d: int) -> slice:
+    """Returns the site's own columns among those of all written sites."""
+    if len(self.taps.writes) == 1:
+      return slice(None)
+    return slice(self.index * d, (self.index + 1) * d)
 
 
 # What to do at which sites.
-Edits = Mapping[Site, Edit | PairEdit]
+Edits = Mapping[Site | Taps, Edit | TapsEdit]
 
 
-def is_pytree(edit: Edit | PairEdit) -> bool:
+def is_pytree(edit: Edit | TapsEdit) -> bool:
   """Returns whether an edit consists of arrays that can be arguments of `jit`.
 
   A plain function is not: it may do something else at the next call, if a

@@ -1,13 +1,18 @@
 """Running the language model while reading or editing its sites."""
 
+from collections.abc import Mapping
+from typing import TypeVar
+
 import jax
 
 from jaxsae.errors import UserError
 from jaxsae.lm.config import LmConfig
-from jaxsae.lm.edits import Edit, Edits, PairEdit, is_pytree
+from jaxsae.lm.edits import Edit, Edits, TapsEdit, is_pytree
 from jaxsae.lm.gemma import Tap
 from jaxsae.lm.lm import Lm
-from jaxsae.lm.sites import Site
+from jaxsae.lm.sites import Site, Taps, join
+
+At = TypeVar("At", bound=Site | Taps)
 
 
 def run(
@@ -25,7 +30,8 @@ def run(
     lm: the language model.
     tokens: int [B, T].
     edits: site → `Steer`, `Clamp` or another edit, or any function of the
-      activation [B, T, D].
+      activation [B, T, D]. An edit from `splice` that reads a site after the
+      first that it writes gets it from a pass before, without edits.
     segments: int [B, T] for packed rows; by default each row is one document.
     positions: int [B, T], counted from 0 in each segment.
     num_blocks: stop after this many blocks, without logits.
@@ -33,49 +39,92 @@ def run(
   Returns:
     Logits [B, T, V], or the residual stream [B, T, D] if `num_blocks` is given.
   """
-  tap = make_tap(edits, lm.config)
+  clean = _read_ahead(lm, tokens, edits, segments, positions)
+  tap = make_tap(edits, lm.config, clean)
   return lm.apply(tokens, segments, positions, tap, num_blocks)
 
 
-def make_tap(edits: Edits, config: LmConfig) -> Tap:
+def make_tap(
+  edits: Edits,
+  config: LmConfig,
+  clean: Mapping[Site, jax.Array] | None = None,
+) -> Tap:
   """Makes the tap that puts each site's activation through its edit.
 
   The result is cast to the activation's dtype, whatever the edit computes in.
 
+  Args:
+    edits: site → edit.
+    config: the language model's sizes.
+    clean: activations of a pass before, for edits whose taps are not causal.
+
   Raises:
-    UserError: the model lacks a site, or one is a pair; or, when the tap is
-      called, an edit changes the shape.
+    UserError: the model lacks a site, or one is not a single site, or `clean`
+      lacks an activation; or, when the tap is called, an edit changes the
+      shape.
   """
-  for site in edits:
+  at_site = {Taps.of(place).site: edit for place, edit in edits.items()}
+  reads: set[Site] = set()
+  for site, edit in at_site.items():
     site.check(config)
-    _check_single(site)
-  reads = {e.reads for e in edits.values() if isinstance(e, PairEdit)}
-  kept = {}
+    if isinstance(edit, TapsEdit):
+      edit.taps.check(config)
+      reads.update(_reads_on_the_way(edit.taps, clean or {}))
+  kept: dict[Site, jax.Array] = {}
 
   def tap(where, layer, x):
-    site = Site(where, layer)
-    if site in edits:
-      x = _apply(edits[site], site, x, kept)
+    site, new = Site(where, layer), x
+    if site in at_site:
+      new = _apply(at_site[site], site, x, kept, clean or {})
     if site in reads:
-      kept[site] = x
-    return x
+      kept[site] = new
+    return new
 
   return tap
 
 
-def _check_single(site: Site) -> None:
-  if site.input != site.output:
+def _reads_on_the_way(
+  taps: Taps, clean: Mapping[Site, jax.Array]
+) -> tuple[Site, ...]:
+  """Returns the sites that are read in the same pass as they are written."""
+  if taps.is_causal:
+    return taps.reads
+  if not clean.keys() >= set(taps.reads):
     raise UserError(
-      f"{site} is a pair of sites; read or edit {site.input} or {site.output},"
-      " or put a transcoder in its place with splice()."
+      f"{taps} reads a site after the first that it writes, which takes a pass"
+      " before; use edit() or run(), which make one."
     )
+  return ()
+
+
+def _read_ahead(
+  lm: Lm,
+  tokens: jax.Array,
+  edits: Edits,
+  segments: jax.Array | None,
+  positions: jax.Array | None,
+) -> dict[Site, jax.Array]:
+  """Reads, without edits, the sites of those whose taps are not causal."""
+  spliced = (e.taps for e in edits.values() if isinstance(e, TapsEdit))
+  sites = {site for t in spliced if not t.is_causal for site in t.reads}
+  if not sites:
+    return {}
+  return capture(lm, tokens, *sites, segments=segments, positions=positions)
 
 
 def _apply(
-  edit: Edit | PairEdit, site: Site, x: jax.Array, kept: dict
+  edit: Edit | TapsEdit,
+  site: Site,
+  x: jax.Array,
+  kept: Mapping[Site, jax.Array],
+  clean: Mapping[Site, jax.Array],
 ) -> jax.Array:
-  # Popping leaves no tracer behind when a trace is over.
-  new = edit(x, kept.pop(edit.reads)) if isinstance(edit, PairEdit) else edit(x)
+  if isinstance(edit, TapsEdit):
+    # A site that is both read and written is read as it is.
+    found = {site: x, **kept} if edit.taps.is_causal else clean
+    new = edit(x, join(found, edit.taps.reads))
+  else:
+    new = edit(x)
   if new.shape != x.shape:
     raise UserError(
       f"The edit at {site} made {list(new.shape)} of {list(x.shape)}; return"
@@ -120,42 +169,49 @@ def edit(
 _compiled = jax.jit(run, static_argnames="num_blocks")
 
 
-def splice(site: Site, replace: Edit) -> dict[Site, Edit | PairEdit]:
-  """Makes edits that replace a site's activation by a function of it.
+def splice(
+  place: Site | Taps, replace: Edit
+) -> dict[Site | Taps, Edit | TapsEdit]:
+  """Makes edits that replace the sites that an autoencoder writes.
 
-  `edit(lm, tokens, splice(site, sae))` splices an autoencoder or a transcoder
-  in. At a pair, the input is kept until the output is computed.
+  `edit(lm, tokens, splice(taps, sae))` splices an autoencoder or a transcoder
+  in. What is read is kept until what is written is computed.
 
   Args:
-    site: a site or a pair.
-    replace: maps the activation [B, T, D_in] of `site.input` to the new
-      activation [B, T, D] of `site.output`. At a pair, a `Splice` or `Clamp`
-      keeps the output's own values where its mask is 0.
+    place: a site, or the taps of a transcoder or crosscoder.
+    replace: maps the activations that are read, joined, [B, T, D_in], to the
+      new activations of the sites that are written, joined, [B, T, D]. A
+      `Splice` or `Clamp` keeps their own values where its mask is 0.
   """
-  if site.input == site.output:
-    return {site: replace}
-  return {site.output: PairEdit(replace, site.input)}
+  taps = Taps.of(place)
+  if len(taps.sites) == 1:
+    return {taps.site: replace}
+  return {
+    site: TapsEdit(replace, taps, index)
+    for index, site in enumerate(taps.writes)
+  }
 
 
 def capture(
   lm: Lm,
   tokens: jax.Array,
-  *sites: Site,
+  *sites: At,
   segments: jax.Array | None = None,
   positions: jax.Array | None = None,
-) -> dict[Site, jax.Array]:
+) -> dict[At, jax.Array]:
   """Returns {site: [B, T, D]}; blocks above the last site do not run."""
-  seen = {}
+  single = {place: Taps.of(place).site for place in sites}
+  seen: dict[Site, jax.Array] = {}
 
-  def reader(site):
+  def reader(site: Site) -> Edit:
     def read(x):
       seen[site] = x
       return x
 
     return read
 
-  depth = 1 + max((site.layer for site in sites), default=-1)
-  readers = {site: reader(site) for site in sites}
+  depth = 1 + max((site.layer for site in single.values()), default=-1)
+  readers: Edits = {site: reader(site) for site in single.values()}
   run(
     lm,
     tokens,
@@ -164,4 +220,4 @@ def capture(
     positions=positions,
     num_blocks=depth,
   )
-  return seen
+  return {place: seen[site] for place, site in single.items()}

@@ -134,17 +134,15 @@ class Lm(struct.PyTreeNode):
   def norm_gain(self, site: Site) -> np.ndarray:
     """Returns the gain, float32 [D], of the norm that ends at a site.
 
-    Of a pair of sites it is that of the input, [D_in].
-
     Raises:
       UserError: the model lacks the site, or no norm ends there.
     """
     site.check(self.config)
-    if site.input.where not in _NORMS:
+    if site.where not in _NORMS:
       raise UserError(
         f"No norm ends at {site}; ask for the gain at {' or '.join(_NORMS)}."
       )
-    norm = self.params[f"layer_{site.layer}"][_NORMS[site.input.where]]
+    norm = self.params[f"layer_{site.layer}"][_NORMS[site.where]]
     return 1 + np.asarray(norm["scale"], np.float32)
 
   def to_stream(self, site: Site, directions: jax.Array) -> jax.Array:

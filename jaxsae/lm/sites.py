@@ -2,9 +2,14 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
 
 from jaxsae.errors import UserError
 from jaxsae.lm.config import LmConfig
+from jaxsae.renamed import tell_once
 
 # The three sites of Gemma Scope (arXiv 2408.05147 §3.1) and the one that Gemma
 # Scope 2's transcoders read; and what others call them: TransformerLens,
@@ -17,6 +22,7 @@ WHERE = {
 }
 # Pairs of sites: the one that is read, and the one that is written.
 PAIRS = {"transcoder": ("mlp_in", "mlp")}
+_ORDER = ("attn", "mlp_in", "mlp", "resid")  # as a block computes them
 TRANSFORMER_LENS = {
   "resid": "blocks.{layer}.hook_resid_post",
   "mlp": "blocks.{layer}.hook_mlp_out",
@@ -40,22 +46,29 @@ GEMMA_SCOPE = {
   "transcoder": "transcoder",
 }
 
-_ALL = ", ".join(WHERE | PAIRS)
+_ALL = ", ".join(WHERE)
 
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Site:
   """One place in the forward pass, written `resid.12`; layers count from 0.
 
-  Or a pair: a transcoder at `transcoder.12` reads `mlp_in.12` and writes
-  `mlp.12`. An autoencoder's `input` and `output` are its site itself.
+  Raises:
+    UserError: there is no such kind of place.
   """
 
   where: str
   layer: int
 
+  def __new__(cls, where: str = "", layer: int = 0):
+    """Makes a site; for one release, `transcoder` makes a transcoder's taps."""
+    if where in PAIRS:
+      tell_once("Site('transcoder', layer)", "Taps.transcoder(layer)")
+      return Taps.of_pair(where, layer)
+    return super().__new__(cls)
+
   def __post_init__(self):
-    if self.where not in WHERE | PAIRS:
+    if self.where not in WHERE:
       raise UserError(
         f"Unknown site {self.where!r}; use one of {_ALL}, as in resid.12."
       )
@@ -66,28 +79,10 @@ class Site:
   @classmethod
   def parse(cls, text: str) -> "Site":
     """Parses `"resid.12"` as `Site("resid", 12)`."""
-    match = re.fullmatch(r"([a-z_]+)\.(\d+)", text)
-    if not match:
-      raise UserError(
-        f"{text!r} is not a site; write where.layer, as in resid.12"
-        f" (where is one of {_ALL})."
-      )
-    return cls(match[1], int(match[2]))
-
-  @property
-  def input(self) -> "Site":
-    """The site that an autoencoder here reads."""
-    where, _ = PAIRS.get(self.where, (self.where, self.where))
-    return Site(where, self.layer)
-
-  @property
-  def output(self) -> "Site":
-    """The site that an autoencoder here writes."""
-    _, where = PAIRS.get(self.where, (self.where, self.where))
-    return Site(where, self.layer)
+    return cls(*_split(text))
 
   def width(self, config: LmConfig) -> int:
-    """Returns the length D of activations here; of the output, for a pair."""
+    """Returns the length D of activations here."""
     return config.site_width(self.where)
 
   def check(self, config: LmConfig) -> None:
@@ -97,3 +92,200 @@ class Site:
         f"Site {self} is out of range: the model has layers 0 to"
         f" {config.num_layers - 1}."
       )
+
+  @property
+  def depth(self) -> tuple[int, int]:
+    """Its place in the order in which a forward pass computes sites."""
+    return self.layer, _ORDER.index(self.where)
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Taps:
+  """The sites that an autoencoder reads, and the sites that it writes.
+
+  Activations of several sites are joined along their last axis, in this order.
+  Written `resid.12` where an autoencoder reads and writes one site, and
+  `transcoder.12` for a transcoder, which reads `mlp_in.12` and writes `mlp.12`.
+  Several are joined by `+`, and what is read comes before a colon:
+  `resid.3+resid.4`, `mlp_in.3:mlp.3+mlp.4`.
+
+  Raises:
+    UserError: a side has no site, or has one twice.
+  """
+
+  reads: tuple[Site, ...]
+  writes: tuple[Site, ...]
+
+  def __post_init__(self):
+    for side, sites in (("reads", self.reads), ("writes", self.writes)):
+      if not sites or len(set(sites)) < len(sites):
+        raise UserError(
+          f"{side}={_join(sites) or '()'} must name at least one site, and each"
+          " once."
+        )
+
+  @classmethod
+  def of(cls, place: "Site | Taps") -> "Taps":
+    """Returns taps as they are, and of a site those that read and write it."""
+    return place if isinstance(place, Taps) else cls((place,), (place,))
+
+  @classmethod
+  def of_pair(cls, kind: str, layer: int) -> "Taps":
+    """Returns the taps of a pair in `PAIRS`, such as `"transcoder"`."""
+    read, written = PAIRS[kind]
+    return cls((Site(read, layer),), (Site(written, layer),))
+
+  @classmethod
+  def transcoder(cls, layer: int) -> "Taps":
+    """Returns the taps of a transcoder of a layer's MLP."""
+    return cls.of_pair("transcoder", layer)
+
+  @classmethod
+  def parse(cls, text: str) -> "Taps":
+    """Parses `"resid.12"`, `"transcoder.12"` or `"resid.3+resid.4"`."""
+    reads, colon, writes = text.partition(":")
+    if not colon and "+" not in text:
+      where, layer = _split(text)
+      if where in PAIRS:
+        return cls.of_pair(where, layer)
+    sites = tuple(map(Site.parse, reads.split("+")))
+    if not colon:
+      return cls(sites, sites)
+    return cls(sites, tuple(map(Site.parse, writes.split("+"))))
+
+  def __str__(self) -> str:
+    if not self.transcodes:
+      return _join(self.reads)
+    if self.kind in PAIRS:
+      return f"{self.kind}.{self.reads[0].layer}"
+    return f"{_join(self.reads)}:{_join(self.writes)}"
+
+  @property
+  def transcodes(self) -> bool:
+    """Whether other sites are written than are read."""
+    return self.reads != self.writes
+
+  @property
+  def sites(self) -> tuple[Site, ...]:
+    """The sites that are read or written, each once."""
+    return tuple(dict.fromkeys(self.reads + self.writes))
+
+  @property
+  def site(self) -> Site:
+    """The one site that is read and written.
+
+    Raises:
+      UserError: there are several.
+    """
+    if len(self.sites) > 1:
+      raise UserError(
+        f"{self} is not one site; read or edit one of"
+        f" {', '.join(map(str, self.sites))}, or put its autoencoder in their"
+        " place with splice()."
+      )
+    return self.reads[0]
+
+  @property
+  def is_causal(self) -> bool:
+    """Whether all that is read is computed before the first site is written.
+
+    A site that is both read and written is read before it is written.
+    """
+    last_read = max(site.depth for site in self.reads)
+    return last_read <= min(site.depth for site in self.writes)
+
+  @property
+  def kind(self) -> str:
+    """The kind of place, without layers: `resid`, `transcoder`, `resid+resid`.
+
+    It is the name of a pair only if both sites are of one layer.
+    """
+    reads, writes = (
+      "+".join(site.where for site in sites)
+      for sites in (self.reads, self.writes)
+    )
+    if not self.transcodes:
+      return reads
+    layers = {site.layer for site in self.sites}
+    pair = next((k for k, v in PAIRS.items() if v == (reads, writes)), None)
+    return pair if pair and len(layers) == 1 else f"{reads}:{writes}"
+
+  def d_in(self, config: LmConfig) -> int:
+    """Returns D_in, the length of what is read."""
+    return sum(site.width(config) for site in self.reads)
+
+  def d(self, config: LmConfig) -> int:
+    """Returns D, the length of what is written."""
+    return sum(site.width(config) for site in self.writes)
+
+  def check(self, config: LmConfig) -> None:
+    """Raises UserError unless the model has these sites and can join them."""
+    for site in self.sites:
+      site.check(config)
+    for sites in (self.reads, self.writes):
+      widths = [site.width(config) for site in sites]
+      if len(set(widths)) > 1:
+        raise UserError(
+          f"{_join(sites)} have activations of widths"
+          f" {', '.join(map(str, widths))}; an autoencoder joins only sites of"
+          " one width."
+        )
+
+  def read(self, activations: Mapping[Site, jax.Array]) -> jax.Array:
+    """Joins the activations that are read, [..., D_in]."""
+    return join(activations, self.reads)
+
+  def written(self, activations: Mapping[Site, jax.Array]) -> jax.Array:
+    """Joins the activations that are written, [..., D]."""
+    return join(activations, self.writes)
+
+  @property
+  def where(self) -> str:
+    """`Site.where` of one release ago."""
+    tell_once("where of an autoencoder's site", "Taps.kind")
+    return self.kind
+
+  @property
+  def layer(self) -> int:
+    """`Site.layer` of one release ago."""
+    tell_once("layer of an autoencoder's site", "Taps.reads[0].layer")
+    return self.reads[0].layer
+
+  @property
+  def input(self) -> Site:
+    """`Site.input` of one release ago."""
+    tell_once("Site.input", "Taps.reads")
+    return self.reads[0]
+
+  @property
+  def output(self) -> Site:
+    """`Site.output` of one release ago."""
+    tell_once("Site.output", "Taps.writes")
+    return self.writes[0]
+
+
+# One site, or the sites of an autoencoder.
+Place = Site | Taps
+
+
+def join(
+  activations: Mapping[Site, jax.Array], sites: Sequence[Site]
+) -> jax.Array:
+  """Joins the activations of some sites along their last axis."""
+  if len(sites) == 1:
+    return activations[sites[0]]
+  return jnp.concatenate([activations[site] for site in sites], axis=-1)
+
+
+def _join(sites: Sequence[Site]) -> str:
+  return "+".join(map(str, sites))
+
+
+def _split(text: str) -> tuple[str, int]:
+  match = re.fullmatch(r"([a-z_]+)\.(\d+)", text)
+  if not match:
+    raise UserError(
+      f"{text!r} is not a site; write where.layer, as in resid.12"
+      f" (where is one of {', '.join(WHERE | PAIRS)})."
+    )
+  return match[1], int(match[2])

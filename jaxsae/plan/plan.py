@@ -172,8 +172,8 @@ def on_mesh(
   compiles: bool = True,
 ) -> Plan:
   """Plans a run on a mesh of these slices' devices, without a price."""
-  for site in config.sites:
-    site.check(gemma)
+  for stack in config.stacks:
+    stack.taps.check(gemma)
   check_rows(config, mesh)
   arguments = abstract_arguments(config, gemma, mesh)
   arguments[1].check_length(config.data.context)

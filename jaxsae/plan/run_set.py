@@ -154,7 +154,7 @@ def deepest(configs: Mapping[str, TrainConfig]) -> dict[str, str]:
 def _kind(config: TrainConfig) -> tuple:
   """Returns everything that decides a run's memory, except its layers."""
   stacks = sorted(
-    f"{stack.site.where} {stack.width} {len(stack.members)}"
+    f"{stack.taps.kind} {stack.width} {len(stack.members)}"
     f" {stack.architecture} {stack.sweep.placement}"
     for stack in config.stacks
   )
@@ -196,8 +196,7 @@ def _unshared_step(plan: Plan, gemma: GemmaConfig, stack: Stack) -> float:
   """Returns the seconds of a step that trains one member of a stack."""
   config, chip = plan.config, plan.slices.kind.chip
   mesh = AbstractMesh(plan.shape, ("data", "model"))
-  site = stack.site
-  d_in, d = site.input.width(gemma), site.output.width(gemma)
+  d_in, d = stack.taps.d_in(gemma), stack.taps.d(gemma)
   columns = d_in + (d if stack.architecture.transcodes else 0)
   updates = Work(
     sites=1,
@@ -212,7 +211,7 @@ def _unshared_step(plan: Plan, gemma: GemmaConfig, stack: Stack) -> float:
     skip=stack.sweep.skip,
   )
   best = update_times(updates, mesh, chip)[0]
-  reading = lm_work.work(config, gemma, mesh, (site.input, site.output))
+  reading = lm_work.work(config, gemma, mesh, stack.taps.sites)
   return config.updates_per_bucket * max(
     best.compute, best.memory, best.communication
   ) + max(

@@ -6,7 +6,7 @@ from typing import Any
 from jaxsae import formats, overrides, pod
 from jaxsae.formats import Published
 from jaxsae.formats.gemma_scope import input_gain
-from jaxsae.lm import Site
+from jaxsae.lm import Taps
 from jaxsae.runs.evaluate import figures
 from jaxsae.runs.open import Run
 from jaxsae.sae import Sae
@@ -37,14 +37,14 @@ def export(run: Run, format: str, out: formats.Path) -> list[str]:
 
 
 def _record(
-  run: Run, site: Site, sae: Sae, figures: Mapping[str, Any]
+  run: Run, taps: Taps, sae: Sae, figures: Mapping[str, Any]
 ) -> Published:
   """Collects what the run knows about one of its autoencoders."""
   recipe = overrides.to_json(run.config)
   return Published(
     sae,
-    site,
-    input_gain(run.lm, site),
+    taps,
+    input_gain(run.lm, taps),
     model=run.lm.name,
     data=recipe["data"],
     recipe=recipe,

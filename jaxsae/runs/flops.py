@@ -45,11 +45,11 @@ def run_flops(config: TrainConfig, gemma: GemmaConfig) -> RunFlops:
     UserError: the model does not have one of the sites.
   """
   total = RunFlops()
-  for site in config.sites:
-    site.check(gemma)
+  for stack in config.stacks:
+    stack.taps.check(gemma)
   for stack in config.stacks:
     size, f = len(stack.members), stack.width
-    d_in, d = stack.site.input.width(gemma), stack.site.output.width(gemma)
+    d_in, d = stack.taps.d_in(gemma), stack.taps.d(gemma)
     skip = stack.sweep.skip
     weights = (d_in + d) * f + (d_in * d if skip else 0)
     per_token = update_flops_per_token(d_in, d, f, skip)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from jaxsae import renamed
 from jaxsae.data import DataConfig
 from jaxsae.errors import UserError
-from jaxsae.lm import Site
+from jaxsae.lm import Taps
 from jaxsae.lm.weights import read_sizes
 from jaxsae.runs.flops import run_flops
 from jaxsae.train.config.presets import gemma_scope_to
@@ -90,7 +90,9 @@ class Grid:
 
   def _config(self, part: GridPart) -> TrainConfig:
     sites = tuple(
-      Site(where, layer) for layer in part.layers for where in part.where
+      Taps.parse(f"{where}.{layer}")
+      for layer in part.layers
+      for where in part.where
     )
     return TrainConfig(
       workdir=f"{self.workdir}/{part.name}",

@@ -10,7 +10,7 @@ from etils import epath
 
 from jaxsae import mesh as meshes
 from jaxsae.errors import UserError
-from jaxsae.lm import Lm, Site, load_lm
+from jaxsae.lm import Lm, Taps, load_lm
 from jaxsae.mesh import MeshConfig
 from jaxsae.sae import Sae
 from jaxsae.train import state as states
@@ -37,7 +37,7 @@ class Run:
   config: TrainConfig
   lm: Lm
   step: int
-  saes: Mapping[str, tuple[Site, Sae]]
+  saes: Mapping[str, tuple[Taps, Sae]]
   targets: Mapping[str, float | None]
 
 
@@ -75,7 +75,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
 
 def _folded(
   config: TrainConfig, state: TrainState
-) -> Iterator[tuple[str, tuple[Site, Sae]]]:
+) -> Iterator[tuple[str, tuple[Taps, Sae]]]:
   for stack, trained in zip(config.stacks, state.stacks, strict=True):
     for name, sae in states.folded(stack, trained).items():
-      yield name, (stack.site, sae)
+      yield name, (stack.taps, sae)

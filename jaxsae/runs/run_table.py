@@ -64,10 +64,11 @@ def _widths(config: TrainConfig) -> str:
 
 def _sites(config: TrainConfig) -> str:
   """Names sites by layer, such as `resid mlp attn 0-25`."""
-  sites = list(dict.fromkeys(stack.site for stack in config.stacks))
+  every = list(dict.fromkeys(stack.taps for stack in config.stacks))
   layers: dict[str, list[int]] = {}
-  for layer in sorted({site.layer for site in sites}):
-    where = " ".join(site.where for site in sites if site.layer == layer)
+  first = lambda taps: taps.reads[0].layer
+  for layer in sorted(set(map(first, every))):
+    where = " ".join(taps.kind for taps in every if first(taps) == layer)
     layers.setdefault(where, []).append(layer)
   return "; ".join(f"{where} {_ranges(n)}" for where, n in layers.items())
 

@@ -7,6 +7,21 @@ import jax
 import jax.numpy as jnp
 
 
+def per_column(scale: jax.Array, d: int) -> jax.Array:
+  """Returns a scale for each column of activations, or for all of them alike.
+
+  Args:
+    scale: [S], or [S, L] where activations are those of L sites, joined.
+    d: D, the width of the activations.
+
+  Returns:
+    [S, 1], or [S, D].
+  """
+  if scale.ndim == 1:
+    return scale[:, None]
+  return jnp.repeat(scale, d // scale.shape[-1], axis=-1)
+
+
 def estimate_scale(x: jax.Array, mask: jax.Array) -> jax.Array:
   """Estimates the scale √(mean ‖x‖²) of activations (Gemma Scope §3.1).
 

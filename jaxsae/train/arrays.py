@@ -88,7 +88,8 @@ def _settings(
 
 
 def _sites(stacks: Iterable[Stack]) -> tuple[Site, ...]:
-  return tuple(dict.fromkeys(stack.site.input for stack in stacks))
+  sites = (site for stack in stacks for site in stack.taps.sites)
+  return tuple(dict.fromkeys(sites))
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)

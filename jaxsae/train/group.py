@@ -19,7 +19,9 @@ from jax.sharding import Mesh
 
 from jaxsae import mesh as meshes
 from jaxsae.lm import Site
+from jaxsae.lm.sites import join
 from jaxsae.sae import Architecture, UpdateTokens
+from jaxsae.sae.normalisation import per_column
 from jaxsae.train.config.run import Schedule, TrainConfig
 from jaxsae.train.config.sweep import OptimConfig, Stack
 from jaxsae.train.placement.layout import (
@@ -122,22 +124,26 @@ class Group:
     """
     layout = meshes.shard(self.mesh, self.placement.tokens or None)
     mask = jax.lax.with_sharding_constraint(mask, layout)
-    x = self._scaled(activations, "input", state.scale)
+    x = self._scaled(activations, "reads", state.scale)
     if self.architecture.transcodes:
-      y = self._scaled(activations, "output", state.target_scale)
+      y = self._scaled(activations, "writes", state.target_scale)
       return UpdateTokens(x, y, mask)
     return UpdateTokens(x, x, mask)
 
-  def _scaled(self, activations, end: str, scale):
+  def _scaled(
+    self, activations: Mapping[Site, jax.Array], side: str, scale: jax.Array
+  ) -> jax.Array:
     if len(self.stacks) == 1:
       layout = meshes.shard(self.mesh, self.placement.tokens or None, None)
-      x = activations[self.sites(end)[0]]
+      x = join(activations, self.sites(side)[0])
       x = jax.lax.with_sharding_constraint(x, layout)
-      return x.astype(jnp.float32) / scale[0]
-    x = self._distribute(activations, end)
-    return x.astype(jnp.float32) / scale[:, None, None]
+      return x.astype(jnp.float32) / per_column(scale, x.shape[-1])[0]
+    x = self._distribute(activations, side).astype(jnp.float32)
+    return x / per_column(scale, x.shape[-1])[:, None, :]
 
-  def _distribute(self, activations, end: str):
+  def _distribute(
+    self, activations: Mapping[Site, jax.Array], side: str
+  ) -> jax.Array:
     """Gathers raw activations [S, N, D], each only where it is needed.
 
     Tokens are sharded over `data` and replicated over `model`. So each device
@@ -145,11 +151,11 @@ class Group:
     over `data`, once for each site however many members read it.
     """
     shards = meshes.axes_size(self.mesh, self.placement.saes)
-    sites, choice = sites_of_shards(self.sites(end), shards)
+    sites, choice = sites_of_shards(self.sites(side), shards)
     constrain = lambda x, *spec: jax.lax.with_sharding_constraint(
       x, meshes.shard(self.mesh, *spec, None)
     )
-    x = jnp.stack([activations[site] for site in sites.ravel()])
+    x = jnp.stack([join(activations, of_member) for of_member in sites.ravel()])
     x = constrain(constrain(x, None, "data"), "model", "data")
     x = constrain(x, self.placement.saes, None)
     if sites.shape == choice.shape:
@@ -159,10 +165,10 @@ class Group:
     x = x.reshape(self.size, *x.shape[2:])
     return constrain(x, self.placement.saes, None)
 
-  def sites(self, end: str) -> list[Site]:
-    """Returns the site each member reads (`"input"`) or writes (`"output"`)."""
+  def sites(self, side: str) -> list[tuple[Site, ...]]:
+    """Returns the sites each member `"reads"`, or those it `"writes"`."""
     sites = [
-      getattr(stack.site, end) for stack in self.stacks for _ in stack.members
+      getattr(stack.taps, side) for stack in self.stacks for _ in stack.members
     ]
     return list(itertools.islice(itertools.cycle(sites), self.size))
 
@@ -174,24 +180,26 @@ class Group:
 
 
 def sites_of_shards(
-  sites: Sequence[Site], shards: int
+  sites: Sequence[tuple[Site, ...]], shards: int
 ) -> tuple[np.ndarray, np.ndarray]:
   """Finds the sites that each shard needs when members are split in order.
 
   Args:
-    sites: the site of every member.
+    sites: the sites of every member.
     shards: number of shards, which divides the members.
 
   Returns:
-    The sites of each shard, repeated to fill up [shards, most]; and for each
-    member the index of its own site among these [shards, members per shard].
+    The sites of each shard, repeated to fill up [shards, most], a tuple each;
+    and for each member the index of its own among these
+    [shards, members per shard].
   """
   split = [list(some) for some in np.split(np.arange(len(sites)), shards)]
   needed = [list(dict.fromkeys(sites[i] for i in some)) for some in split]
   most = max(map(len, needed))
   filled = np.empty((shards, most), object)
   for shard, some in enumerate(needed):
-    filled[shard] = list(itertools.islice(itertools.cycle(some), most))
+    for place, of_member in zip(range(most), itertools.cycle(some)):
+      filled[shard, place] = of_member  # one by one: NumPy unpacks tuples
   indices = [
     [some.index(sites[i]) for i in own]
     for some, own in zip(needed, split, strict=True)

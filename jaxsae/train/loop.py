@@ -129,8 +129,8 @@ def _prepare(config: TrainConfig) -> _Setting:
   data.check_source(config.data.source)
   lm = load_lm(config.lm, mesh=mesh, fsdp=config.fsdp)
   lm.check_length(config.data.context)
-  for site in config.sites:
-    site.check(lm.config)
+  for stack in config.stacks:
+    stack.taps.check(lm.config)
   abstract = abstract_state(config, lm.config, mesh)
   choices = choose_placements(
     config.stacks,

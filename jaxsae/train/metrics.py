@@ -78,18 +78,23 @@ def of_group(
     after: its state after the bucket.
     fired: [S, F], on how many tokens each latent was active.
     updates: the figures of the updates, [U, S] each.
-    deviations: Σ‖x - mean‖² of each site, from `squared_deviations`.
+    deviations: Σ‖x - mean‖² of each site, from `squared_deviations`; those of
+      the sites that an autoencoder writes are summed, each in its own scale.
     figures: the architecture's own figures.
   """
   finite = updates.finite
   kept = lambda x: jnp.sum(jnp.where(finite, x, 0), axis=0)
   tokens = kept(updates.tokens)  # if 0, the ratios are NaN
-  raw = jnp.stack([deviations[site] for site in group.sites("output")])
-  raw *= tokens / jnp.sum(updates.tokens, axis=0)
+  share = tokens / jnp.sum(updates.tokens, axis=0)
+  raw = share[:, None] * jnp.array(
+    [[deviations[site] for site in sites] for sites in group.sites("writes")]
+  )
+  scale = after.target_scale.reshape(raw.shape)
+  deviation = jnp.sum(raw / jnp.square(scale), axis=-1)
   return Metrics(
     loss=kept(updates.loss) / tokens,
     l0=jnp.sum(fired, axis=-1) / tokens,
-    fvu=kept(updates.squared_error) / (raw / jnp.square(after.target_scale)),
+    fvu=kept(updates.squared_error) / deviation,
     coefficient=updates.coefficient[-1],
     density_max=jnp.max(fired, axis=-1) / tokens,
     tokens_since_fired=after.tokens_since_fired,

@@ -26,8 +26,9 @@ class StackState:
     sae: the autoencoders; every array has a leading S.
     moments: Adam's moments.
     tokens_since_fired: int32 [S, F], tokens since each latent was last active.
-    scale: [S], the scale of the activations that are read.
-    target_scale: [S], the scale of the activations that are reconstructed.
+    scale: [S], the scale of the activations that are read; [S, L] if L sites
+      are read.
+    target_scale: that of the activations that are reconstructed, likewise.
   """
 
   sae: Params
@@ -66,17 +67,29 @@ def init(
     widths: D of every site.
     scales: the scale of every site.
   """
-  ends = [(stack.site.input, stack.site.output) for stack in stacks]
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     key=jax.random.key(seed),
     stacks=tuple(
       init_stack(
-        stack, widths[read], widths[write], scales[read], scales[write]
+        stack,
+        sum(widths[site] for site in stack.taps.reads),
+        sum(widths[site] for site in stack.taps.writes),
+        _joined_scales(scales, stack.taps.reads),
+        _joined_scales(scales, stack.taps.writes),
       )
-      for stack, (read, write) in zip(stacks, ends, strict=True)
+      for stack in stacks
     ),
   )
+
+
+def _joined_scales(
+  scales: Mapping[Site, jax.Array], sites: Sequence[Site]
+) -> jax.Array:
+  """Returns the scale of one site, [], or those of several, [L]."""
+  if len(sites) == 1:
+    return scales[sites[0]]
+  return jnp.stack([scales[site] for site in sites])
 
 
 def init_stack(
@@ -86,10 +99,11 @@ def init_stack(
 
   Args:
     stack: the configuration of the stack.
-    d_in: D_in, the width of the site that is read.
-    d: D, the width of the site that is written.
-    scale: the scale of the activations that are read, for all members.
-    target_scale: the scale of those that are reconstructed.
+    d_in: D_in, the width of what is read.
+    d: D, the width of what is written.
+    scale: the scale of the activations that are read, for all members; [L] if
+      L sites are read.
+    target_scale: the scale of those that are reconstructed, likewise.
   """
   sae = sae_stacks.init(
     stack.architecture,
@@ -100,7 +114,7 @@ def init_stack(
     stack.salt,
   )
   size = len(stack.members)
-  every = lambda value: jnp.full(size, value, jnp.float32)
+  every = lambda value: jnp.full((size, *jnp.shape(value)), value, jnp.float32)
   return StackState(
     sae=sae,
     moments=optim.transformation(stack.sweep.optim).init(sae),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsae.lm import GemmaConfig, Lm, Site, init_params
+from jaxsae.lm import GemmaConfig, Lm, Taps, init_params
 from jaxsae.token_batch import TokenBatch
 from tests.evals import reference
 from tests.evals.samples import BOS, EOS, lookup_transcoder, split
@@ -77,8 +77,8 @@ def batches(rows):
 @pytest.fixture(scope="session")
 def by_heart(lm, batches):
   """A transcoder of layer 1 that is exact on the text of the batches."""
-  site = Site("transcoder", 1)
-  x = reference.activations(lm, batches, site.input)
-  y = reference.activations(lm, batches, site.output)
+  site = Taps.transcoder(1)
+  x = reference.activations(lm, batches, site.reads[0])
+  y = reference.activations(lm, batches, site.writes[0])
   gain = 1 + np.asarray(lm.params["layer_1"]["pre_ffw_norm"]["scale"])
   return lookup_transcoder(x, y, gain)

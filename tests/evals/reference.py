@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 
-from jaxsae.lm import capture
+from jaxsae.lm import Taps, capture
 from tests.evals.samples import BOS, EOS
 
 
@@ -53,13 +53,15 @@ def loss(lm, batches, site=None, replace=None):
   found = []
   for batch in batches:
     x = None
+    written = None
     if site is not None:
-      read = _capture(lm, batch, site.input)
-      x = _capture(lm, batch, site.output)
+      (read_at,), (written,) = Taps.of(site).reads, Taps.of(site).writes
+      read = _capture(lm, batch, read_at)
+      x = _capture(lm, batch, written)
       text = is_text(batch)
       x[text] = replace(read[text])
       x = x.astype(np.float32)
-    logits = np.asarray(_logits(lm, batch, x, site and site.output), np.float64)
+    logits = np.asarray(_logits(lm, batch, x, written), np.float64)
     found += _losses(logits, batch)
   return np.mean(found), len(found)
 

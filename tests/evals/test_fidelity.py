@@ -9,7 +9,7 @@ import pytest
 
 from jaxsae.errors import UserError
 from jaxsae.evals import Fidelity, measure_fidelity
-from jaxsae.lm import Site
+from jaxsae.lm import Site, Taps
 from jaxsae.sae import Sae
 from tests.evals import reference
 from tests.evals.samples import (
@@ -21,7 +21,7 @@ from tests.evals.samples import (
 )
 
 RESID, ATTN = Site("resid", 0), Site("attn", 1)
-PAIR = Site("transcoder", 1)
+PAIR = Taps.transcoder(1)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_losses_are_those_of_numpy(lm, saes, means, batches, measured, name):
   clean, tokens = reference.loss(lm, batches)
   assert found.tokens == tokens
   assert found.clean_loss == pytest.approx(clean, rel=1e-5)
-  mean = means[site.output]
+  mean = means[Taps.of(site).writes[0]]
   for loss, replace in (
     (found.spliced_loss, lambda x: reference.reconstruct(sae, x)),
     (found.zero_loss, np.zeros_like),

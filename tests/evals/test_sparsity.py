@@ -6,7 +6,7 @@ import pytest
 
 from jaxsae.errors import UserError
 from jaxsae.evals import Moments, measure_sparsity
-from jaxsae.lm import Site
+from jaxsae.lm import Site, Taps
 from jaxsae.sae import Sae
 from jaxsae.token_batch import TokenBatch
 from tests.evals import reference
@@ -136,7 +136,7 @@ def test_what_always_says_the_same_has_no_fvu(lm, batches):
   assert np.isnan(found["i"].fvu)
 
 
-PAIR = Site("transcoder", 1)
+PAIR = Taps.transcoder(1)
 
 
 @pytest.mark.parametrize("fields", [{}, {"w_skip": None}, {"k": 5}], ids=str)

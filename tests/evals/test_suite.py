@@ -13,7 +13,7 @@ from rich.console import Console
 from jaxsae import mesh as meshes
 from jaxsae.errors import UserError
 from jaxsae.evals import Result, evaluate, table, write
-from jaxsae.lm import Site, sharding
+from jaxsae.lm import Site, Taps, sharding
 from tests.evals import reference
 from tests.evals.samples import random_sae, random_transcoder
 
@@ -101,14 +101,14 @@ def test_losses_are_of_the_first_batches_and_the_mean_of_all(
 
 
 def test_a_transcoder_is_judged_where_it_writes(lm, batches):
-  site, sae = Site("transcoder", 0), random_transcoder(16, 32, 2)
+  site, sae = Taps.transcoder(0), random_transcoder(16, 32, 2)
   found = evaluate(lm, {"t": (site, sae)}, lambda: batches, loss_batches=1)
-  x = reference.activations(lm, batches, site.input)
-  y = reference.activations(lm, batches, site.output)
+  x = reference.activations(lm, batches, site.reads[0])
+  y = reference.activations(lm, batches, site.writes[0])
   expected = reference.fvu(y, reference.reconstruct(sae, x))
   assert found["t"].fvu == pytest.approx(expected, rel=1e-5)
   mean = lambda x: np.broadcast_to(y.mean(axis=0), x.shape)
-  ablated, _ = reference.loss(lm, batches[:1], site.output, mean)
+  ablated, _ = reference.loss(lm, batches[:1], site.writes[0], mean)
   assert found["t"].mean_loss == pytest.approx(ablated, rel=1e-5)
   assert found["t"].to_json()["site"] == "transcoder.0"
 

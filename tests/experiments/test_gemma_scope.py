@@ -80,7 +80,7 @@ def cells(configs):
   counts = collections.Counter()
   for config in configs:
     for stack in config.stacks:
-      site = (stack.site.where, stack.site.layer)
+      site = (stack.taps.kind, stack.taps.reads[0].layer)
       key = (config.lm, *site, stack.width, config.tokens)
       counts[key] += len(config.sae.members)
   return counts
@@ -151,7 +151,7 @@ def test_every_run_has_the_shapes_of_the_published_model(grids, name):
       site.check(gemma)
     state = abstract(config, gemma)
     for stack, made in zip(config.stacks, state.stacks, strict=True):
-      d = SIZES[config.lm[:-3]][stack.site.where == "attn"]
+      d = SIZES[config.lm[:-3]][stack.taps.kind == "attn"]
       assert made.sae.w_dec.shape == (
         len(config.sae.members),
         stack.width,

@@ -12,7 +12,7 @@ from jaxsae.app.report import write
 from jaxsae.errors import UserError
 from jaxsae.explore import logit_effects
 from jaxsae.explore import survey as survey_of
-from jaxsae.lm import GemmaConfig, Lm, Site, capture, init_params
+from jaxsae.lm import GemmaConfig, Lm, Site, Taps, capture, init_params
 from jaxsae.sae import Sae
 from jaxsae.token_batch import TokenBatch
 
@@ -98,7 +98,7 @@ def make_text():
   return text
 
 
-PAIR, MLP_IN = Site("transcoder", 1), Site("mlp_in", 1)
+PAIR, MLP_IN = Taps.transcoder(1), Site("mlp_in", 1)
 
 
 @jax.jit

@@ -11,7 +11,7 @@ import pytest
 
 from jaxsae.errors import UserError
 from jaxsae.formats import FORMATS, Published, gemma_scope
-from jaxsae.lm import GemmaConfig, Lm, Site, init_params
+from jaxsae.lm import GemmaConfig, Lm, Site, Taps, init_params
 from jaxsae.sae import JumpRelu
 from jaxsae.sae.model import Sae
 from jaxsae.sae.stack import init
@@ -88,7 +88,7 @@ def test_a_transcoder_may_write_another_width(transcoder, file):
   assert back(x).shape == (3, D - 1)
 
 
-PAIR = Site("transcoder", 1)
+PAIR = Taps.transcoder(1)
 
 
 def test_a_published_transcoder_reads_before_the_gain(sae, lm):

@@ -7,7 +7,7 @@ import pytest
 
 from jaxsae.errors import UserError
 from jaxsae.formats import load_sae, write_all
-from jaxsae.lm import Lm, Site, gemma2_tiny
+from jaxsae.lm import Lm, Site, Taps, gemma2_tiny
 from jaxsae.sae import JumpRelu
 from jaxsae.sae import stack as stacks
 
@@ -37,7 +37,7 @@ def test_each_has_a_place_of_its_own(tmp_path):
 
 
 def test_a_transcoder_needs_its_language_model(tmp_path):
-  sweep = [(Site("transcoder", 0), sae(0), 16.0)]
+  sweep = [(Taps.transcoder(0), sae(0), 16.0)]
   with pytest.raises(UserError, match="give lm="):
     write_all("gemma_scope", sweep, tmp_path / "out")
   assert not list(tmp_path.iterdir())
@@ -48,7 +48,7 @@ def test_a_transcoder_is_written_as_published(tmp_path):
   layer = {"pre_ffw_norm": {"scale": gain - 1}}
   config = dataclasses.replace(gemma2_tiny(), num_layers=1)
   lm = Lm({"layer_0": layer}, config)
-  sweep = [(Site("transcoder", 0), sae(0), 16.0)]
+  sweep = [(Taps.transcoder(0), sae(0), 16.0)]
   (file,) = write_all("gemma_scope", sweep, tmp_path / "out", lm)
   assert file == "transcoder/layer_0/width_16/average_l0_16/params.npz"
   read = load_sae(tmp_path / "out" / file)

@@ -16,6 +16,7 @@ from jaxsae.lm import (
   Site,
   Splice,
   Steer,
+  Taps,
   capture,
   edit,
   generate,
@@ -24,7 +25,7 @@ from jaxsae.lm import (
 )
 
 B, T, D, F = 2, 16, 32, 12
-SITE, PAIR = Site("resid", 1), Site("transcoder", 1)
+SITE, PAIR = Site("resid", 1), Taps.transcoder(1)
 MASK = np.arange(T)[None] % 3 == 0
 
 

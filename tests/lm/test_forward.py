@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxsae.errors import UserError
-from jaxsae.lm import Site, capture, edit, run, splice
+from jaxsae.lm import Site, Taps, capture, edit, run, splice
 from jaxsae.lm.sites import WHERE
 
 
@@ -157,7 +157,7 @@ def test_stopping_early_gives_the_residual_stream(grouped, tokens):
 def test_a_transcoder_that_is_the_mlp_changes_nothing(
   grouped, tokens, logits, layer, wrap
 ):
-  edits = splice(Site("transcoder", layer), own_mlp(grouped, layer))
+  edits = splice(Taps.transcoder(layer), own_mlp(grouped, layer))
   spliced = wrap(lambda lm, tokens: edit(lm, tokens, edits))
   for _ in range(2):  # edits can be used again
     np.testing.assert_allclose(spliced(grouped, tokens), logits, atol=1e-5)
@@ -177,9 +177,9 @@ def own_mlp(lm, layer):
 
 
 def test_a_splice_puts_in_what_it_makes_of_the_input(grouped, tokens):
-  site = Site("transcoder", 2)
-  read = capture(grouped, tokens, site.input)[site.input]
-  by_hand = edit(grouped, tokens, {site.output: lambda _: 2 * read + 1})
+  site = Taps.transcoder(2)
+  read = capture(grouped, tokens, site.reads[0])[site.reads[0]]
+  by_hand = edit(grouped, tokens, {site.writes[0]: lambda _: 2 * read + 1})
   spliced = edit(grouped, tokens, splice(site, lambda x: 2 * x + 1))
   np.testing.assert_array_equal(spliced, by_hand)
   assert np.abs(spliced - grouped.logits(tokens)).max() > 1e-3
@@ -188,7 +188,7 @@ def test_a_splice_puts_in_what_it_makes_of_the_input(grouped, tokens):
 def test_transcoders_of_several_layers_do_not_meet(grouped, tokens):
   edits = {}
   for layer in range(4):
-    at = Site("transcoder", layer)
+    at = Taps.transcoder(layer)
     edits |= splice(at, own_mlp(grouped, layer))
   spliced = edit(grouped, tokens, edits)
   np.testing.assert_allclose(spliced, grouped.logits(tokens), atol=1e-5)
@@ -200,13 +200,13 @@ def test_a_splice_at_one_site_is_an_edit(grouped):
 
 
 def test_a_splice_leaves_no_tracer_behind(grouped, tokens):
-  edits = splice(Site("transcoder", 1), lambda x: x)
+  edits = splice(Taps.transcoder(1), lambda x: x)
   with jax.checking_leaks():
     jax.jit(lambda lm, tokens: edit(lm, tokens, edits))(grouped, tokens)
 
 
 def test_a_splice_that_changes_the_width_is_named(grouped, tokens):
-  edits = splice(Site("transcoder", 1), lambda x: x[..., :5])
+  edits = splice(Taps.transcoder(1), lambda x: x[..., :5])
   with pytest.raises(UserError, match=r"mlp\.1 made \[2, 16, 5\] of"):
     edit(grouped, tokens, edits)
 
@@ -222,7 +222,7 @@ def test_a_splice_that_changes_the_width_is_named(grouped, tokens):
 )
 def test_a_pair_is_not_one_place(grouped, tokens, call):
   with pytest.raises(UserError, match=r"transcoder\.1 .*mlp_in\.1 or mlp\.1"):
-    call(grouped, tokens, Site("transcoder", 1))
+    call(grouped, tokens, Taps.transcoder(1))
 
 
 @pytest.mark.parametrize("call", [capture, edit], ids=["capture", "edit"])

@@ -37,7 +37,7 @@ def test_the_gain_is_that_of_the_norm_that_ends_at_the_site(
 
 def test_the_gain_of_a_pair_is_its_inputs_and_in_float32(grouped):
   half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), grouped)
-  gain = half.norm_gain(Site("transcoder", 2))
+  gain = half.norm_gain(Site("mlp_in", 2))
   scale = np.float32(half.params["layer_2"]["pre_ffw_norm"]["scale"])
   np.testing.assert_array_equal(gain, 1 + scale)
   assert gain.dtype == np.float32

@@ -4,8 +4,9 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
+from jaxsae import renamed
 from jaxsae.errors import UserError
-from jaxsae.lm import Site, gemma2_2b
+from jaxsae.lm import Site, Taps, gemma2_2b
 from jaxsae.lm.config import PUBLISHED
 from jaxsae.lm.sites import (
   GEMMA_SCOPE,
@@ -35,23 +36,77 @@ def test_what_is_not_a_site_is_named(text):
 
 @pytest.mark.parametrize("make", [Site.parse, lambda x: Site("mpl", 3)])
 def test_an_unknown_place_lists_those_there_are(make):
-  known = "resid, mlp, attn, mlp_in, transcoder"
+  known = "resid, mlp, attn, mlp_in"
   with pytest.raises(UserError, match=f"'mpl'; use one of {known}, as"):
     make("mpl.3")
 
 
 @pytest.mark.parametrize("where", WHERE)
-def test_an_autoencoder_reads_what_it_writes(where):
+def test_an_autoencoder_of_one_site_reads_what_it_writes(where):
   site = Site(where, 3)
-  assert site.input == site.output == site
+  taps = Taps.of(site)
+  assert taps.site == site and taps.sites == (site,)
+  assert not taps.transcodes and taps.is_causal
+  assert str(taps) == str(site) and taps.kind == where
 
 
 def test_a_transcoder_reads_one_site_and_writes_another():
-  site = Site("transcoder", 3)
-  assert (site.input, site.output) == (Site("mlp_in", 3), Site("mlp", 3))
+  taps = Taps.transcoder(3)
+  assert taps.reads == (Site("mlp_in", 3),)
+  assert taps.writes == (Site("mlp", 3),)
+  assert taps.transcodes and taps.is_causal
+  assert (str(taps), taps.kind) == ("transcoder.3", "transcoder")
   config = gemma2_2b()
-  assert site.width(config) == site.output.width(config) == 2304
-  assert site.input.width(config) == 2304
+  assert taps.d_in(config) == taps.d(config) == 2304
+  with pytest.raises(UserError, match=r"transcoder\.3 .*mlp_in\.3, mlp\.3"):
+    _ = taps.site
+
+
+@pytest.mark.parametrize(
+  "text, kind, causal",
+  [
+    ("resid.3", "resid", True),
+    ("transcoder.3", "transcoder", True),
+    ("mlp_in.3:mlp.4", "mlp_in:mlp", True),
+    ("resid.3+resid.4", "resid+resid", False),
+    ("resid.2+resid.3:resid.3", "resid+resid:resid", True),
+    ("mlp_in.3:mlp.3+mlp.4", "mlp_in:mlp+mlp", True),
+    ("resid.4:resid.3", "resid:resid", False),
+  ],
+)
+def test_taps_are_written_as_they_are_read(text, kind, causal):
+  taps = Taps.parse(text)
+  assert str(taps) == text and Taps.parse(str(taps)) == taps
+  assert taps.kind == kind and taps.is_causal == causal
+
+
+def test_a_pair_in_full_is_a_transcoder():
+  assert Taps.parse("mlp_in.3:mlp.3") == Taps.transcoder(3)
+
+
+@pytest.mark.parametrize("text", ["resid.3+resid.3", "resid.3+", ":resid.3"])
+def test_taps_that_cannot_be_are_refused(text):
+  with pytest.raises(UserError, match=r"resid\.3"):
+    Taps.parse(text)
+
+
+def test_sites_of_one_width_can_be_joined():
+  config = gemma2_2b()
+  Taps.parse("resid.3+mlp.4").check(config)
+  with pytest.raises(UserError, match=r"attn\.3\+resid\.3 .*2048, 2304"):
+    Taps.parse("attn.3+resid.3").check(config)
+  with pytest.raises(UserError, match=r"resid\.26 .*0 to 25"):
+    Taps.parse("resid.3+resid.26").check(config)
+
+
+def test_the_old_name_of_a_transcoders_site_makes_its_taps(capsys, monkeypatch):
+  monkeypatch.setattr(renamed, "_told", set())
+  site = Site("transcoder", 3)
+  assert site == Taps.transcoder(3)
+  assert (site.where, site.layer) == ("transcoder", 3)
+  assert (site.input, site.output) == (Site("mlp_in", 3), Site("mlp", 3))
+  notes = capsys.readouterr().err.splitlines()
+  assert len(notes) == 5 and "Taps.transcoder(layer)" in notes[0]
 
 
 @pytest.mark.parametrize("layer", [-1, 26, 100])

@@ -6,7 +6,7 @@ import pytest
 
 from jaxsae import mesh as meshes
 from jaxsae.data import DataConfig
-from jaxsae.lm import GemmaConfig, Site
+from jaxsae.lm import GemmaConfig, Site, Taps
 from jaxsae.lm.config import PUBLISHED
 from jaxsae.mesh import MeshConfig
 from jaxsae.plan import plan as plans
@@ -80,7 +80,7 @@ def test_the_compiler_counts_as_many_for_transcoders_with_a_skip(placement):
   config = TrainConfig(
     data=DataConfig(context=64),
     sae=SweepConfig(
-      sites=(Site("transcoder", 1), Site("transcoder", 2)),
+      sites=(Taps.transcoder(1), Taps.transcoder(2)),
       widths=(2048,),
       sparsity_coefficient=(1e-4, 2e-4, 4e-4, 8e-4),
       placement=placement,

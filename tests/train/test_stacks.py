@@ -7,14 +7,14 @@ import pytest
 
 from jaxsae import runs, train
 from jaxsae.errors import UserError
-from jaxsae.lm import Site
+from jaxsae.lm import Site, Taps
 from jaxsae.mesh import MeshConfig
 from jaxsae.runs.open import open_run
 from jaxsae.train import SweepConfig
 from tests.train.toys import make_config, some_buckets
 
 RESID = Site("resid", 1)
-TRANSCODER = Site("transcoder", 0)
+TRANSCODER = Taps.transcoder(0)
 
 
 def sweeps(config) -> dict[str, SweepConfig]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxsae.errors import UserError
-from jaxsae.lm.edits import Edits, PairEdit
+from jaxsae.lm.edits import Edits, TapsEdit
 from jaxsae.lm.generation.decode import decode
 from jaxsae.lm.generation.prompts import (
   Prompts,
@@ -93,7 +93,7 @@ def generate(
 def _check_masks(edits: Edits) -> None:
   """Raises UserError if a mask chooses tokens, of which there is one a step."""
   for site, edit in edits.items():
-    edit = edit.edit if isinstance(edit, PairEdit) else edit
+    edit = edit.edit if isinstance(edit, TapsEdit) else edit
     mask = getattr(edit, "mask", None)
     shape = () if mask is None else np.shape(mask)
     if shape and shape[-1] != 1:

@@ -284,9 +284,15 @@ def fold(
   W_enc' = r W_enc, W_skip' = r W_skip for r = scale_out / scale_in,
   b_enc' = scale_out · b_enc, b_dec' = scale_out · b_dec, θ' = scale_out · θ,
   where `centred`, b_enc is b_enc - b_dec W_enc first.
+
+  The scales may be those of several sites, [L]. Then columns of W_enc, W_dec,
+  W_skip and b_dec have the scales of their sites, and latents the norms that
+  directions had, so that these are of unit norm again.
   """
-  ratio = scale_out / scale_in
   b_enc = sae.b_enc - sae.b_dec @ sae.w_enc if centred else sae.b_enc
+  if jnp.ndim(scale_in) or jnp.ndim(scale_out):
+    return _fold_joined(sae.replace(b_enc=b_enc), scale_in, scale_out)
+  ratio = scale_out / scale_in
   return sae.replace(
     w_enc=ratio * sae.w_enc,
     b_enc=scale_out * b_enc,
@@ -294,3 +300,18 @@ def fold(
     threshold=scale_out * sae.threshold,
     w_skip=None if sae.w_skip is None else ratio * sae.w_skip,
   )
+
+
+def _fold_joined(sae: Sae, scale_in: Any, scale_out: Any) -> Sae:
+  """`fold` where several sites are read or written."""
+  d_in, d = sae.w_enc.shape[0], sae.w_dec.shape[-1]
+  into = normalisation.per_column(jnp.asarray(scale_in)[None], d_in)[0]
+  out = normalisation.per_column(jnp.asarray(scale_out)[None], d)[0]
+  skip = sae.w_skip
+  folded = sae.replace(
+    w_enc=sae.w_enc / into[:, None],
+    w_dec=sae.w_dec * out[None, :],
+    b_dec=sae.b_dec * out,
+    w_skip=None if skip is None else skip * out[None, :] / into[:, None],
+  )
+  return with_unit_directions(folded)

@@ -17,8 +17,8 @@ class SavedStack:
     sae: the autoencoders.
     moments: Adam's moments.
     idle: int32 [S, F], tokens since each latent was last active.
-    scale: [S], the scale of the activations that are read.
-    target_scale: [S], the scale of the activations that are reconstructed.
+    scale: [S] or [S, L], the scale of the activations that are read.
+    target_scale: that of the activations that are reconstructed, likewise.
   """
 
   sae: Any

@@ -93,7 +93,7 @@ def _kind(stack: Stack) -> tuple:
   """The settings that two stacks must share to have the same arrays."""
   sweep = stack.sweep
   return (
-    stack.site,
+    stack.taps,
     sweep.architecture,
     sweep.skip,
     stack.width,
@@ -105,5 +105,5 @@ def _describe(stack: Stack) -> str:
   skip = " with skip" if stack.sweep.skip else ""
   return (
     f"{len(stack.members)} {stack.sweep.architecture}{skip} of width"
-    f" {stack.width} at {stack.site}"
+    f" {stack.width} at {stack.taps}"
   )

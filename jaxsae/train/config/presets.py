@@ -16,9 +16,10 @@ the scale are folded into the arrays at the end (`sae/model.py`).
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
-from jaxsae.lm import Site
+from jaxsae.lm import Site, Taps
 from jaxsae.train.config.sweep import OptimConfig, SweepConfig
 
 
@@ -50,7 +51,7 @@ def gemma_scope(**chosen: Any) -> SweepConfig:
 
 
 def gemma_scope_to(
-  sites: tuple[Site, ...],
+  sites: Sequence[Site | Taps],
   widths: tuple[int, ...],
   target_l0: tuple[float, ...],
   **chosen: Any,
@@ -61,7 +62,7 @@ def gemma_scope_to(
   that of Gemma Scope 2; its strength is not published either.
   """
   return gemma_scope(
-    sites=tuple(sites),
+    sites=tuple(map(Taps.of, sites)),
     widths=tuple(widths),
     penalty="quadratic",
     target_l0=tuple(target_l0),

@@ -133,8 +133,8 @@ class TrainConfig:
   @property
   def sites(self) -> tuple[Site, ...]:
     """The sites of the language model that are read, each once."""
-    ends = (end for s in self.stacks for end in (s.site.input, s.site.output))
-    return tuple(dict.fromkeys(ends))
+    sites = (site for stack in self.stacks for site in stack.taps.sites)
+    return tuple(dict.fromkeys(sites))
 
   @property
   def bucket_tokens(self) -> int:

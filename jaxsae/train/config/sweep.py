@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from jaxsae.errors import UserError
-from jaxsae.lm import Site
+from jaxsae.lm import Site, Taps
 from jaxsae.sae import ARCHITECTURES, Architecture, Kernel
 from jaxsae.sae.penalty import (
   L0,
@@ -98,7 +98,9 @@ class SweepConfig:
   name: str | None = None
   # free_jumprelu: directions start short and may have any norm.
   architecture: ArchitectureName = "jumprelu"
-  sites: tuple[Site, ...] = (Site("resid", 12),)  # as in resid.12,mlp.12
+  # As in resid.12,mlp.12; transcoder.12 for transcoders, and resid.12+resid.13
+  # for autoencoders that read and write both sites at once.
+  sites: tuple[Taps, ...] = (Taps.of(Site("resid", 12)),)
   widths: tuple[int, ...] = (16_384,)  # latents
   # Sparsity penalty of a JumpReLU. l0: the number of active latents. tanh: a
   # smooth, saturating L0. quadratic: the squared distance of each token's L0
@@ -134,6 +136,8 @@ class SweepConfig:
   optim: OptimConfig = OptimConfig()
 
   def __post_init__(self):
+    # A `Site` stands for an autoencoder that reads and writes it.
+    object.__setattr__(self, "sites", tuple(map(Taps.of, self.sites)))
     for name in ("sites", "widths", "seeds"):
       _check_distinct(self, name)
     check_positive(self, "widths", "target_l0", "sparsity_coefficient")
@@ -144,7 +148,7 @@ class SweepConfig:
     _check_one_of(self, "architecture", ARCHITECTURES)
     self._check_targets()
     self._check_prefixes()
-    if self.skip and not all(s.input != s.output for s in self.sites):
+    if self.skip and not all(taps.transcodes for taps in self.sites):
       raise UserError(
         "skip=true is for transcoders, and sites has others; name only"
         " transcoder sites, as in transcoder.12."
@@ -239,7 +243,7 @@ class SweepConfig:
   def stacks(self) -> tuple["Stack", ...]:
     """One stack for each site and width."""
     return tuple(
-      Stack(self, site, width) for site in self.sites for width in self.widths
+      Stack(self, taps, width) for taps in self.sites for width in self.widths
     )
 
 
@@ -263,17 +267,17 @@ def _check_distinct(sweep: SweepConfig, name: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Stack:
-  """The autoencoders of one sweep, site and width; they train as one array."""
+  """The autoencoders of one sweep, taps and width; they train as one array."""
 
   sweep: SweepConfig
-  site: Site
+  taps: Taps
   width: int
 
   def __str__(self) -> str:
     label = self.sweep.name
     if label is None and self.sweep.architecture != "jumprelu":
       label = self.sweep.architecture
-    return "/".join([str(self.site), str(self.width), *filter(None, [label])])
+    return "/".join([str(self.taps), str(self.width), *filter(None, [label])])
 
   @property
   def members(self) -> tuple[Member, ...]:
@@ -288,7 +292,7 @@ class Stack:
   @property
   def salt(self) -> int:
     """A number that makes initial weights differ between sites and widths."""
-    return zlib.crc32(f"{self.site}/{self.width}".encode())
+    return zlib.crc32(f"{self.taps}/{self.width}".encode())
 
   @property
   def architecture(self) -> Architecture:
@@ -303,7 +307,7 @@ class Stack:
     sweep = self.sweep
     return {
       "prefixes": sweep.prefixes,
-      "transcodes": self.site.input != self.site.output,
+      "transcodes": self.taps.transcodes,
       "skip": sweep.skip,
       "kernel": Kernel(sweep.bandwidth, sweep.ste_to_input),
       "penalties": _penalties(sweep),

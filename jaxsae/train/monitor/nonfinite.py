@@ -1,12 +1,15 @@
 """Detects numbers that are not finite, and stops the run or warns."""
 
 import collections
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxsae import pod
 from jaxsae.errors import RunError, first_few
+from jaxsae.lm import Site
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.metrics import Metrics
 from jaxsae.train.monitor.check import Check, ObservedRun
@@ -98,18 +101,21 @@ class NonFiniteCheck(Check):
 def check_scales(config: TrainConfig, state: TrainState) -> None:
   """Raises RunError unless activations had a scale in the first bucket."""
   for stack, of_stack in zip(config.stacks, state.stacks, strict=True):
-    ends = (
-      (stack.site.input, of_stack.scale),
-      (
-        stack.site.output,
-        of_stack.target_scale,
-      ),
-    )
-    for site, scale in ends:
-      if not np.all(np.isfinite(scale) & (np.asarray(scale) > 0)):
+    for site, scale in (
+      *_by_site(stack.taps.reads, of_stack.scale),
+      *_by_site(stack.taps.writes, of_stack.target_scale),
+    ):
+      if not np.all(np.isfinite(scale) & (scale > 0)):
         raise RunError(
           f"the activations of {site} in {config.lm} have a mean squared norm"
           f" of {float(scale[0]) ** 2:g} in the first bucket, so nothing can be"
           " trained on them; its weights are damaged, or its numbers too large"
           " for their type."
         )
+
+
+def _by_site(
+  sites: Sequence[Site], scale: jax.Array
+) -> Iterator[tuple[Site, np.ndarray]]:
+  """Yields every site with its scale for each member, [S]."""
+  return zip(sites, np.asarray(scale).reshape(-1, len(sites)).T, strict=True)

@@ -17,8 +17,8 @@ AXES = {
   "tokens_since_fired": "SF",
   "fired": "SF",
   "dead": "SF",
-  "scale": "S",
-  "target_scale": "S",
+  "scale": "SL",
+  "target_scale": "SL",
   "coefficient": "S",
   "target": "S",
   "tokens": "S",
@@ -66,12 +66,14 @@ def shardings(
       and arrays [S] need no declaration; undeclared, they are replicated.
   """
   table = _declared_axes()
-  over = {"S": tuple(saes) or None, "F": tuple(latents) or None, "D": None}
+  over = {"S": tuple(saes) or None, "F": tuple(latents) or None}
 
   def of(path: tuple, array: Any) -> jax.sharding.NamedSharding:
     axes = table.get(_name(path), "")
+    if axes == AXES["scale"] and array.ndim == 1:
+      axes = "S"  # one site is read or written
     _check_axes(path, array, axes)
-    return meshes.shard(mesh, *(over[axis] for axis in axes))
+    return meshes.shard(mesh, *(over.get(axis) for axis in axes))
 
   return jax.tree_util.tree_map_with_path(of, tree)
 

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from jaxsae import chips
 from jaxsae.errors import UserError
-from jaxsae.lm import Lm, Site
+from jaxsae.lm import Lm, Taps
 from jaxsae.train.config.run import Schedule, TrainConfig
 from jaxsae.train.config.sweep import Stack
 from jaxsae.train.placement.cost_model import UpdateTime, Work, update_times
@@ -57,7 +57,7 @@ def choose_placements(
   """
   kinds: dict[tuple, list[int]] = {}
   for i, stack in enumerate(stacks):
-    kind = (stack.sweep, stack.width, _kind(stack.site))
+    kind = (stack.sweep, stack.width, _shapes(stack.taps))
     kinds.setdefault(kind, []).append(i)
   chip = chips.of(mesh.devices.flat[0].device_kind)
   made = []
@@ -70,9 +70,14 @@ def choose_placements(
   return made
 
 
-def _kind(site: Site) -> str:
-  """Kind of a site: all sites of a kind have one width in a language model."""
-  return site.where if site.where in ("attn", "transcoder") else "stream"
+def _shapes(taps: Taps) -> tuple[bool, tuple[bool, ...], tuple[bool, ...]]:
+  """Returns what decides an autoencoder's shapes in any language model.
+
+  That is whether it transcodes, and which of the sites that it reads and
+  writes are `attn`, the only ones that are not as wide as the stream.
+  """
+  heads = lambda sites: tuple(site.where == "attn" for site in sites)
+  return taps.transcodes, heads(taps.reads), heads(taps.writes)
 
 
 def _work(

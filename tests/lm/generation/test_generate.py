@@ -15,7 +15,7 @@ from jax.tree_util import Partial
 
 from jaxsae import mesh as meshes
 from jaxsae.errors import UserError
-from jaxsae.lm import Site, capture, edit, splice
+from jaxsae.lm import Site, Taps, capture, edit, splice
 from jaxsae.lm.generation import decode
 from jaxsae.lm.generation.generate import generate
 from jaxsae.lm.sharding import placement
@@ -203,7 +203,7 @@ def test_edits_act_at_every_step(small, prompts, direction):
 
 def test_a_transcoder_acts_at_every_step(small, prompts):
   made = lambda x: jnp.tanh(x[..., ::-1])
-  found = go(small, prompts, edits=splice(Site("transcoder", 1), made))
+  found = go(small, prompts, edits=splice(Taps.transcoder(1), made))
   assert found != go(small, prompts)
   for row, prompt in zip(found, prompts, strict=True):
     assert row == by_splicing(small, prompt, made)
@@ -211,12 +211,12 @@ def test_a_transcoder_acts_at_every_step(small, prompts):
 
 def by_splicing(lm, prompt, made):
   """The likeliest tokens, with what was read before put in by hand."""
-  site, row = Site("transcoder", 1), list(prompt)
+  site, row = Taps.transcoder(1), list(prompt)
 
   @jax.jit
   def logits(lm, tokens):
-    read = capture(lm, tokens, site.input)[site.input]
-    return edit(lm, tokens, {site.output: lambda _: made(read)})
+    read = capture(lm, tokens, site.reads[0])[site.reads[0]]
+    return edit(lm, tokens, {site.writes[0]: lambda _: made(read)})
 
   for _ in range(COUNT):
     tokens = np.array([row + [0] * (ROOM - len(row))], np.int32)
