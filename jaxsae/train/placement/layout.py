@@ -14,7 +14,7 @@ from jaxsae.train.config import TrainConfig
 # The axes of the arrays that the trainer keeps beside an autoencoder's own.
 # Those of an autoencoder are declared by its `Architecture`.
 AXES = {
-  "idle": "SF",
+  "tokens_since_fired": "SF",
   "fired": "SF",
   "dead": "SF",
   "scale": "S",
