@@ -200,6 +200,14 @@ def test_those_with_gradients_elsewhere_are_refused(architecture):
     both(samples(32), architecture, 300)
 
 
+def test_a_loss_of_its_own_is_not_taken_for_jumprelus():
+  class Other(JumpRelu):
+    def loss(self, params, tokens, inputs):
+      return super().loss(params, tokens, inputs)
+
+  assert sparse.supports(JumpRelu()) and not sparse.supports(Other())
+
+
 def test_what_has_no_pair_has_no_gradient_but_to_wake():
   """With β₁ = 0 such a latent stays where it is."""
   sae, x, mask, dead = samples(64)

@@ -1,4 +1,4 @@
-"""The kinds of autoencoder that can be trained, one file each."""
+"""The architectures that can be trained, one file each."""
 
 from jaxsae.sae.architectures.alarm import Alarm as Alarm
 from jaxsae.sae.architectures.architecture import Architecture as Architecture

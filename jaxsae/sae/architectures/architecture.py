@@ -1,7 +1,7 @@
-"""What every architecture has to answer, and what most answer alike.
+"""The base of architectures: what each defines, and what most of them share.
 
 An architecture is a small frozen value, so it is static under jit. Its methods
-are about *one* autoencoder; a stack is trained by vmap over the arrays.
+are about *one* autoencoder; a stack trains by vmap over the arrays.
 
 Shapes: N tokens, D_in width of the site read, D of the site written, F latents.
 """
@@ -25,9 +25,9 @@ class UpdateTokens(struct.PyTreeNode):
   """The tokens of one update, scaled to unit mean squared norm.
 
   Attributes:
-    x: what is read, [N, D_in].
-    y: what is to be reconstructed, [N, D]; x itself but for transcoders.
-    mask: [N], 1 for tokens that count and 0 for special ones.
+    x: the activations that are read, [N, D_in].
+    y: the activations to reconstruct, [N, D]; x itself except in transcoders.
+    mask: [N], 1 for tokens that count and 0 for special tokens.
   """
 
   x: jax.Array
@@ -36,12 +36,12 @@ class UpdateTokens(struct.PyTreeNode):
 
 
 class UpdateInputs(struct.PyTreeNode):
-  """What the sweep asks of one autoencoder in one update.
+  """The settings of one autoencoder in one update.
 
   Attributes:
     coefficient: λ, a scalar.
-    target: L0*, a scalar; some architectures and penalties look at it.
-    dead: bool [F], the latents to wake.
+    target: L0*, a scalar; some architectures and penalties use it.
+    dead: bool [F], the latents to revive.
   """
 
   coefficient: jax.Array
@@ -50,15 +50,15 @@ class UpdateInputs(struct.PyTreeNode):
 
 
 class UpdateStats(struct.PyTreeNode):
-  """What one autoencoder did in one update, as sums over tokens that count.
+  """The figures of one autoencoder in one update: sums over tokens that count.
 
   Attributes:
-    tokens: n.
+    tokens: number of tokens n.
     loss: Σ loss.
     squared_error: Σ ‖y - ŷ‖².
-    fired: [F], on how many tokens each latent was active; L0 is their sum over
-      that of tokens.
-    post_update_stats: what `post_update` needs to know of the update.
+    fired: [F], the number of tokens on which each latent was active; L0 is the
+      sum of these over n.
+    post_update_stats: the figures that `post_update` needs.
   """
 
   tokens: jax.Array
@@ -70,7 +70,12 @@ class UpdateStats(struct.PyTreeNode):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Architecture:
-  """One kind of autoencoder: how it starts, learns, and is read when done.
+  """One architecture: how an autoencoder starts, learns and is published.
+
+  A new one subclasses it in a file of its own and is listed in `registry.py`.
+  Its settings are its fields: those that have the name of a setting of the
+  sweep (`prefixes`, `transcodes`, `skip`, `kernel`, `penalties`, `threshold`)
+  are filled from the configuration; others keep their defaults.
 
   Attributes:
     name: the value of `--sae.architecture` that selects it.
@@ -78,11 +83,11 @@ class Architecture:
       width of a site, `F` for latents, which placements shard.
     uses_target: whether it trains towards L0* by itself, without a penalty.
     whole_target: whether L0* must be a whole number.
-    prefixes: shares of the width, ascending, of which each must reconstruct by
-      itself: the losses Σ‖y - ŷ_{0:m}‖² of all, and of the whole, add up
-      (Matryoshka, arXiv 2503.17547). Empty: only the whole.
-    transcodes: it reads one site and writes another.
-    skip: a transcoder's x W_skip is part of its output.
+    prefixes: shares of the width, ascending, each of which must reconstruct by
+      itself: the losses Σ‖y - ŷ_{0:m}‖² of all prefixes and of the whole width
+      add up (Matryoshka, arXiv 2503.17547). Empty: only the whole width.
+    transcodes: whether it reads one site and writes another.
+    skip: whether a transcoder adds x W_skip to its output.
   """
 
   name: ClassVar[str]
@@ -102,28 +107,40 @@ class Architecture:
   skip: bool = False
 
   def init(self, key: jax.Array, d_in: int, d: int, width: int) -> Params:
-    """The arrays before the first update."""
+    """Makes the arrays before the first update.
+
+    Args:
+      key: the random key.
+      d_in: D_in, the width of the site read.
+      d: D, the width of the site written.
+      width: F, the number of latents.
+    """
     raise NotImplementedError
 
   def loss(
     self, params: Params, tokens: UpdateTokens, inputs: UpdateInputs
   ) -> tuple[jax.Array, UpdateStats]:
-    """What is minimised, and beside it what was seen."""
+    """Returns the loss to minimise, a scalar, and the figures of the update."""
     raise NotImplementedError
 
   def gradients(
     self, params: Params, tokens: UpdateTokens, inputs: UpdateInputs
   ) -> tuple[Params, UpdateStats]:
-    """The gradient of `loss`, and what was seen."""
+    """Returns the gradient of `loss`, and the figures of the update."""
     return jax.grad(self.loss, has_aux=True)(params, tokens, inputs)
 
   def project(self, grads: Params, params: Params) -> Params:
-    """Gradients as the optimiser sees them: they only turn directions."""
+    """Prepares gradients for the optimiser: they only rotate directions."""
     w_dec = normalisation.drop_parallel(grads.w_dec, params.w_dec)
     return grads.replace(w_dec=w_dec)
 
   def post_update(self, params: Params, stats: Any) -> Params:
-    """What the optimiser made, brought back to where it must be."""
+    """Corrects arrays after the optimiser: directions have unit norm.
+
+    Args:
+      params: the arrays that the optimiser returned.
+      stats: `UpdateStats.post_update_stats` of the update.
+    """
     del stats
     return params.replace(w_dec=normalisation.unit_rows(params.w_dec))
 
@@ -134,13 +151,15 @@ class Architecture:
     tokens: UpdateTokens,
     inputs: UpdateInputs,
   ) -> dict[str, jax.Array]:
-    """Scalars to log; asked for once a bucket, so they may be costly.
+    """Returns scalars to log, by name; by default there are none.
+
+    It is called once a bucket, so it may take as long as an update.
 
     Args:
       before: the arrays before the bucket.
-      params: those after it.
-      tokens: of its last update.
-      inputs: of its last update.
+      params: the arrays after the bucket.
+      tokens: the tokens of the bucket's last update.
+      inputs: the settings in the bucket's last update.
     """
     del before, params, tokens, inputs
     return {}
@@ -163,25 +182,29 @@ class Architecture:
     *,
     target: float | None = None,
   ) -> Sae:
-    """In training → for raw activations.
+    """Folds scales into the arrays: the result reads raw activations.
 
-    In training the input is x / scale_in, an encoder sees it minus b_dec, and
+    In training the input is x / scale_in, the encoder reads it minus b_dec, and
     the target is y / scale_out (Gemma Scope, arXiv 2408.05147 appendix A).
-    Directions stay as they are; latents and output grow by `scale_out`, which
-    for an autoencoder is `scale_in`. `target` is the L0* it was trained with,
-    which only TopK has to know.
+    Directions stay as they are; latents and outputs grow by `scale_out`.
+
+    Args:
+      params: the arrays in training.
+      scale_in: the scale of the activations read.
+      scale_out: the scale of those reconstructed; `scale_in` if they are one.
+      target: the L0* that it was trained with; only TopK needs it.
     """
     del target
     return fold(params, scale_in, scale_out, centred=not self.transcodes)
 
   def encode(self, params: Params, x: jax.Array) -> jax.Array:
-    """Scaled x [N, D_in] → pre-activations [N, F]."""
+    """Encodes scaled activations [N, D_in] as pre-activations [N, F]."""
     return linear.encode(x, params.w_enc, params.b_enc, self.centre(params))
 
   def centre(self, params: Params) -> jax.Array:
-    """What an encoder sees its input without, [D_in]: b_dec.
+    """Returns what the encoder subtracts from its input: b_dec, [D_in].
 
-    A transcoder's b_dec is of another site, so its encoder sees the input.
+    Zeros for a transcoder, whose b_dec belongs to another site.
     """
     d_in = params.w_enc.shape[0]
     return jnp.zeros(d_in) if self.transcodes else params.b_dec
@@ -189,7 +212,7 @@ class Architecture:
   def errors(
     self, params: Params, latents: jax.Array, tokens: UpdateTokens
   ) -> list[jax.Array]:
-    """ŷ - y, [N, D]: of each prefix of the latents, and last of the whole."""
+    """Returns ŷ - y, [N, D], for each prefix of latents and then for all."""
     left = params.b_dec[None, :] - tokens.y
     if self.skip:
       left += tokens.x @ params.w_skip
@@ -199,7 +222,7 @@ class Architecture:
   def squared_errors(
     self, params: Params, latents: jax.Array, tokens: UpdateTokens
   ) -> list[jax.Array]:
-    """‖ŷ - y‖² of each token, [N]: of each prefix, and last of the whole."""
+    """Returns ‖ŷ - y‖², [N], for each prefix of latents and then for all."""
     return [squared(error) for error in self.errors(params, latents, tokens)]
 
   def _ends(self, width: int) -> tuple[int, ...]:
@@ -208,9 +231,10 @@ class Architecture:
   def start(
     self, key: jax.Array, d_in: int, d: int, width: int
   ) -> dict[str, Any]:
-    """Gemma Scope's start (§3.2): He-uniform unit directions, zero biases.
+    """Makes initial arrays as Gemma Scope does (§3.2), by name.
 
-    The encoder is their transpose; a transcoder's are directions of its own.
+    Directions are He-uniform, with unit norm, and biases zero. The encoder is
+    the transpose of the decoder; a transcoder's is drawn separately.
     """
     key, other = jax.random.split(key)
     w_dec = normalisation.random_directions(key, width, d)
@@ -229,7 +253,7 @@ class Architecture:
 
 
 def squared(error: jax.Array) -> jax.Array:
-  """‖e‖² of each token: [N, D] → [N]."""
+  """Returns ‖e‖² of each token: [N, D] → [N]."""
   return jnp.sum(jnp.square(error), axis=-1)
 
 
@@ -240,14 +264,14 @@ def update_stats(
   active: jax.Array,
   post_update_stats: Any = (),
 ) -> UpdateStats:
-  """What was seen, without gradients.
+  """Sums the figures of an update, without gradients.
 
   Args:
-    tokens: the tokens.
+    tokens: the tokens of the update.
     mean: the loss, a mean over tokens.
-    squared: squared error of each token, [N].
-    active: [N, F], 1 where a latent is.
-    post_update_stats: for `post_update`.
+    squared: the squared error of each token, [N].
+    active: [N, F], 1 where a latent is active.
+    post_update_stats: the figures that `post_update` needs.
   """
   count = jnp.sum(tokens.mask)
   seen = UpdateStats(
@@ -261,12 +285,12 @@ def update_stats(
 
 
 def with_unit_directions(sae: Sae) -> Sae:
-  """The same autoencoder; latents grow by what norms of directions were."""
+  """Normalises directions, and scales latents by their former norms."""
   norms = jnp.linalg.norm(sae.w_dec, axis=-1)
   return sae.replace(
     w_enc=sae.w_enc * norms[None, :],
     b_enc=sae.b_enc * norms,
-    # A direction of norm 0 has none to show; its latent is never active.
+    # A direction of norm 0 stays 0; its latent is never active.
     w_dec=sae.w_dec / jnp.where(norms > 0, norms, 1.0)[:, None],
     threshold=sae.threshold * norms,
   )
@@ -279,11 +303,11 @@ def fold(
   *,
   centred: bool = True,
 ) -> Sae:
-  """`Architecture.fold` for arrays that already are a `Sae`'s.
+  """Folds scales into a `Sae`, as `Architecture.fold` does.
 
   W_enc' = r W_enc, W_skip' = r W_skip for r = scale_out / scale_in,
   b_enc' = scale_out · b_enc, b_dec' = scale_out · b_dec, θ' = scale_out · θ,
-  where `centred`, b_enc is b_enc - b_dec W_enc first.
+  If `centred`, b_enc becomes b_enc - b_dec W_enc first.
 
   The scales may be those of several sites, [L]. Then columns of W_enc, W_dec,
   W_skip and b_dec have the scales of their sites, and latents the norms that

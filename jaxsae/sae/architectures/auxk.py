@@ -1,4 +1,4 @@
-"""AuxK: dead latents learn to reconstruct what the living ones leave.
+"""AuxK: dead latents learn to reconstruct the error of the others.
 
 (Gao et al., arXiv 2406.04093, appendix A.2; its details as in SAELens 6.54.12.)
 Shapes: N tokens, D width of the site written, F latents.
@@ -19,11 +19,12 @@ def loss(
   error: jax.Array,
   mask: jax.Array,
 ) -> jax.Array:
-  """min(n_dead / k, 1) · mean ‖e - ê‖², a scalar, for k = D/2.
+  """Returns the AuxK loss, a scalar: min(n_dead / k, 1) · mean ‖e - ê‖².
 
-  ê = z W_dec without a bias, where z are the k largest pre-activations of dead
-  latents on each token, of either sign; e = y - ŷ is data. Where no member of
-  the stack has a dead latent none of it is computed; memory is kept for it.
+  k = D/2, and ê = z W_dec without a bias, where z are the k largest
+  pre-activations of dead latents on each token, of either sign; e = y - ŷ is
+  data. It isn't computed if no member of the stack has a dead latent, but its
+  memory is reserved.
 
   Args:
     pre: pre-activations [N, F].
@@ -49,9 +50,10 @@ def _loss(pre, dead, w_dec, error, mask):
 
 @jax.custom_batching.custom_vmap
 def _in_any(flag):
-  """Whether it is so in any member of a stack: one answer for all of them.
+  """Returns whether a flag is true in any member of a stack.
 
-  With an answer for each, vmap would compute both branches of `cond`.
+  One answer for all of them: with one for each, vmap would compute both
+  branches of `cond`.
   """
   return flag
 

@@ -1,8 +1,8 @@
-"""BatchTopK: of all latents on all tokens of an update, L0* · n are active.
+"""BatchTopK: over all n tokens of an update, the L0* · n largest are active.
 
-(Bussmann et al., arXiv 2412.06410.) A token may have more or fewer, as it is
-hard or easy. When done it is read as JumpReLU with one threshold: the running
-mean of the smallest active latent. Shapes: N tokens, F latents.
+(Bussmann et al., arXiv 2412.06410.) A hard token may have more active latents
+than an easy one. After training it becomes a JumpReLU with one threshold, the
+running mean of the smallest active latent. Shapes: N tokens, F latents.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from jaxsae.sae.model import Sae
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchTopK(TopKBase):
-  """`fold` makes it a JumpReLU autoencoder.
+  """BatchTopK, which `fold` turns into a JumpReLU autoencoder.
 
   Attributes:
     rate: how fast the threshold follows the smallest active latent (SAELens).
@@ -29,25 +29,26 @@ class BatchTopK(TopKBase):
 
   rate: float = 0.01
 
-  def cut(
+  def least_active(
     self, pre: jax.Array, mask: jax.Array, target: jax.Array
   ) -> jax.Array:
-    """That of the tokens that count, wherever they lie: [1, 1]."""
+    """Returns the least active of all tokens that count, everywhere: [1, 1]."""
     counted = jnp.where(mask[:, None] > 0, pre, -jnp.inf)
     count = jnp.floor(target * jnp.sum(mask)).astype(jnp.uint32)
     return kth_largest.kth_largest_of_all(counted, count)
 
-  def note(self, least: jax.Array) -> jax.Array:
-    """The smallest active latent: 0 if all that are positive are active.
+  def post_update_stats(self, least: jax.Array) -> jax.Array:
+    """Returns the smallest active latent: 0 if all positive ones are active.
 
-    ∞ if no latent was asked for, as of an update without tokens that count.
+    ∞ if none may be active, as in an update without tokens that count.
     """
     return jax.nn.relu(least[0, 0])
 
   def post_update(self, params: Sae, stats: jax.Array) -> Sae:
-    """The threshold moves towards that of the update; the first sets it.
+    """Moves the threshold towards the update's; the first update sets it.
 
-    SAELens starts at 0 and is too low by a share of 0.99^n after n updates.
+    SAELens starts at 0, so its threshold is too low by a share of 0.99^n after
+    n updates.
     """
     params = super().post_update(params, stats)
     rate = jnp.where(params.threshold > 0, self.rate, 1.0)
@@ -58,6 +59,6 @@ class BatchTopK(TopKBase):
   def diagnose(
     self, before: Sae, params: Sae, tokens: UpdateTokens, inputs: UpdateInputs
   ) -> dict[str, jax.Array]:
-    """threshold: what a latent has to be above when the training is over."""
+    """Returns `threshold`, the threshold that it has after training."""
     del before, tokens, inputs
     return {"threshold": jnp.mean(params.threshold)}

@@ -1,4 +1,4 @@
-"""Gated: whether a latent is active, and how strongly, are told apart.
+"""Gated: separate paths decide if a latent is active, and how strongly.
 
   π = (x - b_dec) W_enc + b_gate             active where π > 0
   m = e^r ∘ ((x - b_dec) W_enc) + b_mag      by relu(m)
@@ -30,10 +30,10 @@ class GatedSae(struct.PyTreeNode):
   """A gated autoencoder in training.
 
   Attributes:
-    w_enc: [D_in, F], of the gate.
-    r_mag: [F]; the encoder of magnitudes is e^r W_enc.
-    b_gate: [F].
-    b_mag: [F].
+    w_enc: [D_in, F], the gate's encoder.
+    r_mag: [F], r; the encoder of magnitudes is e^r W_enc.
+    b_gate: [F], the bias of the gate.
+    b_mag: [F], the bias of magnitudes.
     w_dec: [F, D].
     b_dec: [D].
     w_skip: [D_in, D], a transcoder's affine skip, or None.
@@ -50,7 +50,7 @@ class GatedSae(struct.PyTreeNode):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gated(Architecture):
-  """The gate is trained by λ and by reconstructing on its own."""
+  """Gated autoencoders, whose gate learns from λ and from its own errors."""
 
   name: ClassVar[str] = "gated"
   axes: ClassVar[Mapping[str, str]] = {
@@ -71,11 +71,12 @@ class Gated(Architecture):
   def loss(
     self, params: GatedSae, tokens: UpdateTokens, inputs: UpdateInputs
   ) -> tuple[jax.Array, UpdateStats]:
-    """Mean of ‖y - ŷ‖² + λ Σ relu(π)_i ‖W_dec,i‖ + ‖y - ŷ(relu(π))‖².
+    """Returns the mean of ‖y - ŷ‖² + λ Σ relu(π)_i ‖W_dec,i‖ + ‖y - ŷ(π)‖².
 
-    The last is what the gate makes through a decoder that is not moved by it;
-    of prefixes there it is that of the whole alone. Directions are unit, and
-    their norms are in it for those who keep them otherwise.
+    ŷ(π) is the reconstruction from relu(π), by a decoder that gets no gradient
+    from it, and from all latents even if there are prefixes. Directions have
+    unit norm here; their norms are in the formula for subclasses in which they
+    have not.
     """
     gate, magnitude = self._paths(params, tokens.x)
     latents = jnp.where(gate > 0, jax.nn.relu(magnitude), 0.0)
@@ -88,7 +89,7 @@ class Gated(Architecture):
     return value, update_stats(tokens, value, errors[-1], latents > 0)
 
   def _paths(self, params, x):
-    """π and m, each [N, F]."""
+    """Returns π and m, [N, F] each."""
     zeros = jnp.zeros_like(params.b_gate)
     plain = linear.encode(x, params.w_enc, zeros, self.centre(params))
     magnitude = jnp.exp(params.r_mag)[None, :] * plain
@@ -102,7 +103,10 @@ class Gated(Architecture):
     *,
     target: float | None = None,
   ) -> Sae:
-    """JumpReLU of m: π > 0 is m > b_mag - e^r b_gate, and relu is m > 0."""
+    """Folds it into a JumpReLU of m, active where π > 0 and m > 0.
+
+    π > 0 is the same as m > b_mag - e^r b_gate.
+    """
     ratio = jnp.exp(params.r_mag)
     jumping = Sae(
       w_enc=params.w_enc * ratio[None, :],

@@ -1,4 +1,4 @@
-"""JumpReLU: a threshold for each latent, learned by straight-through gradients.
+"""JumpReLU: each latent learns a threshold by straight-through gradients.
 
 (Rajamanoharan et al., arXiv 2407.14435; trained as Gemma Scope's, arXiv
 2408.05147 §3.2.) Shapes: N tokens, D_in, D, F latents.
@@ -26,17 +26,17 @@ from jaxsae.sae.model import Sae
 from jaxsae.sae.penalty import L0, Activity, Penalty, mean
 from jaxsae.sae.straight_through import Kernel
 
-# Any small number: Adam brings a gradient that is alone to the usual size.
+# Any small number will do: Adam scales a lone gradient to the usual size.
 WAKE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JumpRelu(Architecture):
-  """The project's own.
+  """JumpReLU, the default architecture.
 
   Attributes:
-    kernel: of the straight-through gradients.
-    penalties: they add up, each with the same λ.
+    kernel: the kernel of the straight-through gradients.
+    penalties: the penalties, which add up, all with the same λ.
     threshold: θ at the start.
   """
 
@@ -53,13 +53,13 @@ class JumpRelu(Architecture):
   def loss(
     self, params: Sae, tokens: UpdateTokens, inputs: UpdateInputs
   ) -> tuple[jax.Array, UpdateStats]:
-    """Mean over tokens of ‖y - ŷ‖², penalties, and what wakes the dead.
+    """Returns the mean of ‖y - ŷ‖², plus penalties, plus WAKE Σ θ of the dead.
 
-    The encoder sees x - b_dec, as in Gemma Scope; `fold` takes that out again.
-    A dead latent has no token near its threshold and so no gradient; WAKE · θ
-    lets its threshold sink until it fires. (Anthropic's pre-activation loss,
-    Σ relu(θ - z) over dead latents, does the same, but also turns all of their
-    encoders towards the mean activation.)
+    The encoder reads x - b_dec, as in Gemma Scope; `fold` undoes that. A dead
+    latent has no token near its threshold and so no gradient; WAKE · θ lowers
+    its threshold until it fires. (Anthropic's pre-activation loss, Σ relu(θ -
+    z) over dead latents, does the same, but also turns all of their encoders
+    towards the mean activation.)
     """
     pre = self.encode(params, tokens.x)
     seen = self._activity(pre, params.threshold, params, tokens)
@@ -80,12 +80,13 @@ class JumpRelu(Architecture):
   def diagnose(
     self, before: Sae, params: Sae, tokens: UpdateTokens, inputs: UpdateInputs
   ) -> dict[str, jax.Array]:
-    """Figures of the thresholds.
+    """Returns figures of the thresholds.
 
-    in_window: share of pre-activations inside the kernel. pull: the penalties'
-    share in what thresholds are pulled by: Σ|∂/∂θ| of the penalties, over that
-    and Σ|∂/∂θ| of the rest of the loss. threshold: mean θ. moved: mean |Δθ|
-    over mean θ before.
+    in_window: the share of pre-activations inside the kernel.
+    pull: the penalties' share in the gradient of thresholds: Σ|∂/∂θ| of the
+      penalties, over that plus Σ|∂/∂θ| of the rest of the loss.
+    threshold: mean θ.
+    moved: mean |Δθ| in the bucket, over mean θ before it.
     """
     was, theta = before.threshold, params.threshold
     pre = self.encode(params, tokens.x)
@@ -105,7 +106,7 @@ class JumpRelu(Architecture):
     }
 
   def alarms(self, width: int, target: float | None) -> tuple[Alarm, ...]:
-    """Makes alarms about thresholds that stand still and empty windows."""
+    """Makes alarms about frozen thresholds and about empty windows."""
     bandwidth = self.kernel.bandwidth
     return FrozenThresholds(bandwidth, target), EmptyWindow(bandwidth, width)
 
@@ -115,5 +116,5 @@ class JumpRelu(Architecture):
 
 
 def _over(part, whole):
-  """part / whole, and 0 where both are 0."""
+  """Divides part by whole; 0 where both are 0."""
   return part / jnp.where(whole > 0, whole, 1)

@@ -23,10 +23,10 @@ from jaxsae.sae.penalty import mean
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Relu(Architecture):
-  """Directions may have any norm; thresholds are zero and stay so.
+  """ReLU, whose directions may have any norm; thresholds stay at zero.
 
   Attributes:
-    norm: of directions at the start, and of encoders.
+    norm: the norm of directions at the start, and of encoders.
   """
 
   name: ClassVar[str] = "relu"
@@ -41,7 +41,7 @@ class Relu(Architecture):
   def loss(
     self, params: Sae, tokens: UpdateTokens, inputs: UpdateInputs
   ) -> tuple[jax.Array, UpdateStats]:
-    """Mean over tokens of ‖y - ŷ‖² + λ Σ f_i ‖W_dec,i‖."""
+    """Returns the mean over tokens of ‖y - ŷ‖² + λ Σ f_i ‖W_dec,i‖."""
     latents = jax.nn.relu(self.encode(params, tokens.x))
     errors = self.squared_errors(params, latents, tokens)
     norms = jnp.linalg.norm(params.w_dec, axis=-1)
@@ -50,12 +50,12 @@ class Relu(Architecture):
     return value, update_stats(tokens, value, errors[-1], latents > 0)
 
   def project(self, grads: Sae, params: Sae) -> Sae:
-    """As they are: the norms of directions are learned too."""
+    """Leaves gradients as they are: norms of directions are learned too."""
     del params
     return grads
 
   def post_update(self, params: Sae, stats: object) -> Sae:
-    """As the optimiser made it."""
+    """Leaves the arrays as they are."""
     del stats
     return params
 
@@ -67,6 +67,6 @@ class Relu(Architecture):
     *,
     target: float | None = None,
   ) -> Sae:
-    """Directions become unit, and latents grow by what their norms were."""
+    """Folds it with unit directions; latents grow by their former norms."""
     unit = with_unit_directions(params)
     return super().fold(unit, scale_in, scale_out, target=target)

@@ -17,15 +17,15 @@ from jaxsae.sae.model import Sae
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TopK(TopKBase):
-  """The target is a whole number, or is rounded to one."""
+  """TopK, with k the target L0 rounded to a whole number."""
 
   name: ClassVar[str] = "topk"
   whole_target: ClassVar[bool] = True
 
-  def cut(
+  def least_active(
     self, pre: jax.Array, mask: jax.Array, target: jax.Array
   ) -> jax.Array:
-    """That of each token, [N, 1]."""
+    """Returns the k-th largest of each token, [N, 1]."""
     del mask
     return kth_largest.kth_largest(pre, jnp.round(target).astype(jnp.uint32))
 
@@ -37,7 +37,11 @@ class TopK(TopKBase):
     *,
     target: float | None = None,
   ) -> Sae:
-    """As published, with k in it: the order of latents has no scale."""
+    """Folds it with k, which no scale changes.
+
+    Raises:
+      UserError: `target` is missing.
+    """
     if target is None:
       raise UserError("folding TopK needs target=, the k it was trained with")
     folded = super().fold(params, scale_in, scale_out)

@@ -1,4 +1,4 @@
-"""What TopK and BatchTopK share: of all latents the largest are active.
+"""The base of TopK and BatchTopK, in which the largest latents are active.
 
 Shapes: N tokens, D_in, D, F latents.
 """
@@ -24,13 +24,13 @@ from jaxsae.sae.penalty import mean
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TopKBase(Architecture):
-  """λ is not looked at: the target L0 says how many.
+  """The base of architectures whose target L0 sets how many are active.
 
-  Fewer are active where fewer are positive, and more where some tie with the
-  last.
+  They don't use λ. Fewer are active where fewer are positive, and more where
+  some tie with the smallest.
 
   Attributes:
-    auxk: the weight of what wakes dead latents.
+    auxk: the weight of `auxk.loss`, which revives dead latents.
   """
 
   uses_target: ClassVar[bool] = True
@@ -44,25 +44,25 @@ class TopKBase(Architecture):
   def loss(
     self, params: Sae, tokens: UpdateTokens, inputs: UpdateInputs
   ) -> tuple[jax.Array, UpdateStats]:
-    """Mean over tokens of ‖y - ŷ‖², and `auxk.loss`."""
+    """Returns the mean over tokens of ‖y - ŷ‖², plus the AuxK loss."""
     pre = self.encode(params, tokens.x)
-    least = self.cut(pre, tokens.mask, inputs.target)
+    least = self.least_active(pre, tokens.mask, inputs.target)
     latents = jnp.where(pre >= least, jax.nn.relu(pre), 0.0)
     errors = self.errors(params, latents, tokens)
     left = [squared(error) for error in errors]
     wake = auxk.loss(pre, inputs.dead, params.w_dec, errors[-1], tokens.mask)
     value = mean(sum(left, jnp.zeros(())), tokens.mask) + self.auxk * wake
     return value, update_stats(
-      tokens, value, left[-1], latents > 0, self.note(least)
+      tokens, value, left[-1], latents > 0, self.post_update_stats(least)
     )
 
-  def cut(
+  def least_active(
     self, pre: jax.Array, mask: jax.Array, target: jax.Array
   ) -> jax.Array:
-    """What a pre-activation must reach to be active, [N, 1] or [1, 1]."""
+    """Returns the least active pre-activation, [N, 1] or [1, 1]."""
     raise NotImplementedError
 
-  def note(self, least: jax.Array) -> Any:
-    """What `post_update` needs to know of the cut."""
+  def post_update_stats(self, least: jax.Array) -> Any:
+    """Returns the figures that `post_update` needs; by default none."""
     del least
     return ()

@@ -1,9 +1,8 @@
 """JumpReLU whose directions may have any norm.
 
-Directions and encoders start short, so the first updates turn them far: what is
-learned depends less on where they started. Where updates are few, latents are
-cleaner than with directions that are unit from the start
-(`docs/synthetic.md`). Shapes: F latents.
+Directions and encoders start short, so the first updates turn them far, and the
+result depends less on where they started. After few updates, latents are
+cleaner than with unit directions (`docs/synthetic.md`). Shapes: F latents.
 """
 
 import dataclasses
@@ -18,10 +17,10 @@ from jaxsae.sae.model import Sae
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UnnormalisedJumpRelu(JumpRelu):
-  """Anthropic's and SAELens' start and freedom, with JumpRelu's loss.
+  """JumpReLU with directions of any norm, as in Anthropic's and SAELens' SAEs.
 
   Attributes:
-    norm: of directions at the start, and of encoders.
+    norm: the norm of directions at the start, and of encoders.
   """
 
   name: ClassVar[str] = "free_jumprelu"
@@ -35,14 +34,14 @@ class UnnormalisedJumpRelu(JumpRelu):
     )
 
   def project(self, grads: Sae, params: Sae) -> Sae:
-    """As they are: the norms of directions are learned too."""
+    """Leaves gradients as they are: norms of directions are learned too."""
     del params
     return grads
 
   def post_update(self, params: Sae, stats: object) -> Sae:
-    """Directions as the optimiser made them."""
-    settled = super().post_update(params, stats)
-    return settled.replace(w_dec=params.w_dec)
+    """Corrects thresholds, and leaves directions as they are."""
+    corrected = super().post_update(params, stats)
+    return corrected.replace(w_dec=params.w_dec)
 
   def fold(
     self,
@@ -52,6 +51,6 @@ class UnnormalisedJumpRelu(JumpRelu):
     *,
     target: float | None = None,
   ) -> Sae:
-    """Directions become unit, and latents grow by what their norms were."""
+    """Folds it with unit directions; latents grow by their former norms."""
     unit = with_unit_directions(params)
     return super().fold(unit, scale_in, scale_out, target=target)

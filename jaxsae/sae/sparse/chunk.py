@@ -1,6 +1,6 @@
-"""Some latents of an autoencoder: read from it, and written to another.
+"""Chunks of an autoencoder's latents: how to read and to replace them.
 
-Shapes: D site width, F latents, C of them.
+Shapes: D site width, F latents, C latents of a chunk.
 """
 
 import math
@@ -9,17 +9,17 @@ import jax
 
 from jaxsae.sae.model import Sae
 
-# The pre-activations of so many latents should lie in a CPU's cache.
+# The pre-activations of this many latents should fit in a CPU's cache.
 MOST = 1024
 
 
 def chunk_size(width: int) -> int:
-  """C for F: the largest power of two that divides F, up to MOST."""
+  """Returns C for F: the largest power of two up to MOST that divides F."""
   return math.gcd(width, MOST)
 
 
 def take_latents(sae: Sae, start: jax.Array, size: int) -> Sae:
-  """C latents from `start` on; b_dec has no latents and is whole."""
+  """Returns C latents from `start` on; b_dec, without latents, stays whole."""
   take = jax.lax.dynamic_slice_in_dim
   return sae.replace(
     w_enc=take(sae.w_enc, start, size, axis=1),
@@ -30,7 +30,7 @@ def take_latents(sae: Sae, start: jax.Array, size: int) -> Sae:
 
 
 def put_latents(sae: Sae, part: Sae, start: jax.Array) -> Sae:
-  """The autoencoder with the latents from `start` on replaced; never b_dec."""
+  """Replaces the latents from `start` on by those of `part`; keeps b_dec."""
   give = jax.lax.dynamic_update_slice_in_dim
   return sae.replace(
     w_enc=give(sae.w_enc, part.w_enc, start, axis=1),

@@ -1,4 +1,4 @@
-"""What an autoencoder made of its tokens, and where it was wrong.
+"""The forward pass from pairs: reconstructions, errors and penalties.
 
 Shapes: N tokens, D site width, F latents.
 """
@@ -17,20 +17,20 @@ from jaxsae.sae.model import Sae
 from jaxsae.sae.penalty import L0, BatchQuadratic, Frequency, Quadratic
 from jaxsae.sae.sparse.pairs import Pairs, tiles
 
-# They look at which latents are active, never at how much.
+# Penalties that depend on which latents are active, not on how strongly.
 PENALTIES = (L0, Quadratic, BatchQuadratic, Frequency)
 
 
 class ForwardPass(struct.PyTreeNode):
-  """All of the forward pass that gradients need, and what is reported.
+  """The parts of a forward pass that gradients need, and its figures.
 
   Attributes:
-    x: what the encoder saw, activations minus b_dec, [N, D].
+    x: the encoder's input, activations minus b_dec, [N, D].
     error: ∂loss/∂x̂, [N, D].
     l0: ∂loss/∂(L0 of each token), [N].
-    mask: [N], over the number of tokens that count.
+    mask: the mask over the number of tokens that count, [N].
     frequency: ∂loss/∂(frequency of each latent), [F].
-    seen: as `Architecture.loss` has it.
+    seen: the figures that `Architecture.loss` returns.
   """
 
   x: jax.Array
@@ -63,7 +63,16 @@ def run_forward(
   inputs: UpdateInputs,
   pairs: Pairs,
 ) -> ForwardPass:
-  """Decodes the pairs; arguments as of `Architecture.loss`, and of `find`."""
+  """Decodes the pairs, and computes errors, penalties and figures.
+
+  Args:
+    architecture: an architecture that `supports` accepts.
+    sae: one autoencoder in training.
+    x: scaled activations, [N, D].
+    mask: [N], 1 for tokens that count.
+    inputs: its settings in this update.
+    pairs: the pairs that `find` found.
+  """
   b_dec = sae.b_dec[None, :]
   decoded, l0, fired = _sum(sae, mask, pairs)
   error = decoded + b_dec - x
@@ -89,7 +98,7 @@ def run_forward(
 
 
 def _sum(sae, mask, pairs):
-  """Σ z · direction and Σ active of each token; Σ active of each latent."""
+  """Sums z · direction and activity per token, and activity per latent."""
 
   def add(sums, latent, token, pre, counts):
     decoded, l0, fired = sums
@@ -104,13 +113,13 @@ def _sum(sae, mask, pairs):
 
   n, (width, d) = len(mask), sae.w_dec.shape
   zeros = jnp.zeros((n, d)), jnp.zeros(n), jnp.zeros(width)
-  # After an overflow nobody looks, so there is nothing to do.
+  # After an overflow the result is not used, so there is nothing to do.
   end = jnp.where(pairs.overflow, 0, pairs.count)
   return tiles(pairs, 0, end, add, zeros)
 
 
 class _Counted(struct.PyTreeNode):
-  """As much of `Activity` as the penalties in PENALTIES look at."""
+  """The part of `Activity` that the penalties in PENALTIES use."""
 
   l0: jax.Array
   frequency: jax.Array
@@ -121,7 +130,7 @@ class _Counted(struct.PyTreeNode):
 
 
 def _pay(architecture, seen, inputs):
-  """What penalties sum to, and its derivatives, as a _Counted too."""
+  """Returns the sum of penalties, and its derivatives as a `_Counted`."""
 
   def paid(seen):
     each = [

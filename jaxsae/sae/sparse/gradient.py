@@ -28,18 +28,18 @@ def gradients(
   inputs: UpdateInputs,
   budget: int,
 ) -> tuple[Sae, UpdateStats]:
-  """What `architecture.gradients` returns, from active and in-window pairs.
+  """Computes `architecture.gradients` from active and in-window pairs.
 
   Args:
-    architecture: one that `supports` knows.
-    params: one autoencoder.
+    architecture: an architecture that `supports` accepts.
+    params: one autoencoder in training.
     tokens: the tokens of the update.
-    inputs: what is asked of it.
-    budget: pairs a token, in the mean, up to which this is tried; with more,
-      the result is that of `architecture.gradients` itself.
+    inputs: its settings in this update.
+    budget: the most pairs per token, on average; if there are more, the result
+      comes from `architecture.gradients` itself.
 
   Raises:
-    UserError: if the architecture's gradients are not of pairs alone.
+    UserError: the architecture's gradients don't depend on pairs alone.
   """
   if not supports(architecture):
     raise UserError(
@@ -60,11 +60,12 @@ def gradients(
 
 
 def budget(width: int) -> int:
-  """Pairs a token up to which they are quicker than all latents, of F.
+  """Returns the most pairs per token, at width F, for which pairs are faster.
 
-  On two CPU cores, at D = 256, both take as long where one latent in 32 to 40
-  is active. At this, pairs are 1.5 times as quick; at slightly more, a search
-  in vain costs a quarter of the dense update; at far more it soon stops.
+  On two CPU cores, at D = 256, pairs take as long as all latents if one latent
+  in 32 to 40 is active. At this budget pairs are 1.5 times as fast. With
+  slightly more pairs, the search is wasted and takes a quarter of the dense
+  update's time; with far more, it soon stops.
   (python -m experiments.benchmarks.sparse_step, 2026-11-21.)
   """
   return width // 64
@@ -77,7 +78,10 @@ def forward_pass(
   inputs: UpdateInputs,
   room: int,
 ) -> tuple[Pairs, ForwardPass]:
-  """The forward pass, with room for so many pairs; void if they overflow."""
+  """Runs the forward pass with room for `room` pairs.
+
+  If there are more, `Pairs.overflow` is true and the result is meaningless.
+  """
   x, mask = _whole_words(tokens.x, tokens.mask)
   centred = x - params.b_dec[None, :]
   width = architecture.kernel.bandwidth
@@ -86,13 +90,13 @@ def forward_pass(
 
 
 def _whole_words(x, mask):
-  """Tokens that do not count, up to a multiple of those in a word."""
+  """Pads with tokens that don't count, up to a whole number of words."""
   more = -len(mask) % WORD
   return jnp.pad(x, ((0, more), (0, 0))), jnp.pad(mask, (0, more))
 
 
 def _collect(sae, pairs, forward, dead, kernel):
-  """The gradient of all latents."""
+  """Collects the gradient of all latents, chunk by chunk."""
   size = chunk_size(sae.width)
 
   def step(index, carry):
@@ -110,9 +114,9 @@ def _collect(sae, pairs, forward, dead, kernel):
 
 
 def _of_chunk(part, index, pairs, forward, kernel):
-  """The gradient of the latents of a chunk.
+  """Computes the gradient of the latents of a chunk.
 
-  Of b_dec, only what comes through these encoders.
+  For b_dec it is only the part that comes through these encoders.
   """
   begin, end = pairs.starts[index], pairs.starts[index + 1]
   size, d = part.w_dec.shape

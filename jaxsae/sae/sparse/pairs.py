@@ -1,19 +1,18 @@
-"""Which tokens and latents an update depends on, and how they are found.
+"""Finds the pairs of tokens and latents that an update depends on.
 
 A pair is a token that counts and a latent that is active on it or has it inside
-its kernel; both together are z - θ > -ε/2.
+its kernel; both cases together are z - θ > -ε/2.
 
-No pre-activation is sorted and no sum runs over all of them. A chunk's are
-compared and packed into words of 32 tokens as they come from the product; sums
-of set bits for each latent say how many pairs there are, and each pair, told
-its number, looks up its latent, its word and its bit.
+Pre-activations are not sorted, and no sum runs over all of them. Those of a
+chunk are compared and packed into words of 32 tokens as they come from the
+product. Sums of set bits for each latent tell how many pairs there are, and
+each pair finds its latent, its word and its bit from its number.
 
 Accelerators cannot end a loop early as cheaply; there `jax.lax.approx_max_k`
-over each token's z - θ, with a bound as fixed as its k, would take the place of
-this file.
+over each token's z - θ, with a fixed k, would take the place of this file.
 
 Shapes: N tokens, D site width, F latents, C latents of a chunk, W = N/32
-words, K pairs of a tile, P pairs that there is room for.
+words, K pairs of a tile, P the number of pairs that there is room for.
 """
 
 from collections.abc import Callable
@@ -28,20 +27,20 @@ from jaxsae.sae.sparse import chunk as chunks
 
 Carry = TypeVar("Carry")
 
-TILE = 256  # pairs that are worked on at once
-WORD = 32  # tokens in a word; N is a multiple
+TILE = 256  # pairs that are processed at once
+WORD = 32  # tokens in a word; N is a multiple of it
 
 
 class Pairs(struct.PyTreeNode):
-  """Pairs in the order of their latents; what follows the last means nothing.
+  """Pairs in the order of their latents; entries after the last are undefined.
 
   Attributes:
-    latent: int32 [P + K].
-    token: int32 [P + K].
-    pre: pre-activations z, [P + K].
-    starts: int32 [F/C + 1], where the pairs of each chunk begin; the last is
-      their number. After an overflow the chunks left out have the number so
-      far.
+    latent: int32 [P + K], the latent of each pair.
+    token: int32 [P + K], the token of each pair.
+    pre: the pre-activation z of each pair, [P + K].
+    starts: int32 [F/C + 1], where the pairs of each chunk begin; the last entry
+      is the number of pairs. After an overflow, chunks that were not searched
+      have the number found so far.
   """
 
   latent: jax.Array
@@ -51,12 +50,12 @@ class Pairs(struct.PyTreeNode):
 
   @property
   def count(self) -> jax.Array:
-    """How many there are, or any number above P if there was no room."""
+    """The number of pairs, or some number above P if there was no room."""
     return self.starts[-1]
 
   @property
   def overflow(self) -> jax.Array:
-    """Whether there are more than there is room for."""
+    """Whether there are more pairs than there is room for."""
     return self.count > self.latent.shape[0] - TILE
 
 
@@ -67,14 +66,14 @@ def find(
   bandwidth: float,
   room: int,
 ) -> Pairs:
-  """The pairs of an autoencoder; stops when there are too many.
+  """Finds the pairs of an autoencoder; stops if there are too many.
 
   Args:
-    sae: in training form.
-    x: activations minus b_dec, [N, D], N a multiple of 32.
-    counts: bool [N], tokens that count.
+    sae: one autoencoder in training.
+    x: activations minus b_dec, [N, D]; N is a multiple of 32.
+    counts: bool [N], the tokens that count.
     bandwidth: ε.
-    room: P.
+    room: P, the number of pairs that there is room for.
   """
   width = sae.width
   size = chunks.chunk_size(width)
@@ -88,11 +87,11 @@ def find(
     part = chunks.take_latents(sae, index * size, size)
     pre = x @ part.w_enc + part.b_enc[None, :]
     near = pre - part.threshold[None, :] > -bandwidth / 2
-    # Tokens are left out by the word: one by one costs a fifth of the search.
+    # Masking whole words: masking each token takes a fifth of the search.
     words = _pack(near) & _pack(counts[:, None])
     pairs, now = _append(pairs, found, words, pre, index * size)
     found += now
-    # All later starts too, for a search that stops leaves them.
+    # All later starts too, because a search that stops doesn't reach them.
     later = jnp.arange(width // size + 1) > index
     starts = jnp.where(later, found, pairs.starts)
     return index + 1, pairs.replace(starts=starts), found
@@ -108,10 +107,17 @@ def tiles(
   function: Callable[..., Carry],
   carry: Carry,
 ) -> Carry:
-  """Folds `function(carry, latent, token, pre, counts)` over pairs, K at once.
+  """Folds `function(carry, latent, token, pre, counts)` over tiles of pairs.
 
-  The last tile goes on past `end`; `counts`, bool [K], is false there, and
-  latents and tokens are of other pairs, or 0.
+  The last tile extends past `end`; there `counts`, bool [K], is false, and
+  latents and tokens belong to other pairs, or are 0.
+
+  Args:
+    pairs: the pairs.
+    begin: the number of the first pair.
+    end: the number after that of the last pair.
+    function: called with the carry and with arrays [K]; returns the new carry.
+    carry: the carry at the start.
   """
 
   def step(index, carry):
@@ -134,15 +140,15 @@ def _empty(room, chunks):
 
 
 def _pack(near):
-  """Bool [N, C] → uint32 [C, W]; bit b of word w is token b·W + w."""
+  """Packs bool [N, C] as uint32 [C, W]; bit b of word w is token b·W + w."""
   near = near.reshape(WORD, -1, near.shape[1]).astype(jnp.uint32)
   bits = jnp.arange(WORD, dtype=jnp.uint32)[:, None, None]
-  # A sum over the first axis, so that it runs over many latents at once.
+  # Summing over the first axis lets the sum run over many latents at once.
   return jnp.sum(near << bits, axis=0, dtype=jnp.uint32).T
 
 
 def _append(pairs, found, words, pre, start):
-  """The pairs and those of one chunk, and how many those are."""
+  """Appends the pairs of a chunk; returns all pairs, and the chunk's count."""
   ends = jnp.cumsum(jnp.sum(_ones(words), axis=-1))
   room = pairs.latent.shape[0] - TILE
 
@@ -157,18 +163,18 @@ def _append(pairs, found, words, pre, start):
       pre=put(pairs.pre, pre[token, latent]),
     )
 
-  # With room left there is room for one tile more than the room.
+  # Arrays hold one tile more than the room, so the last tile always fits.
   wanted = jnp.minimum(ends[-1], room - found)
   pairs = jax.lax.fori_loop(0, -(-wanted // TILE), step, pairs)
   return pairs, ends[-1]
 
 
 def _locate(words, ends, number):
-  """Latent and token of pairs of a chunk, by their numbers [K]."""
+  """Finds the latents and tokens of pairs of a chunk by their numbers [K]."""
   latent = _first_above(ends[None, :], number)
   number -= jnp.where(latent > 0, ends[latent - 1], 0)
   row = words[latent]
-  # As a product: the sums of up to N ones are exact, and CPUs are quick at it.
+  # A product, which is fast on CPUs; sums of up to N ones are exact.
   sums = _ones(row).astype(jnp.float32) @ _triangle(row.shape[1])
   word = _first_above(sums, number)
   ones, taken = _pick(_ones(row), word), _pick(row, word)
@@ -179,21 +185,21 @@ def _locate(words, ends, number):
 
 
 def _first_above(sums, number):
-  """Where running sums [K, …] first exceed numbers [K]; the last if never."""
+  """Finds where running sums [K, …] first exceed numbers [K], or the end."""
   index = jnp.sum(sums <= number[:, None], axis=-1)
   return jnp.minimum(index, sums.shape[1] - 1)
 
 
 def _pick(x, index):
-  """x[k, index[k]] for each k."""
+  """Returns x[k, index[k]] for each k."""
   return jnp.take_along_axis(x, index[:, None], axis=1)[:, 0]
 
 
 def _ones(words):
-  """How many bits are set in each word."""
+  """Counts the set bits of each word."""
   return jax.lax.population_count(words).astype(jnp.int32)
 
 
 def _triangle(size):
-  """What running sums are a product with."""
+  """Makes the matrix whose product with a row gives its running sums."""
   return jnp.triu(jnp.ones((size, size)))

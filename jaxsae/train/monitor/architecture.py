@@ -52,4 +52,4 @@ def _figures(metrics: tuple[Metrics, ...]) -> Iterator[dict[str, float]]:
   for of_stack in metrics:
     arrays = {"l0": of_stack.l0, **of_stack.figures}
     for i in range(len(of_stack.l0)):
-      yield {name: rounded(x[i]) for name, x in arrays.items()}
+      yield {name: rounded(float(x[i])) for name, x in arrays.items()}

@@ -114,6 +114,7 @@ def _without_latents(metrics: tuple[Metrics, ...]) -> tuple[Metrics, ...]:
 
   Not those that hold a number for each latent, which are large.
   """
-  return jax.device_get(
-    tuple(m.replace(tokens_since_fired=None) for m in metrics)
+  small = tuple(
+    of_stack.replace(tokens_since_fired=None) for of_stack in metrics
   )
+  return jax.device_get(small)

@@ -9,8 +9,8 @@ from jaxsae.lm import Site
 from jaxsae.sae.architectures.threshold_alarms import PATIENCE
 from jaxsae.train import SweepConfig, TrainConfig
 from jaxsae.train.monitor.architecture import ArchitectureCheck
-from tests.train.monitor import toys
-from tests.train.monitor.toys import BUCKET, alike
+from tests.train.monitor import samples
+from tests.train.monitor.samples import BUCKET, alike
 
 CONFIG = TrainConfig(
   log_every=1,
@@ -28,7 +28,7 @@ NAMES = ("resid.3/64/l0_10", "resid.3/64/l0_20")
 
 
 def check(config=CONFIG):
-  return ArchitectureCheck(toys.observed(config))
+  return ArchitectureCheck(samples.observed(config))
 
 
 def figures(config, *members):
@@ -37,7 +37,7 @@ def figures(config, *members):
     name: np.array([member[name] for member in members]) for name in SOUND
   }
   l0 = arrays.pop("l0")
-  return toys.metrics(config, l0=lambda _: l0, figures=lambda _: arrays)
+  return samples.metrics(config, l0=lambda _: l0, figures=lambda _: arrays)
 
 
 def said(watch, steps, **first):
@@ -113,5 +113,5 @@ def test_architectures_without_alarms_have_nothing_to_say():
   sweep = SweepConfig(sites=(Site("resid", 3),), widths=(64,))
   relu = dataclasses.replace(sweep, architecture="relu")
   config = TrainConfig(log_every=1, sae=relu)
-  seen = toys.metrics(config, l0=alike(0.0))  # and no figures of thresholds
+  seen = samples.metrics(config, l0=alike(0.0))  # and no figures of thresholds
   assert check(config).observe(1, seen, BUCKET) == []

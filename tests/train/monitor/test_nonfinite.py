@@ -21,7 +21,8 @@ from jaxsae.train.monitor.nonfinite import RECORD, NonFiniteCheck
 from jaxsae.train.sources.text import open_batches
 from jaxsae.train.state import StackState
 from tests.train import toys
-from tests.train.monitor.toys import BUCKET
+from tests.train.monitor import samples
+from tests.train.monitor.samples import BUCKET
 from tests.train.toys import start
 
 GOOD = 3e-3
@@ -199,13 +200,13 @@ def made(config, **of):
   part = lambda i: (
     lambda stack: np.array([of.get(name, (-1, 0))[i] for name in stack.names])
   )
-  return toys.metrics(config, broken=part(0), skipped=part(1))
+  return samples.metrics(config, broken=part(0), skipped=part(1))
 
 
 def test_what_is_left_out_is_counted_and_told_once(config, replace, tmp_path):
   config = replace(config, not_finite="skip")
   a, b = config.stacks[0].names
-  check = NonFiniteCheck(toys.observed(config, tmp_path))
+  check = NonFiniteCheck(samples.observed(config, tmp_path))
   (warning,) = check.observe(1, made(config, **{a: (3, 2)}), BUCKET)
   assert f"{a}: update 3 of step 1" in warning and "batch 9" in warning
   assert check.observe(2, made(config), BUCKET) == []
@@ -220,7 +221,7 @@ def test_what_is_left_out_is_counted_and_told_once(config, replace, tmp_path):
 
 def test_a_stop_is_recorded(config, tmp_path):
   name = config.stacks[1].names[1]
-  check = NonFiniteCheck(toys.observed(config, tmp_path))
+  check = NonFiniteCheck(samples.observed(config, tmp_path))
   assert check.observe(1, made(config), BUCKET) == []
   with pytest.raises(RunError, match=r"update 5 of attn\.0/64/l0_8"):
     check.observe(2, made(config, **{name: (5, 1)}), BUCKET)

@@ -9,8 +9,8 @@ from experiments.soak import pods
 from jaxsae.train.loop import train
 from jaxsae.train.monitor import spikes
 from jaxsae.train.monitor.spikes import LEAST, WINDOW, LossSpikeCheck
-from tests.train.monitor import toys
-from tests.train.monitor.toys import BUCKET
+from tests.train.monitor import samples
+from tests.train.monitor.samples import BUCKET
 
 STEPS = 400
 
@@ -20,7 +20,7 @@ def said(config):
   """`said(curve)`: the steps at which something was said, and what."""
 
   def of(curve, before=()):
-    spikes = LossSpikeCheck(toys.observed(config, lines=before))
+    spikes = LossSpikeCheck(samples.observed(config, lines=before))
     found = ((n, spikes.observe(n, made(config, x), BUCKET)) for n, x in curve)
     return {n: warnings for n, warnings in found if warnings}
 
@@ -34,7 +34,7 @@ def made(config, losses):
   of = {
     str(stack): loss for stack, loss in zip(config.stacks, losses, strict=True)
   }
-  return toys.metrics(config, loss=lambda stack: of[str(stack)])
+  return samples.metrics(config, loss=lambda stack: of[str(stack)])
 
 
 def noisy(values, share=0.02):
@@ -111,7 +111,7 @@ def test_what_is_not_finite_is_for_others_to_tell(said):
 
 
 def test_counts_are_of_the_time_since_they_were_asked_for(config):
-  spikes = LossSpikeCheck(toys.observed(config))
+  spikes = LossSpikeCheck(samples.observed(config))
   for n, loss in [*noisy(np.ones(100)), (101, 9.0)]:
     spikes.observe(n, made(config, loss), BUCKET)
   assert set(spikes.counts()["spikes"].values()) == {1}
