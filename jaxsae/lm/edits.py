@@ -230,7 +230,7 @@ class PairEdit(struct.PyTreeNode):
     return self.edit(read)
 
 
-# What to do at which sites.
+# Site → its edit, or for a pair the edit that `splice` makes.
 Edits = Mapping[Site, Edit | PairEdit]
 
 
