@@ -52,17 +52,17 @@ class Prefetcher:
 
   def take(self) -> Bucket:
     """The next bucket."""
-    self.read_ahead()
-    bucket, self._ready = self._ready, None
+    bucket, self._ready = self.read_ahead(), None
     self._position = bucket.after
     return bucket
 
-  def read_ahead(self) -> None:
+  def read_ahead(self) -> Bucket:
     """Reads the next bucket, unless that is done; what fails is raised."""
     if self._ready is None:
       before = self._batches.get_state()
       batch = next_bucket(self._config, self._mesh, self._batches)
       self._ready = Bucket(batch, before, self._batches.get_state())
+    return self._ready
 
 
 def open_batches(config: TrainConfig, mesh: Mesh, rows: Rows) -> Batches:

@@ -3,6 +3,8 @@
 Shapes: N tokens, D site width, F latents.
 """
 
+from typing import TypeGuard
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -41,7 +43,7 @@ class ForwardPass(struct.PyTreeNode):
   seen: UpdateStats
 
 
-def supports(architecture: Architecture) -> bool:
+def supports(architecture: Architecture) -> TypeGuard[JumpRelu]:
   """Whether its gradients are of active and in-window pairs alone."""
   if not isinstance(architecture, JumpRelu):
     return False

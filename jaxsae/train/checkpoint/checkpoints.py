@@ -27,6 +27,7 @@ from jaxsae.lm.formats.orbax_errors import (
 from jaxsae.train.checkpoint import corruption, manifest
 from jaxsae.train.checkpoint.corruption import Corrupted, agreed
 from jaxsae.train.checkpoint.fingerprint import fingerprints
+from jaxsae.train.checkpoint.saved import SavedState, from_saved, to_saved
 from jaxsae.train.state import TrainState
 
 _policies = ocp.training.preservation_policies
@@ -73,7 +74,7 @@ class Checkpoints:
 
     Removes what a crash left half-written, and compiles what saving needs.
     """
-    fingerprints(state)
+    fingerprints(to_saved(state))
     self._open()
 
   def save(self, state: TrainState, data: dict) -> None:
@@ -94,10 +95,11 @@ class Checkpoints:
     self.wait()
     self._check_room(state)
     self._newest = step
+    saved = to_saved(state)
     with self._failure_named():
       # Without force, Orbax skips a save, silently, while another is written.
       self._saving = checkpointer.save_async(
-        step, state, force=True, custom_metadata=manifest.write(state, data)
+        step, saved, force=True, custom_metadata=manifest.write(saved, data)
       )
 
   def restore(self, like: TrainState) -> tuple[TrainState, dict]:
@@ -111,10 +113,11 @@ class Checkpoints:
     Raises:
       UserError: no checkpoint is intact; the message says why for each.
     """
-    contents, corrupted = self._manifests(like)
+    wanted = to_saved(like)
+    contents, corrupted = self._manifests(wanted)
     for step, content in contents.items():
       try:
-        state = self._load(step, content, like)
+        state = self._load(step, content, wanted)
       except Corrupted as error:
         corrupted[step] = str(error)
       else:
@@ -123,7 +126,7 @@ class Checkpoints:
         if self._keep is not None:
           corruption.put_aside(self.directory, corrupted)
           self._open()
-        return state, content["data"]
+        return from_saved(state), content["data"]
     raise corruption.refusal(self.directory, corrupted)
 
   def wait(self) -> None:
@@ -172,7 +175,7 @@ class Checkpoints:
         corrupted[step] = str(error)
     return contents, corrupted
 
-  def _manifest(self, step: int, like: TrainState) -> dict:
+  def _manifest(self, step: int, like: SavedState) -> dict:
     try:
       kept = json.loads((self.directory / str(step) / _MANIFEST).read_text())
       content = manifest.read(kept["custom_metadata"], step)
@@ -181,7 +184,7 @@ class Checkpoints:
     manifest.check_types(content, like)
     return content
 
-  def _load(self, step: int, content: dict, like: TrainState) -> TrainState:
+  def _load(self, step: int, content: dict, like: SavedState) -> SavedState:
     state = agreed(lambda: _read(self.directory / str(step), like))
     manifest.check_values(content, state)
     return state
@@ -227,7 +230,7 @@ class Checkpoints:
       )
 
 
-def _read(path: epath.Path, like: TrainState) -> TrainState:
+def _read(path: epath.Path, like: SavedState) -> SavedState:
   """Loads a checkpoint with Orbax, in this process alone.
 
   With Orbax's usual barriers all would wait for one that found corruption.
