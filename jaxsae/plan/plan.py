@@ -203,7 +203,9 @@ def on_mesh(
 
 
 def _placed(
-  config: TrainConfig, mesh: Mesh, arguments: tuple[TrainState, Lm, TokenBatch]
+  config: TrainConfig,
+  mesh: Mesh,
+  arguments: tuple[TrainState, Lm, TokenBatch],
 ) -> tuple[list[PlacementChoice], str]:
   """Returns the placement of each stack, or why none is possible."""
   state, lm, _ = arguments
