@@ -108,7 +108,7 @@ def _slices(devices: Sequence[Device]) -> int:
   return len({getattr(one, "slice_index", 0) for one in devices})
 
 
-def shard(mesh: Mesh, *spec: str | None) -> NamedSharding:
+def shard(mesh: Mesh, *spec: str | tuple[str, ...] | None) -> NamedSharding:
   """Returns the sharding of one array, as in `shard(mesh, "data", None)`."""
   return NamedSharding(mesh, PartitionSpec(*spec))
 

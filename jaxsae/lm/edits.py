@@ -263,7 +263,7 @@ class TapsEdit(struct.PyTreeNode):
     return slice(self.index * d, (self.index + 1) * d)
 
 
-# What to do at which sites.
+# Site → its edit, or the edit that `splice` makes.
 Edits = Mapping[Site | Taps, Edit | TapsEdit]
 
 

@@ -176,7 +176,8 @@ class Group:
   def token_axes(self) -> UpdateTokens:
     """The axes over which vmap maps tokens: none if all share the tokens."""
     own = None if len(self.stacks) == 1 else 0
-    return UpdateTokens(own, own, None)
+    # Axes stand where arrays do otherwise.
+    return UpdateTokens(own, own, None)  # pyright: ignore[reportArgumentType]
 
 
 def sites_of_shards(

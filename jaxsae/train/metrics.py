@@ -15,8 +15,7 @@ from jaxsae.train.state import StackState
 from jaxsae.train.update import Activations, Update, norms
 
 
-@struct.dataclass
-class Metrics:
+class Metrics(struct.PyTreeNode):
   """The metrics of the autoencoders of one stack, or of one group.
 
   Attributes:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 from jax.sharding import Mesh
+from jax.typing import ArrayLike
 
 from jaxsae.lm import GemmaConfig, Site
 from jaxsae.sae import Sae
@@ -18,8 +19,7 @@ from jaxsae.train.config.sweep import Stack
 from jaxsae.train.placement.layout import sharding
 
 
-@struct.dataclass
-class StackState:
+class StackState(struct.PyTreeNode):
   """One stack of S autoencoders in training.
 
   Attributes:
@@ -38,8 +38,7 @@ class StackState:
   target_scale: jax.Array
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
   """The state of a whole run.
 
   Attributes:
@@ -57,7 +56,7 @@ def init(
   stacks: Sequence[Stack],
   seed: int,
   widths: Mapping[Site, int],
-  scales: Mapping[Site, jax.Array],
+  scales: Mapping[Site, ArrayLike],
 ) -> TrainState:
   """Makes the state before the first bucket.
 
@@ -93,7 +92,7 @@ def _joined_scales(
 
 
 def init_stack(
-  stack: Stack, d_in: int, d: int, scale: jax.Array, target_scale: jax.Array
+  stack: Stack, d_in: int, d: int, scale: ArrayLike, target_scale: ArrayLike
 ) -> StackState:
   """Makes a stack before its first update.
 

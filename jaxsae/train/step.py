@@ -126,7 +126,8 @@ def train_bucket(
       update_group(group, progress, tokens, number)
       for group, progress in zip(groups, carry, strict=True)
     ]
-    return tuple(zip(*done, strict=True))
+    after, updates = zip(*done, strict=True)
+    return after, updates
 
   befores = [group.gather(state.stacks) for group in groups]
   begin = tuple(map(_begin, groups, befores))

@@ -21,8 +21,7 @@ NEVER = 2**31 - 1  # a count that is never reached
 WIDE = 16_384  # the least width at which the sparse gradient is tried
 
 
-@struct.dataclass
-class Activations:
+class Activations(struct.PyTreeNode):
   """Raw activations of a bucket [B, L], or of one update [N].
 
   Attributes:
@@ -34,8 +33,7 @@ class Activations:
   mask: jax.Array
 
 
-@struct.dataclass
-class Progress:
+class Progress(struct.PyTreeNode):
   """The progress of one group in a bucket.
 
   Attributes:
@@ -47,8 +45,7 @@ class Progress:
   fired: jax.Array
 
 
-@struct.dataclass
-class Update:
+class Update(struct.PyTreeNode):
   """The figures of one update of one group, [S] each.
 
   Attributes:

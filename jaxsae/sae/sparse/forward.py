@@ -3,6 +3,8 @@
 Shapes: N tokens, D site width, F latents.
 """
 
+from typing import TypeGuard
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -41,7 +43,7 @@ class ForwardPass(struct.PyTreeNode):
   seen: UpdateStats
 
 
-def supports(architecture: Architecture) -> bool:
+def supports(architecture: Architecture) -> TypeGuard[JumpRelu]:
   """Returns whether only active and in-window pairs have gradients.
 
   An architecture that only derives from JumpReLU has a loss of its own.

@@ -27,7 +27,7 @@ from jaxsae.lm.formats.orbax_errors import (
 from jaxsae.train.checkpoint import corruption, manifest
 from jaxsae.train.checkpoint.corruption import Corrupted, agreed
 from jaxsae.train.checkpoint.fingerprint import fingerprints
-from jaxsae.train.checkpoint.saved import from_saved, to_saved
+from jaxsae.train.checkpoint.saved import SavedState, from_saved, to_saved
 from jaxsae.train.state import TrainState
 
 _policies = ocp.training.preservation_policies
@@ -113,11 +113,11 @@ class Checkpoints:
     Raises:
       UserError: no checkpoint is intact; the message says why for each.
     """
-    like = to_saved(like)
-    contents, corrupted = self._manifests(like)
+    wanted = to_saved(like)
+    contents, corrupted = self._manifests(wanted)
     for step, content in contents.items():
       try:
-        state = self._load(step, content, like)
+        state = self._load(step, content, wanted)
       except Corrupted as error:
         corrupted[step] = str(error)
       else:
@@ -175,7 +175,7 @@ class Checkpoints:
         corrupted[step] = str(error)
     return contents, corrupted
 
-  def _manifest(self, step: int, like: TrainState) -> dict:
+  def _manifest(self, step: int, like: SavedState) -> dict:
     try:
       kept = json.loads((self.directory / str(step) / _MANIFEST).read_text())
       content = manifest.read(kept["custom_metadata"], step)
@@ -184,7 +184,7 @@ class Checkpoints:
     manifest.check_types(content, like)
     return content
 
-  def _load(self, step: int, content: dict, like: TrainState) -> TrainState:
+  def _load(self, step: int, content: dict, like: SavedState) -> SavedState:
     state = agreed(lambda: _read(self.directory / str(step), like))
     manifest.check_values(content, state)
     return state
@@ -230,7 +230,7 @@ class Checkpoints:
       )
 
 
-def _read(path: epath.Path, like: TrainState) -> TrainState:
+def _read(path: epath.Path, like: SavedState) -> SavedState:
   """Loads a checkpoint with Orbax, in this process alone.
 
   With Orbax's usual barriers all would wait for one that found corruption.

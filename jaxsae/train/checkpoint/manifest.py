@@ -15,12 +15,12 @@ import jax
 from jaxsae.errors import first_few
 from jaxsae.train.checkpoint.corruption import Corrupted
 from jaxsae.train.checkpoint.fingerprint import fingerprints
-from jaxsae.train.state import TrainState
+from jaxsae.train.checkpoint.saved import SavedState
 
 PACKAGES = ("jaxsae", "jax", "orbax-checkpoint", "grain")
 
 
-def write(state: TrainState, data: dict) -> dict:
+def write(state: SavedState, data: dict) -> dict:
   """Makes the manifest of a checkpoint, as JSON.
 
   Args:
@@ -53,7 +53,7 @@ def read(manifest: Any, step: int) -> dict:
   return content
 
 
-def check_types(content: dict, like: TrainState) -> None:
+def check_types(content: dict, like: SavedState) -> None:
   """Raises Corrupted unless saved types and shapes are those of a state."""
   saved = {path: kind for path, (kind, _) in content["arrays"].items()}
   asked = _types(like)
@@ -66,7 +66,7 @@ def check_types(content: dict, like: TrainState) -> None:
       raise Corrupted(f"its {path} is {kind}, and this run's {asked[path]}")
 
 
-def check_values(content: dict, state: TrainState) -> None:
+def check_values(content: dict, state: SavedState) -> None:
   """Raises Corrupted unless a state holds, bit for bit, what was saved."""
   prints = fingerprints(state)
   changed = [

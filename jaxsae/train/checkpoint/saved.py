@@ -9,8 +9,7 @@ from flax import struct
 from jaxsae.train.state import StackState, TrainState
 
 
-@struct.dataclass
-class SavedStack:
+class SavedStack(struct.PyTreeNode):
   """A `StackState` whose fields are named as in checkpoints.
 
   Attributes:
@@ -28,14 +27,30 @@ class SavedStack:
   target_scale: jax.Array
 
 
-def to_saved(state: TrainState) -> TrainState:
+class SavedState(struct.PyTreeNode):
+  """A `TrainState` whose fields are named as in checkpoints.
+
+  Attributes:
+    step: int32 [], the number of buckets trained on.
+    key: the random key from which each bucket's permutation is derived.
+    stacks: the state of each stack.
+  """
+
+  step: jax.Array
+  key: jax.Array
+  stacks: tuple[SavedStack, ...]
+
+
+def to_saved(state: TrainState) -> SavedState:
   """Returns a state with the names that checkpoints have."""
-  return state.replace(stacks=tuple(map(_to_saved, state.stacks)))
+  stacks = tuple(map(_to_saved, state.stacks))
+  return SavedState(step=state.step, key=state.key, stacks=stacks)
 
 
-def from_saved(state: TrainState) -> TrainState:
+def from_saved(state: SavedState) -> TrainState:
   """Returns a restored state with the names that the code has."""
-  return state.replace(stacks=tuple(map(_from_saved, state.stacks)))
+  stacks = tuple(map(_from_saved, state.stacks))
+  return TrainState(step=state.step, key=state.key, stacks=stacks)
 
 
 def _to_saved(stack: StackState) -> SavedStack:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jax.typing import DTypeLike
 
 from jaxsae import data
 from jaxsae import mesh as meshes
@@ -210,7 +211,10 @@ def read_bucket(
 
 
 def abstract_arguments(
-  config: TrainConfig, gemma: GemmaConfig, mesh: Mesh, dtype=jnp.bfloat16
+  config: TrainConfig,
+  gemma: GemmaConfig,
+  mesh: Mesh,
+  dtype: DTypeLike = jnp.bfloat16,
 ) -> tuple[TrainState, Lm, TokenBatch]:
   """Returns a step's state, language model and batch as abstract arrays.
 
