@@ -143,7 +143,7 @@ def test_common_causes_make_features_fire_together():
 def test_no_feature_is_all_common_cause():
   features = change(correlation=3.0)
   explained = np.sum(np.square(features.causes), axis=-1)
-  assert np.max(explained) <= 1 - known.OWN + 1e-5
+  assert np.max(explained) <= 1 - known.LEAST_OWN + 1e-5
   assert np.all(np.isfinite(known.draw(features, jax.random.key(1), 8)[0]))
 
 

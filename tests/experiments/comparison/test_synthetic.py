@@ -27,7 +27,7 @@ TOY = synthetic.Comparison(
   targets=(3, 5),
   seeds=(1, 2),
   rates=(3e-3,),
-  pulls=(0.01, 0.03),
+  lambdas=(0.01, 0.03),
   decays=(0.99,),
   held_out=2,
 )
@@ -44,7 +44,7 @@ def trial(features):
   """Long enough to learn something."""
   longer = dataclasses.replace(TOY, updates=300)
   x = synthetic.samples(longer, features, 1)
-  return trainers.Trial(x, 40, (3.0, 5.0), 1e-2, pull=0.03, decay=0.99, seed=1)
+  return trainers.Trial(x, 40, (3.0, 5.0), 1e-2, 0.03, decay=0.99, seed=1)
 
 
 def test_the_page_has_every_side_target_and_grid_point(monkeypatch, tmp_path):
@@ -71,9 +71,9 @@ def test_the_page_has_every_side_target_and_grid_point(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("train", SIDES)
 def test_a_side_learns_and_comes_nearer_to_its_targets(features, trial, train):
-  few, many = synthetic.judge(TOY, features, train(trial))
+  few, many = synthetic.evaluate(TOY, features, train(trial))
   start = dataclasses.replace(trial, x=trial.x[:20])
-  before, _ = synthetic.judge(TOY, features, train(start))
+  before, _ = synthetic.evaluate(TOY, features, train(start))
   assert few.l0 < many.l0
   assert abs(few.l0 - 3) < abs(before.l0 - 3)
   assert few.mcc > before.mcc and few.fvu < before.fvu
