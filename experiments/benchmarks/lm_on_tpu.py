@@ -104,7 +104,7 @@ TABLE = [
 
 
 def table_line(case: Case) -> str:
-  """The table's line for one case."""
+  """Returns the table's line for one case."""
   start = time.time()
   compiled, arguments = compile_forward(case)
   seconds = time.time() - start
@@ -130,12 +130,12 @@ def table_line(case: Case) -> str:
 
 
 def count(params) -> int:
-  """The number of parameters, each used in one product per token."""
+  """Counts the parameters; each is used in one product per token."""
   return sum(x.size for x in jax.tree.leaves(params))
 
 
 def compile_forward(case: Case):
-  """The compiled loss of one batch, and its abstract parameters."""
+  """Returns the compiled loss of one batch, and its abstract parameters."""
   mesh = make_mesh(MeshConfig(case.data, case.model), parse(case.topology))
   gemma = config.PUBLISHED[case.lm]()
   place = sharding.placement(gemma, mesh, case.fsdp)

@@ -88,7 +88,7 @@ is the memory of the compiled step.
 
 
 def table(case: Case) -> list[str]:
-  """The heading and table of one case, printed line by line."""
+  """Returns the heading and table of one case; prints each line when known."""
   count = case.sites * case.members
   lines = [
     f"\n## {count} autoencoders of {case.width:,} latents:"
@@ -107,7 +107,7 @@ def table(case: Case) -> list[str]:
 
 
 def table_line(case: Case, name: str) -> str:
-  """The table's line for one placement of one case."""
+  """Returns the table's line for one placement of one case."""
   config, mesh = configure(case, name), absent_mesh()
   arguments = abstract_arguments(config, STUB, mesh)
   update = choice(config, mesh, *arguments[:2]).time
@@ -130,21 +130,21 @@ def table_line(case: Case, name: str) -> str:
 
 
 def chosen(case: Case) -> str:
-  """The name of the placement that the cost model chooses for a case."""
+  """Returns the name of the placement that the cost model chooses."""
   config, mesh = configure(case, "auto"), absent_mesh()
   state, lm, _ = abstract_arguments(config, STUB, mesh)
   return choice(config, mesh, state, lm).placement.name
 
 
 def choice(config, mesh, state, lm):
-  """The placement of the only stack, with its predicted time."""
+  """Returns the placement of the only stack, with its predicted time."""
   dtype = bucket_dtype(config, lm)
   (found,) = choose_placements(config, mesh, state.stacks, dtype)
   return found
 
 
 def configure(case: Case, name: str) -> TrainConfig:
-  """The run of one case in one placement, with buckets of 2¹⁸ tokens."""
+  """Returns the config of one case in one placement; 2¹⁸ tokens per bucket."""
   sites = tuple(Site("resid", layer) for layer in range(case.sites))
   return TrainConfig(
     data=DataConfig(context=256),
@@ -159,7 +159,7 @@ def configure(case: Case, name: str) -> TrainConfig:
 
 
 def absent_mesh() -> Mesh:
-  """The mesh over the chips of TOPOLOGY, which this machine does not have."""
+  """Returns the mesh of TOPOLOGY, whose chips this machine does not have."""
   return make_mesh(MeshConfig(DATA, MODEL), parse(TOPOLOGY))
 
 

@@ -4,7 +4,7 @@
   python experiments/benchmarks/plans.py --keep=runs/plans --out=docs/PLANS.md
 
 Compiles each kind of run of each grid for each slice, which takes a few minutes
-each on two cores. Plans that are already in `--keep` are not made again.
+per kind on two cores. Plans that are already in `--keep` are not made again.
 """
 
 import argparse
@@ -20,8 +20,7 @@ from jaxsae.plan import compiler_process
 HERE = pathlib.Path(__file__).parent.parent
 GRIDS = ("gemma_scope_2b", "gemma_scope_9b", "gemma_scope_27b")
 SLICES = ("v5p:4x4x4", "v6e:8x8", "v5e:16x16")
-# A number of rows that 64 devices of `data` divide, in buckets of the
-# experiments' size.
+# Rows that 64 devices of `data` can share, in buckets of the experiments' size.
 FLAGS = ("--mesh.model=4", "--bucket.rows=64", "--bucket.microbatches=4")
 GIB = 2**30
 
@@ -29,7 +28,9 @@ GIB = 2**30
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--out", type=pathlib.Path, help="also write it here")
-  parser.add_argument("--keep", type=pathlib.Path, required=True)
+  parser.add_argument(
+    "--keep", type=pathlib.Path, required=True, help="folder of the plans"
+  )
   parser.add_argument(
     "--compile",
     default=",".join(f"{g}@{s}" for s in SLICES for g in GRIDS),
@@ -48,7 +49,7 @@ def main():
 
 
 def planned(grid: str, slices: str, options) -> dict:
-  """The JSON that `jaxsae plan` writes for a grid; from `--keep` if present."""
+  """Returns the JSON of `jaxsae plan` for a grid; from `--keep` if present."""
   compiles = f"{grid}@{slices}" in options.compile.split(",")
   kind = "compiled" if compiles else "times"
   file = options.keep / f"{grid}_{slices.replace(':', '_')}_{kind}.json"
@@ -78,7 +79,7 @@ def read(file: pathlib.Path) -> dict:
 
 
 def one_run(plan: dict) -> dict:
-  """The plan of a single run, in the form that plans of several runs have."""
+  """Converts the plan of a single run to the form of plans of several runs."""
   sums = ("chip_hours", "cost", "cost_without_overlap", "cost_spot")
   return {
     "runs": {"131k": plan},
@@ -170,7 +171,9 @@ def table(grid: str, slices: str, plan: dict) -> list[str]:
     ]
     lines.append(f"| {' | '.join(cells)} |")
   if plan["compiled_as"]:
-    lines.append("\n¹ not compiled: the deepest run of its kind stands in.")
+    lines.append(
+      "\n¹ not compiled; figures are those of the deepest run of its kind."
+    )
   return [*lines, ""]
 
 
@@ -187,8 +190,9 @@ def runs(found: dict):
 def price(run: dict) -> str:
   of = run["price"]
   return (
-    f"- {of['chip']}: {of['on_demand']} {of['currency']} a chip-hour on demand,"
-    f" {of['spot']} as spot, {of['region']}, read {of['date']}: {of['source']}"
+    f"- {of['chip']}: {of['on_demand']} {of['currency']} per chip-hour on"
+    f" demand, {of['spot']} as spot, {of['region']}, read {of['date']}:"
+    f" {of['source']}"
   )
 
 

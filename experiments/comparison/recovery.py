@@ -28,7 +28,8 @@ class Recovery:
     mcc: mean correlation coefficient: the mean |cos| of latents and features,
       paired one to one so that the mean is largest. Latents or features that
       are left without a partner do not count.
-    uniqueness: number of features that are some latent's best, divided by F.
+    uniqueness: number of features that are the best match of some latent,
+      divided by F.
     precision: of the samples on which a latent is active, the share on which
       its best feature fires; 0 for a dead latent; mean over latents.
     recall: of the samples on which that feature fires, the share on which the

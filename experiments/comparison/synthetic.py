@@ -1,4 +1,4 @@
-"""Recovery of known features: our JumpReLUs beside SAELens', in one run.
+"""Recovery of known features: our JumpReLUs beside SAELens'.
 
   pip install "jaxsae[test]"
   python -m experiments.comparison.synthetic --out=docs/synthetic.md
@@ -83,7 +83,7 @@ def page(c: Comparison) -> str:
 
 
 def compare(c: Comparison, features: Features) -> dict[str, Outcome]:
-  """Tunes and trains every side: {side: its outcome}."""
+  """Tunes and trains every side; returns {side: outcome}."""
   points, loss = tune(c, features), lambda recovery: -recovery.mcc
   chosen = {
     name: choose(of_side, c.tuning_target, TOLERANCE, loss)
@@ -102,7 +102,7 @@ def compare(c: Comparison, features: Features) -> dict[str, Outcome]:
 
 
 def tune(c: Comparison, features: Features) -> dict[str, tuple[Point, ...]]:
-  """Every point of the grid for each side."""
+  """Evaluates every point of the grid for each side."""
   x = samples(c, features, c.tuning_seed)
 
   def point(train, *values):
@@ -117,20 +117,20 @@ def tune(c: Comparison, features: Features) -> dict[str, tuple[Point, ...]]:
 
 
 def evaluate(c: Comparison, features: Features, saes) -> tuple[Recovery, ...]:
-  """Figures of each autoencoder on the held-out samples."""
+  """Evaluates each autoencoder on the held-out samples."""
   return tuple(
     measure(sae, features.directions, held_out(c, features)) for sae in saes
   )
 
 
 def samples(c: Comparison, features: Features, seed: int) -> np.ndarray:
-  """The samples that a seed trains on, [U, N, D]."""
+  """Draws the samples that a seed trains on, [U, N, D]."""
   drawn = draws(c, features, 1 + seed, c.updates)
   return np.stack([np.asarray(x) for x, _ in drawn])
 
 
 def held_out(c: Comparison, features: Features) -> Iterator:
-  """The samples that all are evaluated on; no seed trains on them."""
+  """Draws the samples for evaluation, on which no seed trains."""
   return draws(c, features, 0, c.held_out)
 
 

@@ -78,8 +78,8 @@ def _apply(edit: Edit, site: Site, x: jax.Array, kept: dict) -> jax.Array:
   new = edit(x, kept.pop(edit.reads)) if isinstance(edit, PairEdit) else edit(x)
   if new.shape != x.shape:
     raise UserError(
-      f"The edit at {site} made {list(new.shape)} of {list(x.shape)}; return"
-      " an array of the shape that it receives."
+      f"The edit at {site} returned shape {list(new.shape)} for an activation"
+      f" of shape {list(x.shape)}; return the shape that it receives."
     )
   return new.astype(x.dtype)
 

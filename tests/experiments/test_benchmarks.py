@@ -47,7 +47,7 @@ def test_both_sides_start_with_the_same_autoencoders(settings, tmp_path):
   import torch
 
   ours = Training(settings)
-  theirs = saelens.Together(ours, tmp_path / "hf")
+  theirs = saelens.SweepTraining(ours, tmp_path / "hf")
   assert list(theirs.saes) == ["resid.1/4", "resid.1/8", "mlp.0/4", "mlp.0/8"]
   x = np.random.default_rng(0).normal(size=(50, 32)).astype(np.float32)
   for member, sae in zip(ours.members, theirs.saes.values(), strict=True):
@@ -59,7 +59,7 @@ def test_both_sides_start_with_the_same_autoencoders(settings, tmp_path):
 
 def test_a_turn_is_a_bucket_for_every_autoencoder(settings, tmp_path):
   ours = Training(settings)
-  theirs = saelens.Together(ours, tmp_path / "hf")
+  theirs = saelens.SweepTraining(ours, tmp_path / "hf")
   before = {
     name: sae.W_enc.detach().clone() for name, sae in theirs.saes.items()
   }
@@ -76,14 +76,14 @@ def test_a_turn_is_a_bucket_for_every_autoencoder(settings, tmp_path):
 
 def test_activations_reach_their_autoencoders_in_our_scale(alone, tmp_path):
   ours = Training(alone)
-  theirs = saelens.Alone(ours, tmp_path / "hf")
+  theirs = saelens.SingleTraining(ours, tmp_path / "hf")
   x = theirs._trainer.activation_scaler(next(theirs._data))
   np.testing.assert_allclose(x.square().sum(-1).mean(), 1, rtol=0.1)
 
 
 def test_other_weights_are_noticed(alone, tmp_path):
   ours = Training(alone)
-  theirs = saelens.Alone(ours, tmp_path / "hf")
+  theirs = saelens.SingleTraining(ours, tmp_path / "hf")
   model = theirs._trainer.data_provider.model
   saelens.check(ours, model)
   worse = jax.tree.map(lambda w: w * 1.001, ours.lm.params)
@@ -103,7 +103,7 @@ def test_both_sides_come_to_the_same_l0(alone, tmp_path):
     alone, sparsity_coefficient=1.0, bandwidth=0.05, sparsity_warmup=8
   )
   ours = Training(quick)
-  theirs = saelens.Alone(ours, tmp_path / "hf")
+  theirs = saelens.SingleTraining(ours, tmp_path / "hf")
   for _ in range(20):
     ours.turn()
     theirs.turn()
@@ -181,7 +181,7 @@ def test_the_page_has_what_each_benchmark_says_and_prints(write, tmp_path):
   assert text.index("| 1 |") < text.index("## Two.") < text.index("| 2 |")
   assert f"jax {jax.__version__}" in text
   write("second", '"""Two."""\nprint("| 3 |")\n')
-  page.write(["second"], out, page.kept(out))
+  page.write(["second"], out, page.read_sections(out))
   again = out.read_text()
   assert again.index("| 1 |") < again.index("## Two.") < again.index("| 3 |")
   assert "| 2 |" not in again and again.count("Took") == text.count("Took") == 2
