@@ -155,7 +155,7 @@ def _rope(given: dict, where: str) -> tuple[float, float]:
   if given.keys() - known:
     raise UserError(
       f"The RoPE in {where} has {', '.join(sorted(given.keys() - known))},"
-      f" which is not supported for type {kind!r}."
+      f" which is not supported in a RoPE of type {kind!r}."
     )
   base, scale = given["rope_theta"], given.get("factor", 1.0)
   _check_number("rope_theta", base, (int, float), where)
