@@ -9,6 +9,7 @@ no TPU is needed.
 
 import argparse
 import dataclasses
+import functools
 import pathlib
 import time
 
@@ -23,6 +24,7 @@ from jaxsae.plan import compiler_process, hlo
 from jaxsae.plan.topology import make_mesh, parse
 from jaxsae.train import step as steps
 from jaxsae.train.config.run import BucketConfig, SweepConfig, TrainConfig
+from jaxsae.train.group import place_stacks
 from jaxsae.train.placement import placements
 from jaxsae.train.placement.select import bucket_dtype, choose_placements
 from jaxsae.train.step import abstract_arguments
@@ -111,7 +113,10 @@ def table_line(case: Case, name: str) -> str:
   config, mesh = configure(case, name), absent_mesh()
   arguments = abstract_arguments(config, STUB, mesh)
   update = choice(config, mesh, *arguments[:2]).time
-  compiled = steps.compile_step(config, mesh, *arguments)
+  state, lm, _ = arguments
+  groups = place_stacks(config, mesh, state.stacks, bucket_dtype(config, lm))
+  read = functools.partial(steps.read_bucket, config, mesh)
+  compiled = steps.compile_step(read, groups, *arguments)
   sent = hlo.total(hlo.in_updates(compiled.as_text()))
   predicted = update.sent - update.moved / config.updates_per_bucket
   times = (update.seconds, update.compute, update.memory, update.communication)
@@ -139,7 +144,9 @@ def chosen(case: Case) -> str:
 def choice(config, mesh, state, lm):
   """Returns the placement of the only stack, with its predicted time."""
   dtype = bucket_dtype(config, lm)
-  (found,) = choose_placements(config, mesh, state.stacks, dtype)
+  (found,) = choose_placements(
+    config.stacks, config.schedule, mesh, state.stacks, dtype
+  )
   return found
 
 
