@@ -1,4 +1,4 @@
-"""Whatever trains in one step becomes what it would have become alone."""
+"""Stacks trained in one step end as each does alone."""
 
 import dataclasses
 
@@ -59,7 +59,7 @@ def together(everything):
   return figures(everything)
 
 
-def test_each_is_what_it_is_alone(everything, together):
+def test_each_stack_trains_as_it_does_alone(everything, together):
   assert len(together) == 4 + 16 + 2 + 4 + 4 + 1 + 1 + 4 + 2 + 4
   for sweep in everything.also:
     alone = figures(dataclasses.replace(everything, sae=sweep, also=()))
@@ -67,7 +67,7 @@ def test_each_is_what_it_is_alone(everything, together):
       np.testing.assert_allclose(found, together[name], rtol=2e-3, err_msg=name)
 
 
-def test_each_learns(together):
+def test_every_stack_learns(together):
   for name, (first, *_, last) in together.items():
     assert np.isfinite(last).all(), name
     assert last[2] < first[2], name  # FVU
@@ -81,7 +81,7 @@ def test_rates_and_seeds_make_a_difference(together):
   np.testing.assert_allclose(base, together["resid.1/64/l0_4"], rtol=2e-3)
 
 
-def test_a_run_of_all_is_judged_and_exported(config, tmp_path):
+def test_a_run_of_all_stacks_is_evaluated_and_exported(config, tmp_path):
   config = dataclasses.replace(config, also=tuple(sweeps(config).values()))
   train.train(config)
   run = open_run(config.workdir)
