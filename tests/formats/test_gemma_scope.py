@@ -134,7 +134,7 @@ def test_a_transcoder_is_not_published_without_its_gain(sae):
 def test_sae_lens_computes_the_same_for_a_transcoder(
   sae, lm, tmp_path, monkeypatch
 ):
-  """SAELens reads TransformerLens's ln2.hook_normalized, before the gain."""
+  """From TransformerLens's ln2.hook_normalized, which is before the gain."""
   import torch
   from sae_lens import JumpReLUTranscoder, JumpReLUTranscoderConfig
   from sae_lens.loading import pretrained_sae_loaders as loaders

@@ -66,7 +66,7 @@ def test_bfloat16_is_nearly_the_same(
 
 @pytest.fixture(scope="module")
 def read_theirs():
-  """read_theirs(directory, dtype, tokens, mask): their `everything`."""
+  """read_theirs(directory, dtype, tokens, mask): what `everything` gives."""
   import torch
   from transformers import AutoModelForCausalLM
 

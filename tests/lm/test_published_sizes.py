@@ -9,8 +9,8 @@ import pytest
 from jaxsae.lm import Lm, Site, capture, init_params
 from jaxsae.lm.config import PUBLISHED
 
-# Hugging Face's figures for `google/gemma-…`: all parameters, and the rows of
-# the embedding table, where the official one has 256,128 or 262,144.
+# What Hugging Face says of `google/gemma-…`: all parameters, and how many rows
+# their embedding table has, where the official one has 256,128 or 262,144.
 COUNTS = {
   "gemma2-2b": (2_614_341_888, 256_000),
   "gemma2-9b": (9_241_705_984, 256_000),
@@ -93,7 +93,7 @@ def test_every_other_field_is_the_official_one(name, lm, as_official):
 
 
 def official(name):
-  """Returns the official `Gemma3_4B` for `gemma3-4b`, without its vision."""
+  """`gemma3-4b` → the official `Gemma3_4B`, without its vision."""
   from gemma.gm import nn
 
   family, size = name.split("-")

@@ -7,7 +7,7 @@ import pytest
 from jaxsae.lm import save_lm
 from jaxsae.lm.sites import TRANSFORMER_LENS
 
-# Importing these two raises warnings of their own.
+# What importing these two warns of is theirs.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 ONLY_BRIDGE = ("mlp_in",)  # sites that HookedTransformer has no name for
@@ -52,7 +52,7 @@ def is_same(ours, theirs):
 
 @pytest.fixture(scope="module")
 def save_theirs(tmp_path_factory):
-  """save_theirs(lm): returns the directory and Hugging Face's model."""
+  """save_theirs(lm): its directory, and Hugging Face's model from there."""
   torch = pytest.importorskip("torch")
   pytest.importorskip("transformer_lens")
   from transformers import AutoModelForCausalLM

@@ -15,7 +15,7 @@ KILLS = 3
 
 @pytest.mark.parametrize("count, devices", [(1, 2), (2, 1)])
 def test_killed_at_random_moments(config, replace, tmp_path, count, devices):
-  """The random moments reach start-up, steps, saves and the evaluation."""
+  """Start-up, steps, saves and the evaluation are all within reach."""
   config = replace(
     config, sae__sites=(Site("resid", 1),), checkpoint_every=1, tokens=12 * 512
   )

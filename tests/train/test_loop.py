@@ -56,7 +56,7 @@ def stop_at(monkeypatch, bucket):
 
 
 @pytest.mark.parametrize("bucket", [2, 4, 6])
-def test_a_stopped_run_ends_like_one_that_was_not_stopped(
+def test_a_stopped_run_ends_as_if_it_had_not_been(
   config, replace, tmp_path, monkeypatch, capsys, bucket
 ):
   whole = train(config)
@@ -72,7 +72,7 @@ def test_a_stopped_run_ends_like_one_that_was_not_stopped(
   assert pods.metrics(parts) == pods.metrics(config)
 
 
-def test_a_finished_run_trains_no_further(config):
+def test_a_finished_run_does_nothing_more(config):
   state = train(config)
   before = pods.metrics(config)
   pods.assert_same(train(config), state)
@@ -115,7 +115,7 @@ def test_only_the_first_step_compiles_and_none_transfers(
   assert made(texts[compiled[2] :]) == []
 
 
-def test_metrics_are_one_json_object_per_line_with_every_autoencoder(config):
+def test_metrics_are_one_object_a_line_with_every_autoencoder(config):
   train(config)
   found = pods.metrics(config)
   assert [x["step"] for x in found] == [1, 2, 3, 4, 5, 6]

@@ -81,7 +81,7 @@ def test_rates_and_seeds_make_a_difference(together):
   np.testing.assert_allclose(base, together["resid.1/64/l0_4"], rtol=2e-3)
 
 
-def test_a_run_of_all_stacks_is_evaluated_and_exported(config, tmp_path):
+def test_a_run_of_all_is_judged_and_exported(config, tmp_path):
   config = dataclasses.replace(config, also=tuple(sweeps(config).values()))
   train.train(config)
   run = open_run(config.workdir)

@@ -123,7 +123,7 @@ def test_a_stack_of_one_equals_its_member_of_a_stack(config, replace):
   np.testing.assert_allclose(together[..., :1], alone, rtol=2e-3)
 
 
-def test_sites_are_independent(config, replace):
+def test_sites_do_not_disturb_one_another(config, replace):
   together, _ = curve(config)
   alone, _ = curve(replace(config, sae__sites=(Site("resid", 1),)))
   np.testing.assert_allclose(together[:, :1], alone, rtol=2e-3)

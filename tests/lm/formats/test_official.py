@@ -77,7 +77,7 @@ LAYOUTS = [nested, flat, stacked, kauldron]
 
 @pytest.fixture(scope="module")
 def saved(params, tmp_path_factory):
-  """saved(layout): the path of a checkpoint that the official library wrote."""
+  """`saved(layout)` is a checkpoint that the official library wrote."""
   from gemma import gm
 
   folder = epath.Path(tmp_path_factory.mktemp("official"))

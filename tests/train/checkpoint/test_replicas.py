@@ -85,7 +85,7 @@ def test_keys_are_compared_too():
 
 
 def test_the_fingerprint_of_an_array_is_that_of_one_copy():
-  """Replicas are not added up."""
+  """A fingerprint reads one copy; the comparison reads all."""
   x = placed(jnp.zeros(8))
   assert fingerprints([flip_bits(x, 7)]) == fingerprints([x])
   assert found([flip_bits(x, 7)]) != []
