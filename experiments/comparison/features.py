@@ -134,7 +134,7 @@ def zipf(settings: Settings) -> jax.Array:
 
 
 def compensate(settings: Settings, probability: jax.Array) -> jax.Array:
-  """How often each feature [G] attempts to fire, to fire as often as intended.
+  """Frequencies of attempts [G] at which features fire as often as intended.
 
   A child that should fire with probability p, and its parent with P, fires only
   with its parent and only if it is chosen among the siblings that attempt to.

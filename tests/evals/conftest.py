@@ -17,7 +17,7 @@ CONTEXT = 12
 
 @dataclasses.dataclass(frozen=True)
 class SpecialTokens:
-  """As much of a tokenizer as evaluation looks at."""
+  """The part of a tokenizer that evaluation uses."""
 
   bos: int = BOS
   eos: int = EOS

@@ -44,7 +44,7 @@ METRICS = {
 
 
 class Pieces:
-  """What the survey asks of a tokenizer, which knows fewer ids than the LM."""
+  """The part of a tokenizer that the survey uses; it lacks ids of the LM."""
 
   bos, eos = BOS, EOS
   pieces = [f"<{i}>" for i in range(60)]  # noqa: RUF012

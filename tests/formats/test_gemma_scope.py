@@ -441,7 +441,7 @@ def test_a_type_that_is_not_float_is_named(arrays, file, kind):
 
 
 class Trap:
-  """Its pickle does something when it is opened."""
+  """An object whose pickle acts when it is loaded."""
 
   def __reduce__(self):
     return os.mkdir, ("sprung",)

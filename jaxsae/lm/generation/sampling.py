@@ -15,7 +15,7 @@ _COLDEST = 1e-6  # below it, float32 cannot tell sampling from greedy
 
 @struct.dataclass
 class Sampling:
-  """How to draw tokens; values may change without compiling anything anew.
+  """Settings for drawing tokens; changing their values compiles nothing.
 
   Attributes:
     seed: uint32 [].
