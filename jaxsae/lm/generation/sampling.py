@@ -15,7 +15,7 @@ _COLDEST = 1e-6  # below it, float32 cannot tell sampling from greedy
 
 @struct.dataclass
 class Sampling:
-  """Settings for drawing tokens; changing their values compiles nothing.
+  """How to draw tokens; values may change without compiling anything anew.
 
   Attributes:
     seed: uint32 [].
