@@ -3,8 +3,8 @@
   python experiments/gemma2_2b_residual.py --data.source=DIR --workdir=DIR
 
 `--data.source` is a folder of text, .parquet, .arrow or .array_record files.
-Gemma Scope's recipe at width 16,384, on an eighth of its tokens, pulled to
-targets of L0 across the range that it released.
+The recipe is Gemma Scope's at width 16,384, with an eighth of its tokens and a
+penalty on the distance from targets of L0, which span the L0 of its release.
 
 Not yet run at full size.
 """

@@ -1,12 +1,12 @@
-"""Eight transcoders of the MLP of layer 12 of Gemma 2 2B, from one forward.
+"""Eight transcoders of the MLP in layer 12 of Gemma 2 2B.
 
   python experiments/gemma2_2b_transcoder.py --data.source=DIR --workdir=DIR
 
 `--data.source` is a folder of text, .parquet, .arrow or .array_record files.
-They read the MLP's input, after its norm, and make its output: four by latents
-alone, and four that also add an affine map of what they read (arXiv
-2501.18823). Gemma Scope's recipe at width 16,384, on an eighth of its tokens,
-pulled to targets of L0.
+They predict the MLP's output from its input after the norm: four from latents
+alone, and four that also add an affine map of the input (arXiv 2501.18823). The
+recipe is Gemma Scope's at width 16,384, with an eighth of its tokens and a
+penalty on the distance from targets of L0.
 
 Not yet run at full size.
 """

@@ -5,9 +5,9 @@
 
 `--data.source` is a folder of text, .parquet, .arrow or .array_record files.
 Layers, sites, widths and tokens are those of the paper's table 1 (arXiv
-2408.05147). Its λ are not published, so six targets of L0 a cell stand in for
-them, across the range of the L0 released for layer 22. Which autoencoders share
-a run, and why: jaxsae/runs/grid.py.
+2408.05147). Its λ are not published, so each combination of layer, site and
+width has six targets of L0 instead, which span the L0 released for layer 22.
+jaxsae/runs/grid.py says which autoencoders share a run, and why.
 
 Not yet run at full size.
 """

@@ -1,4 +1,4 @@
-"""Gemma Scope on Gemma 2 2B: all its autoencoders, in a few runs.
+"""Gemma Scope on Gemma 2 2B: all its autoencoders.
 
   python experiments/gemma_scope_2b.py --list
   python experiments/gemma_scope_2b.py --only=16k --data.source=DIR
@@ -6,13 +6,13 @@
 
 `--data.source` is a folder of text, .parquet, .arrow or .array_record files.
 Layers, sites, widths and tokens are those of the paper's table 1 (arXiv
-2408.05147). Its λ are not published, so five or six targets of L0 a cell stand
-in for them, across the range of the L0 released for layer 12. Which
-autoencoders share a run, and why: jaxsae/runs/grid.py.
+2408.05147). Its λ are not published, so each combination of layer, site and
+width has five or six targets of L0 instead, which span the L0 released for
+layer 12. jaxsae/runs/grid.py says which autoencoders share a run, and why.
 
-Without the autoencoders of the embedding. Transcoders read the MLP's input
-after its norm and gain, as Gemma Scope 2's do; of the released ones one target
-of L0 a layer stands for what is not published.
+The autoencoders of the embedding are missing. Transcoders read the MLP's input
+after its norm and gain, as Gemma Scope 2's do; they have one target of L0 per
+layer, because the settings of the released ones are not published.
 
 Not yet run at full size.
 """
@@ -41,7 +41,7 @@ grid = runs.Grid(
       target_l0=(20, 40, 70, 140, 300),
       tokens=8_000_000_000,
     ),
-    # With 16k, 65k and 1m: every power of two, on one layer.
+    # With 16k, 65k and 1m, every power of two at one layer.
     runs.GridPart(
       name="ladder",
       where=("resid",),

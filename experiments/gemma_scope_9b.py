@@ -1,4 +1,4 @@
-"""Gemma Scope on Gemma 2 9B, pretrained and instruction-tuned, in runs.
+"""Gemma Scope on Gemma 2 9B, pretrained and instruction-tuned.
 
   python experiments/gemma_scope_9b.py --list
   python experiments/gemma_scope_9b.py --only=ladder --data.source=DIR
@@ -6,14 +6,15 @@
 
 `--data.source` is a folder of text, .parquet, .arrow or .array_record files.
 Layers, sites, widths and tokens are those of the paper's table 1 (arXiv
-2408.05147). Its λ are not published, so five or six targets of L0 a cell stand
-in for them, across the range of the L0 released for layer 20. Which
-autoencoders share a run, and why: jaxsae/runs/grid.py.
+2408.05147). Its λ are not published, so each combination of layer, site and
+width has five or six targets of L0 instead, which span the L0 released for
+layer 20. jaxsae/runs/grid.py says which autoencoders share a run, and why.
 
-The published ones of the tuned model saw text wrapped as turns of a chat, and
-no token of a user's prefix. Those tokens are not left out here, so give its
-runs (`it_…`, one by one with --only) such text, and expect a difference.
-Without the autoencoders of the embedding.
+The published autoencoders of the tuned model were trained on text formatted as
+turns of a chat, without the tokens of the user's prefix. Here those tokens are
+trained on too, so expect a difference; give the runs of the tuned model
+(`it_…`, one by one with --only) such text. The autoencoders of the embedding
+are missing.
 
 Not yet run at full size.
 """
@@ -42,7 +43,7 @@ pretrained = runs.Grid(
       target_l0=(10, 20, 35, 60, 115, 275),
       tokens=8_000_000_000,
     ),
-    # With 16k, 131k and 1m: every power of two, on one layer.
+    # With 16k, 131k and 1m, every power of two at one layer.
     runs.GridPart(
       name="ladder",
       where=("resid",),

@@ -1,7 +1,7 @@
-"""Training a small Gemma 2 from nothing, on one device.
+"""Trains a small Gemma 2 from scratch, on one device.
 
-The project does not train language models for their own sake: this makes the
-one that ships, so that everything else has something real to look at.
+jaxsae is not for training language models; this makes the one that ships with
+it, so that its examples and tests have a real model.
 """
 
 import dataclasses
@@ -20,10 +20,10 @@ from jaxsae.token_batch import TokenBatch
 
 @dataclasses.dataclass(frozen=True)
 class PretrainConfig:
-  """How long and how fast."""
+  """Settings of the optimiser and the length of training."""
 
   steps: int = 4000  # optimiser steps
-  batch: int = 16  # rows a step
+  batch: int = 16  # rows per step
   lr: float = 4e-3  # peak learning rate
   warmup: int = 100  # steps from zero to the peak; then a cosine to zero
   weight_decay: float = 0.1  # decoupled, on matrices
@@ -32,7 +32,7 @@ class PretrainConfig:
   def __post_init__(self):
     if not 0 < self.warmup < self.steps:
       raise UserError(
-        f"warmup={self.warmup} is not between 0 and steps={self.steps}; use"
+        f"warmup={self.warmup} is not between 0 and steps={self.steps}; choose"
         " fewer steps of warm-up."
       )
 
@@ -46,11 +46,11 @@ def pretrain(
   """Trains a model on packed batches.
 
   Args:
-    gemma: its sizes.
-    config: how.
+    gemma: sizes of the model.
+    config: settings of the training.
     batches: endless, as `jaxsae.data` makes them.
     report: called every 50 steps with the step, the mean training loss since
-      the last call in nats a token, and tokens a second.
+      the last call in nats per token, and tokens per second.
   """
   optimiser = make_optimiser(config)
   params = init_params(gemma, jax.random.key(config.seed))
@@ -69,7 +69,7 @@ def pretrain(
 
 
 def make_optimiser(config: PretrainConfig) -> optax.GradientTransformation:
-  """Muon on the blocks' matrices, AdamW on the embedding and the norms.
+  """Makes Muon for the blocks' matrices, AdamW for the embedding and norms.
 
   Muon's updates are scaled to AdamW's usual size, so both share one rate.
   """
@@ -89,7 +89,7 @@ def make_optimiser(config: PretrainConfig) -> optax.GradientTransformation:
 
 
 def held_out_loss(lm: Lm, batches: Iterable[TokenBatch]) -> float:
-  """Mean cross-entropy a token, in nats, over all of the batches."""
+  """Returns the mean cross-entropy in nats per token, over all batches."""
   total, count = 0.0, 0
   for batch in batches:
     losses, mask = _losses(lm, batch)
@@ -115,7 +115,7 @@ def _losses(lm, batch):
   return next_token_loss(logits, batch.tokens, batch.segments)
 
 
-# Which axes of each weight are the rows and columns of a matrix, for Muon.
+# The axes of each weight that are rows and columns of Muon's matrices.
 _AXES = {
   "q_einsum": ((1,), (0, 2)),  # [N, D, H]
   "kv_einsum": ((2,), (1, 3)),  # [2, K, D, H]

@@ -3,13 +3,13 @@
   make quickstart
   python experiments/quickstart.py --workdir=runs/quickstart
 
-Trains on the Python standard library's sources, judges the autoencoders on
-held-out files, writes them in Gemma Scope's format and makes a page on which
-their latents can be looked at.
+Trains on the sources of Python's standard library, evaluates the autoencoders
+on held-out files, exports them in Gemma Scope's format and makes a web page
+that shows their latents.
 
-Took 3 min 5 s on two CPU cores, `make quickstart` in a fresh clone with its
-packages already downloaded, and reached, on 2026-11-21 with Python 3.11.7, on
-97,886 held-out tokens (recovered: of the loss that zero ablation adds):
+`make quickstart` took 3 min 5 s on two CPU cores on 2026-11-21, in a fresh
+clone with its packages already downloaded, with Python 3.11.7. Results on
+97,886 held-out tokens (recovered: share of the loss that zero ablation adds):
 
                         L0    FVU  delta loss  recovered  dead
   resid.3/2048/l0_12  12.2  0.232      0.6976      0.899  6.1%
@@ -38,8 +38,8 @@ config = train.TrainConfig(
     bandwidth=0.01,
     initial_threshold=0.1,
     wake_after=32_768,
-    # A thousandth of Gemma Scope's tokens: faster rates, shorter warm-ups, and
-    # a second moment that forgets the first updates sooner.
+    # With a thousandth of Gemma Scope's tokens: higher rates, shorter warm-ups,
+    # and a second moment that forgets the first updates sooner.
     optim=train.OptimConfig(
       lr=2e-3, lr_warmup=50, lr_decay=0.2, sparsity_warmup=200, b2=0.99
     ),
@@ -52,7 +52,7 @@ config = train.TrainConfig(
 
 
 def finish(run: runs.Run) -> None:
-  """Exports, makes the page, and says where everything is."""
+  """Exports the autoencoders, makes the page, and prints where both are."""
   out = run.path / "export" / "gemma_scope"
   if not out.exists():  # made by an earlier call of the same command
     runs.export(run, "gemma_scope", out)

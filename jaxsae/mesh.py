@@ -31,7 +31,7 @@ class Device(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-  """How the devices are laid out; both axes always exist."""
+  """Layout of the devices; both axes always exist."""
 
   data: int | None = None  # devices that share the batch; None: all the rest
   model: int = 1  # devices that share the weights

@@ -1,4 +1,4 @@
-"""Mistakes at the command line: one sentence, exit status 2, nothing harmed."""
+"""Mistakes at the command line give one sentence and status 2, and no harm."""
 
 import pathlib
 import runpy
@@ -63,7 +63,9 @@ def quickstart(monkeypatch, capsys, tmp_path, lm_path, texts):
     ("--bucket.microbatches=400", ["rows", "batch"]),
   ],
 )
-def test_one_sentence_and_status_2(quickstart, tmp_path, override, says):
+def test_mistakes_are_one_sentence_and_status_2(
+  quickstart, tmp_path, override, says
+):
   extra = ["--sae.placement=by_latent"] if "widths=60" in override else []
   status, err = quickstart(override, *extra)
   assert status == 2
@@ -81,7 +83,9 @@ def test_one_sentence_and_status_2(quickstart, tmp_path, override, says):
     (b"caf\xe9 " * 9, "UTF-8"),
   ],
 )
-def test_text_that_is_none(quickstart, tmp_path, content, says):
+def test_files_that_are_not_text_are_an_error(
+  quickstart, tmp_path, content, says
+):
   bad = tmp_path / "bad.txt"
   bad.write_bytes(content)
   status, err = quickstart(f"--data.source={bad}")
@@ -100,7 +104,7 @@ def test_another_configuration_names_what_differs(quickstart, tmp_path):
   assert snapshot(tmp_path / "run") == before
 
 
-def test_a_folder_that_is_no_run_is_left_alone(quickstart, tmp_path):
+def test_a_folder_that_is_not_a_run_stays_as_it_was(quickstart, tmp_path):
   (tmp_path / "run").mkdir()
   (tmp_path / "run" / "thesis.tex").write_text("years of work")
   status, err = quickstart()
@@ -108,14 +112,14 @@ def test_a_folder_that_is_no_run_is_left_alone(quickstart, tmp_path):
   assert snapshot(tmp_path / "run") == {"thesis.tex": b"years of work"}
 
 
-def test_a_place_where_no_folder_can_be_made(quickstart, tmp_path):
+def test_a_workdir_that_cannot_be_made_is_an_error(quickstart, tmp_path):
   (tmp_path / "run").write_text("a file")
   status, err = quickstart()
   assert status == 2 and "run cannot be written" in err
   assert (tmp_path / "run").read_text() == "a file"
 
 
-def test_a_full_disk_keeps_what_was_there(quickstart, tmp_path, monkeypatch):
+def test_a_full_disk_damages_nothing(quickstart, tmp_path, monkeypatch):
   assert quickstart("--tokens=512")[0] == 0
   before = snapshot(tmp_path / "run" / "checkpoints")
   (tmp_path / "run" / "config.json").write_text(

@@ -1,18 +1,18 @@
-"""The figures of chips."""
+"""The figures of chips are complete and found by device."""
 
 import jax
 
 from jaxsae import chips
 
 
-def test_a_device_is_known_by_what_jax_calls_it():
+def test_a_chip_is_found_by_jaxs_name_for_it():
   assert chips.of(jax.devices()[0].device_kind).name == "cpu"
   assert chips.of("TPU v5p") is chips.of("TPU v5")
   assert chips.of("TPU v5e") is chips.of("TPU v5 lite")
   assert chips.of("TPU v5 lite").flops < chips.of("TPU v5").flops
 
 
-def test_an_unknown_device_has_a_stand_in_that_does_not_hide():
+def test_an_unknown_device_has_a_stand_in_that_says_so():
   chip = chips.of("TPU v99")
   assert chip.name == "TPU v5 lite"
 

@@ -1,4 +1,4 @@
-"""The `jaxsae` command on a finished run."""
+"""The `jaxsae` command works on a finished run."""
 
 import json
 import pathlib
@@ -54,7 +54,7 @@ def test_eval_export_and_explore(config, command, tmp_path):
   assert "resid.1/64/l0_4" in page.read_text()
 
 
-def test_text_that_is_cut_up_otherwise_is_refused(config, command):
+def test_text_that_is_tokenised_differently_is_refused(config, command):
   train(config)
   record = pathlib.Path(config.workdir) / "policy.json"
   record.write_text(record.read_text().replace('"bos": 2', '"bos": 7'))
@@ -63,7 +63,7 @@ def test_text_that_is_cut_up_otherwise_is_refused(config, command):
 
 
 @pytest.mark.parametrize("action", ["eval", "explore"])
-def test_a_folder_that_is_no_run(command, tmp_path, action):
+def test_a_folder_that_is_not_a_run_is_an_error(command, tmp_path, action):
   status, _, err = command(action, tmp_path / "nothing")
   assert status == 2 and "is not a run" in err and err.count("\n") == 1
 
@@ -99,7 +99,9 @@ def test_an_unknown_format_is_refused(config, command, tmp_path):
     (["explore", "runs/x", "runs/y"], ["'runs/y'"]),
   ],
 )
-def test_a_command_that_cannot_be_read_is_one_sentence(command, words, says):
+def test_a_command_that_cannot_be_parsed_gives_one_sentence(
+  command, words, says
+):
   status, _, err = command(*words)
   assert status == 2
   assert err.startswith("error: ") and err.count("\n") == 1

@@ -1,4 +1,4 @@
-"""An entry point ends with one line for a person, or with a traceback."""
+"""An entry point ends with one line for a user's mistake, else a traceback."""
 
 import errno
 
@@ -26,7 +26,7 @@ def test_a_user_error_is_one_line_and_status_2(capsys):
   assert captured.out == ""
 
 
-def test_a_run_that_cannot_go_on_is_status_1(capsys):
+def test_a_run_that_cannot_continue_is_status_1(capsys):
   with pytest.raises(SystemExit) as stop, exit_on_user_error():
     raises(RunError("step 3 broke"))
   assert stop.value.code == 1
@@ -61,14 +61,14 @@ def test_ctrl_c_has_no_traceback(capsys):
   assert "interrupted" in capsys.readouterr().err
 
 
-def test_did_you_mean_names_what_is_alike_or_ends_the_same():
+def test_did_you_mean_suggests_similar_names_and_equal_endings():
   names = ["sae.width", "sae.l0"]
   assert did_you_mean("sae.wdith", names) == "did you mean sae.width?"
   assert did_you_mean("l0", names, "--") == "did you mean --sae.l0?"
   assert did_you_mean("zebra", names) == ""
 
 
-def test_first_few_counts_what_it_leaves_out():
+def test_first_few_counts_the_rest():
   assert first_few(["a", "b", "c"]) == "a, b, c"
   assert first_few(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
   assert first_few(["a", "b"], 1, separator="; ") == "a; and 1 more"

@@ -1,4 +1,4 @@
-"""What is written appears whole, and what is killed leaves nothing for long."""
+"""Files appear whole, and those of killed processes are removed."""
 
 import os
 
@@ -37,7 +37,7 @@ def enter(worker, what):
   return said
 
 
-def test_a_failure_leaves_what_was_there(tmp_path):
+def test_a_failure_keeps_the_old_file(tmp_path):
   file, folder = tmp_path / "a.txt", tmp_path / "b"
   file.write_text("before")
   with pytest.raises(ZeroDivisionError), whole_file(file) as partial:
@@ -49,7 +49,7 @@ def test_a_failure_leaves_what_was_there(tmp_path):
   assert names(tmp_path) == ["a.txt"] and file.read_text() == "before"
 
 
-def test_what_is_killed_is_swept_and_what_lives_is_not(tmp_path, worker):
+def test_only_files_of_killed_processes_are_swept(tmp_path, worker):
   file = enter(worker, f"whole_file(pathlib.Path({str(tmp_path)!r}) / 'a')")
   enter(worker, f"whole_folder(pathlib.Path({str(tmp_path)!r}) / 'b')")
   worker.do(f"pathlib.Path({file!r}).write_text('half')")
@@ -64,7 +64,7 @@ def test_what_is_killed_is_swept_and_what_lives_is_not(tmp_path, worker):
   assert names(tmp_path) == []
 
 
-def test_what_others_left_stays(tmp_path):
+def test_files_of_other_programs_stay(tmp_path):
   kept = ["a.partial", ".a.partial", ".a.x.partial", ".a.99999999", "b.txt"]
   for name in kept:
     (tmp_path / name).write_text("")
@@ -73,11 +73,11 @@ def test_what_others_left_stays(tmp_path):
   assert list(unfinished(tmp_path)) == []
 
 
-def test_a_folder_that_is_not_there_has_nothing_to_sweep(tmp_path):
+def test_a_missing_folder_has_nothing_to_sweep(tmp_path):
   remove_leftovers(tmp_path / "nowhere")
 
 
-def test_a_scratch_folder_of_the_dead_is_removed_by_the_next(tmp_path, worker):
+def test_the_scratch_folder_of_a_killed_process_is_removed(tmp_path, worker):
   enter(worker, f"scratch({str(tmp_path)!r}, '.making-')")
   (left,) = tmp_path.iterdir()
   (left / "tokens.npy").write_text("many")

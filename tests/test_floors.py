@@ -1,4 +1,4 @@
-"""Who may import whom: each module from floors below or its own package."""
+"""A module imports only from floors below or from its own package."""
 
 import ast
 import functools
@@ -114,7 +114,7 @@ def violations(name, source):
 
 
 def is_bare(imported):
-  """Whether every Python has it."""
+  """Returns whether a module is in Python's standard library."""
   return imported.split(".")[0] in sys.stdlib_module_names
 
 
@@ -238,7 +238,7 @@ def test_a_model_alone_loads_jax_flax_and_numpy_only(package):
   assert added_by(package) == set()
 
 
-def test_the_check_of_what_is_loaded_sees_more():
+def test_the_check_of_loaded_packages_detects_others():
   assert "jinja2" in added_by("jinja2")
 
 
@@ -275,7 +275,7 @@ def test_launch_starts_without_anything_installed():
 
 
 def test_only_one_file_of_launch_starts_programs():
-  """What runs on workers is a program of its own."""
+  """The script that runs on workers is a separate program."""
   starters = [
     name
     for name, source in sources().items()

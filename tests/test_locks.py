@@ -1,4 +1,4 @@
-"""The locks hold versions and nothing else, and agree with one another."""
+"""Locks hold released versions and nothing else, and agree with each other."""
 
 import re
 from pathlib import Path

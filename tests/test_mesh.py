@@ -1,4 +1,4 @@
-"""Laying out the devices."""
+"""Devices are laid out as a mesh that fits the machine."""
 
 import dataclasses
 import itertools
@@ -41,7 +41,7 @@ def test_impossible_meshes_are_refused(config, sentence):
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """What JAX knows of a TPU."""
+  """The attributes that JAX's TPU devices have."""
 
   id: int
   coords: tuple[int, int, int]
@@ -53,7 +53,7 @@ class Chip:
 
 
 def chips(*shape: int, slices: int = 1) -> list[Chip]:
-  """Numbered along x first, as JAX does."""
+  """Makes chips numbered along x first, as JAX does."""
   places = itertools.product(*map(range, reversed(shape)), range(slices))
   ordered = sorted(places, key=lambda place: place[-1])
   return [
@@ -62,8 +62,8 @@ def chips(*shape: int, slices: int = 1) -> list[Chip]:
   ]
 
 
-def hops(mesh, axis: int, size: int) -> float:
-  """From a device to the next one along an axis of the mesh, on average."""
+def mean_hops(mesh, axis: int, size: int) -> float:
+  """Returns the mean hops from a device to the next along an axis."""
   places = np.array([[one.coords for one in row] for row in mesh.devices])
   far = np.abs(places - np.roll(places, -1, axis))
   return np.minimum(far, size - far).sum(-1).mean()
@@ -71,11 +71,11 @@ def hops(mesh, axis: int, size: int) -> float:
 
 @pytest.mark.parametrize("model", [2, 4, 8, 16])
 def test_neighbours_in_the_mesh_are_neighbours_on_the_torus(model):
-  """By number, those along `data` would be up to 8.5 hops apart."""
+  """In order of number, devices along `data` would be up to 8.5 hops apart."""
   mesh = meshes.make(MeshConfig(model=model), chips(16, 16))
   assert len(set(mesh.devices.flat)) == mesh.size == 256
-  assert hops(mesh, 0, 16) <= 1.5
-  assert hops(mesh, 1, 16) <= 1.75
+  assert mean_hops(mesh, 0, 16) <= 1.5
+  assert mean_hops(mesh, 1, 16) <= 1.75
 
 
 def test_slices_follow_one_another_along_data():
@@ -94,7 +94,7 @@ def test_some_devices_of_one_host_need_no_shape():
   assert [one.id for one in mesh.devices.flat] == [0, 1, 2]
 
 
-def test_indivisible_sizes_name_what_would_divide():
+def test_the_error_about_an_indivisible_size_names_divisors():
   mesh = meshes.make(MeshConfig(model=8))
   with pytest.raises(UserError, match="one of 1 or 2 or 3 or 4 or 6 or 12"):
     meshes.check_divides("width", 12, mesh, "model")

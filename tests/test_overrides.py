@@ -16,7 +16,7 @@ from jaxsae.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Tap:
-  """A value with a text form of its own, as `Site` has."""
+  """A value with its own text form, like `Site`."""
 
   where: str
   layer: int
@@ -116,7 +116,7 @@ def test_an_override_sets_its_setting(argv, read, value):
   assert type(read(parsed(*argv))) is type(value)
 
 
-def test_overrides_that_are_right_only_together_are_accepted():
+def test_overrides_that_are_valid_only_together_are_accepted():
   assert parsed("--sae.width=1", "--sae.target_l0=4").sae.width == 1
   assert complaint("--sae.width=1") == "width=1 is less than the targets"
 
@@ -192,7 +192,7 @@ def test_help_gives_every_setting_with_type_meaning_and_default(
   assert max(map(len, text.splitlines())) <= 80
 
 
-def test_help_does_without_source(capsys):
+def test_help_needs_no_source_files(capsys):
   made_up = dataclasses.make_dataclass(
     "MadeUp", [("width", int, 3)], frozen=True
   )
@@ -216,7 +216,7 @@ def test_several_configs_share_a_command_line():
 @pytest.mark.parametrize(
   ("word", "near"), [("--onyl=2", "--only"), ("--sae.wdith=8", "--sae.width")]
 )
-def test_a_wrong_setting_is_looked_up_in_all_configs(word, near):
+def test_a_wrong_setting_is_compared_with_all_configs(word, near):
   with pytest.raises(UserError, match=f"did you mean {near}"):
     overrides.parse_several(Choice(), Run(), argv=[word])
 
@@ -268,13 +268,13 @@ runs = st.builds(
 
 
 @given(runs)
-def test_json_gives_back_the_same_config(run):
+def test_json_restores_the_same_config(run):
   text = json.dumps(overrides.to_json(run), allow_nan=False)
   assert overrides.from_json(Run, json.loads(text)) == run
 
 
 @given(runs, runs)
-def test_differences_are_what_differs(a, b):
+def test_differences_lists_the_settings_that_differ(a, b):
   assert overrides.differences(a, a) == []
   assert (overrides.differences(a, b) == []) == (a == b)
 
@@ -294,7 +294,7 @@ def test_a_group_that_only_one_config_has_is_a_difference():
 
 
 def broken(path, value):
-  """The JSON of a `Run` with `value` at `path`; the key goes for `...`."""
+  """Returns the JSON of a `Run` with `value` at `path`; `...` deletes it."""
   data = inner = overrides.to_json(Run())
   for key in path[:-1]:
     inner = inner[key]
@@ -326,13 +326,13 @@ def broken(path, value):
     (["sites"], ["foo.1"], "sites: 'foo' is no place; give resid or mlp"),
   ],
 )  # fmt: skip
-def test_json_is_taken_strictly(path, value, sentence):
+def test_json_of_a_wrong_type_is_refused(path, value, sentence):
   with pytest.raises(UserError) as caught:
     overrides.from_json(Run, broken(path, value), "a/config.json")
   assert str(caught.value) == f"a/config.json: {sentence}"
 
 
-def test_json_that_is_no_object_is_refused():
+def test_json_that_is_not_an_object_is_refused():
   with pytest.raises(UserError, match=r"is not a group of settings"):
     overrides.from_json(Run, [1, 2])
 
@@ -344,13 +344,13 @@ def test_a_whole_number_in_json_is_a_float_where_a_float_is_meant():
     overrides.from_json(Run, broken(["sae", "lr"], 10**400))
 
 
-def test_a_config_with_a_type_that_cannot_be_typed_is_a_bug():
+def test_a_config_with_an_unsupported_type_is_a_bug():
   odd = dataclasses.make_dataclass("Odd", [("table", dict)], frozen=True)
   with pytest.raises(TypeError, match="cannot be a"):
     overrides.parse(odd({}), ["--table=x"])
 
 
-def test_the_module_loads_nothing_that_is_not_pythons_own():
+def test_the_package_loads_only_the_standard_library():
   code = (
     "import sys, jaxsae; before = set(sys.modules); import jaxsae.overrides;"
     "new = {name.split('.')[0] for name in set(sys.modules) - before};"

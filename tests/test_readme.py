@@ -1,4 +1,4 @@
-"""What the README shows works as it stands."""
+"""The README's notebook and commands work as printed."""
 
 import pathlib
 import re

@@ -49,7 +49,7 @@ def test_a_saved_experiment_file_trains_and_names_what_moved(
     assert f"jaxsae.train.{name} is now jaxsae.runs.{name}" in done.stderr
 
 
-def test_an_old_name_is_the_new_thing():
+def test_an_old_name_is_an_alias_of_the_new():
   assert train.Grid is runs.Grid and jaxsae.export is formats
 
 
@@ -61,7 +61,7 @@ def test_a_new_name_is_printed_once(capsys):
   assert "jaxsae.runs.Grid" in said
 
 
-def test_a_name_that_never_was_is_an_attribute_error():
+def test_a_name_that_never_existed_is_an_attribute_error():
   with pytest.raises(AttributeError, match="maim"):
     _ = train.maim
 

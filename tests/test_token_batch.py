@@ -25,7 +25,7 @@ def test_compiled_programs_take_the_arrays_in_this_order(batch, expected):
   np.testing.assert_equal(jax.tree.leaves(batch), expected)
 
 
-def test_packing_is_what_goes_into_the_model_beside_the_tokens():
+def test_packing_has_the_models_arguments_beside_the_tokens():
   packing = BATCH.packing
   assert packing.keys() == {"segments", "positions"}
   assert packing["segments"] is BATCH.segments

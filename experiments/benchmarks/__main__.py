@@ -1,11 +1,11 @@
-"""Every benchmark, one after the other, into docs/BENCHMARKS.md.
+"""Runs every benchmark and writes docs/BENCHMARKS.md.
 
   make test     # once: sets up the environment
   .venv/bin/python -m experiments.benchmarks
 
-Each is a script of its own and runs in a process of its own; its docstring and
-what it prints become its section. How much of the machine other processes took
-meanwhile is written beside it. With names, only these are measured anew:
+Each benchmark is a script that runs in its own process. Its docstring and its
+output become its section, which also says how much of the machine other
+processes used meanwhile. With names, only those benchmarks are measured again:
 
   .venv/bin/python -m experiments.benchmarks sae_step scaling
 """
@@ -45,11 +45,11 @@ def main():
   if unknown := set(args.names) - set(NAMES):
     parser.error(f"no benchmark is called {' or '.join(sorted(unknown))}")
   modules = [f"experiments.benchmarks.{name}" for name in args.names or NAMES]
-  write(modules, args.out, kept(args.out) if args.names else {})
+  write(modules, args.out, read_sections(args.out) if args.names else {})
 
 
-def kept(page: pathlib.Path) -> dict[str, str]:
-  """The sections of a page by their names."""
+def read_sections(page: pathlib.Path) -> dict[str, str]:
+  """Returns the sections of a page by heading."""
   _, *sections = page.read_text(encoding="utf-8").split("\n## ")
   return {text.partition("\n")[0]: f"## {text}" for text in sections}
 
@@ -60,9 +60,9 @@ def write(
   """Runs the modules and writes the page, or nothing if one of them fails.
 
   Args:
-    modules: what to run.
-    out: the page.
-    others: sections to keep, where no module has one of that name.
+    modules: dotted names of the modules to run.
+    out: the page's file.
+    others: sections to keep, by heading, unless a module has the same heading.
   """
   sections = dict(others) | dict(map(section, modules))
   with whole_file(out) as partial:
@@ -81,7 +81,7 @@ def title() -> str:
 On {os.cpu_count()} cores of {processor()} with
 {memory:.0f} GiB of memory; Python {platform.python_version()},
 {", ".join(packages)}.
-What is compared was measured in one process, in turns; times are medians.
+The sides of a comparison took turns in one process; times are medians.
 """
 
 
@@ -93,7 +93,7 @@ def processor() -> str:
 
 
 def section(module: str) -> tuple[str, str]:
-  """A module's name for people; its docstring, and what it prints."""
+  """Runs a module; returns the heading and the text of its section."""
   source = pathlib.Path(importlib.util.find_spec(module).origin)
   doc = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8")))
   name, _, body = doc.partition("\n")
@@ -103,16 +103,16 @@ def section(module: str) -> tuple[str, str]:
   took = time.monotonic() - begin
   others = share_of_others(before, cpu_seconds(), took)
   body = re.sub(r"(?m)^  (?=\S)", "    ", body.strip("\n"))
-  said = (
-    f"Took {took:.0f} s on {time.strftime('%Y-%m-%d')}; other processes had"
+  duration = (
+    f"Took {took:.0f} s on {time.strftime('%Y-%m-%d')}; other processes used"
     f" {others:.0%} of the machine."
   )
-  return name, f"## {name}\n\n{body}\n\n{printed}\n{said}\n"
+  return name, f"## {name}\n\n{body}\n\n{printed}\n{duration}\n"
 
 
 def run(module: str) -> str:
-  """What the module prints, which is also shown as it comes."""
-  # Both sides of every comparison are on the CPU.
+  """Runs a module and returns its output, which is also shown as it comes."""
+  # Both sides of every comparison run on the CPU.
   environment = os.environ | {"JAX_PLATFORMS": "cpu"}
   command = [sys.executable, "-m", module]
   lines = []
@@ -128,17 +128,17 @@ def run(module: str) -> str:
 
 
 def cpu_seconds() -> tuple[float, float]:
-  """So far: of the machine, of our own processes that have ended."""
+  """Returns CPU seconds so far: the machine's and our ended processes'."""
   all_ = psutil.cpu_times()
   waiting = all_.idle + getattr(all_, "iowait", 0.0)
   own = resource.getrusage(resource.RUSAGE_CHILDREN)
-  # Guests are counted in user, too.
+  # `user` includes `guest`.
   busy = sum(all_) - waiting - getattr(all_, "guest", 0.0)
   return busy, own.ru_utime + own.ru_stime
 
 
 def share_of_others(before, after, seconds: float) -> float:
-  """The share of all cores that was busy with what is not ours."""
+  """Returns the share of all cores that other processes kept busy."""
   busy, own = (b - a for a, b in zip(before, after, strict=True))
   return max(busy - own, 0.0) / (seconds * os.cpu_count())
 

@@ -1,15 +1,16 @@
-"""What it costs to be safe: checkpoints, and starting again.
+"""Overhead of checkpoints, and time to start a run.
 
   python -m experiments.benchmarks.checkpoints
 
 Six autoencoders of the quickstart's shape on this machine's CPU. A turn is four
-steps of 32,768 tokens, as they are, or with a checkpoint saved before them and
-on the disk at their end; the difference is what one checkpoint costs, waiting
-and work beside the steps together. The limit is 3 % with one in 100 steps.
+steps of 32,768 tokens. Every other turn saves a checkpoint before its first
+step and waits at its end until the checkpoint is on disk; the difference is the
+overhead of one checkpoint, of waiting and of work beside the steps. It should
+be at most 3 % with one checkpoint per 100 steps.
 
-A start is a process of its own, timed by itself from where the configuration
-is read to the end of the first step: `cold` beside an empty folder, `again`
-beside the first, whose compiled step it finds.
+A start is a process that measures the time from reading its configuration to
+the end of its first step: `cold` has to compile the step, `again` finds the one
+that `cold` compiled.
 """
 
 import dataclasses
@@ -45,7 +46,7 @@ def main(settings=SETTINGS, rounds=turns.TURNS, starts=STARTS):
 
 
 def overhead(settings, folder, rounds):
-  """The table's only line, and the share."""
+  """Prints the overhead of checkpoints, a table of one line."""
   training = Training(settings)
   checkpoints = Checkpoints(folder / "checkpoints", keep=2)
 
@@ -63,13 +64,15 @@ def overhead(settings, folder, rounds):
   step = statistics.median(without) / STEPS
   pairs = zip(with_, without, strict=True)
   cost = statistics.median(a - b for a, b in pairs)
-  table.head("ms a step", "ms a checkpoint", f"share, one in {EVERY} steps")
+  table.head(
+    "ms per step", "ms per checkpoint", f"share, one per {EVERY} steps"
+  )
   share = cost / (EVERY * step)
   table.row(f"{1e3 * step:.0f}", f"{1e3 * cost:.0f}", f"{share:.2%}")
 
 
 def start(starts):
-  """The table of starts; medians."""
+  """Prints the table of starts, with medians."""
   table.head("start", "first step after, s", "compiling or loading, s")
   times = {"cold": [], "again": []}
   for _ in range(starts):
@@ -82,7 +85,7 @@ def start(starts):
 
 
 def first_step(workdir) -> tuple[float, float]:
-  """Seconds to the end of it, and those that the compiler took."""
+  """Returns seconds to the end of the first step, and those of compiling."""
   command = f"from {__spec__.name} import one_step; one_step({workdir!r})"
   done = subprocess.run(
     [sys.executable, "-c", command],
@@ -94,7 +97,7 @@ def first_step(workdir) -> tuple[float, float]:
 
 
 def one_step(workdir) -> None:
-  """A run of one bucket."""
+  """Trains on one bucket."""
   config = configure(SETTINGS)
   train.train(
     dataclasses.replace(config, workdir=workdir, tokens=config.bucket_tokens)

@@ -1,16 +1,16 @@
-"""Tokens in, updates out: a whole run of ours beside SAELens'.
+"""Training from tokens to updates: ours beside SAELens'.
 
   pip install "jaxsae[test]"
   python -m experiments.benchmarks.end_to_end
 
 One autoencoder at resid.3 of the small Gemma 2, in float32 on this machine's
-CPU. SAELens is its LanguageModelSAETrainingRunner on Hugging Face's Gemma 2
-with the same weights; before anything is timed, activations are compared. Rows
-of 256 tokens, forward passes of 8 rows, a shuffle over 32,768 tokens, the same
-first weights, penalty and rates for both. A turn is 32,768 tokens, from the
-rows of tokens to the last update; loading, compiling and the first turn, in
-which buffers fill, are not counted. L0 is that of the last turn's bucket
-(ours) or update (SAELens'), on the way to 32.
+CPU. SAELens' side is its LanguageModelSAETrainingRunner on Hugging Face's
+Gemma 2 with the same weights; that both models have the same activations is
+checked first. Both sides have rows of 256 tokens, forward passes of 8 rows, a
+shuffle over 32,768 tokens, and the same initial weights, penalty and rates. A
+turn is 32,768 tokens, from rows of tokens to the last update; loading,
+compiling and the first turn, in which buffers fill, are not timed. L0 is that
+of the last bucket (ours) or update (SAELens') and still approaches 32.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ import tempfile
 
 from experiments.benchmarks import table, turns
 from experiments.benchmarks.ours import Training
-from experiments.benchmarks.saelens import Alone
+from experiments.benchmarks.saelens import SingleTraining
 from experiments.benchmarks.settings import Settings
 
 SETTINGS = Settings()
@@ -29,7 +29,7 @@ SHAPES = [(2048, 1024), (2048, 4096), (16_384, 4096)]  # width, update tokens
 
 def main(settings=SETTINGS, shapes=SHAPES, rounds=turns.TURNS):
   table.head(
-    *("width", "tokens an update", "ours tokens/s", "SAELens tokens/s"),
+    *("width", "tokens per update", "ours tokens/s", "SAELens tokens/s"),
     *("ratio", "our L0", "SAELens' L0"),
   )
   for width, update_tokens in shapes:
@@ -38,10 +38,10 @@ def main(settings=SETTINGS, shapes=SHAPES, rounds=turns.TURNS):
 
 
 def measure(settings, rounds):
-  """The table's line for one width and update."""
+  """Prints the table's line for one width and number of tokens per update."""
   ours = Training(settings)
   with tempfile.TemporaryDirectory() as folder:
-    theirs = Alone(ours, pathlib.Path(folder) / "lm")
+    theirs = SingleTraining(ours, pathlib.Path(folder) / "lm")
   mine, other = turns.take((ours.turn, theirs.turn), rounds)
   rate = lambda times: settings.bucket_tokens / statistics.median(times)
   table.row(

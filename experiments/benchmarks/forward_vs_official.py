@@ -1,11 +1,11 @@
-"""Our forward pass beside the official library's, in one run.
+"""Forward pass of Gemma 2: ours beside the official library's.
 
   pip install "jaxsae[gemma]"
   python -m experiments.benchmarks.forward_vs_official
 
-Both get the same parameters, four layers of Gemma 2 at a width that a laptop
-can run. Time is the median of turns taken one after the other; memory is what
-the compiler sets aside for temporaries.
+Both have the same parameters: four layers of Gemma 2, narrow enough for a
+laptop. Time is the median over turns; memory is what the compiler reserves for
+temporaries.
 """
 
 import functools
@@ -32,7 +32,7 @@ def main():
 
 
 def measure(params, shape):
-  """The table's line for one shape."""
+  """Prints the table's line for one shape."""
   tokens = jax.random.randint(jax.random.key(1), shape, 0, CONFIG.vocab_size)
   both = [f.lower(params, tokens).compile() for f in (ours, official)]
   run = lambda compiled: jax.block_until_ready(compiled(params, tokens))
@@ -71,7 +71,7 @@ def official(params, tokens):
 
 
 def official_model():
-  """The official Transformer with the sizes of CONFIG."""
+  """Makes the official Transformer with the sizes of CONFIG."""
   kinds = gm.nn.AttentionType
   pattern = (kinds.LOCAL_SLIDING, kinds.GLOBAL)
   config = official_config.TransformerConfig(

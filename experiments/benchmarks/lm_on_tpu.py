@@ -1,7 +1,9 @@
-"""Does Gemma 2 fit a TPU slice? The TPU's own compiler says, without a TPU.
+"""Memory and FLOPs of Gemma 2 on TPU slices, from the TPU's own compiler.
 
-pip install "jaxsae[tpu]"
-python experiments/benchmarks/lm_on_tpu.py --out=docs/lm_on_tpu.md
+  pip install "jaxsae[tpu]"
+  python experiments/benchmarks/lm_on_tpu.py --out=docs/lm_on_tpu.md
+
+No TPU is needed.
 """
 
 import argparse
@@ -23,7 +25,7 @@ from jaxsae.plan.topology import make_mesh, parse
 
 CONTEXT = 1024
 GIB = 2**30
-HBM = {"v5e": 16, "v5p": 95, "v6e": 32}  # GiB a chip, as the makers say
+HBM = {"v5e": 16, "v5p": 95, "v6e": 32}  # GiB per chip, from Google's pages
 COLLECTIVE = re.compile(
   r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)"
   r"(?:-start)?\("
@@ -33,7 +35,7 @@ KERNEL = 'custom_call_target="tpu_custom_call"'
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """One model on one slice; `data` times `model` chips."""
+  """One model on one slice of `data` × `model` chips."""
 
   lm: str
   topology: str
@@ -42,7 +44,7 @@ class Case:
   fsdp: bool = False
 
 
-# Tensor parallelism as far as the key heads go, then FSDP over everything.
+# Tensor parallelism up to the number of key heads, then FSDP as well.
 CASES = [
   Case("gemma2-2b", "v5e:2x4", 2, 4),
   Case("gemma2-2b", "v5e:2x4", 8, 1, fsdp=True),
@@ -73,7 +75,7 @@ def main():
   print(*TABLE, sep="\n")
   for case in CASES:
     if options.only in f"{case.lm} {case.topology}":
-      lines.append(row(case))
+      lines.append(table_line(case))
       print(lines[-1], flush=True)
   if options.out:
     options.out.write_text("\n".join(lines) + "\n")
@@ -82,17 +84,17 @@ def main():
 TODAY = time.strftime("%Y-%m-%d")
 TITLE = f"""# Gemma 2 on TPU slices
 
-Forward pass and next-token loss in bfloat16, one row of {CONTEXT} tokens a
+Forward pass and next-token loss in bfloat16, one row of {CONTEXT} tokens per
 chip, compiled by the TPU compiler on a machine without a TPU ({TODAY},
 jax {jax.__version__} and the libtpu that its `jax[tpu]` pins):
 
     python experiments/benchmarks/lm_on_tpu.py --out=docs/lm_on_tpu.md
 
-HBM, FLOPs and collectives are a chip's. *Peak* is weights and everything else
-at its worst moment; *of 2NT* compares the FLOPs the compiler counts with twice
-parameters times tokens: attention comes on top, and with fsdp many products
-become loops over the shards, of which it counts one turn. *Fused* is how many
-calls there are of JAX's splash kernel: one a layer.
+HBM, FLOPs and collectives are per chip. *Peak* is the most memory in use at any
+moment, weights included. *Of 2NT* divides the FLOPs that the compiler counts by
+2 × parameters × tokens: attention adds to them, and with fsdp many products
+become loops over the shards, of which it counts one iteration. *Fused* counts
+the calls of JAX's splash kernel: one per layer.
 """
 TABLE = [
   "| model | slice | data x model | weights GiB | peak GiB | of HBM"
@@ -101,8 +103,8 @@ TABLE = [
 ]
 
 
-def row(case: Case) -> str:
-  """The table's line for one case."""
+def table_line(case: Case) -> str:
+  """Returns the table's line for one case."""
   start = time.time()
   compiled, arguments = compile_forward(case)
   seconds = time.time() - start
@@ -110,7 +112,7 @@ def row(case: Case) -> str:
   kinds = collections.Counter(COLLECTIVE.findall(text))
   peak = memory.peak_memory_in_bytes / GIB
   flops = compiled.cost_analysis()["flops"]
-  expected = 2 * count(arguments) * CONTEXT  # one row a chip
+  expected = 2 * count(arguments) * CONTEXT  # one row per chip
   cells = [
     case.lm,
     case.topology,
@@ -128,12 +130,12 @@ def row(case: Case) -> str:
 
 
 def count(params) -> int:
-  """Parameters; the embedding is one product, on the way out."""
+  """Counts the parameters; each is used in one product per token."""
   return sum(x.size for x in jax.tree.leaves(params))
 
 
 def compile_forward(case: Case):
-  """The compiled loss of one batch, and its abstract parameters."""
+  """Returns the compiled loss of one batch, and its abstract parameters."""
   mesh = make_mesh(MeshConfig(case.data, case.model), parse(case.topology))
   gemma = config.PUBLISHED[case.lm]()
   place = sharding.placement(gemma, mesh, case.fsdp)

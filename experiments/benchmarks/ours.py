@@ -1,4 +1,4 @@
-"""Our training, one bucket at a time, out of the pieces of a run's loop."""
+"""Our side of a comparison: training, one bucket at a time."""
 
 import dataclasses
 
@@ -32,13 +32,13 @@ class Member:
 
 
 class Training:
-  """A run that has not begun; `turn` trains on the next bucket.
+  """A run that is trained one bucket at a time, made of the loop's own parts.
 
   Attributes:
-    settings: what it does.
+    settings: its settings.
     lm: the language model.
-    members: the autoencoders as they are at the start.
-    l0: theirs, in the bucket that was last trained on.
+    members: the autoencoders before the first update.
+    l0: L0 of each, in the bucket last trained on.
   """
 
   def __init__(self, settings: Settings):
@@ -63,17 +63,18 @@ class Training:
     )
 
   def turn(self) -> None:
+    """Trains on the next bucket and waits for it."""
     bucket = self._source.take()
     self._state, metrics = self._step(self._state, self.lm, bucket.batch)
     jax.block_until_ready(self._state)
     self.l0 = [float(l0) for stack in metrics for l0 in stack.l0]
 
   def save(self, checkpoints: Checkpoints) -> None:
-    """Starts to save, as the loop does."""
+    """Starts to save a checkpoint, as the loop does."""
     checkpoints.save(self._state, self._source.position)
 
   def read_tokens(self, buckets: int) -> np.ndarray:
-    """The rows of the first so many buckets, int [R, T]."""
+    """Returns all rows of the first buckets, int [R, T]."""
     batches = self._open_batches()
     return np.concatenate([next(batches).tokens for _ in range(buckets)])
 
@@ -84,13 +85,13 @@ class Training:
     stacks = zip(self.settings.sites, self._state.stacks, strict=True)
     for site, stack in stacks:
       for i, target in enumerate(self.settings.targets):
-        # Copies: the first step takes the state's memory.
+        # Copies, because the first step reuses the state's memory.
         sae = jax.tree.map(np.array, member(stack.sae, i))
         yield Member(site, target, float(stack.scale[i]), sae)
 
 
 def configure(settings: Settings) -> configs.TrainConfig:
-  """The settings in our words, for one device."""
+  """Returns our configuration for these settings, on one device."""
   return configs.TrainConfig(
     lm=settings.lm,
     data=DataConfig(

@@ -1,9 +1,10 @@
 """Seconds and bytes of a sweep in each placement: cost model and compiler.
 
-The TPU's own compiler says what devices send, without a TPU.
+  pip install "jaxsae[tpu]"
+  python experiments/benchmarks/placements.py --out=docs/placements.md
 
-pip install "jaxsae[tpu]"
-python experiments/benchmarks/placements.py --out=docs/placements.md
+What devices send is counted in the program that the TPU's own compiler makes;
+no TPU is needed.
 """
 
 import argparse
@@ -31,8 +32,8 @@ from jaxsae.train.sources.text import abstract_arguments, read_bucket
 TOPOLOGY, DATA, MODEL = "v5p:4x4x4", 16, 4
 MB, GIB = 1e6, 2**30
 
-# The 2B's residual stream, over blocks of nearly nothing: only the
-# autoencoders are looked at.
+# The 2B's residual stream with nearly empty blocks: only the autoencoders
+# matter here.
 STUB = GemmaConfig(
   vocab_size=256,
   num_layers=12,
@@ -47,7 +48,7 @@ STUB = GemmaConfig(
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """Sites times members autoencoders of one width."""
+  """A sweep of `sites` × `members` autoencoders of one width."""
 
   sites: int
   members: int
@@ -70,9 +71,9 @@ def main():
     options.out.write_text("\n".join(lines))
 
 
-TITLE = f"""# Where autoencoders are trained
+TITLE = f"""# Placements of autoencoders on a mesh
 
-Gemma Scope's grid of the 2B, d=2304, 4,096 tokens an update, on 64 chips
+Gemma Scope's grid of the 2B, d=2304, 4,096 tokens per update, on 64 chips
 ({TOPOLOGY}) as {DATA} x {MODEL}, in each placement; compiled by the TPU
 compiler on a machine without a TPU ({time.strftime("%Y-%m-%d")}, jax
 {jax.__version__} and the libtpu that its `jax[tpu]` pins), over a language
@@ -80,15 +81,16 @@ model of nearly empty blocks:
 
     python experiments/benchmarks/placements.py --out=docs/placements.md
 
-Figures are a chip's, of one update. *ms* is what the cost model predicts, at
-the maker's peaks. *Sent* is what goes to other chips in the loop over updates,
-as predicted and as compiled; *moved* is what moves stacks to their placement
-and back, once per bucket, as predicted. *Peak* is the compiled step's memory.
+Figures are per chip and update. *ms* is the time that the cost model predicts
+at the chip's published peak rates. *Sent* is what one chip sends to others in
+the loop over updates, as predicted and as compiled; *moved* is what it sends to
+bring stacks to their placement and back, once per bucket, as predicted. *Peak*
+is the memory of the compiled step.
 """
 
 
 def table(case: Case) -> list[str]:
-  """Its heading and table, printed as they come."""
+  """Returns the heading and table of one case; prints each line when known."""
   count = case.sites * case.members
   lines = [
     f"\n## {count} autoencoders of {case.width:,} latents:"
@@ -99,16 +101,16 @@ def table(case: Case) -> list[str]:
   ]
   print(*lines, sep="\n", flush=True)
   for name in placements.ALL:
-    lines.append(row(case, name))
+    lines.append(table_line(case, name))
     print(lines[-1], flush=True)
   lines.append(f"\nThe cost model chooses {chosen(case)}.\n")
   print(lines[-1], flush=True)
   return lines
 
 
-def row(case: Case, name: str) -> str:
-  """One placement of one case."""
-  config, mesh = configured(case, name), chips()
+def table_line(case: Case, name: str) -> str:
+  """Returns the table's line for one placement of one case."""
+  config, mesh = configure(case, name), absent_mesh()
   arguments = abstract_arguments(config, STUB, mesh)
   update = choice(config, mesh, *arguments[:2]).time
   state, lm, _ = arguments
@@ -133,13 +135,14 @@ def row(case: Case, name: str) -> str:
 
 
 def chosen(case: Case) -> str:
-  """What the cost model takes."""
-  config, mesh = configured(case, "auto"), chips()
+  """Returns the name of the placement that the cost model chooses."""
+  config, mesh = configure(case, "auto"), absent_mesh()
   state, lm, _ = abstract_arguments(config, STUB, mesh)
   return choice(config, mesh, state, lm).placement.name
 
 
 def choice(config, mesh, state, lm):
+  """Returns the placement of the only stack, with its predicted time."""
   dtype = bucket_dtype(config, lm)
   (found,) = choose_placements(
     config.stacks, config.schedule, mesh, state.stacks, dtype
@@ -147,8 +150,8 @@ def choice(config, mesh, state, lm):
   return found
 
 
-def configured(case: Case, name: str) -> TrainConfig:
-  """A bucket of 2¹⁸ tokens."""
+def configure(case: Case, name: str) -> TrainConfig:
+  """Returns the config of one case in one placement; 2¹⁸ tokens per bucket."""
   sites = tuple(Site("resid", layer) for layer in range(case.sites))
   return TrainConfig(
     data=DataConfig(context=256),
@@ -162,8 +165,8 @@ def configured(case: Case, name: str) -> TrainConfig:
   )
 
 
-def chips() -> Mesh:
-  """They are not here."""
+def absent_mesh() -> Mesh:
+  """Returns the mesh of TOPOLOGY, whose chips this machine does not have."""
   return make_mesh(MeshConfig(DATA, MODEL), parse(TOPOLOGY))
 
 

@@ -1,10 +1,10 @@
-"""What it takes to reproduce Gemma Scope: hours and dollars, by jaxsae plan.
+"""Hours and dollars to reproduce Gemma Scope, predicted by `jaxsae plan`.
 
-pip install "jaxsae[tpu]"
-python experiments/benchmarks/plans.py --keep=runs/plans --out=docs/PLANS.md
+  pip install "jaxsae[tpu]"
+  python experiments/benchmarks/plans.py --keep=runs/plans --out=docs/PLANS.md
 
-Compiles each kind of run of each grid for each slice, a minute or several on
-two cores; what is in `--keep` is not planned again.
+Compiles each kind of run of each grid for each slice, which takes a few minutes
+per kind on two cores. Plans that are already in `--keep` are not made again.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from jaxsae.plan import compiler_process
 HERE = pathlib.Path(__file__).parent.parent
 GRIDS = ("gemma_scope_2b", "gemma_scope_9b", "gemma_scope_27b")
 SLICES = ("v5p:4x4x4", "v6e:8x8", "v5e:16x16")
-# Rows that 64 devices of `data` divide, in buckets of the experiments' size.
+# Rows that 64 devices of `data` can share, in buckets of the experiments' size.
 FLAGS = ("--mesh.model=4", "--bucket.rows=64", "--bucket.microbatches=4")
 GIB = 2**30
 
@@ -28,11 +28,13 @@ GIB = 2**30
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--out", type=pathlib.Path, help="also write it here")
-  parser.add_argument("--keep", type=pathlib.Path, required=True)
+  parser.add_argument(
+    "--keep", type=pathlib.Path, required=True, help="folder of the plans"
+  )
   parser.add_argument(
     "--compile",
     default=",".join(f"{g}@{s}" for s in SLICES for g in GRIDS),
-    help="GRID@SLICE,…; for others only times are predicted (default: all)",
+    help="GRID@SLICE,… to compile (default: all); others get times only",
   )
   options = parser.parse_args()
   found = {
@@ -47,7 +49,7 @@ def main():
 
 
 def planned(grid: str, slices: str, options) -> dict:
-  """What `jaxsae plan` writes as JSON."""
+  """Returns the JSON of `jaxsae plan` for a grid; from `--keep` if present."""
   compiles = f"{grid}@{slices}" in options.compile.split(",")
   kind = "compiled" if compiles else "times"
   file = options.keep / f"{grid}_{slices.replace(':', '_')}_{kind}.json"
@@ -77,7 +79,7 @@ def read(file: pathlib.Path) -> dict:
 
 
 def one_run(plan: dict) -> dict:
-  """A single run, in the form of several."""
+  """Converts the plan of a single run to the form of plans of several runs."""
   sums = ("chip_hours", "cost", "cost_without_overlap", "cost_spot")
   return {
     "runs": {"131k": plan},
@@ -103,7 +105,7 @@ def page(found: dict) -> list[str]:
   ]
 
 
-TITLE = """# What Gemma Scope takes
+TITLE = """# Days and dollars to reproduce Gemma Scope
 
 Predictions by `jaxsae plan`; nothing on this page was measured on a TPU. Made
 on {date} with jax {jax} and libtpu {libtpu}, on a machine without a TPU:
@@ -115,11 +117,11 @@ which runs, for each grid and slice,
     jaxsae plan experiments/gemma_scope_2b.py --topology=v5p:4x4x4 \\
       {flags}
 
-*At best* is the roofline at the maker's peaks, each part of a step bound by the
-slowest of arithmetic, memory and communication; *no overlap* is their sum. Real
-kernels reach neither. Dollars are for training, on demand except in *spot*.
-Where *fits* says *not compiled*, hours and dollars are the cost model's alone,
-and the compiler was not asked.
+*At best* is the roofline at the chip's published peak rates: each part of a
+step takes as long as the slowest of arithmetic, memory and communication. *No
+overlap* is the sum of the three instead. Real kernels attain neither.
+Dollars are for training, on demand except in *spot*. Where *fits* is *not
+compiled*, hours and dollars come from the cost model alone.
 """
 
 
@@ -135,7 +137,7 @@ def sums(found: dict) -> list[str]:
     cells = [
       f"{grid} ({len(plan['runs'])} runs)",
       slices,
-      says(plan["fits"]),
+      fits_cell(plan["fits"]),
       f"{hours / 24:,.1f}",
       *(
         f"${plan[name]:,.0f}"
@@ -158,7 +160,7 @@ def table(grid: str, slices: str, plan: dict) -> list[str]:
     used = run["hbm_bytes_per_device"]
     cells = [
       name + (" ¹" if name in plan["compiled_as"] else ""),
-      says(run["fits"]),
+      fits_cell(run["fits"]),
       f"{used / GIB:.1f}" if used else "",
       f"{run['step_seconds_roofline']:.2f}",
       f"{run['tokens_per_second']:,.0f}",
@@ -169,11 +171,13 @@ def table(grid: str, slices: str, plan: dict) -> list[str]:
     ]
     lines.append(f"| {' | '.join(cells)} |")
   if plan["compiled_as"]:
-    lines.append("\n¹ not compiled: the deepest run of its kind stands in.")
+    lines.append(
+      "\n¹ not compiled; figures are those of the deepest run of its kind."
+    )
   return [*lines, ""]
 
 
-def says(fits: bool | None) -> str:
+def fits_cell(fits: bool | None) -> str:
   return {True: "yes", False: "no", None: "not compiled"}[fits]
 
 
@@ -186,8 +190,9 @@ def runs(found: dict):
 def price(run: dict) -> str:
   of = run["price"]
   return (
-    f"- {of['chip']}: {of['on_demand']} {of['currency']} a chip-hour on demand,"
-    f" {of['spot']} as spot, {of['region']}, read {of['date']}: {of['source']}"
+    f"- {of['chip']}: {of['on_demand']} {of['currency']} per chip-hour on"
+    f" demand, {of['spot']} as spot, {of['region']}, read {of['date']}:"
+    f" {of['source']}"
   )
 
 

@@ -1,7 +1,7 @@
-"""A plain product of an autoencoder's sizes: the limit of what can be reached.
+"""A plain matrix product of an autoencoder's sizes, as a limit for its update.
 
-An update is five of them: encoder and decoder forward, and the gradients of
-both matrices and of the latents. N tokens, D site width, F latents.
+An update has five such products: encoder and decoder forward, and the gradients
+of both matrices and of the latents. N tokens, D site width, F latents.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from jaxsae.sae.flops import update_flops_per_token
 
 
 def turn(n: int, d: int, f: int) -> Callable[[], object]:
-  """Latents times directions, the fastest of the five."""
+  """Returns a function that multiplies latents by directions, the fastest."""
   a, b = jnp.ones((n, f)), jnp.ones((f, d))
   multiply = jax.jit(jnp.matmul)
   return lambda: multiply(a, b).block_until_ready()

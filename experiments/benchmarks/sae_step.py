@@ -1,12 +1,13 @@
-"""One update of one autoencoder: ours beside SAELens', in one run.
+"""One update of one autoencoder: ours beside SAELens'.
 
   pip install "jaxsae[test]"
   python -m experiments.benchmarks.sae_step
 
 Loss, gradients, optimiser and the count of idle latents, in float32 on this
-machine's CPU; SAELens' is its trainer's own step. Both have the same weights,
-thresholds and inputs. Rates are arithmetic (10·N·D·F a step) over time, held
-against a plain product of the same sizes in JAX, which is taken as the limit.
+machine's CPU; SAELens' side is its trainer's own step. Both have the same
+weights, thresholds and inputs. GFLOP/s counts 10·N·D·F FLOPs per update; the
+limit is the rate of a plain product of the same sizes in JAX, and the share is
+the fraction of it that we reach.
 """
 
 import statistics
@@ -33,7 +34,7 @@ def main():
 
 
 def measure(shape, trained):
-  """The table's line for one shape and state."""
+  """Prints the table's line for one shape and state."""
   n, d, f = shape
   x = update.inputs(n, d)
   sae = update.start(x, f, trained)
@@ -56,7 +57,7 @@ def measure(shape, trained):
 
 
 def saelens(sae, x):
-  """A function that does one update with SAELens' trainer."""
+  """Returns a function that does one update with SAELens' trainer."""
   d, f = x.shape[1], sae.width
   config = JumpReLUTrainingSAEConfig(
     d_in=d, d_sae=f, l0_coefficient=6e-4, jumprelu_bandwidth=1e-3

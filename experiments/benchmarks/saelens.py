@@ -1,9 +1,10 @@
-"""SAELens' training of our autoencoders on our tokens, a bucket at a time.
+"""SAELens' side of a comparison: training, one bucket at a time.
 
-Its runners set up model, activations store and autoencoders; a turn is the
-body of its trainers' loop. It starts at our weights and thresholds, and scales
-activations as we do, so the same penalty, λ, ε and θ mean the same. Its own it
-keeps: gradients are clipped, directions are free, and BOS is trained on too.
+SAELens' runners set up the model, the activations store and the autoencoders; a
+turn repeats the body of its trainers' loop. It starts from our weights and
+thresholds on our tokens, and scales activations as we do, so that the penalty,
+λ, ε and θ mean the same on both sides. Left as SAELens has it: gradients are
+clipped, directions may have any norm, and BOS is trained on too.
 """
 
 import contextlib
@@ -30,16 +31,16 @@ from experiments.benchmarks.settings import Settings
 from jaxsae.lm import Site, capture, save_lm
 from jaxsae.lm.sites import HUGGING_FACE
 
-BUCKETS = 10  # of tokens; after them they come again
-CLOSE = 1e-4  # activations differ by less, as a share of the largest
+BUCKETS = 10  # buckets in the dataset, which is read again and again
+TOLERANCE = 1e-4  # of activations, as a share of the largest
 
 
-class Alone:
-  """LanguageModelSAETrainingRunner, on a sweep of one autoencoder.
+class SingleTraining:
+  """SAELens' LanguageModelSAETrainingRunner, on a sweep of one autoencoder.
 
   Attributes:
     saes: {name: autoencoder in training}.
-    l0: of each, in the last update.
+    l0: L0 of each, in the last update.
   """
 
   def __init__(self, training: Training, folder):
@@ -72,8 +73,8 @@ class Alone:
     self.l0 = [l0(output)]
 
 
-class Together:
-  """MultiSAETrainingRunner, on any sweep; has what `Alone` has."""
+class SweepTraining:
+  """SAELens' MultiSAETrainingRunner; attributes as of `SingleTraining`."""
 
   def __init__(self, training: Training, folder):
     members = names(training)
@@ -118,7 +119,7 @@ def names(training: Training) -> dict[str, Member]:
 
 
 def hook(site: Site) -> str:
-  """The module whose output Hugging Face's model has at a site."""
+  """Returns the module of Hugging Face's model whose output a site is."""
   module, _, kind = HUGGING_FACE[site.where].rpartition(".")
   assert kind == "output", f"SAELens reads no module's input, so not {site}"
   return module.format(layer=site.layer)
@@ -130,7 +131,7 @@ def sae_config(settings: Settings, member: Member) -> JumpReLUTrainingSAEConfig:
     d_in=depth,
     d_sae=width,
     apply_b_dec_to_input=True,
-    normalize_activations="none",  # but our scale, in the trainer
+    normalize_activations="none",  # the trainer applies our scale
     jumprelu_bandwidth=settings.bandwidth,
     jumprelu_sparsity_loss_mode="quadratic",
     target_l0=member.target,
@@ -140,20 +141,20 @@ def sae_config(settings: Settings, member: Member) -> JumpReLUTrainingSAEConfig:
 
 
 def run_config(training: Training, folder) -> dict:
-  """What both runners are told; the model is ours, written to a folder."""
+  """Returns settings of either runner; writes our model into the folder."""
   settings = training.settings
   save_lm(training.lm, folder, dtype=np.float32)
   return {
     "model_name": str(folder),
     "model_class_name": "AutoModelForCausalLM",
     "model_from_pretrained_kwargs": {
-      # The only one that Hugging Face's Gemma 2 has.
+      # The only implementation that Hugging Face's Gemma 2 has.
       "attn_implementation": "eager",
       "dtype": "float32",
     },
     "context_size": settings.context,
     "store_batch_size_prompts": settings.rows,
-    "n_batches_in_buffer": settings.bucket_rows,  # rows, in fact
+    "n_batches_in_buffer": settings.bucket_rows,  # counts rows
     "training_tokens": 10**9,
     "train_batch_size_tokens": settings.update_tokens,
     "adam_beta1": 0.0,
@@ -173,7 +174,7 @@ def dataset(training: Training) -> Dataset:
 def build(
   config: JumpReLUTrainingSAEConfig, member: Member
 ) -> JumpReLUTrainingSAE:
-  """Its autoencoder with our weights and thresholds."""
+  """Makes SAELens' autoencoder with our weights and thresholds."""
   sae = JumpReLUTrainingSAE(config)
   with torch.no_grad():
     for name in ("w_enc", "b_enc", "w_dec", "b_dec", "threshold"):
@@ -183,7 +184,7 @@ def build(
 
 
 def check(training: Training, model) -> None:
-  """Both language models have the same activations at every site."""
+  """Asserts that both models have the same activations at every site."""
   tokens = training.read_tokens(1)[:2]
   ours = capture(training.lm, tokens, *training.settings.sites)
   hooks = {site: hook(site) for site in ours}
@@ -193,7 +194,7 @@ def check(training: Training, model) -> None:
     )
   for site, x in ours.items():
     furthest = np.abs(x - theirs[hooks[site]].numpy()).max()
-    assert furthest < CLOSE * np.abs(x).max(), f"{site} is {furthest} off"
+    assert furthest < TOLERANCE * np.abs(x).max(), f"{site} is {furthest} off"
 
 
 def l0(output) -> float:
@@ -202,7 +203,7 @@ def l0(output) -> float:
 
 @contextlib.contextmanager
 def quiet():
-  """Without being warned that model and text are ours."""
+  """Silences warnings that model and text are not SAELens' own."""
   logging.disable(logging.WARNING)
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")

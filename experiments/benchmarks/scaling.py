@@ -1,12 +1,12 @@
-"""How an update's time grows with the width, and with the stack's size.
+"""Growth of an update's time with the width and with the size of the stack.
 
   python -m experiments.benchmarks.scaling
 
-1,024 tokens of D = 256 in float32 on this machine's CPU, with about 64 active
-latents: loss, gradients, optimiser and the count of idle latents. Rates are
-arithmetic (10·N·D·F an autoencoder) over time; the limit is a plain product of
-the same sizes. The exponent is the least-squares slope of the logarithms: 1 is
-in proportion.
+Loss, gradients, optimiser and the count of idle latents, for 1,024 tokens of
+D = 256 in float32 on this machine's CPU, with about 64 active latents. GFLOP/s
+counts 10·N·D·F FLOPs per autoencoder; the limit is the rate of a plain product
+of the same sizes. The exponent is the least-squares slope in logarithms; 1
+means that time is proportional to the number.
 """
 
 import statistics
@@ -28,7 +28,7 @@ def main(widths=WIDTHS, sizes=SIZES, stacked=STACKED, rounds=turns.TURNS):
 
 
 def measure(what, numbers, cases, rounds):
-  """A table with a line for each (width, size), and the exponent."""
+  """Prints a table with a line for each (width, size), and the exponent."""
   x = update.inputs(TOKENS, DEPTH)
   ours = [
     update.turn(update.start(x, width, trained=True, size=size), x)
@@ -37,12 +37,13 @@ def measure(what, numbers, cases, rounds):
   limits = [product.turn(TOKENS, DEPTH, width) for width, _ in cases]
   times = turns.take([*ours, *limits], rounds)
   seconds = [statistics.median(t) for t in times[: len(cases)]]
-  table.head(what, "µs a token", "GFLOP/s", "limit", "share")
+  table.head(what, "µs per token", "GFLOP/s", "limit", "share")
   for number, case, mine, limit in zip(
     numbers, cases, seconds, times[len(cases) :], strict=True
   ):
     line(number, case, mine, min(limit))
-  print(f"\nTime grows as the number to the {exponent(numbers, seconds):.2f}.")
+  power = exponent(numbers, seconds)
+  print(f"\nTime grows as the number to the power {power:.2f}.")
 
 
 def line(number, case, seconds, limit):
@@ -59,7 +60,7 @@ def line(number, case, seconds, limit):
 
 
 def exponent(x, y) -> float:
-  """p of y ∝ x^p, by least squares."""
+  """Fits y ∝ x^p by least squares and returns p."""
   return float(np.polyfit(np.log(x), np.log(y), 1)[0])
 
 

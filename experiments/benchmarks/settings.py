@@ -1,4 +1,4 @@
-"""What both sides of a comparison of whole runs are told."""
+"""Settings that both sides of a comparison of whole runs share."""
 
 import dataclasses
 
@@ -7,15 +7,15 @@ from jaxsae.lm import Site
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """A sweep on the small Gemma 2: every site × target L0 is an autoencoder.
+  """Settings of a sweep on the small Gemma 2: sites × targets of L0.
 
-  The recipe is the quickstart's, and nothing is evaluated or saved.
+  The recipe is the quickstart's; nothing is evaluated or saved.
   """
 
   sites: tuple[Site, ...] = (Site("resid", 3),)
   targets: tuple[float, ...] = (32.0,)  # of L0
   width: int = 2048  # latents
-  update_tokens: int = 1024  # tokens in one update
+  update_tokens: int = 1024  # tokens per update
   lm: str = "gemma2-tiny"
   source: str = "python-stdlib"
   cache: str = "~/.cache/jaxsae"  # of the tokenised text
@@ -32,13 +32,15 @@ class Settings:
 
   @property
   def bucket_rows(self) -> int:
+    """Number of rows per bucket."""
     return self.rows * self.microbatches
 
   @property
   def bucket_tokens(self) -> int:
+    """Number of tokens per bucket."""
     return self.bucket_rows * self.context
 
   @property
   def updates(self) -> int:
-    """In one bucket."""
+    """Number of updates per bucket."""
     return self.bucket_tokens // self.update_tokens

@@ -1,17 +1,19 @@
-"""One update of one wide autoencoder: from all latents, and from its pairs.
+"""One update of a wide autoencoder: dense, and sparse from active latents only.
 
   pip install jaxsae
   python -m experiments.benchmarks.sparse_step
 
 Loss, gradients and optimiser at N = 1024, D = 256 in float32 on this machine's
-CPU, in a state where L0 latents are active. Microseconds a token, medians of
-turns taken one after the other; CPU is what both cores spent together, which
-other work on the machine disturbs less. `encoder` is the share that the one
-dense product has in the CPU time of the sparse update: the rest of it is all
-that could still be saved. The last seven rows look for the crossover: one
-latent in 32 to 40. With hardly more pairs than the budget an update takes a
-quarter longer than the dense one, for a search in vain. Training uses pairs on
-one CPU, from width 16,384 on.
+CPU, in a state where about L0 latents are active. The sparse update works on
+pairs of a token and a latent active on it, up to a budget per token, and falls
+back to the dense one where there are more. Figures are microseconds per token,
+medians over turns; *CPU* is the time of all cores together, which other work on
+the machine disturbs less. *Encoder* is the share of the sparse update's CPU
+time that its one dense product takes; only the rest could still be saved. The
+last seven rows look for the crossover, which is at one active latent in 32 to
+40. With slightly more pairs than the budget an update takes a quarter longer
+than the dense one, because the search for pairs was in vain. Training on one
+CPU uses the sparse update from width 16,384 on.
 """
 
 import time
@@ -39,7 +41,7 @@ ARCHITECTURE = JumpRelu()
 def main():
   print(*TABLE, sep="\n")
   for width, l0 in WIDE + CROSSOVER:
-    print(row(width, l0), flush=True)
+    print(table_line(width, l0), flush=True)
 
 
 TABLE = [
@@ -49,8 +51,8 @@ TABLE = [
 ]
 
 
-def row(width, l0):
-  """The table's line for one width and L0."""
+def table_line(width, l0):
+  """Returns the table's line for one width and L0."""
   x = np.random.default_rng(0).normal(size=(N, D)).astype(np.float32)
   x = jnp.asarray(x / np.sqrt(D))
   budget = max(sparse.budget(width), 2 * l0)
@@ -69,13 +71,13 @@ def row(width, l0):
 
 
 def all_latents(stack, rows, inputs):
-  """Dense gradients of a stack."""
+  """Computes the gradients of a stack from all latents."""
   one = lambda sae, inputs: ARCHITECTURE.gradients(sae, rows, inputs)
   return jax.vmap(one)(stack, inputs)
 
 
 def pairs(budget):
-  """The same from pairs, up to so many a token."""
+  """Returns a function that computes gradients from at most `budget` pairs."""
 
   def of_stack(stack, rows, inputs):
     one = lambda each: sparse.gradients(
@@ -87,7 +89,7 @@ def pairs(budget):
 
 
 def updates(gradients, x, width, l0):
-  """A function that does one update and waits for it."""
+  """Returns a function that does one update and waits for it."""
   state = start(x, width, l0)
 
   def update(stack, moments):
@@ -107,7 +109,7 @@ def updates(gradients, x, width, l0):
 
 
 def start(x, width, l0):
-  """A stack of one with about L0 active latents, and Adam's moments."""
+  """Makes a stack of one, with about L0 active latents, and Adam's moments."""
   stack = stacks.init(ARCHITECTURE, [0], D, D, width)
   pre = np.asarray(x[:64]) @ np.asarray(stack.w_enc[0])
   threshold = np.quantile(pre, 1 - l0 / width)
@@ -116,7 +118,7 @@ def start(x, width, l0):
 
 
 def product(x, width):
-  """The encoder's product, in pieces that fit into the cache."""
+  """Returns the encoder's product as a function, in chunks that fit a cache."""
   size = sparse.chunk_size(width)
 
   def encode(x, w_enc):

@@ -1,4 +1,4 @@
-"""A Markdown table, printed line by line as its figures come in."""
+"""Prints a Markdown table line by line, as its figures become known."""
 
 
 def head(*names: str) -> None:

@@ -1,9 +1,9 @@
-"""Turns: functions timed one after the other, again and again.
+"""Times several functions in turns, so that a comparison is fair.
 
-What is compared runs in one process, in turns, so whatever the machine does
-meanwhile hits all sides. Still it needs the machine for itself: PyTorch's
-threads wait for one another after every operation, so one busy neighbour can
-slow it several times as much as it slows XLA.
+The functions take turns in one process, so other work on the machine slows all
+of them. Even so the machine should be idle: PyTorch's threads wait for one
+another after every operation, so one busy core can slow PyTorch several times
+as much as XLA.
 """
 
 import statistics
@@ -18,9 +18,9 @@ def take(
   turns: int = TURNS,
   clock: Callable[[], float] = time.perf_counter,
 ) -> list[list[float]]:
-  """Seconds of each turn of each function; a turn before them is not timed.
+  """Returns the seconds of each function's turns, after one turn of warm-up.
 
-  They are of whatever `clock` tells, which may be an array of several times.
+  `clock` may return an array of several times; the result then holds arrays.
   """
   functions = list(functions)
   for function in functions:
@@ -35,5 +35,5 @@ def take(
 
 
 def ratio(over: Iterable[float], under: Iterable[float]) -> float:
-  """The median, over turns, of the times of one function over another's."""
+  """Returns the median over turns of one function's time over another's."""
   return statistics.median(a / b for a, b in zip(over, under, strict=True))

@@ -1,4 +1,4 @@
-"""One update of one stack of ours: loss, gradients, optimiser, idle latents.
+"""An update of a stack of ours: loss, gradients, optimiser, idle latents.
 
 S autoencoders, N tokens, D site width, F latents.
 """
@@ -23,13 +23,13 @@ L0 = 64  # of the trained state
 
 
 def inputs(n: int, d: int) -> np.ndarray:
-  """Noise of unit mean squared norm, [N, D]."""
+  """Draws noise of unit mean squared norm, [N, D]."""
   x = np.random.default_rng(0).normal(size=(n, d)).astype(np.float32)
   return x / np.sqrt(d)
 
 
 def start(x: np.ndarray, width: int, trained: bool, size: int = 1) -> Sae:
-  """A stack of so many autoencoders; trained: about L0 latents are active."""
+  """Makes a stack of `size`; if `trained`, about L0 latents are active."""
   sae = stacks.init(JumpRelu(), range(size), x.shape[1], x.shape[1], width)
   if not trained:
     return sae
@@ -39,7 +39,7 @@ def start(x: np.ndarray, width: int, trained: bool, size: int = 1) -> Sae:
 
 
 def turn(sae: Sae, x: np.ndarray) -> Callable[[], None]:
-  """A function that does one update and waits for it."""
+  """Returns a function that does one update and waits for it."""
   size, width = sae.threshold.shape
   sweep = SweepConfig(
     sites=(Site("resid", 0),), widths=(width,), seeds=tuple(range(size))

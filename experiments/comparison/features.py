@@ -2,9 +2,10 @@
 
   x = Σ_i magnitude_i · direction_i + bias
 
-Few features fire often and many rarely; some fire together; some are kinds of
-others and fire only with them. Settings have the meaning they have in SAELens'
-`SyntheticModel`, and its values there, but for how directions are spread.
+Few features fire often and many rarely; some fire together; some are children
+of others and fire only with them. Settings have the meaning and the defaults
+that they have in SAELens' `SyntheticModel`, except for those that make the
+directions spread apart.
 
 Shapes: G features, D site width, n samples, R rank of the correlation.
 """
@@ -18,15 +19,16 @@ from flax import struct
 
 from jaxsae.errors import UserError
 
-OWN = 0.01  # at least so much of a feature's variance is its own
+LEAST_OWN = 0.01  # least share of a feature's variance that no common cause has
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """What the features are like; defaults are SynthSAEBench's.
+  """Settings of the features; defaults are SynthSAEBench's.
 
-  Trees come first: roots, then all their children, then theirs. So parents fire
-  more often than children. Features left over are in no tree.
+  The trees come first: all roots, then all their children, then all their
+  grandchildren. So parents fire more often than children. The remaining
+  features are in no tree.
   """
 
   features: int = 16_384  # G
@@ -36,21 +38,21 @@ class Settings:
   most: float = 0.4
   least: float = 5e-4
   exponent: float = 0.5
-  roots: int = 128  # trees; 0: none
-  branching: int = 4  # children of a parent; one of them fires at a time
+  roots: int = 128  # number of trees
+  branching: int = 4  # children per parent; at most one of them fires at a time
   depth: int = 3  # generations below the roots
-  rank: int = 25  # R, common causes of firing
-  correlation: float = 0.1  # of a feature with each cause; 0: independent
+  rank: int = 25  # R, the number of common causes of firing
+  correlation: float = 0.1  # of a feature with each cause
   # Descent on the squared cosines between directions.
   spreading_steps: int = 100
   spreading_rate: float = 0.1
-  # Magnitudes are normal, cut at 0. Means go from the first feature's to the
-  # last one's on a line; standard deviations are |normal|.
+  # Magnitudes are normal, cut off at 0. Their means change linearly from the
+  # first feature's to the last one's; their standard deviations are |normal|.
   first_mean: float = 5.0
   last_mean: float = 4.0
   std_mean: float = 0.5
   std_std: float = 0.5
-  bias: float = 0.5  # its norm
+  bias: float = 0.5  # norm of the bias
 
   def __post_init__(self):
     if not 0 < self.least <= self.most <= 1:
@@ -66,9 +68,9 @@ class Settings:
 
   @property
   def generations(self) -> tuple[slice, ...]:
-    """Where each generation of all trees lies among the features.
+    """The features of each generation of all trees.
 
-    Siblings are neighbours, and in the order of their parents.
+    Siblings are adjacent, in the order of their parents.
     """
     sizes = [self.roots * self.branching**g for g in range(self.depth + 1)]
     starts = [sum(sizes[:g]) for g in range(self.depth + 1)]
@@ -77,7 +79,7 @@ class Settings:
 
   @property
   def families(self) -> tuple[tuple[slice, slice], ...]:
-    """Each generation with the one below it."""
+    """(Parents, children) for each generation and the one below it."""
     return tuple(zip(self.generations[:-1], self.generations[1:], strict=True))
 
 
@@ -88,12 +90,12 @@ class Features:
   Attributes:
     directions: [G, D], unit.
     bias: [D].
-    probability: [G], how often each is to fire.
-    cut: [G]; a feature is tried where a standard normal is above it.
-    causes: [G, R]; that normal's part of each common cause.
+    probability: [G], the intended frequency of firing.
+    cut: [G]; a feature attempts to fire where a standard normal exceeds it.
+    causes: [G, R], the weight of each common cause in that normal.
     mean: [G], of magnitudes.
     std: [G], of magnitudes.
-    settings: what they were made from.
+    settings: the settings that they were made from.
   """
 
   directions: jax.Array
@@ -108,7 +110,7 @@ class Features:
 
 @functools.partial(jax.jit, static_argnums=1)
 def make(key: jax.Array, settings: Settings) -> Features:
-  """Features that depend on the key and the settings alone."""
+  """Makes features that depend on the key and the settings alone."""
   s, count = settings, settings.features
   keys = jax.random.split(key, 4)
   probability = zipf(s)
@@ -132,77 +134,80 @@ def zipf(settings: Settings) -> jax.Array:
 
 
 def compensate(settings: Settings, probability: jax.Array) -> jax.Array:
-  """How often each feature [G] is tried, so that it fires as often as it is to.
+  """Frequencies of attempts [G] at which features fire as often as intended.
 
-  A child of P that is to fire with probability p fires only with P and only if
-  it is chosen among the siblings tried. It is tried with p/P · (1 + Σ p'/P)
-  over its siblings p', at most always. That is SAELens' first-order formula:
-  the more often siblings are tried together, the further below p a child stays,
-  and where siblings together are to fire more often than P none can reach p.
+  A child that should fire with probability p, and its parent with P, fires only
+  with its parent and only if it is chosen among the siblings that attempt to.
+  It attempts with probability p/P · (1 + Σ p'/P), at most 1, where the sum is
+  over its siblings. That is SAELens' first-order formula: the more often
+  siblings attempt together, the further a child stays below p; and where the
+  probabilities of siblings sum to more than P, none can reach its own.
   """
-  tried = probability
+  attempts = probability
   for parents, children in settings.families:
     given = probability[children].reshape(-1, settings.branching)
     given = given / probability[parents][:, None]
     others = jnp.sum(given, axis=-1, keepdims=True) - given
-    often = jnp.minimum(given * (1 + others), 1)
-    tried = tried.at[children].set(often.reshape(-1))
-  return tried
+    raised = jnp.minimum(given * (1 + others), 1)
+    attempts = attempts.at[children].set(raised.reshape(-1))
+  return attempts
 
 
 def causes(settings: Settings, normal: jax.Array) -> jax.Array:
   """Each feature's correlation with each common cause, [G, R].
 
-  Two features' normals correlate by the product of their rows.
+  The correlation of two features' normals is the inner product of their vectors
+  [R].
   """
   drawn = settings.correlation * normal
   explained = jnp.sum(jnp.square(drawn), axis=-1, keepdims=True)
-  most = (1 - OWN) / jnp.maximum(explained, 1 - OWN)
+  most = (1 - LEAST_OWN) / jnp.maximum(explained, 1 - LEAST_OWN)
   return drawn * jnp.sqrt(most)
 
 
 def spread(settings: Settings, directions: jax.Array) -> jax.Array:
-  """Unit directions [G, D] after descent on Σ_{i≠j} cos²(i, j).
+  """Unit directions [G, D], spread apart by descent on Σ_{i≠j} cos²(i, j).
 
-  Its gradient is 4 (W Wᵀ - I) W = 4 (W (WᵀW) - W), which needs no G x G. In
-  the second form it is divided by G/D, the mean eigenvalue of WᵀW, so that one
-  rate suits all sizes. (SAELens descends the same sum by Adam.)
+  The gradient is 4 (W Wᵀ - I) W = 4 (W (WᵀW) - W); the second form needs no
+  G x G matrix. It is divided by G/D, the mean eigenvalue of WᵀW, so that one
+  rate suits all sizes. (SAELens minimises the same sum with Adam.)
   """
   count, width = directions.shape
   crowding = max(count / width, 1)
 
   def step(_, w):
-    pull = (w @ (w.T @ w) - w) / crowding
-    return unit(w - settings.spreading_rate * pull)
+    gradient = (w @ (w.T @ w) - w) / crowding
+    return unit(w - settings.spreading_rate * gradient)
 
   return jax.lax.fori_loop(0, settings.spreading_steps, step, unit(directions))
 
 
-def unit(rows: jax.Array) -> jax.Array:
-  return rows / jnp.linalg.norm(rows, axis=-1, keepdims=True)
+def unit(vectors: jax.Array) -> jax.Array:
+  """Vectors [..., D] divided by their norms."""
+  return vectors / jnp.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
 @functools.partial(jax.jit, static_argnums=2)
 def draw(
   features: Features, key: jax.Array, n: int
 ) -> tuple[jax.Array, jax.Array]:
-  """Samples, which depend on the features, the key and n alone.
+  """Draws samples that depend on the features, the key and n alone.
 
   Returns:
     Activations x [n, D] and the magnitudes [n, G] they are made of, 0 where a
     feature does not fire.
   """
-  tried_key, size_key, choice_key = jax.random.split(key, 3)
+  attempt_key, size_key, choice_key = jax.random.split(key, 3)
   shape = n, features.settings.features
   noise = features.std[None, :] * jax.random.normal(size_key, shape)
   sizes = jax.nn.relu(features.mean[None, :] + noise)
-  magnitudes = jnp.where(tried(features, tried_key, n), sizes, 0)
-  magnitudes = inherit(features, choice_key, magnitudes)
+  magnitudes = jnp.where(attempts(features, attempt_key, n), sizes, 0)
+  magnitudes = apply_trees(features, choice_key, magnitudes)
   return magnitudes @ features.directions + features.bias[None, :], magnitudes
 
 
-def tried(features: Features, key: jax.Array, n: int) -> jax.Array:
-  """Which features [n, G] are tried: a Gaussian copula of low rank."""
+def attempts(features: Features, key: jax.Array, n: int) -> jax.Array:
+  """True where a feature attempts to fire, [n, G]; a Gaussian copula."""
   common_key, own_key = jax.random.split(key)
   common = jax.random.normal(common_key, (n, features.settings.rank))
   own = jax.random.normal(own_key, (n, features.settings.features))
@@ -211,13 +216,14 @@ def tried(features: Features, key: jax.Array, n: int) -> jax.Array:
   return normal > features.cut[None, :]
 
 
-def inherit(
+def apply_trees(
   features: Features, key: jax.Array, magnitudes: jax.Array
 ) -> jax.Array:
-  """Magnitudes [n, G] after the trees had their say, from the roots down.
+  """Magnitudes [n, G] after the rules of the trees, from the roots down.
 
-  A child fires only if its parent does, and of siblings one, each alike. Its
-  magnitude is multiplied by the parent's over the parent's mean.
+  A child fires only if its parent does. Of the siblings that attempt to, one
+  fires, each with the same probability. Its magnitude is multiplied by the
+  parent's magnitude divided by the parent's mean.
   """
   for g, (parents, children) in enumerate(features.settings.families):
     above = magnitudes[:, parents]
@@ -231,7 +237,7 @@ def inherit(
 
 
 def one_of(key: jax.Array, candidates: jax.Array) -> jax.Array:
-  """One of the candidates of each group on the last axis, if there is one."""
+  """Keeps one random candidate of each group along the last axis, if any."""
   order = jnp.cumsum(candidates, axis=-1)
   count = order[..., -1:]
   chosen = jnp.floor(jax.random.uniform(key, count.shape) * count) + 1

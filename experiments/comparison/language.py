@@ -1,14 +1,14 @@
-"""A language model's activations: our autoencoders beside SAELens', in one run.
+"""Quality of our autoencoders beside SAELens' on a language model.
 
   pip install "jaxsae[test]"
   python -m experiments.comparison.language --out=docs/quality.md
 
-All learn from the same activations of the small Gemma 2 in the same order, at
-the same width and schedules, and are judged on the same text that none has
-seen. `trainers.py` says what is each side's own. Learning rate and λ are chosen
-for each from one grid by one rule, at the middle target, with a seed that is
-not reported: of those whose L0 is within 10 % of the target the one with the
-least FVU; if there are none, the one that comes nearest.
+All train on the same activations of the small Gemma 2 in the same order, with
+the same width and schedules, and are evaluated on the same held-out text.
+`trainers.py` says where the sides differ. Learning rate and λ are chosen for
+each from one grid, at the middle target, with a seed that is not reported: the
+point of least FVU among those whose L0 is within 10 % of the target, or, if
+there are none, the point with the nearest L0.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ import numpy as np
 from experiments.comparison import language_tables as tables
 from experiments.comparison import trainers
 from experiments.comparison.language_tables import Outcomes
-from experiments.comparison.output import tell
+from experiments.comparison.output import write_page
 from experiments.comparison.trainers import Trial
 from experiments.comparison.tuning import Outcome, Point, choose
 from jaxsae import data, evals
@@ -36,35 +36,37 @@ from jaxsae.mesh import MeshConfig
 from jaxsae.sae import Sae
 
 PREFIXES = (1 / 32, 3 / 32, 7 / 32, 15 / 32)  # arXiv 2503.17547
-CLOSE = 0.1  # share of its target that an L0 may be off when tuning
+TOLERANCE = 0.1  # how far L0 may be from its target when tuning, as a share
 
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-  """One kind of autoencoder and who trains it.
+  """One kind of autoencoder and the library that trains it.
 
   Attributes:
-    train: a Trial → its autoencoders.
-    pulled: λ decides how hard its L0 is pulled to the target.
+    train: trains the autoencoders of a Trial.
+    has_lambda: λ decides how strongly L0 is driven to the target.
   """
 
   train: Callable[[Trial], list[Sae]]
-  pulled: bool = True
+  has_lambda: bool = True
 
 
 SIDES = {
   "jaxsae JumpReLU": Side(trainers.train_ours),
   "jaxsae free JumpReLU": Side(trainers.train_ours_free),
   "SAELens JumpReLU": Side(trainers.train_saelens),
-  "jaxsae BatchTopK": Side(trainers.train_our_batch_topk, pulled=False),
-  "SAELens BatchTopK": Side(trainers.train_saelens_batch_topk, pulled=False),
+  "jaxsae BatchTopK": Side(trainers.train_our_batch_topk, has_lambda=False),
+  "SAELens BatchTopK": Side(
+    trainers.train_saelens_batch_topk, has_lambda=False
+  ),
   "jaxsae Matryoshka JumpReLU": Side(
     functools.partial(trainers.train_ours, prefixes=PREFIXES)
   ),
 }
 
 
-# Ours → what it is held against.
+# Our autoencoder → SAELens' that it is compared with.
 PEERS = {
   "JumpReLU": "JumpReLU",
   "free JumpReLU": "JumpReLU",
@@ -74,67 +76,70 @@ PEERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """What is compared."""
+  """The settings of the comparison."""
 
   lm: str = "gemma2-tiny"
   data: DataConfig = DataConfig(context=256)
   site: Site = Site("resid", 3)
   width: int = 1024  # latents
   updates: int = 400
-  batch: int = 1024  # tokens of an update
+  batch: int = 1024  # tokens per update
   targets: tuple[float, ...] = (16, 32, 64)
   seeds: tuple[int, ...] = (1, 2, 3)  # of initial weights
   tuning_seed: int = 0
   rates: tuple[float, ...] = (4e-3, 8e-3)
-  pulls: tuple[float, ...] = (3e-3, 1e-2)  # λ where ‖x‖² is 1
+  lambdas: tuple[float, ...] = (3e-3, 1e-2)  # λ where ‖x‖² is 1
   decay: float = 0.99  # of Adam's second moment
-  rows: int = 32  # of text in a forward pass
-  held_out: int = 8  # batches to judge by
-  loss_batches: int = 2  # of them, for delta loss
+  rows: int = 32  # in a forward pass
+  held_out: int = 8  # batches to evaluate on
+  loss_batches: int = 2  # how many of those measure delta loss
 
   @property
   def tuning_target(self) -> float:
-    """The middle one."""
+    """The middle target, at which settings are chosen."""
     return self.targets[len(self.targets) // 2]
 
 
 def main():
-  tell(__doc__, lambda: page(Comparison()))
+  write_page(__doc__, lambda: page(Comparison()))
 
 
 def page(c: Comparison) -> str:
-  """All of it: the training, and the tables of what came of it."""
+  """Trains and evaluates every side, and returns the page with the tables."""
   begin = time.perf_counter()
   mesh = meshes.make(MeshConfig(1, 1))
   lm = load_lm(c.lm, mesh=mesh)
   corpus = data.open_corpus(c.data, lm.tokenizer)
   x = activations(c, lm, corpus)
 
-  def judged(saes) -> tuple[evals.Result, ...]:
-    return tuple(judge(c, lm, corpus, sae) for sae in saes)
+  def evaluate_all(saes) -> tuple[evals.Result, ...]:
+    return tuple(evaluate(c, lm, corpus, sae) for sae in saes)
 
-  outcomes = {name: outcome(c, x, side, judged) for name, side in SIDES.items()}
-  return told(c, outcomes, (time.perf_counter() - begin) / 60)
+  outcomes = {
+    name: outcome(c, x, side, evaluate_all) for name, side in SIDES.items()
+  }
+  return page_text(c, outcomes, (time.perf_counter() - begin) / 60)
 
 
-def outcome(c: Comparison, x: np.ndarray, side: Side, judged) -> Outcome:
+def outcome(c: Comparison, x: np.ndarray, side: Side, evaluate_all) -> Outcome:
   """Tunes one side, and trains it with all seeds and targets."""
 
   def train(targets, values, seed):
-    return judged(side.train(Trial(x, c.width, targets, *values, seed)))
+    return evaluate_all(side.train(Trial(x, c.width, targets, *values, seed)))
 
-  pulls = c.pulls if side.pulled else c.pulls[:1]
+  lambdas = c.lambdas if side.has_lambda else c.lambdas[:1]
   points = tuple(
     Point(*values, *train((c.tuning_target,), values, c.tuning_seed))
-    for values in itertools.product(c.rates, pulls, (c.decay,))
+    for values in itertools.product(c.rates, lambdas, (c.decay,))
   )
-  chosen = choose(points, c.tuning_target, CLOSE, lambda found: found.fvu)
-  found = tuple(train(c.targets, chosen.values, seed) for seed in c.seeds)
-  return Outcome(points, chosen, found)
+  loss = lambda result: result.fvu
+  chosen = choose(points, c.tuning_target, TOLERANCE, loss)
+  results = tuple(train(c.targets, chosen.values, seed) for seed in c.seeds)
+  return Outcome(points, chosen, results)
 
 
 def activations(c: Comparison, lm: Lm, corpus) -> np.ndarray:
-  """Those of text tokens, shuffled: [U, N, D]."""
+  """Activations of text tokens, shuffled: [U, N, D]."""
   count, parts = c.updates * c.batch, []
   for batch in data.batches(corpus.train, c.rows, c.data.seed):
     x, mask = read(lm, c.site, batch)
@@ -147,7 +152,7 @@ def activations(c: Comparison, lm: Lm, corpus) -> np.ndarray:
 
 
 def read(lm: Lm, site: Site, batch):
-  """Activations [B, T, D] and the mask of text [B, T]."""
+  """Activations [B, T, D] of one batch, and the mask of its text [B, T]."""
   batch = jax.tree.map(jnp.asarray, batch)
   seen = _capture(lm, site, batch)
   return seen, lm.text_mask(batch.tokens, batch.segments)
@@ -158,8 +163,8 @@ def _capture(lm, site, batch):
   return capture(lm, batch.tokens, site, **batch.packing)[site]
 
 
-def judge(c: Comparison, lm: Lm, corpus, sae: Sae) -> evals.Result:
-  """One autoencoder, on held-out text."""
+def evaluate(c: Comparison, lm: Lm, corpus, sae: Sae) -> evals.Result:
+  """Figures of one autoencoder on held-out text."""
   batches = lambda: itertools.islice(
     data.held_out_batches(corpus, c.rows), c.held_out
   )
@@ -167,26 +172,27 @@ def judge(c: Comparison, lm: Lm, corpus, sae: Sae) -> evals.Result:
   return evals.evaluate(lm, named, batches, c.loss_batches)["sae"]
 
 
-def told(c: Comparison, outcomes: Outcomes, minutes: float) -> str:
+def page_text(c: Comparison, outcomes: Outcomes, minutes: float) -> str:
   lines = [title(c, minutes), summary(outcomes)]
   lines += [tables.TRAINED, *tables.trained(c.targets, outcomes)]
-  lines += [tables.LEVEL, *tables.level(outcomes)]
-  lines += [tables.CHOSEN, *tables.chosen(outcomes)]
+  lines += [tables.EQUAL_L0, *tables.equal_l0(outcomes)]
+  lines += [tables.SETTINGS, *tables.settings(outcomes)]
   return "\n".join(lines) + "\n"
 
 
 def title(c: Comparison, minutes: float) -> str:
   version = importlib.metadata.version
-  return f"""# As good as its peers
+  tokens = c.updates * c.batch
+  return f"""# Quality of autoencoders beside SAELens
 
-{c.width:,} latents on {c.site} of {c.lm}, from the same {c.updates * c.batch:,}
-tokens in the same order, judged on the same held-out text. Learning rate and,
-where JumpReLU's L0 is pulled to its target (quadratic), λ were chosen for each
-side with one more seed, at the middle target: of the points whose L0 is within
-{CLOSE:.0%} of it the one with the least FVU; if there are none, the one that
-comes nearest. *free* is `free_jumprelu`, whose directions start short and may
-have any norm, as SAELens' do. Mean ± standard deviation of {len(c.seeds)}
-seeds.
+Each has {c.width:,} latents on {c.site} of {c.lm}, trains on the same
+{tokens:,} tokens in the same order, and is evaluated on the same held-out text.
+Learning rate and, for JumpReLU with the quadratic penalty, λ were chosen for
+each autoencoder with an additional seed, at the middle target: the point of
+least FVU among those whose L0 is within {TOLERANCE:.0%} of the target, or, if
+there are none, the point with the nearest L0. *Free* means `free_jumprelu`,
+whose directions start short and may have any norm, as SAELens' do. Figures are
+mean ± standard deviation over {len(c.seeds)} seeds.
 
     python -m experiments.comparison.language --out=docs/quality.md
 
@@ -196,14 +202,14 @@ jax {version("jax")}, sae-lens {version("sae-lens")}, torch {version("torch")}.
 
 
 REASONS = """
-Found on 2026-11-21: JumpReLU's lead at few latents and lag at many are those of
-directions that are unit throughout; `free_jumprelu` has neither. BatchTopK's
-lag at many is its encoder's start at unit norm; started at a tenth it had none
-(target 64, one seed)."""
+Found on 2026-11-21: our JumpReLU is better at low L0 and worse at high L0
+because its directions have unit norm throughout; `free_jumprelu` shows neither.
+Our BatchTopK is worse at high L0 because its encoder starts at unit norm;
+started at a tenth of that, it was not (target 64, one seed)."""
 
 
 def summary(outcomes: Outcomes) -> str:
-  """What the tables show."""
+  """A list with the ratios of ours to SAELens', and the reasons found."""
   lines = []
   for kind, peer in PEERS.items():
     sides = f"jaxsae {kind}", f"SAELens {peer}"
@@ -212,8 +218,8 @@ def summary(outcomes: Outcomes) -> str:
       for figure in ("fvu", "delta_loss")
     )
     lines.append(
-      f"- {kind}, ours over SAELens' at equal L0, from few to many: FVU {fvu};"
-      f" delta loss {loss}."
+      f"- {kind}, ours divided by SAELens' at equal L0, from low to high:"
+      f" FVU {fvu}; delta loss {loss}."
     )
   return "\n".join([*lines, REASONS])
 

@@ -1,4 +1,4 @@
-"""How a comparison is told: printed, and on request written to a page."""
+"""Prints a comparison and, if asked, writes it to a page."""
 
 import argparse
 import pathlib
@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from jaxsae.files import whole_file
 
 
-def tell(doc: str, make: Callable[[], str]) -> None:
-  """Prints what is made, and with `--out=FILE` writes it whole or not at all.
+def write_page(doc: str, make: Callable[[], str]) -> None:
+  """Prints a page and, with `--out=FILE`, writes it whole or not at all.
 
   Args:
-    doc: of the script, for `--help`.
-    make: makes the page; called once the command line is understood.
+    doc: the script's docstring; its first line is shown by `--help`.
+    make: makes the page; called after the command line has been parsed.
   """
   parser = argparse.ArgumentParser(description=doc.splitlines()[0])
   parser.add_argument("--out", type=pathlib.Path, help="also write it here")
@@ -25,8 +25,8 @@ def tell(doc: str, make: Callable[[], str]) -> None:
       partial.write_text(text, encoding="utf-8")
 
 
-def spread(values: Sequence[float], digits: int = 3) -> str:
-  """Mean ± standard deviation of the seeds; of one, it alone."""
+def mean_and_std(values: Sequence[float], digits: int = 3) -> str:
+  """Mean ± standard deviation of the seeds; a single value without ±."""
   shown = f"{statistics.fmean(values):.{digits}f}"
   if len(values) == 1:
     return shown

@@ -1,8 +1,8 @@
-"""How well an autoencoder's latents are the known features.
+"""Measures how well an autoencoder's latents recover the known features.
 
 Definitions are SynthSAEBench's (arXiv 2602.14687), as SAELens computes them.
-Direction and feature are compared by |cos|; a latent stands for its best
-feature, the one it has the largest |cos| with.
+Directions and features are compared by |cos|; a latent's best feature is the
+one with which it has the largest |cos|.
 
 Shapes: G features, D site width, F latents, n samples.
 """
@@ -22,13 +22,14 @@ Samples = Iterable[tuple[jax.Array, jax.Array]]  # x [n, D], magnitudes [n, G]
 
 @dataclasses.dataclass(frozen=True)
 class Recovery:
-  """Figures of one autoencoder; those of firing are sums over all samples.
+  """Figures of one autoencoder, pooled over all samples.
 
   Attributes:
-    mcc: mean correlation coefficient: mean |cos| of latents and features paired
-      one to one so that it is largest. If there are fewer latents than
-      features, or the reverse, what is left over does not count.
-    uniqueness: how many features are some latent's best, over F.
+    mcc: mean correlation coefficient: the mean |cos| of latents and features,
+      paired one to one so that the mean is largest. Latents or features that
+      are left without a partner do not count.
+    uniqueness: number of features that are the best match of some latent,
+      divided by F.
     precision: of the samples on which a latent is active, the share on which
       its best feature fires; 0 for a dead latent; mean over latents.
     recall: of the samples on which that feature fires, the share on which the
@@ -58,7 +59,7 @@ class Recovery:
 
 
 def measure(sae: Sae, directions: jax.Array, samples: Samples) -> Recovery:
-  """Judges one autoencoder of raw activations by directions [G, D]."""
+  """Figures of an autoencoder of raw activations against directions [G, D]."""
   similar = np.asarray(cosines(sae.w_dec, directions))
   best = np.argmax(similar, axis=1)
   seen = [jax.device_get(count(sae, best, *batch)) for batch in samples]
@@ -73,25 +74,26 @@ def measure(sae: Sae, directions: jax.Array, samples: Samples) -> Recovery:
 
 
 @jax.jit
-def cosines(rows: jax.Array, others: jax.Array) -> jax.Array:
-  """|cos| of rows [F, D] with others [G, D]: [F, G]; 0 for rows of zeros."""
-  return jnp.abs(unit_or_zero(rows) @ unit_or_zero(others).T)
+def cosines(directions: jax.Array, others: jax.Array) -> jax.Array:
+  """|cos| [F, G] of directions [F, D] with others [G, D]; 0 if one is zero."""
+  return jnp.abs(unit_or_zero(directions) @ unit_or_zero(others).T)
 
 
-def unit_or_zero(rows: jax.Array) -> jax.Array:
-  norms = jnp.linalg.norm(rows, axis=-1, keepdims=True)
-  return rows / jnp.where(norms > 0, norms, 1)
+def unit_or_zero(vectors: jax.Array) -> jax.Array:
+  """Vectors [..., D] divided by their norms; zero vectors stay zero."""
+  norms = jnp.linalg.norm(vectors, axis=-1, keepdims=True)
+  return vectors / jnp.where(norms > 0, norms, 1)
 
 
 def matched(similar: np.ndarray) -> float:
-  """The mean of [F, G] over the pairing that makes it largest (Hungarian)."""
+  """The mean of [F, G] over the one-to-one pairing that maximises it."""
   pairs = scipy.optimize.linear_sum_assignment(similar, maximize=True)
   return float(np.mean(similar[pairs]))
 
 
 @jax.jit
 def count(sae: Sae, best: jax.Array, x: jax.Array, magnitudes: jax.Array):
-  """Sums over one batch of samples that all figures are made of."""
+  """Sums over one batch of samples, from which all figures are computed."""
   latents = sae.encode(x)
   active, fires = latents > 0, magnitudes[:, best] > 0
   y = sae.decode(latents)
@@ -109,6 +111,7 @@ def count(sae: Sae, best: jax.Array, x: jax.Array, magnitudes: jax.Array):
 
 
 def firing(total) -> dict[str, float]:
+  """Figures of when latents are active, from sums over all samples."""
   precision = over(total["both"], total["active"])
   recall = over(total["both"], total["fires"])
   f1 = over(2 * precision * recall, precision + recall)
@@ -122,6 +125,7 @@ def firing(total) -> dict[str, float]:
 
 
 def fidelity(total) -> dict[str, float]:
+  """Figures of the reconstruction, from sums over all samples."""
   squared_mean = np.sum(np.square(total["x"])) / total["samples"]
   variance = total["x_squared"] - squared_mean
   return {

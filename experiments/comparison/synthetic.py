@@ -1,14 +1,14 @@
-"""Known features found again: our JumpReLUs beside SAELens', in one run.
+"""Recovery of known features: our JumpReLUs beside SAELens'.
 
   pip install "jaxsae[test]"
   python -m experiments.comparison.synthetic --out=docs/synthetic.md
 
-All learn from the same samples in the same order, at the same width and to the
-same L0; `trainers.py` says what else they share. Learning rate, λ and the decay
-of Adam's second moment are chosen for each side from one grid by one rule, at
-the middle target, with a seed that is not reported: of those whose L0 is within
-5 % of the target the one with the largest MCC; if there are none, the one that
-comes nearest.
+All train on the same samples in the same order, with the same width and target
+L0; `trainers.py` says what else they share. Learning rate, λ and the decay of
+Adam's second moment are chosen for each side from one grid, at the middle
+target, with a seed that is not reported: the point of largest MCC among those
+whose L0 is within 5 % of the target, or, if there are none, the point with the
+nearest L0.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ import numpy as np
 from experiments.comparison import features as known
 from experiments.comparison import frontier
 from experiments.comparison.features import Features
-from experiments.comparison.output import spread, tell
+from experiments.comparison.output import mean_and_std, write_page
 from experiments.comparison.recovery import Recovery, measure
 from experiments.comparison.trainers import (
   Trial,
@@ -34,7 +34,7 @@ from experiments.comparison.trainers import (
 )
 from experiments.comparison.tuning import Outcome, Point, choose
 
-CLOSE = 0.05  # share of its target that an L0 may be off when tuning
+TOLERANCE = 0.05  # how far L0 may be from its target when tuning, as a share
 SIDES = {
   "jaxsae": train_ours,
   "jaxsae, free directions": train_ours_free,
@@ -44,32 +44,32 @@ SIDES = {
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """What is compared. Settings are SynthSAEBench's, a sixteenth in size."""
+  """The settings: SynthSAEBench's, at a sixteenth of the size."""
 
   settings: known.Settings = known.Settings(features=1024, width=128, roots=8)
   width: int = 1024  # latents
   updates: int = 768
-  batch: int = 1024  # samples of an update
+  batch: int = 1024  # samples per update
   targets: tuple[float, ...] = (4, 8, 12)
   seeds: tuple[int, ...] = (1, 2, 3)  # of samples and initial weights
   tuning_seed: int = 0
   rates: tuple[float, ...] = (3e-3,)
-  pulls: tuple[float, ...] = (3e-3,)  # λ where ‖x‖² is 1
+  lambdas: tuple[float, ...] = (3e-3,)  # λ where ‖x‖² is 1
   decays: tuple[float, ...] = (0.99, 0.999)
-  held_out: int = 64  # batches to judge by
+  held_out: int = 64  # batches to evaluate on
 
   @property
   def tuning_target(self) -> float:
-    """The middle one."""
+    """The middle target, at which settings are chosen."""
     return self.targets[len(self.targets) // 2]
 
 
 def main():
-  tell(__doc__, lambda: page(Comparison()))
+  write_page(__doc__, lambda: page(Comparison()))
 
 
 def page(c: Comparison) -> str:
-  """All of it: the training, and the tables of what came of it."""
+  """Trains and evaluates every side, and returns the page with the tables."""
   begin = time.perf_counter()
   features = known.make(jax.random.key(42), c.settings)
   outcomes = compare(c, features)
@@ -77,59 +77,60 @@ def page(c: Comparison) -> str:
   l0 = statistics.fmean(np.mean(m > 0) for _, m in held_out(c, features))
   lines = [title(c, c.settings.features * l0, minutes)]
   lines += [*summary(outcomes), *HEAD]
-  lines += [*result_rows(c, outcomes), LEVEL, *level_rows(outcomes)]
-  lines += [CHOICE, *grid_rows(outcomes)]
+  lines += [*result_lines(c, outcomes), EQUAL_L0, *equal_l0_lines(outcomes)]
+  lines += [CHOICE, *grid_lines(outcomes)]
   return "\n".join(lines) + "\n"
 
 
 def compare(c: Comparison, features: Features) -> dict[str, Outcome]:
-  """The name of each side to how it did."""
-  points = tune(c, features)
+  """Tunes and trains every side; returns {side: outcome}."""
+  points, loss = tune(c, features), lambda recovery: -recovery.mcc
   chosen = {
-    name: choose(of_side, c.tuning_target, CLOSE, lambda found: -found.mcc)
+    name: choose(of_side, c.tuning_target, TOLERANCE, loss)
     for name, of_side in points.items()
   }
-  found = {name: [] for name in SIDES}
+  results = {name: [] for name in SIDES}
   for seed in c.seeds:
     x = samples(c, features, seed)
     for name, train in SIDES.items():
       trial = Trial(x, c.width, c.targets, *chosen[name].values, seed)
-      found[name].append(judge(c, features, train(trial)))
+      results[name].append(evaluate(c, features, train(trial)))
   return {
-    name: Outcome(points[name], chosen[name], tuple(found[name]))
+    name: Outcome(points[name], chosen[name], tuple(results[name]))
     for name in SIDES
   }
 
 
 def tune(c: Comparison, features: Features) -> dict[str, tuple[Point, ...]]:
-  """The whole grid for each side."""
+  """Evaluates every point of the grid for each side."""
   x = samples(c, features, c.tuning_seed)
 
   def point(train, *values):
     trial = Trial(x, c.width, (c.tuning_target,), *values, c.tuning_seed)
-    return Point(*values, *judge(c, features, train(trial)))
+    return Point(*values, *evaluate(c, features, train(trial)))
 
-  grid = list(itertools.product(c.rates, c.pulls, c.decays))
+  grid = list(itertools.product(c.rates, c.lambdas, c.decays))
   return {
     name: tuple(point(train, *values) for values in grid)
     for name, train in SIDES.items()
   }
 
 
-def judge(c: Comparison, features: Features, saes) -> tuple[Recovery, ...]:
+def evaluate(c: Comparison, features: Features, saes) -> tuple[Recovery, ...]:
+  """Evaluates each autoencoder on the held-out samples."""
   return tuple(
     measure(sae, features.directions, held_out(c, features)) for sae in saes
   )
 
 
 def samples(c: Comparison, features: Features, seed: int) -> np.ndarray:
-  """What a seed trains on, [U, N, D]."""
+  """Draws the samples that a seed trains on, [U, N, D]."""
   drawn = draws(c, features, 1 + seed, c.updates)
   return np.stack([np.asarray(x) for x, _ in drawn])
 
 
 def held_out(c: Comparison, features: Features) -> Iterator:
-  """What all autoencoders are judged by; in no seed's samples."""
+  """Draws the samples for evaluation, on which no seed trains."""
   return draws(c, features, 0, c.held_out)
 
 
@@ -141,50 +142,52 @@ def draws(c: Comparison, features: Features, stream: int, count: int):
 
 def title(c: Comparison, l0: float, minutes: float) -> str:
   s, version = c.settings, importlib.metadata.version
-  return f"""# Known features found again
+  return f"""# Recovery of known features
 
-There are {s.features:,} known features in {s.width} dimensions, in trees and
-correlated as in SynthSAEBench (arXiv 2602.14687); {l0:.1f} fire at a time. Our
-JumpReLU, with directions that are unit throughout and with ones of any norm
-(`free_jumprelu`), and SAELens' learn {c.width:,} latents from the same
-{c.updates * c.batch:,} samples in the same order and are judged by
-{c.held_out * c.batch:,} others. Mean ± standard deviation of {len(c.seeds)}
-seeds.
+There are {s.features:,} known features in {s.width} dimensions, arranged in
+trees and correlated as in SynthSAEBench (arXiv 2602.14687); {l0:.1f} fire at a
+time. Our JumpReLU with unit directions, ours with directions of any norm
+(`free_jumprelu`), and SAELens' JumpReLU each train {c.width:,} latents on the
+same {c.updates * c.batch:,} samples in the same order and are evaluated on
+{c.held_out * c.batch:,} others. Figures are mean ± standard deviation over
+{len(c.seeds)} seeds.
 
     python -m experiments.comparison.synthetic --out=docs/synthetic.md
 
 Made in {minutes:.0f} minutes on {time.strftime("%Y-%m-%d")}, with
 jax {version("jax")}, sae-lens {version("sae-lens")}, torch {version("torch")}.
 
-*MCC* is the mean |cos| of latents and features paired one to one; *unique* how
-many features are some latent's nearest, over the latents; *precision*, *recall*
-and *F1* hold when a latent is active against when its nearest feature fires;
-*shrinkage* is ‖x̂‖/‖x‖. `experiments/comparison/recovery.py` defines them.
+*MCC* is the mean |cos| of latents and features paired one to one; *unique* is
+the number of features that are some latent's nearest, divided by the number of
+latents; *precision*, *recall* and *F1* compare when a latent is active with
+when its nearest feature fires; *shrinkage* is ‖x̂‖/‖x‖.
+`experiments/comparison/recovery.py` defines them.
 
-Unit directions that start at random turn slowly in so few updates. SAELens'
-start at a tenth of that, so they are mostly made by the first updates; so are
-those of `free_jumprelu`.
+Random unit directions turn slowly, and there are few updates here. SAELens'
+directions start at a tenth of that norm, so the first updates mostly determine
+them; the same is true of `free_jumprelu`.
 """
 
 
 def summary(outcomes: dict[str, Outcome]) -> list[str]:
-  """What the tables show."""
-  founds = {name: outcome.found for name, outcome in outcomes.items()}
-  theirs = founds.pop("SAELens")
+  """A list with the differences of ours from SAELens' at the middle L0."""
+  results = {name: outcome.results for name, outcome in outcomes.items()}
+  theirs = results.pop("SAELens")
   return [
-    f"- {name}, less SAELens' at an equal L0 of {l0:.1f}: "
+    f"- {name} minus SAELens at an equal L0 of {l0:.1f}: "
     + ", ".join(
       f"{column} {mean(ours, l0, column) - mean(theirs, l0, column):+.3f}"
       for column in ("MCC", "precision", "recall")
     )
     + "."
-    for name, ours in founds.items()
-    for l0 in frontier.shared([ours, theirs])[1:2]
+    for name, ours in results.items()
+    for l0 in frontier.shared_l0s([ours, theirs])[1:2]
   ] + [""]
 
 
-def mean(found, l0: float, column: str) -> float:
-  return statistics.fmean(frontier.at(l0, found, COLUMNS[column]))
+def mean(results, l0: float, column: str) -> float:
+  """The mean over seeds of one column's figure at an L0."""
+  return statistics.fmean(frontier.at(l0, results, COLUMNS[column]))
 
 
 COLUMNS = {
@@ -202,52 +205,56 @@ HEAD = [
   f"| target L0 | side | {' | '.join(COLUMNS)} |",
   "|---|---|" + "---|" * len(COLUMNS),
 ]
-LEVEL = f"""
-At equal L0, each seed's targets joined by a line in log L0, at the least, the
-middle and the largest L0 that all of them reach:
+EQUAL_L0 = f"""
+At equal L0, interpolated for each seed along a line in log L0, at the smallest,
+the middle and the largest L0 that all of them reach:
 
 | L0 | side | {" | ".join(list(COLUMNS)[1:])} |
 |---|---|{"---|" * (len(COLUMNS) - 1)}"""
 CHOICE = f"""
 Learning rate, λ (for inputs of unit mean squared norm) and the decay β₂ of
-Adam's second moment were chosen for each side with one more seed, at the middle
-target: of the points whose L0 is within {CLOSE:.0%} of it the one with the
-largest MCC; if there are none, the one that comes nearest.
+Adam's second moment were chosen for each side with an additional seed, at the
+middle target: the point of largest MCC among those whose L0 is within
+{TOLERANCE:.0%} of the target, or, if there are none, the point with the nearest
+L0.
 
 | side | lr | λ | β₂ | L0 | MCC | |
 |---|---|---|---|---|---|---|"""
 
 
-def result_rows(c: Comparison, outcomes: dict[str, Outcome]) -> list[str]:
-  """Both sides of a target one below the other."""
+def result_lines(c: Comparison, outcomes: dict[str, Outcome]) -> list[str]:
+  """The table's lines for every target and side, ordered by target."""
+  column = lambda outcome, i, figure: mean_and_std(
+    [getattr(of_seed[i], figure) for of_seed in outcome.results]
+  )
   return [
     f"| {target:g} | {name} |"
-    + "".join(
-      f" {spread([getattr(of_seed[i], figure) for of_seed in outcome.found])} |"
-      for figure in COLUMNS.values()
-    )
+    + "".join(f" {column(outcome, i, f)} |" for f in COLUMNS.values())
     for i, target in enumerate(c.targets)
     for name, outcome in outcomes.items()
   ]
 
 
-def level_rows(outcomes: dict[str, Outcome]) -> list[str]:
-  sides = [outcome.found for outcome in outcomes.values()]
+def equal_l0_lines(outcomes: dict[str, Outcome]) -> list[str]:
+  """The table's lines for every shared L0 and side, ordered by L0."""
+  sides = [outcome.results for outcome in outcomes.values()]
   return [
     f"| {l0:.2f} | {name} |"
     + "".join(
-      f" {spread(frontier.at(l0, outcome.found, figure))} |"
+      f" {mean_and_std(frontier.at(l0, outcome.results, figure))} |"
       for figure in list(COLUMNS.values())[1:]
     )
-    for l0 in frontier.shared(sides)
+    for l0 in frontier.shared_l0s(sides)
     for name, outcome in outcomes.items()
   ]
 
 
-def grid_rows(outcomes: dict[str, Outcome]) -> list[str]:
+def grid_lines(outcomes: dict[str, Outcome]) -> list[str]:
+  """The table's lines for every side and grid point."""
   return [
-    f"| {name} | {point.rate:g} | {point.pull:g} | {point.decay:g}"
-    f" | {point.found.l0:.2f} | {point.found.mcc:.3f} |"
+    f"| {name} | {point.rate:g} | {point.sparsity_coefficient:g}"
+    f" | {point.decay:g}"
+    f" | {point.result.l0:.2f} | {point.result.mcc:.3f} |"
     f" {'chosen' if point is outcome.chosen else ''} |"
     for name, outcome in outcomes.items()
     for point in outcome.points

@@ -1,4 +1,4 @@
-"""The rule by which each side's settings are chosen."""
+"""The rule that chooses each side's settings."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -7,57 +7,57 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-  """One point of a grid, and what came of it at the target tuned at.
+  """One point of a grid, with its figures at the target used for tuning.
 
   Attributes:
     rate: the peak learning rate.
-    pull: λ where ‖x‖² is 1.
+    sparsity_coefficient: λ where ‖x‖² is 1.
     decay: of Adam's second moment.
-    found: figures of the autoencoder, `l0` among them.
+    result: figures of the autoencoder, which include `l0`.
   """
 
   rate: float
-  pull: float
+  sparsity_coefficient: float
   decay: float
-  found: Any
+  result: Any
 
   @property
   def values(self) -> tuple[float, float, float]:
-    """As a `Trial` takes them."""
-    return self.rate, self.pull, self.decay
+    """The settings in the order in which `Trial` takes them."""
+    return self.rate, self.sparsity_coefficient, self.decay
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """How one side did.
+  """The grid, the choice and the results of one side.
 
   Attributes:
     points: the grid.
     chosen: the point that all seeds were trained with.
-    found: for each seed the figures of each target.
+    results: for each seed, the figures at each target.
   """
 
   points: tuple[Point, ...]
   chosen: Point
-  found: tuple[tuple[Any, ...], ...]
+  results: tuple[tuple[Any, ...], ...]
 
 
 def choose(
   points: Sequence[Point],
   target: float,
-  close: float,
+  tolerance: float,
   loss: Callable[[Any], float],
 ) -> Point:
   """The point of least loss near the target; if none is near, the nearest.
 
   Args:
     points: the grid.
-    target: of L0.
-    close: share of it that an L0 may be off.
-    loss: of what was found.
+    target: the L0 aimed at.
+    tolerance: how far L0 may be from the target, as a share of it.
+    loss: computed from a point's result.
   """
-  off = lambda point: abs(point.found.l0 / target - 1)
-  near = [point for point in points if off(point) <= close]
+  distance = lambda point: abs(point.result.l0 / target - 1)
+  near = [point for point in points if distance(point) <= tolerance]
   if not near:
-    return min(points, key=off)
-  return min(near, key=lambda point: loss(point.found))
+    return min(points, key=distance)
+  return min(near, key=lambda point: loss(point.result))

@@ -1,13 +1,14 @@
-"""Kills a run with -9 again and again, and compares what it comes to.
+"""Kills a run with SIGKILL at random, and checks that its results are the same.
 
   pip install jaxsae
   python -m experiments.soak.kill --kills=40 --processes=2
 
-A small sweep on the small Gemma 2, saved after every step, is run once to its
-end, and then again and again with all its processes killed at random moments
-and started anew until it is over. Prints what each was killed in, and whether
-weights, moments, counters, key, data position, metrics and evaluation came out
-with the same bits. Exits with 1 if they did not.
+Trains a small sweep on the small Gemma 2, with a checkpoint after every step,
+once without interruption, and then repeatedly with all processes killed at
+random moments and restarted until the run is complete. Prints what the run was
+doing when it was killed, and whether weights, moments, counters, key, data
+position, metrics and evaluation are the same bit for bit. Exits with status 1
+if they are not.
 """
 
 import argparse
@@ -58,9 +59,15 @@ CONFIG = TrainConfig(
 
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--kills", type=int, default=40)
-  parser.add_argument("--processes", type=int, default=1)
-  parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument(
+    "--kills", type=int, default=40, help="how often to kill, at least"
+  )
+  parser.add_argument(
+    "--processes", type=int, default=1, help="number of processes of the run"
+  )
+  parser.add_argument(
+    "--seed", type=int, default=0, help="of the random moments"
+  )
   args = parser.parse_args()
   with tempfile.TemporaryDirectory() as folder:
     folder = pathlib.Path(folder)
@@ -69,11 +76,11 @@ def main():
 
 
 def soak(folder, kills: int, processes: int, seed: int) -> list[str]:
-  """The names of what came out otherwise."""
+  """Kills and compares runs; returns the names of all results that differ."""
   whole = dataclasses.replace(CONFIG, workdir=str(folder / "whole"))
   again = dataclasses.replace(CONFIG, workdir=str(folder / "again"))
   pods.run(whole, folder / "log", processes, devices=2)
-  begin = time.monotonic()  # from here on nothing needs compiling
+  begin = time.monotonic()  # the second run finds everything compiled
   pods.run(again, folder / "log", processes, devices=2)
   longest = time.monotonic() - begin
   moments, phases, differing = random.Random(seed), collections.Counter(), []
@@ -82,12 +89,12 @@ def soak(folder, kills: int, processes: int, seed: int) -> list[str]:
     runs += 1
     parts = dataclasses.replace(CONFIG, workdir=str(folder / f"parts{runs}"))
     draw = lambda: moments.uniform(0, longest)
-    killed = kill_until_over(parts, folder / "log", processes, draw)
+    killed = kill_until_done(parts, folder / "log", processes, draw)
     found = compare(whole, parts)
     print(
       f"run {runs}: killed {killed.total()} times;"
       f" different: {', '.join(found) or 'nothing'}",
-      flush=True,  # whoever stops the soak has what was found until then
+      flush=True,  # so that a soak that is stopped has shown its findings
     )
     phases += killed
     differing += found
@@ -97,8 +104,8 @@ def soak(folder, kills: int, processes: int, seed: int) -> list[str]:
   return differing
 
 
-def kill_until_over(config, log, processes, draw) -> collections.Counter:
-  """In what a run was killed, and how often, before it came to its end."""
+def kill_until_done(config, log, processes, draw) -> collections.Counter:
+  """Kills a run until it is complete; returns how often in each phase."""
   phases = collections.Counter()
   while True:
     with pods.Pod(config, log, processes, devices=2) as pod:
@@ -111,7 +118,7 @@ def kill_until_over(config, log, processes, draw) -> collections.Counter:
 
 
 def phase(config: TrainConfig, pod: pods.Pod) -> str:
-  """What the run is in."""
+  """Returns the phase that a killed run was in."""
   said, path = pod.said(), pathlib.Path(config.workdir)
   if any(path.glob("checkpoints/*.orbax-checkpoint-tmp*")):
     return "during a save"
@@ -123,8 +130,8 @@ def phase(config: TrainConfig, pod: pods.Pod) -> str:
 
 
 def compare(whole: TrainConfig, parts: TrainConfig) -> list[str]:
-  """What of two runs is not the same, bit for bit."""
-  states = [bits(config) for config in (whole, parts)]
+  """Returns the names of the results of two runs that differ in any bit."""
+  states = [results(config) for config in (whole, parts)]
   differing = [
     name
     for name in states[0].keys() | states[1].keys()
@@ -139,8 +146,8 @@ def compare(whole: TrainConfig, parts: TrainConfig) -> list[str]:
   return differing + ["evaluation"] * (records[0] != records[1])
 
 
-def bits(config: TrainConfig) -> dict[str, bytes]:
-  """Every array of the last checkpoint, and the data position."""
+def results(config: TrainConfig) -> dict[str, bytes]:
+  """Returns the bytes of the last checkpoint's arrays and of its position."""
   state, position = pods.newest(config)
   state = state.replace(key=jax.random.key_data(state.key))
   paths, _ = jax.tree_util.tree_flatten_with_path(state)

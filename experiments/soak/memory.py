@@ -1,12 +1,12 @@
-"""Trains for 10,000 toy steps and watches how large the process is.
+"""Trains for 10,000 toy steps and checks that the process does not grow.
 
   python -m experiments.soak.memory
 
-The run is as any other, in a process of its own: every step is logged, every
-hundredth saved, and replicas compared where there are any. Prints its resident
-size every 1,000 steps, and apart from it what of the mapped text has been read
-so far, which the system takes back when it must. Exits with status 1 if the
-former has grown by more than 24 MB since step 2,000.
+The run has its own process and does what every run does: it logs every step,
+saves every hundredth, and compares replicas if there are any. Prints the memory
+of the process every 1,000 steps, and separately the part of the memory-mapped
+text that is resident, which the system can reclaim at any time. Exits with
+status 1 if the former grows by more than 24 MB after step 2,000.
 """
 
 import json
@@ -24,7 +24,7 @@ from jaxsae.data import DataConfig
 from jaxsae.lm import Site
 
 EVERY, LIMIT = 1000, 24.0  # steps, MB
-WARM = 2  # sizes before those that count
+WARMUP = 2  # sizes that are measured before growth counts
 CONFIG = train.TrainConfig(
   data=DataConfig(context=32),
   sae=train.SweepConfig(
@@ -48,13 +48,13 @@ train.train(config)
 
 def main(config=CONFIG) -> None:
   with tempfile.TemporaryDirectory() as folder:
-    told = []
+    own_sizes = []
     for step, own, mapped in sizes(config, pathlib.Path(folder)):
       print(
         f"step {step:6,}  {own:6.1f} MB  files {mapped:6.1f} MB", flush=True
       )
-      told.append(own)
-  grown = told[-1] - told[WARM - 1]
+      own_sizes.append(own)
+  grown = own_sizes[-1] - own_sizes[WARMUP - 1]
   print(f"grew by {grown:.1f} MB after warm-up; {LIMIT:g} MB are allowed")
   sys.exit(grown > LIMIT)
 
@@ -65,13 +65,13 @@ def sizes(
   every: int = EVERY,
   script: str = RUN,
 ) -> Iterator[tuple[int, float, float]]:
-  """Every so many steps: the step, what is resident in MB, and mapped files.
+  """Yields the step, MB of the process and MB of files, every `every` steps.
 
   Args:
-    config: the run's, but for its folder.
-    folder: an empty one, for all of it.
-    every: so many steps.
-    script: what trains, given the path of the configuration.
+    config: the run's configuration; its `workdir` is replaced.
+    folder: an empty folder for all files.
+    every: number of steps between two sizes.
+    script: a Python script that trains, given the path of a configuration.
   """
   data = overrides.to_json(config) | {"workdir": str(folder / "run")}
   (folder / "config.json").write_text(json.dumps(data))
@@ -87,13 +87,13 @@ def sizes(
 
 
 def resident(pid: int) -> tuple[float, float]:
-  """MB of a process in memory: its own, and of files, shared as they are."""
+  """Returns MB that a process has in memory: its own, and those of files."""
   size = psutil.Process(pid).memory_info()
   return (size.rss - size.shared) / 2**20, size.shared / 2**20
 
 
 def steps(process: subprocess.Popen, file: pathlib.Path) -> Iterator[int]:
-  """The steps of the lines of a file, as they come."""
+  """Yields the step of each line of a file, as soon as it is written."""
   while not file.exists() and process.poll() is None:
     time.sleep(0.1)
   line = ""
@@ -104,7 +104,7 @@ def steps(process: subprocess.Popen, file: pathlib.Path) -> Iterator[int]:
         yield json.loads(line)["step"]
         line = ""
       else:
-        time.sleep(0.05)  # so far, or half of a line
+        time.sleep(0.05)  # no line, or only a part of one, has been written
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Real processes that train, alone or as a pod on this machine."""
+"""Real training processes on this machine, one alone or several as a pod."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ from jaxsae.train.state import TrainState, abstract_state
 
 ROOT = pathlib.Path(__file__).parents[2]
 
-# What an experiment file is, but for where its configuration comes from.
+# An experiment file that reads its configuration from a file.
 EXPERIMENT = """
 import json, os
 from jaxsae import overrides, pod, runs, train
@@ -34,16 +34,16 @@ runs.main(overrides.from_json(TrainConfig, config))
 
 
 class Pod:
-  """Processes that run one script; as a context, none outlives it.
+  """Processes that run one script; a `with` block kills them at its end.
 
   Args:
-    config: of the run.
-    folder: for what they print.
-    count: how many.
-    devices: of each.
-    script: Python, which finds the configuration in the file that the variable
-      CONFIG names.
-    heartbeat: seconds; see `jaxsae.pod`.
+    config: configuration of the run.
+    folder: folder for the configuration and the output of each process.
+    count: number of processes.
+    devices: number of devices of each process.
+    script: Python code; the environment variable CONFIG names the file with its
+      configuration.
+    heartbeat: seconds between heartbeats; see `jaxsae.pod`.
   """
 
   def __init__(
@@ -80,23 +80,23 @@ class Pod:
     self.kill()
 
   def kill(self) -> None:
-    """All of them, with -9."""
+    """Kills all processes with SIGKILL and waits for their end."""
     for process in self.processes:
       with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
       process.wait()
 
   def wait(self, timeout=240) -> list[int]:
-    """Until all have ended; their exit statuses."""
+    """Waits until all processes have ended and returns their exit statuses."""
     end = time.monotonic() + timeout
     return [p.wait(max(end - time.monotonic(), 0.1)) for p in self.processes]
 
   def over(self) -> bool:
-    """Whether one has ended."""
+    """Returns whether at least one process has ended."""
     return any(process.poll() is not None for process in self.processes)
 
   def said(self, index=0) -> str:
-    """What one of them has printed."""
+    """Returns what one process has printed so far."""
     return (self._folder / f"{index}.log").read_text(errors="replace")
 
   def _start(self, script, index, place):
@@ -111,7 +111,7 @@ class Pod:
 
 
 def run(config: TrainConfig, folder, count=1, devices=8, **options) -> Pod:
-  """To its end, which must be a good one."""
+  """Runs a pod to its end; asserts that all processes succeed."""
   with Pod(config, folder, count, devices, **options) as pod:
     statuses = pod.wait()
     assert statuses == [0] * count, "\n".join(map(pod.said, range(count)))
@@ -119,7 +119,7 @@ def run(config: TrainConfig, folder, count=1, devices=8, **options) -> Pod:
 
 
 def newest(config: TrainConfig) -> tuple[TrainState, dict]:
-  """State and data position of the newest checkpoint, with this mesh."""
+  """Restores the newest checkpoint: its state and its data position."""
   mesh = meshes.make(config.mesh)
   abstract = abstract_state(config, read_sizes(config.lm), mesh)
   folder = pathlib.Path(config.workdir) / "checkpoints"
@@ -130,7 +130,7 @@ def newest(config: TrainConfig) -> tuple[TrainState, dict]:
 
 
 def metrics(config: TrainConfig) -> list[dict]:
-  """What metrics.jsonl says, but for times."""
+  """Reads metrics.jsonl, without the figures that depend on time."""
   file = pathlib.Path(config.workdir) / "metrics.jsonl"
   times = ("tokens_per_second", "idle")
   found = [json.loads(line) for line in file.read_text().splitlines()]
@@ -138,7 +138,7 @@ def metrics(config: TrainConfig) -> list[dict]:
 
 
 def wait_for_step(config: TrainConfig, step: int, pod: Pod, timeout=180):
-  """Until its line is there."""
+  """Waits until metrics.jsonl has the line of a step."""
   end = time.monotonic() + timeout
   file = pathlib.Path(config.workdir) / "metrics.jsonl"
   while not file.exists() or file.read_text().count("\n") < step:
@@ -147,7 +147,7 @@ def wait_for_step(config: TrainConfig, step: int, pod: Pod, timeout=180):
 
 
 def assert_same(a, b, **tolerance) -> None:
-  """Two trees of arrays are, bit for bit or to a tolerance."""
+  """Asserts that trees of arrays are equal, or close if given a tolerance."""
   for x, y in zip(_plain(a), _plain(b), strict=True):
     if tolerance:
       np.testing.assert_allclose(x, y, **tolerance)
@@ -156,7 +156,7 @@ def assert_same(a, b, **tolerance) -> None:
 
 
 def _plain(tree) -> list[np.ndarray]:
-  """Its leaves; of keys, their data."""
+  """Returns the leaves of a tree as NumPy arrays; of keys, their data."""
   return [
     np.asarray(jax.random.key_data(x) if _is_key(x) else x)
     for x in jax.tree.leaves(tree)
@@ -170,7 +170,7 @@ def _is_key(x) -> bool:
 
 
 def _place(count, index, port) -> dict[str, str]:
-  """Which of how many it is, for `jaxsae.pod.join`."""
+  """Returns the environment variables that `jaxsae.pod.join` reads."""
   if count == 1:
     return {}
   return {
@@ -181,7 +181,7 @@ def _place(count, index, port) -> dict[str, str]:
 
 
 def free_port() -> int:
-  """A port of this machine that nobody listens on."""
+  """Returns a port of this machine on which nobody listens."""
   with socket.socket() as listening:
     listening.bind(("127.0.0.1", 0))
     return listening.getsockname()[1]

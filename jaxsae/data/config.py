@@ -32,4 +32,7 @@ class DataConfig:
         f"documents={self.documents} reads nothing; use 1 or more"
       )
     if not 0 <= self.seed < 2**32:
-      raise UserError(f"seed={self.seed} is not in 0 … 2**32 - 1")
+      raise UserError(
+        f"seed={self.seed} is out of range; use a whole number from 0 to"
+        " 2**32 - 1"
+      )

@@ -50,7 +50,7 @@ def check_values(arrays: Mapping[str, np.ndarray], path: Path) -> None:
     if not np.isfinite(array).all():
       raise UserError(
         f"{name} in {path} has values that are not finite; the autoencoder"
-        " is broken, use another."
+        " is broken; use another one."
       )
   if (arrays["threshold"] < 0).any():
     raise UserError(

@@ -250,7 +250,7 @@ def _check_kind(sae: Sae) -> None:
   if sae.k is not None:
     raise UserError(
       f"A TopK autoencoder (k={sae.k}) cannot be written in Gemma Scope's"
-      " JumpReLU format, where each latent is active or not by itself."
+      " JumpReLU format, in which each latent has its own threshold."
     )
   if sae.w_skip is not None:
     raise UserError(
@@ -313,7 +313,7 @@ def _members(
     if name not in _ARRAYS.values() or name in members:
       raise UserError(
         f"{path} holds {member.filename!r} beside the arrays of Gemma Scope"
-        f" ({', '.join(_ARRAYS.values())}); it is another format."
+        f" ({', '.join(_ARRAYS.values())}); the file is in another format."
       )
     members[name] = member
   missing = [name for name in _ARRAYS.values() if name not in members]

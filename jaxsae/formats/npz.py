@@ -118,4 +118,6 @@ def _can_hold(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
 
 def _damaged(what: str, error: Exception | str) -> UserError:
   reason = str(error) or type(error).__name__
-  return UserError(f"{what} is damaged ({reason}); get it again.")
+  return UserError(
+    f"{what} is damaged ({reason}); download or export it again."
+  )

@@ -67,7 +67,8 @@ class GemmaConfig:
       )
     if self.head_dim % 2:
       raise UserError(
-        f"head_dim={self.head_dim} is odd; RoPE rotates pairs, use an even one."
+        f"head_dim={self.head_dim} is odd; RoPE rotates pairs, so use an even"
+        " number."
       )
 
   @property

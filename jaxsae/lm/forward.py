@@ -127,8 +127,8 @@ def _apply(
     new = edit(x)
   if new.shape != x.shape:
     raise UserError(
-      f"The edit at {site} made {list(new.shape)} of {list(x.shape)}; return"
-      " an array of the shape that it receives."
+      f"The edit at {site} returned shape {list(new.shape)} for an activation"
+      f" of shape {list(x.shape)}; return the shape that it receives."
     )
   return new.astype(x.dtype)
 

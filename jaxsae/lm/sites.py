@@ -179,8 +179,8 @@ class Taps:
     """
     if len(self.sites) > 1:
       raise UserError(
-        f"{self} is not one site; read or edit one of"
-        f" {', '.join(map(str, self.sites))}, or put its autoencoder in their"
+        f"{self} is not one site; read or edit"
+        f" {' or '.join(map(str, self.sites))}, or put its autoencoder in their"
         " place with splice()."
       )
     return self.reads[0]

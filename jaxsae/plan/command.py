@@ -20,8 +20,8 @@ from jaxsae.train.config.run import TrainConfig
 USAGE = """\
 usage: jaxsae plan EXPERIMENT.py --topology=v5p:4x4x4 [--setting=value ...]
 
-Says whether the runs of an experiment fit TPU slices, how long they take and
-how many dollars. Compiles with the TPU's own compiler; needs no TPU.
+Predicts whether the runs of an experiment fit TPU slices, and their hours and
+dollars. Compiles with the TPU's own compiler; needs no TPU.
 jaxsae plan EXPERIMENT.py --help lists all settings, including the experiment's.
 """
 

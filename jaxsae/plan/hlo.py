@@ -176,7 +176,7 @@ def _read(
   kind = "reduce-scatter" if scatters else match["kind"]
   sizes = [_size(*found) for found in _ARRAY.findall(match["shape"])]
   started = f"{match['kind']}-start(" in line
-  # The shape of a start has operands, results and more.
+  # The shape of a `-start` instruction has operands, results and more.
   size = max(sizes) if started else sum(sizes)
   devices = _devices(line)
   if match["kind"] == "reduce-scatter" and not started:

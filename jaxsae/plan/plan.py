@@ -74,7 +74,7 @@ class Plan:
 
   @property
   def fits(self) -> bool | None:
-    """Whether the run fits; None if only the compiler could say."""
+    """True if the run fits; None if only the compiler could say."""
     if self.error or self.memory.known > self.capacity:
       return False
     if self.compilation is None:

@@ -72,8 +72,8 @@ def _chip_price(entry: Any, where: str) -> ChipPrice:
   names = {field.name for field in dataclasses.fields(ChipPrice)}
   if not isinstance(entry, dict) or set(entry) != names:
     raise UserError(
-      f"{where} must have {', '.join(sorted(names))} and nothing else; without"
-      " its source a price is worth nothing."
+      f"{where} must have {', '.join(sorted(names))} and nothing else; a price"
+      " without its source cannot be checked."
     )
   for name in ("chip", "region", "currency", "source", "date"):
     if not isinstance(entry[name], str) or not entry[name].strip():

@@ -38,7 +38,7 @@ class RunSet:
 
   @property
   def fits(self) -> bool | None:
-    """Whether all runs fit; None if only the compiler could say."""
+    """True if all runs fit; None if only the compiler could say."""
     found = [plan.fits for plan in self.plans.values()]
     return False if False in found else None if None in found else True
 

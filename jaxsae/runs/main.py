@@ -147,7 +147,9 @@ def _known(name: str, configs: Configs) -> str:
     return name
   guess = did_you_mean(name, list(configs))
   advice = f"{guess} (--list names all)" if guess else "see --list"
-  raise UserError(f"--only={name} is none of the {len(configs)} runs; {advice}")
+  raise UserError(
+    f"--only={name} is not one of the {len(configs)} runs; {advice}"
+  )
 
 
 def _flops_of(configs: Configs) -> dict[str, RunFlops]:

@@ -1,4 +1,4 @@
-"""A corpus holds all its text once, on the side the text decides."""
+"""A corpus holds each text once, on a side that only the text decides."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from jaxsae.errors import UserError
 
 
 def texts_of(rows, corpus, tokenizer):
-  """{name: text} put together again from the rows."""
+  """Reassembles the documents from the rows: {name: text}."""
   batch = rows.read(range(len(rows)))
   tokens, document = batch.tokens.ravel(), batch.documents.ravel()
   return {
@@ -20,7 +20,7 @@ def texts_of(rows, corpus, tokenizer):
   }
 
 
-def test_both_sides_together_are_the_files(folder, corpus, tokenizer):
+def test_both_sides_together_hold_all_files(folder, corpus, tokenizer):
   train = texts_of(corpus.train, corpus, tokenizer)
   held_out = texts_of(corpus.held_out, corpus, tokenizer)
   files = {p.name: p.read_text() for p in folder.iterdir()}
@@ -50,7 +50,7 @@ def test_duplicates_are_dropped_and_counted(folder, config, tokenizer):
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_the_side_depends_on_the_text_alone(folder, config, tokenizer, seed):
+def test_only_the_text_decides_the_side(folder, config, tokenizer, seed):
   before = data.open_corpus(config, tokenizer)
   held = texts_of(before.held_out, before, tokenizer).values()
   for path in list(folder.iterdir()):
@@ -90,7 +90,9 @@ def test_the_limited_corpus_keeps_the_sides(config, corpus, tokenizer):
   assert held <= set(texts_of(corpus.held_out, corpus, tokenizer))
 
 
-def test_an_empty_held_out_side_says_what_would_do(config, tokenizer):
+def test_an_empty_held_out_side_is_an_error_that_suggests_a_share(
+  config, tokenizer
+):
   with pytest.raises(UserError, match=r"use held_out=0\.") as error:
     data.open_corpus(dataclasses.replace(config, held_out=1e-6), tokenizer)
   enough = float(str(error.value).split("use held_out=")[1].split(",")[0])

@@ -1,4 +1,4 @@
-"""Every source gives the same ordered documents, or a sentence."""
+"""Sources yield their documents in order, or raise a UserError."""
 
 import os
 
@@ -56,7 +56,7 @@ def read(source, limit=None, seed=0, column="text"):
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_table_is_a_row_of_documents(tmp_path, name):
+def test_every_row_of_a_table_is_a_document(tmp_path, name):
   TABLES[name](tmp_path / name, TEXTS)
   expected = [Document(f"{name}#{i}", text) for i, text in enumerate(TEXTS)]
   assert read(tmp_path / name) == expected
@@ -71,7 +71,7 @@ def test_a_limit_chooses_rows(tmp_path, name):
   assert set(some) < set(read(tmp_path))
 
 
-def test_long_tables_are_read_in_parts(tmp_path):
+def test_long_tables_are_read_completely(tmp_path):
   texts = [str(i) for i in range(2 * RECORDS_AT_ONCE + 5)]
   write_array_record(tmp_path / "a.array_record", texts)
   assert [d.text for d in read(tmp_path)] == texts
@@ -91,7 +91,7 @@ def test_folders_are_read_by_name(tmp_path):
   assert list_source(str(tmp_path)).ignored == 1
 
 
-def test_a_loop_of_links_ends(tmp_path):
+def test_a_loop_of_links_is_entered_once(tmp_path):
   (tmp_path / "a").mkdir()
   (tmp_path / "a" / "loop").symlink_to(tmp_path)
   (tmp_path / "a" / "gone.txt").symlink_to(tmp_path / "nowhere")
@@ -109,7 +109,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     list_source(str(tmp_path))
 
 
-def test_a_lone_file_is_cut_into_sections_that_join_up(tmp_path):
+def test_the_sections_of_a_lone_file_add_up_to_the_file(tmp_path):
   text = "\n\n".join(f"paragraph {i} " * 40 for i in range(200))
   (tmp_path / "book.txt").write_text(text)
   sections = read(tmp_path / "book.txt")
@@ -134,7 +134,7 @@ def test_the_standard_library_is_python_source():
     ("naïve".encode("latin-1"), "is not UTF-8 (at byte 2)"),
   ],
 )
-def test_what_is_no_text_is_named(tmp_path, content, reason):
+def test_a_file_that_is_not_text_is_named(tmp_path, content, reason):
   (tmp_path / "bad.txt").write_bytes(content)
   with pytest.raises(UserError) as error:
     read(tmp_path / "bad.txt")
@@ -146,7 +146,7 @@ def test_what_is_no_text_is_named(tmp_path, content, reason):
   ]
 
 
-def test_a_record_that_is_no_text_is_named(tmp_path):
+def test_a_record_that_is_not_text_is_named(tmp_path):
   write_array_record(tmp_path / "a.array_record", [b"fine", b"\xff"])
   assert read(tmp_path)[1] == Unreadable(
     "a.array_record#1", "is not UTF-8 (at byte 0)"
@@ -155,7 +155,7 @@ def test_a_record_that_is_no_text_is_named(tmp_path):
     read(tmp_path / "a.array_record")
 
 
-def test_a_byte_order_mark_is_no_text(tmp_path):
+def test_a_byte_order_mark_is_removed(tmp_path):
   (tmp_path / "a.txt").write_bytes("word".encode("utf-8-sig"))
   assert read(tmp_path)[0].text == "word"
 
@@ -165,14 +165,14 @@ def test_a_missing_source_is_named(tmp_path):
     list_source(str(tmp_path / "nowhere"))
 
 
-def test_a_folder_without_text_says_which_suffixes_are_text(tmp_path):
+def test_the_error_about_a_folder_without_text_lists_suffixes(tmp_path):
   (tmp_path / "a.bin").write_text("")
   with pytest.raises(UserError, match=r"1 files of other kinds.*parquet"):
     list_source(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", [n for n in TABLES if "record" not in n])
-def test_a_missing_column_names_those_there_are(tmp_path, name):
+def test_the_error_about_a_missing_column_lists_the_columns(tmp_path, name):
   TABLES[name](tmp_path / name, TEXTS)
   with pytest.raises(UserError, match=f"{name} has no column 'story'.*text"):
     read(tmp_path / name, column="story")
@@ -191,7 +191,7 @@ def test_nulls_are_empty_text(tmp_path):
 
 @pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize("keep", [0, 10, 0.5, -3])
-def test_a_table_cut_short_is_named(tmp_path, name, keep):
+def test_a_truncated_table_is_named(tmp_path, name, keep):
   path = tmp_path / name
   TABLES[name](path, TEXTS)
   size = path.stat().st_size
@@ -201,8 +201,8 @@ def test_a_table_cut_short_is_named(tmp_path, name, keep):
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_table_that_is_not_there_is_no_text_left_out(tmp_path, name):
-  """One text may be missing, and is counted; a table may hold any number."""
+def test_a_table_that_cannot_be_read_is_an_error(tmp_path, name):
+  """A text left out is counted; a table could hold any number of texts."""
   (tmp_path / "a.txt").write_text("one")
   (tmp_path / name).symlink_to(tmp_path / "nowhere")
   with pytest.raises(UserError, match=f"{name} cannot be read"):
@@ -211,7 +211,7 @@ def test_a_table_that_is_not_there_is_no_text_left_out(tmp_path, name):
   assert len(list_source(str(tmp_path)).unreadable) == 1
 
 
-def test_a_folder_that_can_not_be_listed_is_named(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
   (tmp_path / "a.txt").write_text("one")
   (tmp_path / "shut").mkdir()
   scandir = os.scandir

@@ -1,4 +1,4 @@
-"""Rows hold every token once, and say which segment it belongs to."""
+"""Rows hold every token once, with the segment that it belongs to."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -77,7 +77,7 @@ def test_only_the_last_row_has_more_than_one_free_place(drawn):
   assert (free[:-1] <= 1).all()
 
 
-def test_padding_and_tokens_count_the_places(corpus):
+def test_tokens_and_padding_add_up_to_all_places(corpus):
   rows = corpus.train
   used = (rows.read(range(len(rows))).segments > 0).sum()
   assert rows.tokens == used

@@ -1,4 +1,4 @@
-"""Batches come in one global order, whoever reads them and wherever from."""
+"""Batches have one global order, for any processes and after any restart."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ def take(batches, count):
 
 
 def row_keys(batches):
-  """One bytes object per row."""
+  """Returns one bytes object per row."""
   return [row.tobytes() for batch in batches for row in batch.tokens]
 
 
@@ -85,14 +85,14 @@ def test_a_state_of_other_batches_is_refused(corpus, config, tokenizer):
       here.set_state(other.get_state())
 
 
-def test_a_position_that_is_no_count_is_refused(corpus):
+def test_a_position_that_is_not_a_count_is_refused(corpus):
   batches = data.batches(corpus.train, BATCH)
   for wrong in (-1, "3", None, True):
     with pytest.raises(UserError, match="next_batch"):
       batches.set_state(batches.get_state() | {"next_batch": wrong})
 
 
-def test_too_few_rows_are_counted(corpus):
+def test_the_error_about_too_few_rows_has_their_number(corpus):
   rows = len(corpus.train)
   with pytest.raises(UserError, match=f"makes {rows} rows .* needs 1000"):
     data.batches(corpus.train, 1000)
@@ -108,7 +108,7 @@ def test_held_out_rows_come_once_in_order(corpus):
   assert not tokens[len(rows) :].any()
 
 
-def test_the_contents_of_a_batch_are_told_without_reading_on(corpus):
+def test_contents_describe_the_next_batch_without_advancing(corpus):
   batches = data.batches(corpus.train, BATCH)
   take(batches, len(corpus.train) // BATCH + 1)
   state = batches.get_state()
@@ -128,7 +128,7 @@ def test_the_contents_are_those_of_all_processes(corpus):
   assert share == whole
 
 
-def test_what_was_closed_goes_on_where_it_was(corpus):
+def test_a_closed_iterator_continues_at_its_position(corpus):
   straight = row_keys(take(data.batches(corpus.train, BATCH), 6))
   batches = data.batches(corpus.train, BATCH)
   first = row_keys(take(batches, 2))

@@ -1,4 +1,4 @@
-"""Tokens are made once, kept whole, and never mixed up."""
+"""A store is made once, is complete, and fits its text and tokenizer."""
 
 import dataclasses
 import json
@@ -40,7 +40,7 @@ def test_the_fingerprint_ignores_place_and_time(folder, config, tokenizer):
 @pytest.mark.parametrize(
   "change", [{"fingerprint": "aa"}, {"eos": None}], ids=str
 )
-def test_another_tokenizer_has_tokens_of_its_own(config, tokenizer, change):
+def test_every_tokenizer_has_its_own_store(config, tokenizer, change):
   one = open_store(config, tokenizer)
   other = open_store(config, dataclasses.replace(tokenizer, **change))
   assert one.fingerprint != other.fingerprint
@@ -53,7 +53,9 @@ def test_a_large_vocabulary_needs_wider_tokens(config, tokenizer):
   np.testing.assert_array_equal(small.tokens, large.tokens)
 
 
-def test_many_batches_of_documents_join_up(config, tokenizer, monkeypatch):
+def test_tokens_do_not_depend_on_how_documents_are_batched(
+  config, tokenizer, monkeypatch
+):
   whole = open_store(config, tokenizer)
   monkeypatch.setattr("jaxsae.data.tokens._BATCH_CHARACTERS", 100)
   parts = open_store(
@@ -63,7 +65,7 @@ def test_many_batches_of_documents_join_up(config, tokenizer, monkeypatch):
   np.testing.assert_array_equal(whole.offsets, parts.offsets)
 
 
-def test_makers_of_the_same_store_may_race(config, tokenizer):
+def test_several_threads_may_make_the_same_store_at_once(config, tokenizer):
   barrier = threading.Barrier(4)
 
   class Slow(type(tokenizer)):
@@ -94,7 +96,7 @@ def test_a_failure_leaves_nothing_behind(config, tokenizer):
   assert os.listdir(config.cache) == []
 
 
-def test_what_a_killed_process_left_is_removed(config, tokenizer):
+def test_files_left_by_a_killed_process_are_removed(config, tokenizer):
   left = os.path.join(config.cache, ".making-0123")
   os.makedirs(left)
   with open(os.path.join(left, "tokens.npy"), "wb") as file:

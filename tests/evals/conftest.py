@@ -17,7 +17,7 @@ CONTEXT = 12
 
 @dataclasses.dataclass(frozen=True)
 class SpecialTokens:
-  """As much of a tokenizer as evaluation looks at."""
+  """The part of a tokenizer that evaluation uses."""
 
   bos: int = BOS
   eos: int = EOS
@@ -37,7 +37,7 @@ def lm():
     window=4,
     context=CONTEXT,
   )
-  # Drawn by numpy: to compile JAX's own initialisers takes seven seconds.
+  # Drawn by NumPy, because compiling JAX's initialisers takes seven seconds.
   shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
   rng = np.random.default_rng(0)
   params = jax.tree.map(
@@ -75,8 +75,8 @@ def batches(rows):
 
 
 @pytest.fixture(scope="session")
-def by_heart(lm, batches):
-  """A transcoder of layer 1 that is exact on the text of the batches."""
+def exact_transcoder(lm, batches):
+  """Makes a transcoder of layer 1 that is exact on the text of the batches."""
   site = Taps.transcoder(1)
   x = reference.activations(lm, batches, site.reads[0])
   y = reference.activations(lm, batches, site.writes[0])

@@ -1,4 +1,4 @@
-"""Every figure again, in plain numpy and float64, from its definition."""
+"""Every figure computed from its definition, in NumPy and float64."""
 
 import functools
 
@@ -15,7 +15,7 @@ def is_text(batch):
 
 
 def activations(lm, batches, site):
-  """Of all text tokens of all batches, [N, D]."""
+  """Returns the activations of all text tokens of all batches, [N, D]."""
   found = [_capture(lm, b, site)[is_text(b)] for b in batches]
   return np.concatenate(found)
 
@@ -45,7 +45,7 @@ def fvu(x, reconstruction):
 
 
 def loss(lm, batches, site=None, replace=None):
-  """Mean cross-entropy of next tokens, and how many there are.
+  """Returns the mean cross-entropy of next tokens, and their number.
 
   `replace` maps activations [N, D] of text to what the model reads instead; at
   a pair, those of its input to what is read at its output.
@@ -77,7 +77,7 @@ def _captured(lm, batch, site):
 
 @functools.partial(jax.jit, static_argnames="site")
 def _logits(lm, batch, value, site):
-  """With `value` [B, T, D] at the site, if there is one."""
+  """Returns logits, with `value` [B, T, D] at the site if there is one."""
 
   def tap(where, layer, x):
     here = site is not None and (where, layer) == (site.where, site.layer)

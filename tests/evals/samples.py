@@ -1,4 +1,4 @@
-"""Autoencoders whose figures are known, and how rows become batches."""
+"""Autoencoders whose figures are known, and rows split into batches."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ BOS, EOS = 2, 1
 
 
 def split(rows, size, padding=0):
-  """Rows cut into batches of `size`, in order, each with rows of padding."""
+  """Splits rows into batches of `size`, each with rows of padding added."""
   starts = range(0, len(rows.tokens), size)
   more = ((0, padding), (0, 0))
   return [
@@ -20,7 +20,7 @@ def split(rows, size, padding=0):
 
 
 def random_sae(d, f, seed, shift=0.0):
-  """Active on about a third; the last latent never."""
+  """Makes latents that fire on about a third of tokens; the last never does."""
   rng = np.random.default_rng(seed)
   threshold = np.full(f, 0.5)
   threshold[-1] = 1e9
@@ -34,27 +34,27 @@ def random_sae(d, f, seed, shift=0.0):
 
 
 def identity_sae(d):
-  """Gives back what it reads: x = relu(x) - relu(-x)."""
+  """Makes an autoencoder that returns its input: x = relu(x) - relu(-x)."""
   both = np.concatenate([np.eye(d), -np.eye(d)])
   return make_sae(both.T, np.zeros(2 * d), both, np.zeros(d), np.zeros(2 * d))
 
 
-def silent_sae(d, says):
-  """Never active, so always `says` [D]."""
+def constant_sae(d, output):
+  """Makes an autoencoder that never fires and always returns `output` [D]."""
   never = np.full(2 * d, 1e9)
   ones = np.ones((d, 2 * d))
-  return make_sae(ones, np.zeros(2 * d), ones.T, says, never)
+  return make_sae(ones, np.zeros(2 * d), ones.T, output, never)
 
 
 def random_transcoder(d, f, seed, **fields):
-  """With a skip, and with other fields if they are given."""
+  """Makes a transcoder with a skip; other fields replace its own."""
   skip = np.random.default_rng(seed).normal(size=(d, d)) / d
   fields = {"w_skip": jnp.asarray(skip, jnp.float32)} | fields
   return random_sae(d, f, seed).replace(**fields)
 
 
 def lookup_transcoder(x, y, gain):
-  """Knows by heart that each x [N, D] becomes its y: one latent an x.
+  """Makes a transcoder with a latent for each x [N, D], which returns its y.
 
   x is gain ⊙ n with ‖n‖ the same for all, so n is closest to itself.
   """

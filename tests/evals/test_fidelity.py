@@ -1,4 +1,4 @@
-"""Losses with a site spliced and ablated; `reference` has them in numpy."""
+"""Losses with a site spliced and ablated agree with NumPy's."""
 
 import dataclasses
 
@@ -13,10 +13,10 @@ from jaxsae.lm import Site, Taps
 from jaxsae.sae import Sae
 from tests.evals import reference
 from tests.evals.samples import (
+  constant_sae,
   identity_sae,
   random_sae,
   random_transcoder,
-  silent_sae,
   split,
 )
 
@@ -33,16 +33,16 @@ def means(lm, batches):
 
 
 @pytest.fixture(scope="module")
-def saes(means, by_heart):
+def saes(means, exact_transcoder):
   return {
     "a": (RESID, random_sae(16, 32, 0)),
     "b": (RESID, random_sae(16, 32, 1)),
     "attn": (ATTN, random_sae(24, 32, 2)),
     "identity": (RESID, identity_sae(16)),
-    "zero": (RESID, silent_sae(16, np.zeros(16))),
-    "mean": (RESID, silent_sae(16, means[RESID])),
+    "zero": (RESID, constant_sae(16, np.zeros(16))),
+    "mean": (RESID, constant_sae(16, means[RESID])),
     "pair": (PAIR, random_transcoder(16, 32, 3)),
-    "by_heart": (PAIR, by_heart),
+    "exact_transcoder": (PAIR, exact_transcoder),
   }
 
 
@@ -52,7 +52,7 @@ def measured(lm, saes, means, batches):
 
 
 @pytest.mark.parametrize("name", ["a", "b", "attn", "pair"])
-def test_losses_are_those_of_numpy(lm, saes, means, batches, measured, name):
+def test_losses_agree_with_numpy(lm, saes, means, batches, measured, name):
   site, sae = saes[name]
   found = measured[name]
   clean, tokens = reference.loss(lm, batches)
@@ -78,7 +78,7 @@ def test_ratios_follow_their_definitions():
   assert found.loss_recovered_mean == 1.5 / 2
 
 
-def test_where_ablation_costs_nothing_there_is_nothing_to_recover():
+def test_recovered_loss_is_nan_if_ablation_changes_nothing():
   found = Fidelity(
     tokens=1, clean_loss=2.0, spliced_loss=2.5, zero_loss=2.0, mean_loss=2.0
   )
@@ -92,17 +92,21 @@ def test_the_identity_loses_nothing(measured):
   assert measured["identity"].loss_recovered_mean == pytest.approx(1, abs=1e-4)
 
 
-def test_a_transcoder_that_knows_the_mlp_by_heart_loses_nothing(measured):
-  assert measured["by_heart"].delta_loss == pytest.approx(0, abs=1e-5)
-  assert measured["by_heart"].loss_recovered_zero == pytest.approx(1, abs=1e-3)
-  assert measured["by_heart"].zero_loss == measured["pair"].zero_loss
+def test_an_exact_transcoder_loses_nothing(measured):
+  assert measured["exact_transcoder"].delta_loss == pytest.approx(0, abs=1e-5)
+  assert measured["exact_transcoder"].loss_recovered_zero == pytest.approx(
+    1, abs=1e-3
+  )
+  assert measured["exact_transcoder"].zero_loss == measured["pair"].zero_loss
 
 
-def test_saying_zero_recovers_nothing_of_zero_ablation(measured):
+def test_a_reconstruction_of_zero_recovers_nothing_of_zero_ablation(measured):
   assert measured["zero"].loss_recovered_zero == pytest.approx(0, abs=1e-5)
 
 
-def test_saying_the_mean_recovers_nothing_of_mean_ablation(measured):
+def test_a_reconstruction_of_the_mean_recovers_nothing_of_mean_ablation(
+  measured,
+):
   assert measured["mean"].loss_recovered_mean == pytest.approx(0, abs=1e-5)
 
 
@@ -123,8 +127,8 @@ def test_padding_does_not_matter(lm, saes, means, batches, measured):
   same(found, measured)
 
 
-def test_special_tokens_are_left_as_they_are(lm, saes, means, batches):
-  """Where nothing is text, every edit leaves the model alone."""
+def test_special_tokens_are_not_edited(lm, saes, means, batches):
+  """Without any text, every edit leaves the loss as it is."""
   special = jax.tree.map(np.copy, batches[0])
   special.tokens[:] = lm.tokenizer.bos
   measured = measure_fidelity(lm, saes, means, [special])
@@ -133,7 +137,7 @@ def test_special_tokens_are_left_as_they_are(lm, saes, means, batches):
     assert clean == {found.clean_loss}
 
 
-def test_the_splice_keeps_the_model_in_its_own_precision(lm, means, batches):
+def test_the_splice_keeps_the_precision_of_the_model(lm, means, batches):
   config = dataclasses.replace(lm.config, num_layers=1)  # compiles sooner
   half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), lm)
   half = half.replace(config=config)
@@ -157,7 +161,7 @@ def test_autoencoders_of_one_shape_compile_once(
   assert len(traced) == 1
 
 
-def test_nothing_to_predict_is_an_error(lm, saes, means):
+def test_batches_without_a_token_to_predict_are_an_error(lm, saes, means):
   with pytest.raises(UserError, match="no token to predict"):
     measure_fidelity(lm, saes, means, [])
 

@@ -1,4 +1,4 @@
-"""L0, FVU and density; `reference` has them in plain numpy."""
+"""L0, FVU and density agree with NumPy's."""
 
 import jax
 import numpy as np
@@ -12,10 +12,10 @@ from jaxsae.token_batch import TokenBatch
 from tests.evals import reference
 from tests.evals.samples import (
   BOS,
+  constant_sae,
   identity_sae,
   random_sae,
   random_transcoder,
-  silent_sae,
   split,
 )
 
@@ -37,7 +37,7 @@ def measured(lm, saes, batches):
   return measure_sparsity(lm, saes, batches)
 
 
-def test_figures_are_those_of_numpy(lm, saes, batches, measured):
+def test_figures_agree_with_numpy(lm, saes, batches, measured):
   for name, (site, sae) in saes.items():
     x = reference.activations(lm, batches, site)
     active = reference.latents(sae, x) > 0
@@ -51,7 +51,7 @@ def test_figures_are_those_of_numpy(lm, saes, batches, measured):
     assert found.fvu == pytest.approx(expected, rel=1e-5)
 
 
-def test_moments_are_those_of_numpy(lm, batches, measured):
+def test_moments_agree_with_numpy(lm, batches, measured):
   assert set(measured[1]) == set(SITES)
   for site, found in measured[1].items():
     x = reference.activations(lm, batches, site)
@@ -87,15 +87,17 @@ def test_the_identity_explains_everything(lm, batches):
   assert found["i"].l0 == 16
 
 
-def test_the_mean_explains_nothing_and_never_fires(lm, batches, measured):
+def test_a_constant_at_the_mean_explains_nothing_and_never_fires(
+  lm, batches, measured
+):
   mean = measured[1][SITES[0]].mean
-  saes = {"mean": (SITES[0], silent_sae(16, mean))}
+  saes = {"mean": (SITES[0], constant_sae(16, mean))}
   found = measure_sparsity(lm, saes, batches)[0]["mean"]
   assert found.fvu == pytest.approx(1, abs=1e-6)
   assert (found.l0, found.dead) == (0, 1)
 
 
-def test_fvu_is_right_where_the_mean_outweighs_the_deviations(lm, batches):
+def test_fvu_is_accurate_if_the_mean_is_far_larger_than_deviations(lm, batches):
   table = lm.params["embedder"]["input_embedding"]
   far = lm.replace(
     params=lm.params | {"embedder": {"input_embedding": table + 2000}}
@@ -103,15 +105,15 @@ def test_fvu_is_right_where_the_mean_outweighs_the_deviations(lm, batches):
   site = Site("resid", 1)
   x = reference.activations(far, batches, site)
   deviation = np.square(x - x.mean(axis=0)).sum() / np.square(x).sum()
-  assert deviation < 1e-6  # below what float32 can tell from nothing
+  assert deviation < 1e-6  # too small for float32 to tell from 0
 
-  near = silent_sae(16, x.mean(axis=0) + 1)
+  near = constant_sae(16, x.mean(axis=0) + 1)
   found = measure_sparsity(far, {"near": (site, near)}, batches)[0]["near"]
   expected = reference.fvu(x, reference.reconstruct(near, x))
   assert found.fvu == pytest.approx(expected, rel=1e-5)
 
 
-def test_moments_join_in_any_order_and_with_nothing():
+def test_moments_add_in_any_order_and_to_empty_ones():
   x = np.random.default_rng(0).normal(5, 1, (50, 3))
   a, b, all_of_it = moments(x[:11]), moments(x[11:]), moments(x)
   nothing = Moments(0, np.zeros(3), 0.0)
@@ -129,7 +131,7 @@ def moments(x):
   return Moments(len(x), mean, np.square(x - mean).sum())
 
 
-def test_what_always_says_the_same_has_no_fvu(lm, batches):
+def test_constant_activations_have_no_fvu(lm, batches):
   still = jax.tree.map(np.zeros_like, lm.params)
   saes = {"i": (SITES[0], identity_sae(16))}
   found, _ = measure_sparsity(lm.replace(params=still), saes, batches)
@@ -155,14 +157,14 @@ def test_a_transcoder_reads_one_site_and_explains_another(lm, batches, fields):
   )
 
 
-def test_a_transcoder_that_knows_the_mlp_by_heart(lm, batches, by_heart):
-  found, _ = measure_sparsity(lm, {"t": (PAIR, by_heart)}, batches)
+def test_an_exact_transcoder_explains_everything(lm, batches, exact_transcoder):
+  found, _ = measure_sparsity(lm, {"t": (PAIR, exact_transcoder)}, batches)
   assert found["t"].fvu == pytest.approx(0, abs=1e-9)
   assert (found["t"].l0, found["t"].dead) == (1, 0)
 
 
 def test_only_k_latents_are_active(lm, batches):
-  """Of a TopK autoencoder, though more are above their thresholds."""
+  """TopK keeps k latents even if more exceed their thresholds."""
   sae = random_sae(16, 32, 0).replace(k=3)
   found, _ = measure_sparsity(lm, {"k": (SITES[0], sae)}, batches)
   assert found["k"].l0 == pytest.approx(3, abs=0.2)
@@ -185,7 +187,7 @@ def test_autoencoders_of_one_shape_compile_once(lm, batches, monkeypatch):
 
 
 @pytest.mark.parametrize("kept", [0, 1])
-def test_no_text_is_an_error(lm, saes, batches, kept):
+def test_batches_without_text_are_an_error(lm, saes, batches, kept):
   padding = jax.tree.map(np.zeros_like, batches[0])
   with pytest.raises(UserError, match="hold no text"):
     measure_sparsity(lm, saes, [padding] * kept)

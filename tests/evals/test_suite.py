@@ -72,7 +72,7 @@ def test_each_autoencoder_has_its_own_figures(lm, saes, batches, results):
     assert found.dead == pytest.approx((density == 0).mean())
 
 
-def test_losses_are_of_the_first_batches_and_the_mean_of_all(
+def test_losses_use_the_first_batches_but_the_mean_of_all(
   lm, saes, batches, results
 ):
   site, sae = saes["attn.1/a"]
@@ -100,7 +100,7 @@ def test_losses_are_of_the_first_batches_and_the_mean_of_all(
     assert recovered == pytest.approx(expected, rel=1e-3)
 
 
-def test_a_transcoder_is_judged_where_it_writes(lm, batches):
+def test_a_transcoder_is_evaluated_at_the_site_it_writes(lm, batches):
   site, sae = Taps.transcoder(0), random_transcoder(16, 32, 2)
   found = evaluate(lm, {"t": (site, sae)}, lambda: batches, loss_batches=1)
   x = reference.activations(lm, batches, site.reads[0])
@@ -113,13 +113,13 @@ def test_a_transcoder_is_judged_where_it_writes(lm, batches):
   assert found["t"].to_json()["site"] == "transcoder.0"
 
 
-def test_fewer_batches_than_asked_for_are_enough(lm, saes, batches):
+def test_fewer_batches_than_loss_batches_are_allowed(lm, saes, batches):
   found = evaluate(lm, saes, lambda: batches, loss_batches=100)
   _, tokens = reference.loss(lm, batches)
   assert found["resid.0/a"].loss_tokens == tokens
 
 
-def test_progress_tells_every_batch(lm, saes, batches):
+def test_progress_reports_every_batch(lm, saes, batches):
   told = []
 
   def note(phase, done):
@@ -184,7 +184,9 @@ def sharded_lm(lm, mesh):
     ({"batches": list}, "hold no text"),
   ],
 )
-def test_what_cannot_be_evaluated_is_an_error(lm, saes, batches, bad, sentence):
+def test_an_autoencoder_that_does_not_fit_its_site_is_an_error(
+  lm, saes, batches, bad, sentence
+):
   good = {"saes": saes, "batches": lambda: batches, "loss_batches": 1}
   with pytest.raises(UserError, match=sentence):
     evaluate(lm, **good | bad)
@@ -209,7 +211,7 @@ def test_json_has_the_figures_and_their_version(results):
   assert found["l0"] == results["resid.0/a"].l0
 
 
-def test_what_is_not_finite_is_null():
+def test_figures_that_are_not_finite_are_null():
   found = result(fvu=float("nan"), delta_loss=float("inf")).to_json()
   assert (found["fvu"], found["delta_loss"]) == (None, None)
   json.dumps(found, allow_nan=False)
@@ -228,7 +230,7 @@ def test_the_histogram_counts_every_latent_once():
 
 
 @pytest.mark.parametrize("tokens", [1, 7, 1000, 10**6 + 1, 10**9])
-def test_the_rarest_latent_is_in_the_histogram(tokens):
+def test_the_histogram_includes_the_rarest_latent(tokens):
   density = np.array([0, 1 / tokens, 1])
   found = result(tokens=tokens, density=density).to_json()["density"]
   assert found["counts"][-1] >= 1
@@ -236,7 +238,7 @@ def test_the_rarest_latent_is_in_the_histogram(tokens):
   assert all((4 * edge).is_integer() for edge in found["log10_edges"])
 
 
-def test_a_file_is_whole_or_not_there(tmp_path, results, monkeypatch):
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, results, monkeypatch):
   path = tmp_path / "1.json"
   path.write_text("old")
 
@@ -255,7 +257,7 @@ def test_a_file_is_whole_or_not_there(tmp_path, results, monkeypatch):
   assert path.read_text() == "old"
 
 
-def test_a_place_that_cannot_be_written_is_an_error(tmp_path, results):
+def test_a_path_that_cannot_be_written_is_an_error(tmp_path, results):
   (tmp_path / "file").touch()
   with pytest.raises(UserError, match="cannot be written"):
     write(results, tmp_path / "file" / "1.json")

@@ -1,4 +1,4 @@
-"""Experiment files, as they are and at toy size."""
+"""Fixtures that load experiment files and run them at toy size."""
 
 import pathlib
 import runpy
@@ -11,13 +11,13 @@ FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
 
 @pytest.fixture(scope="session")
 def load():
-  """load("quickstart"): what the file defines."""
+  """load("quickstart"): returns the names that the file defines."""
   return lambda name: runpy.run_path(str(FOLDER / f"{name}.py"))
 
 
 @pytest.fixture
 def small(tmp_path, lm_path, texts):
-  """What brings any experiment to toy size, but for its sites."""
+  """Returns flags that bring any experiment to toy size; its sites stay."""
   return [
     f"--lm={lm_path}",
     f"--data.source={texts}",

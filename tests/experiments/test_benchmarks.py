@@ -1,4 +1,4 @@
-"""Benchmarks, at toy size: both sides do the same; figures become a page."""
+"""Benchmarks run at toy size, do the same on both sides, and make a page."""
 
 import dataclasses
 import warnings
@@ -14,7 +14,7 @@ from experiments.benchmarks.settings import Settings
 from jaxsae.lm import Site
 
 with warnings.catch_warnings():
-  warnings.simplefilter("ignore")  # SAELens imports what is deprecated
+  warnings.simplefilter("ignore")  # SAELens imports deprecated names
   from experiments.benchmarks import end_to_end, saelens, sweep
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # SAELens' own
@@ -37,7 +37,7 @@ def settings(lm_path, texts, tmp_path):
 
 
 @pytest.fixture
-def alone(settings):
+def single(settings):
   return dataclasses.replace(
     settings, sites=settings.sites[:1], targets=settings.targets[:1]
   )
@@ -47,7 +47,7 @@ def test_both_sides_start_with_the_same_autoencoders(settings, tmp_path):
   import torch
 
   ours = Training(settings)
-  theirs = saelens.Together(ours, tmp_path / "hf")
+  theirs = saelens.SweepTraining(ours, tmp_path / "hf")
   assert list(theirs.saes) == ["resid.1/4", "resid.1/8", "mlp.0/4", "mlp.0/8"]
   x = np.random.default_rng(0).normal(size=(50, 32)).astype(np.float32)
   for member, sae in zip(ours.members, theirs.saes.values(), strict=True):
@@ -59,7 +59,7 @@ def test_both_sides_start_with_the_same_autoencoders(settings, tmp_path):
 
 def test_a_turn_is_a_bucket_for_every_autoencoder(settings, tmp_path):
   ours = Training(settings)
-  theirs = saelens.Together(ours, tmp_path / "hf")
+  theirs = saelens.SweepTraining(ours, tmp_path / "hf")
   before = {
     name: sae.W_enc.detach().clone() for name, sae in theirs.saes.items()
   }
@@ -74,16 +74,16 @@ def test_a_turn_is_a_bucket_for_every_autoencoder(settings, tmp_path):
     assert (sae.W_enc != before[name]).any(), name
 
 
-def test_activations_reach_their_autoencoders_in_our_scale(alone, tmp_path):
-  ours = Training(alone)
-  theirs = saelens.Alone(ours, tmp_path / "hf")
+def test_saelens_scales_activations_as_we_do(single, tmp_path):
+  ours = Training(single)
+  theirs = saelens.SingleTraining(ours, tmp_path / "hf")
   x = theirs._trainer.activation_scaler(next(theirs._data))
   np.testing.assert_allclose(x.square().sum(-1).mean(), 1, rtol=0.1)
 
 
-def test_other_weights_are_noticed(alone, tmp_path):
-  ours = Training(alone)
-  theirs = saelens.Alone(ours, tmp_path / "hf")
+def test_different_weights_of_the_language_model_are_detected(single, tmp_path):
+  ours = Training(single)
+  theirs = saelens.SingleTraining(ours, tmp_path / "hf")
   model = theirs._trainer.data_provider.model
   saelens.check(ours, model)
   worse = jax.tree.map(lambda w: w * 1.001, ours.lm.params)
@@ -92,18 +92,18 @@ def test_other_weights_are_noticed(alone, tmp_path):
     saelens.check(ours, model)
 
 
-def test_a_site_that_they_can_not_read_is_refused():
+def test_a_site_that_saelens_cannot_read_is_refused():
   assert saelens.hook(Site("resid", 2)) == "model.layers.2"
   with pytest.raises(AssertionError, match=r"attn\.2"):
     saelens.hook(Site("attn", 2))
 
 
-def test_both_sides_come_to_the_same_l0(alone, tmp_path):
+def test_both_sides_reach_the_target_l0(single, tmp_path):
   quick = dataclasses.replace(
-    alone, sparsity_coefficient=1.0, bandwidth=0.05, sparsity_warmup=8
+    single, sparsity_coefficient=1.0, bandwidth=0.05, sparsity_warmup=8
   )
   ours = Training(quick)
-  theirs = saelens.Alone(ours, tmp_path / "hf")
+  theirs = saelens.SingleTraining(ours, tmp_path / "hf")
   for _ in range(20):
     ours.turn()
     theirs.turn()
@@ -131,20 +131,22 @@ def test_the_line_is_slope_and_intercept():
 
 
 def rows(text):
-  """Cells of the tables in a text, without their heads."""
+  """Returns the cells of the tables in a text, without the heads."""
   lines = [x for x in text.splitlines() if x.startswith("|")]
   cells = [[c.strip() for c in x.strip("|").split("|")] for x in lines]
   return [row for row in cells if row[0].isdigit()]
 
 
-def test_end_to_end_prints_a_line_a_shape(alone, capsys):
-  end_to_end.main(alone, [(64, 64), (128, 32)], rounds=1)
+def test_end_to_end_prints_a_line_per_shape(single, capsys):
+  end_to_end.main(single, [(64, 64), (128, 32)], rounds=1)
   found = np.array(rows(capsys.readouterr().out), float)
   assert found[:, :2].tolist() == [[64, 64], [128, 32]]
   assert np.isfinite(found).all() and (found > 0).all()
 
 
-def test_a_sweep_prints_a_line_a_size_and_what_one_more_costs(settings, capsys):
+def test_a_sweep_prints_a_line_per_size_and_the_time_per_autoencoder(
+  settings, capsys
+):
   sweep.main(settings, rounds=1)
   out = capsys.readouterr().out
   found = np.array(rows(out), float)
@@ -165,13 +167,13 @@ def test_scaling_prints_both_tables(capsys):
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-  """write(name, source): a module that the page can run."""
+  """write(name, source): writes a module that the page can run."""
   monkeypatch.syspath_prepend(tmp_path)
   monkeypatch.setenv("PYTHONPATH", str(tmp_path))
   return lambda name, source: (tmp_path / f"{name}.py").write_text(source)
 
 
-def test_the_page_has_what_each_benchmark_says_and_prints(write, tmp_path):
+def test_the_page_has_each_benchmarks_docstring_and_output(write, tmp_path):
   write("first", '"""One.\n\n  command\n\nWhy.\n"""\nprint("| 1 |")\n')
   write("second", '"""Two."""\nprint("| 2 |")\n')
   out = tmp_path / "docs" / "page.md"
@@ -181,7 +183,7 @@ def test_the_page_has_what_each_benchmark_says_and_prints(write, tmp_path):
   assert text.index("| 1 |") < text.index("## Two.") < text.index("| 2 |")
   assert f"jax {jax.__version__}" in text
   write("second", '"""Two."""\nprint("| 3 |")\n')
-  page.write(["second"], out, page.kept(out))
+  page.write(["second"], out, page.read_sections(out))
   again = out.read_text()
   assert again.index("| 1 |") < again.index("## Two.") < again.index("| 3 |")
   assert "| 2 |" not in again and again.count("Took") == text.count("Took") == 2
@@ -201,7 +203,7 @@ def test_every_benchmark_of_the_page_exists():
   assert all((folder / f"{name}.py").exists() for name in page.NAMES)
 
 
-def test_what_a_checkpoint_costs_is_a_line(settings, tmp_path, capsys):
+def test_the_overhead_of_a_checkpoint_is_printed(settings, tmp_path, capsys):
   checkpoints.overhead(settings, tmp_path, rounds=1)
   ((step, cost, share),) = rows(capsys.readouterr().out)
   expected = float(cost) / float(step)  # of 100 steps, in %
@@ -212,7 +214,7 @@ def test_what_a_checkpoint_costs_is_a_line(settings, tmp_path, capsys):
 def test_a_second_start_finds_what_the_first_compiled(
   settings, tmp_path, monkeypatch, capsys
 ):
-  """In this process, where a real one is started otherwise."""
+  """Runs in this process, unlike the benchmark."""
   monkeypatch.setattr(checkpoints, "SETTINGS", settings)
   for name, word in (("cold", "compile"), ("again", "load")):
     checkpoints.one_step(str(tmp_path / name))

@@ -1,4 +1,4 @@
-"""The complete grids: all that was published, in shapes; and small, trained."""
+"""The grids have every published autoencoder, and train at toy size."""
 
 import collections
 import dataclasses
@@ -41,15 +41,15 @@ PUBLISHED = {
   ("gemma2-9b-it", "resid"): TUNED,
 }
 
-# D of the residual stream and the MLP's output; D of the heads together.
+# D of the residual stream and the MLP's output, and D of the heads' output.
 SIZES = {
   "gemma2-2b": (2304, 2048),
   "gemma2-9b": (3584, 4096),
   "gemma2-27b": (4608, 4096),
 }
 
-# How many autoencoders each published repository holds, without those of the
-# embedding. Of some cells more sparsities were released than of others.
+# Number of autoencoders in each published repository, without those of the
+# embedding. Some cells were released at more sparsities than others.
 RELEASED = {
   ("gemma2-2b-pt", "attn"): 260,
   ("gemma2-2b-pt", "mlp"): 260,
@@ -65,7 +65,7 @@ RELEASED = {
 
 @pytest.fixture(scope="module")
 def grids(load):
-  """All runs: {"gemma_scope_2b": {"16k": config, …}, …}."""
+  """Returns all runs: {"gemma_scope_2b": {"16k": config, …}, …}."""
   return {name: load(name)["configs"]() for name in NAMES}
 
 
@@ -76,7 +76,7 @@ def configs(grids):
 
 @pytest.fixture(scope="module")
 def cells(configs):
-  """(model, site, layer, width, tokens) → how many autoencoders."""
+  """Counts autoencoders by (model, site, layer, width, tokens)."""
   counts = collections.Counter()
   for config in configs:
     for stack in config.stacks:
@@ -116,14 +116,14 @@ def test_each_repository_has_about_as_many_as_was_released(cells):
     assert counts[repository] == pytest.approx(released, rel=0.04)
 
 
-def test_the_totals_are_the_papers(cells, total):
-  # With one autoencoder a cell, and two of 4k on the embedding, these are the
-  # published 459 cells and 34,365,440 latents.
+def test_the_totals_are_those_of_the_paper(cells, total):
+  # With one autoencoder per cell, and two of 4k on the embedding, this is what
+  # was published: 459 cells and 34,365,440 latents.
   assert len(cells) + 2 == 459
   latents = sum(width for _, _, _, width, _ in cells)
   assert latents + 2 * 4096 == 34_365_440
-  # Σ 6·2·D·F·tokens over the 2,430 released is 6.95e22; ten of twelve of these
-  # are computed.
+  # Σ 6·2·D·F·tokens over the 2,430 released autoencoders is 6.95e22; ten
+  # twelfths of these FLOPs are computed.
   assert total.saes == 848 + 1584 + 18
   assert total.sae_flops == pytest.approx(6.95e22 * 10 / 12, rel=0.02)
 
@@ -134,7 +134,7 @@ def test_shared_forward_passes_add_few_flops(configs, total):
 
 
 def forward_passes_of_each(config):
-  """The arithmetic if each autoencoder had its own forward passes."""
+  """Returns FLOPs if each autoencoder had its own forward passes."""
   once = 0
   for site in config.sae.sites:
     sweep = dataclasses.replace(config.sae, sites=(site,))
@@ -168,7 +168,7 @@ def abstract(config, gemma):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_bucket_of_a_run_fits_beside_its_autoencoders(grids, name):
-  # What jaxsae/runs/grid.py says of memory: float32, in a slice of 1.5 TB.
+  # The memory that jaxsae/runs/grid.py states: float32, in a slice of 1.5 TB.
   for config in grids[name].values():
     gemma = read_sizes(config.lm)
     values = sum(site.width(gemma) for site in config.sites)
@@ -176,7 +176,7 @@ def test_the_bucket_of_a_run_fits_beside_its_autoencoders(grids, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_runs_have_folders_of_their_own(grids, name):
+def test_every_run_has_its_own_folder(grids, name):
   for run, config in grids[name].items():
     assert config.workdir == f"runs/{name}/{run}"
 
@@ -199,7 +199,7 @@ def test_a_list_has_a_line_for_each_run(command, grids, name):
   assert len(grids[name]) == RUNS[name]
 
 
-def test_a_list_as_a_person_reads_it(command):
+def test_a_list_shows_runs_with_sizes_and_flops(command):
   _, out, _ = command("gemma_scope_2b", "--list")
   rows = [" ".join(line.split()) for line in out.splitlines()]
   for row in (
@@ -230,7 +230,7 @@ def flops_of(config):
   return run_flops(config, read_sizes(config.lm)).flops
 
 
-def test_a_run_by_itself_when_small_and_not_again(small, tmp_path):
+def test_a_small_run_trains_once_and_is_then_complete(small, tmp_path):
   file = str(ROOT / "experiments" / "gemma_scope_2b.py")
   sites = "--sae.sites=resid.0,mlp.1,attn.1"
   call = [sys.executable, file, "--only=ladder", *small, sites]
@@ -248,7 +248,9 @@ def test_a_run_by_itself_when_small_and_not_again(small, tmp_path):
   ("name", "runs"),
   [("gemma_scope_9b", ["--only=it_16k"]), ("gemma_scope_27b", [])],
 )
-def test_the_other_grids_when_small(command, small, tmp_path, name, runs):
+def test_small_runs_of_the_other_grids_train(
+  command, small, tmp_path, name, runs
+):
   status, _, err = command(name, *runs, *small, "--sae.sites=resid.0")
   assert status == 0, err
   (folder,) = (tmp_path / "runs" / name).glob("[!.]*")

@@ -1,4 +1,4 @@
-"""The experiments on one layer of Gemma 2: they fit it, and run when small."""
+"""Experiments on one layer of Gemma 2 fit the model and run at toy size."""
 
 import json
 
@@ -60,7 +60,9 @@ def test_the_file_opens_with_its_command_and_claims_no_result(load, name):
 
 
 @pytest.mark.parametrize("kind", ("residual", "mlp", "attention"))
-def test_each_kind_runs_when_small(command, small, tmp_path, kind):
+def test_experiments_of_each_kind_run_at_toy_size(
+  command, small, tmp_path, kind
+):
   site = f"{WHERE[kind]}.1"
   status, out, err = command(f"gemma2_2b_{kind}", *small, f"--sae.sites={site}")
   assert status == 0, err
@@ -71,7 +73,7 @@ def test_each_kind_runs_when_small(command, small, tmp_path, kind):
   assert all(name in out for name in names)
 
 
-def test_transcoders_run_when_small(command, small, tmp_path):
+def test_transcoders_run_at_toy_size(command, small, tmp_path):
   also = ("--also.0.sites=transcoder.1", "--also.0.target_l0=4,8")
   also += ("--also.0.widths=64",)
   status, _, err = command(

@@ -1,4 +1,4 @@
-"""A run does not grow; one that does is seen to."""
+"""The memory of a run does not grow; the soak detects one that leaks."""
 
 import pytest
 
@@ -20,7 +20,7 @@ monitor.RunMonitor.drain = leaking
 
 @pytest.fixture
 def grown(config, replace, tmp_path):
-  """MB by which a run of some hundred steps grows after its warm-up."""
+  """grown(script): MB by which a run grows after its warm-up."""
 
   def by(script):
     run = replace(config, tokens=450 * 512, checkpoint_every=50)
@@ -35,5 +35,5 @@ def test_a_run_of_some_hundred_steps_does_not_grow(grown):
   assert grown(memory.RUN) < 15
 
 
-def test_one_that_leaks_does(grown):
+def test_a_run_that_leaks_memory_grows(grown):
   assert grown(LEAKING) > 30

@@ -1,4 +1,4 @@
-"""Experiments on real models do not come with text, and say so."""
+"""Experiments on real models need text, and their error says so."""
 
 import pathlib
 
@@ -9,7 +9,7 @@ NAMES = sorted(path.stem for path in FOLDER.glob("gemma*.py"))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_without_text_it_says_what_to_give(command, tmp_path, name):
+def test_the_error_without_text_names_the_flag(command, tmp_path, name):
   status, _, err = command(name)
   assert status == 2
   assert err.startswith("error: data.source is empty; give --data.source=DIR")

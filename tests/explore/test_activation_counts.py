@@ -1,4 +1,4 @@
-"""Histograms made in one pass against numpy's, made in two."""
+"""Histograms counted in one pass agree with NumPy's two passes."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ TOKENS, BINS = 300, 20
 
 
 def make_latents(seed=0):
-  """[B, T, F]: sparse, of very different sizes, growing over the text."""
+  """Makes sparse latents [B, T, F], very unequal and growing over the text."""
   rng = np.random.default_rng(seed)
   latents = rng.gamma(2.0, 1.0, (TOKENS // 10, 10, LATENTS))
   latents *= rng.random(latents.shape) < 0.3

@@ -1,4 +1,4 @@
-"""Top contexts against a search in plain Python."""
+"""Top contexts agree with a search in plain Python."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ DEAD = 2
 
 
 def make_text(seed=0):
-  """Latents of few values, so that many tie, and packed rows."""
+  """Makes packed rows, and latents of few values so that many are equal."""
   rng = np.random.default_rng(seed)
   shape = (ROWS, TIME)
   latents = rng.integers(1, 5, (*shape, LATENTS)).astype("f4")
@@ -36,7 +36,7 @@ def make_text(seed=0):
 
 
 def found(latents, batch, sizes):
-  """The top contexts, with the rows in batches of these sizes."""
+  """Finds the top contexts, with the rows in batches of these sizes."""
   top = no_contexts(LATENTS, CONTEXTS, WINDOW)
   add = jax.jit(add_contexts)
   at = 0
@@ -49,7 +49,7 @@ def found(latents, batch, sizes):
 
 
 def expected(latents, batch, latent):
-  """(row, time) of the strongest token of the best rows, earlier ones first."""
+  """Returns (row, time) of the peaks of the best rows; of equals the first."""
   best = [(row, int(np.argmax(latents[row, :, latent]))) for row in range(ROWS)]
   best = [(r, t) for r, t in best if latents[r, t, latent] > 0]
   return sorted(best, key=lambda at: -latents[*at, latent])[:CONTEXTS]
@@ -57,7 +57,7 @@ def expected(latents, batch, latent):
 
 @pytest.mark.parametrize("sizes", [[12], [4, 4, 4], [8, 4]])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_they_are_the_strongest_rows_however_batched(sizes, seed):
+def test_contexts_are_the_strongest_rows_for_any_batches(sizes, seed):
   latents, batch = make_text(seed)
   contexts = found(latents, batch, sizes)
   for latent in range(LATENTS):
@@ -91,7 +91,7 @@ def test_a_latent_that_never_fires_has_none():
   assert (contexts.document[DEAD] == -1).all()
 
 
-def test_contexts_that_are_not_there_are_empty():
+def test_missing_contexts_are_empty():
   latents, batch = make_text()
   latents[3:] = 0
   contexts = found(latents, batch, [12])

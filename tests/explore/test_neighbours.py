@@ -1,4 +1,4 @@
-"""Nearest latents against numpy."""
+"""Nearest latents agree with NumPy."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +14,7 @@ def make_directions(latents=30):
 
 
 @pytest.mark.parametrize("at_once", [2**24, 30 * 7, 1])
-def test_they_are_those_of_a_full_sort(monkeypatch, at_once):
+def test_neighbours_agree_with_a_full_sort(monkeypatch, at_once):
   monkeypatch.setattr(neighbours, "_MAX_COSINES", at_once)
   directions = make_directions()
   latents, cosines = nearest(jnp.asarray(directions), 5)
@@ -27,7 +27,7 @@ def test_they_are_those_of_a_full_sort(monkeypatch, at_once):
   )
 
 
-def test_a_twin_is_nearest_and_never_oneself():
+def test_a_duplicate_is_nearest_and_a_latent_is_not_its_own_neighbour():
   directions = make_directions()
   directions[4] = 2 * directions[9]
   latents, cosines = nearest(jnp.asarray(directions), 3)
@@ -36,7 +36,7 @@ def test_a_twin_is_nearest_and_never_oneself():
   assert (latents != np.arange(30)[:, None]).all()
 
 
-def test_a_direction_of_length_zero_is_like_nothing():
+def test_a_direction_of_length_zero_has_cosine_zero():
   directions = make_directions()
   directions[4] = 0
   _, cosines = nearest(jnp.asarray(directions), 29)
@@ -44,6 +44,6 @@ def test_a_direction_of_length_zero_is_like_nothing():
   assert np.isfinite(cosines).all()
 
 
-def test_no_more_are_given_than_there_are():
+def test_there_are_at_most_as_many_neighbours_as_other_latents():
   latents, cosines = nearest(jnp.asarray(make_directions(3)), 8)
   assert latents.shape == cosines.shape == (3, 2)

@@ -1,4 +1,4 @@
-"""Logit effects against numpy, and against a model that is made linear."""
+"""Logit effects agree with NumPy, and with a model that is made linear."""
 
 import dataclasses
 import functools
@@ -27,7 +27,7 @@ LATENTS = 9
 
 
 def make_lm(**changes):
-  """A model whose norms have gains other than 1."""
+  """Makes a model whose norms have gains other than 1."""
   config = dataclasses.replace(CONFIG, **changes)
   init = functools.partial(init_params, config)
   shapes = jax.eval_shape(init, jax.random.key(0))
@@ -57,7 +57,7 @@ def by_numpy(lm, site, directions):
 
 @pytest.mark.parametrize("site", [*SITES, Site("attn", 0)], ids=str)
 @pytest.mark.parametrize("at_once", [2**24, 4 * 40])
-def test_they_are_both_ends_of_a_full_sort(monkeypatch, site, at_once):
+def test_effects_are_both_ends_of_a_full_sort(monkeypatch, site, at_once):
   monkeypatch.setattr(promoted, "_MAX_LOGITS", at_once)
   lm, directions = make_lm(), make_directions(site)
   effects = logit_effects(lm, site, directions, 5)
@@ -72,7 +72,7 @@ def test_they_are_both_ends_of_a_full_sort(monkeypatch, site, at_once):
 
 
 @pytest.mark.parametrize("site", SITES, ids=str)
-def test_they_are_what_adding_the_direction_does_in_a_linear_model(site):
+def test_effects_are_those_of_adding_the_direction_to_a_linear_model(site):
   # An enormous epsilon makes every norm a division by its root; without a
   # soft cap and without the last MLP, all that follows the site is linear.
   epsilon = 1e6

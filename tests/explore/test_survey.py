@@ -1,4 +1,4 @@
-"""The survey of a tiny random language model against plain numpy."""
+"""The survey of a tiny random language model agrees with NumPy."""
 
 import dataclasses
 import json
@@ -44,7 +44,7 @@ METRICS = {
 
 
 class Pieces:
-  """What the survey asks of a tokenizer, which knows fewer ids than the LM."""
+  """The part of a tokenizer that the survey uses; it lacks ids of the LM."""
 
   bos, eos = BOS, EOS
   pieces = [f"<{i}>" for i in range(60)]  # noqa: RUF012
@@ -55,7 +55,7 @@ LM = Lm(INIT(CONFIG, jax.random.key(0)), CONFIG, Pieces())
 
 
 def make_sae(site, seed):
-  """About a fifth of its latents fires on a token; DEAD never does."""
+  """Makes latents of which a fifth fires on a token; DEAD never does."""
   rng = np.random.default_rng(seed)
   width = site.width(CONFIG)
   directions = rng.normal(size=(LATENTS, width))
@@ -72,7 +72,7 @@ def make_sae(site, seed):
 
 
 def make_text():
-  """Rows of several documents, ended by padding; the last row is empty.
+  """Makes rows of several documents and padding; the last row is empty.
 
   No two documents begin alike, so that no two activations are the same.
   """
@@ -138,7 +138,7 @@ REPORT = look()
 
 
 def latents_of(name):
-  """[B, T, F] by numpy, with the mask of text applied, and that mask."""
+  """Returns latents [B, T, F] by NumPy, 0 outside text, and the mask."""
   site, sae = SAES[name]
   pre = ACTIVATIONS[site] @ np.asarray(sae.w_enc)
   mask = (TEXT.segments > 0) & ~np.isin(TEXT.tokens, (BOS, EOS))
@@ -147,7 +147,7 @@ def latents_of(name):
 
 
 @pytest.mark.parametrize("sae", REPORT.saes, ids=lambda sae: sae.name)
-def test_activity_is_that_of_plain_numpy(sae):
+def test_activity_agrees_with_numpy(sae):
   latents, mask = latents_of(sae.name)
   fires = (latents > 0).sum((0, 1))
   np.testing.assert_allclose(sae.density, fires / mask.sum())
@@ -159,7 +159,7 @@ def test_activity_is_that_of_plain_numpy(sae):
 
 
 @pytest.mark.parametrize("sae", REPORT.saes, ids=lambda sae: sae.name)
-def test_contexts_are_those_of_plain_numpy(sae):
+def test_contexts_agree_with_numpy(sae):
   latents, _ = latents_of(sae.name)
   contexts = sae.contexts
   rows = np.argsort(-latents.max(axis=1), axis=0, kind="stable")
@@ -208,8 +208,8 @@ def test_chunks_of_latents_do_not_matter(monkeypatch):
 
 
 @pytest.mark.parametrize("at_once", [16, 2048])
-def test_the_k_largest_are_those_of_all_latents(monkeypatch, at_once):
-  """Not those of each chunk."""
+def test_topk_keeps_the_k_largest_of_all_latents(monkeypatch, at_once):
+  """TopK's k largest are chosen over all chunks of latents."""
   monkeypatch.setitem(survey_of.__globals__, "_CHUNK", at_once)
   site, plain = SAES["resid.1/a"]
   (found,) = look(saes={"resid.1/a": (site, plain.replace(k=2))}).saes
@@ -232,7 +232,7 @@ def test_a_transcoder_reads_its_input_and_writes_to_its_output():
   assert (pair.site, read.site) == ("transcoder.1", "mlp_in.1")
 
 
-def test_what_does_not_reach_the_logits_by_itself_promotes_nothing(tmp_path):
+def test_a_site_that_only_the_mlp_reads_promotes_nothing(tmp_path):
   report = look(saes={"read": (MLP_IN, make_sae(MLP_IN, 5))})
   (sae,) = report.saes
   assert sae.promoted.shape == sae.suppressed_values.shape == (LATENTS, 0)
@@ -256,7 +256,7 @@ def test_each_autoencoder_keeps_its_name_site_and_order():
   assert [sae.width for sae in REPORT.saes] == [LATENTS, LATENTS]
 
 
-def test_ids_that_the_tokenizer_does_not_know_have_a_name():
+def test_token_ids_unknown_to_the_tokenizer_have_a_name():
   assert len(REPORT.vocabulary) == CONFIG.vocab_size
   assert REPORT.vocabulary[59:61] == ["<59>", "<id 60>"]
 
@@ -294,13 +294,13 @@ PADDING = jax.tree.map(lambda x: x[[-1] * 4], TEXT)
 
 
 @pytest.mark.parametrize("text", [[], [PADDING]], ids=["none", "padding"])
-def test_no_text_is_an_error(text):
+def test_batches_without_text_are_an_error(text):
   options = {"title": "", "run": {}}
   metrics = dict.fromkeys(SAES, METRICS)
   with pytest.raises(UserError, match="no text"):
     survey_of(LM, SAES, text, [], metrics, **options)
 
 
-def test_metrics_of_other_autoencoders_are_refused_before_any_work():
+def test_metrics_of_other_autoencoders_are_refused_before_the_survey():
   with pytest.raises(ValueError, match="other"):
     survey_of(LM, SAES, None, [], {"other": METRICS}, title="", run={})

@@ -1,4 +1,4 @@
-"""Gemma Scope's files mean what they say, and broken ones are named."""
+"""Gemma Scope's files are read and written exactly; broken ones are refused."""
 
 import os
 import struct
@@ -34,13 +34,13 @@ def sae():
 
 @pytest.fixture
 def transcoder(sae):
-  """From D to D - 1."""
+  """Makes a transcoder from D to D - 1."""
   return sae.replace(w_dec=sae.w_dec[:, 1:], b_dec=sae.b_dec[1:])
 
 
 @pytest.fixture
 def lm():
-  """As much of a language model as has a gain."""
+  """Makes the part of a language model that has a gain."""
   gemma = GemmaConfig(
     vocab_size=8,
     num_layers=2,
@@ -60,7 +60,7 @@ def lm():
 
 @pytest.fixture
 def arrays(sae):
-  """What the file holds, by the names of the format."""
+  """Returns the arrays in the file by their names in the format."""
   return {n: np.asarray(getattr(sae, n.lower())) for n in NAMES}
 
 
@@ -131,7 +131,7 @@ def test_a_transcoder_is_not_published_without_its_gain(sae):
 
 
 @pytest.mark.filterwarnings("ignore")  # SAELens's imports
-def test_sae_lens_computes_the_same_of_a_transcoder(
+def test_sae_lens_computes_the_same_for_a_transcoder(
   sae, lm, tmp_path, monkeypatch
 ):
   """From TransformerLens's ln2.hook_normalized, which is before the gain."""
@@ -266,7 +266,7 @@ def test_folders_are_named_as_published(site, width, l0, expected):
   assert gemma_scope.folder(site, width, l0) == expected
 
 
-# What may not be written.
+# Autoencoders and paths that are refused when writing.
 
 
 def test_an_existing_file_stays(sae, file):
@@ -283,13 +283,13 @@ def test_a_stack_is_not_an_autoencoder(file):
   assert not file.exists()
 
 
-def test_what_depends_on_other_latents_is_not_written(sae, file):
+def test_a_topk_autoencoder_is_not_written(sae, file):
   with pytest.raises(UserError, match=r"TopK autoencoder \(k=3\) cannot be"):
     gemma_scope.write(sae.replace(k=3), file)
   assert not file.exists()
 
 
-def test_a_skip_is_not_left_out_silently(sae, file):
+def test_a_transcoder_with_a_skip_is_not_written(sae, file):
   with pytest.raises(UserError, match=r"affine skip cannot be written .*npz"):
     gemma_scope.write(sae.replace(w_skip=jnp.zeros((D, D))), file)
   assert not file.exists()
@@ -333,7 +333,7 @@ def test_a_failed_rename_leaves_nothing_behind(sae, file, monkeypatch):
   assert os.listdir(file.parent) == []
 
 
-def test_an_interrupted_writing_leaves_nothing_behind(sae, file, monkeypatch):
+def test_an_interrupted_write_leaves_nothing_behind(sae, file, monkeypatch):
   def die(source, target):
     raise KeyboardInterrupt
 
@@ -343,7 +343,7 @@ def test_an_interrupted_writing_leaves_nothing_behind(sae, file, monkeypatch):
   assert os.listdir(file.parent) == []
 
 
-# What may not be read.
+# Files that are refused when reading.
 
 
 def test_a_missing_file_is_named(file):
@@ -365,7 +365,7 @@ def test_a_lone_npy_is_not_an_npz(file):
     gemma_scope.read(file)
 
 
-def test_no_truncation_is_read(sae, file):
+def test_every_truncated_file_is_refused(sae, file):
   gemma_scope.write(sae, file)
   whole = file.read_bytes()
   for keep in range(0, len(whole), 97):
@@ -374,7 +374,7 @@ def test_no_truncation_is_read(sae, file):
       gemma_scope.read(file)
 
 
-def test_no_changed_byte_brings_anything_but_a_sentence(sae, file):
+def test_a_changed_byte_raises_nothing_but_a_user_error(sae, file):
   gemma_scope.write(sae, file)
   whole = file.read_bytes()
   rng = np.random.default_rng(0)
@@ -397,7 +397,7 @@ def test_a_missing_array_is_named(arrays, file, name):
 
 
 @pytest.mark.parametrize("name", ["scaling_factor", "w_enc", "../b_enc"])
-def test_an_array_too_many_is_named(arrays, file, name):
+def test_a_surplus_array_is_named(arrays, file, name):
   np.savez(file, **arrays, **{name: arrays["W_enc"]})
   with pytest.raises(UserError, match=name):
     gemma_scope.read(file)
@@ -421,7 +421,7 @@ def test_a_value_that_is_not_finite_is_named(arrays, file, name, bad):
     gemma_scope.read(file)
 
 
-def test_what_float32_cannot_hold_is_not_finite(arrays, file):
+def test_a_value_too_large_for_float32_is_not_finite(arrays, file):
   np.savez(file, **{**arrays, "b_dec": np.full(D, 1e300)})
   with pytest.raises(UserError, match=r"b_dec .*not finite"):
     gemma_scope.read(file)
@@ -441,13 +441,13 @@ def test_a_type_that_is_not_float_is_named(arrays, file, kind):
 
 
 class Trap:
-  """Its pickle does something when it is opened."""
+  """An object whose pickle acts when it is loaded."""
 
   def __reduce__(self):
     return os.mkdir, ("sprung",)
 
 
-def test_a_pickle_is_not_opened(arrays, file, tmp_path, monkeypatch):
+def test_a_pickle_is_not_loaded(arrays, file, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   trap = np.array([Trap()] * F, object)
   np.savez(file, **{**arrays, "b_enc": trap}, allow_pickle=True)
@@ -457,7 +457,7 @@ def test_a_pickle_is_not_opened(arrays, file, tmp_path, monkeypatch):
 
 
 def store(file, arrays, *, header=None, compression=zipfile.ZIP_STORED):
-  """An .npz made by hand, `W_enc` with a header of one's own."""
+  """Writes an .npz by hand, with a given header for `W_enc`."""
   with zipfile.ZipFile(file, "w", compression) as archive:
     for name, array in arrays.items():
       text = (
@@ -470,7 +470,7 @@ def store(file, arrays, *, header=None, compression=zipfile.ZIP_STORED):
       archive.writestr(f"{name}.npy", start + array.tobytes())
 
 
-def test_the_hand_made_file_is_sound(arrays, file):
+def test_the_file_made_by_hand_can_be_read(arrays, file):
   store(file, arrays)
   gemma_scope.read(file)
 
@@ -494,7 +494,9 @@ def lying(shape):
   ],
   ids=lambda header: header[:70],
 )
-def test_a_lying_header_allocates_nothing(arrays, file, header, monkeypatch):
+def test_a_header_with_a_false_size_allocates_nothing(
+  arrays, file, header, monkeypatch
+):
   store(file, arrays, header=header)
   forbid_reading(monkeypatch)
   with pytest.raises(UserError, match=r"W_enc in .*params\.npz"):
@@ -509,10 +511,10 @@ def forbid_reading(monkeypatch):
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_a_zip_that_backs_the_lie_allocates_nothing(
+def test_a_header_and_zip_with_a_false_size_allocate_nothing(
   arrays, file, method, monkeypatch
 ):
-  """Header and zip both promise 256 GiB; the file holds a few bytes."""
+  """Header and zip both claim 256 GiB; the file holds a few bytes."""
   shape = (2**16, 2**20)
   header = lying(shape)
   store(file, arrays, header=header, compression=method)
@@ -567,9 +569,7 @@ PLACE = "layer_1/width_16/average_l0_71"
     ),
   ],
 )
-def test_a_published_path_tells_where_it_belongs(
-  sae, tmp_path, place, site, model
-):
+def test_a_published_path_gives_site_and_l0(sae, tmp_path, place, site, model):
   gemma_scope.write(sae, tmp_path / place / "params.npz")
   for path in (tmp_path / place, tmp_path / place / "params.npz"):
     record = FORMAT.read(path)
@@ -589,7 +589,7 @@ def test_a_published_path_tells_where_it_belongs(
     "res/layer_x/width_16/average_l0_71",
   ],
 )
-def test_another_path_tells_nothing(sae, tmp_path, place):
+def test_any_other_path_gives_no_site_or_l0(sae, tmp_path, place):
   gemma_scope.write(sae, tmp_path / place / "params.npz")
   record = FORMAT.read(tmp_path / place)
   assert (record.site, record.model, dict(record.metrics)) == (None, None, {})
@@ -610,7 +610,7 @@ def test_a_published_transcoder_is_written_as_it_was_read(sae, lm, tmp_path):
     )
 
 
-def test_only_its_own_files_match(sae, arrays, tmp_path):
+def test_only_files_of_the_format_match(sae, arrays, tmp_path):
   gemma_scope.write(sae, tmp_path / "params.npz")
   np.savez(tmp_path / "other.npz", weights=arrays["W_enc"])
   (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04")

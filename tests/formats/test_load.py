@@ -1,4 +1,4 @@
-"""One call loads an autoencoder, whatever it is given."""
+"""`load_sae` loads an autoencoder from a file or a folder."""
 
 import numpy as np
 import pytest
@@ -26,18 +26,18 @@ def test_a_file_may_have_another_name(sae, tmp_path):
   assert load_sae(tmp_path / "mine.npz").width == 16
 
 
-def test_nothing_there_says_what_loads(tmp_path):
+def test_the_error_about_a_missing_path_lists_what_loads(tmp_path):
   with pytest.raises(UserError, match=r"nowhere does not exist; give .*\.npz"):
     load_sae(tmp_path / "nowhere")
 
 
-def test_a_folder_without_the_file_says_what_loads(sae, tmp_path):
+def test_the_error_about_an_empty_folder_lists_what_loads(sae, tmp_path):
   gemma_scope.write(sae, tmp_path / "deeper" / "params.npz")
   with pytest.raises(UserError, match=r"not an autoencoder; .*params\.npz"):
     load_sae(tmp_path)
 
 
-def test_another_kind_of_file_says_what_loads(tmp_path):
+def test_the_error_about_another_kind_of_file_lists_what_loads(tmp_path):
   (tmp_path / "ae.pt").write_bytes(b"PK")
   with pytest.raises(UserError, match=r"ae\.pt is not an autoencoder; give"):
     load_sae(tmp_path / "ae.pt")

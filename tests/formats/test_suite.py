@@ -1,4 +1,4 @@
-"""A sweep in one folder."""
+"""Several autoencoders are written to one folder."""
 
 import dataclasses
 
@@ -24,7 +24,7 @@ SWEEP = [
 ]
 
 
-def test_each_has_a_place_of_its_own(tmp_path):
+def test_each_autoencoder_has_its_own_folder(tmp_path):
   files = write_all("gemma_scope", SWEEP, tmp_path / "out")
   assert files == [
     "res/layer_3/width_16/average_l0_16/params.npz",

@@ -1,4 +1,4 @@
-"""A format is one file and one registration: here is a whole one."""
+"""A new format needs one file and one registration, as this one shows."""
 
 import json
 import os
@@ -83,7 +83,7 @@ def test_load_sae_finds_it(sae, folder):
   np.testing.assert_array_equal(formats.load_sae(folder).w_enc, sae.w_enc)
 
 
-def test_the_record_goes_round(sae, tmp_path):
+def test_a_record_is_read_back_as_it_was_written(sae, tmp_path):
   record = formats.Published(
     sae,
     Site("attn", 1),
@@ -101,7 +101,7 @@ def test_the_record_goes_round(sae, tmp_path):
     assert getattr(back, name) == getattr(record, name)
 
 
-def test_what_is_not_known_stays_unknown(folder):
+def test_unknown_fields_stay_unknown(folder):
   back = formats.format_of(folder).read(folder)
   assert back.metrics == {"l0": 5.5}
   assert (back.model, back.data, back.recipe, back.licence) == (None,) * 4
@@ -124,7 +124,7 @@ def test_a_wrong_array_is_refused(folder, name):
     formats.load_sae(folder)
 
 
-def test_a_folder_of_two_formats_names_both(sae, folder):
+def test_the_error_about_a_folder_of_two_formats_names_both(sae, folder):
   formats.gemma_scope.write(sae, folder / "params.npz")
   with pytest.raises(UserError, match=r"gemma_scope.*toy") as raised:
     formats.load_sae(folder)

@@ -1,4 +1,4 @@
-"""A cloud in a folder, a checkout to launch from, and `launch` itself."""
+"""Fixtures: a cloud in a folder, a checkout to launch from, and `launch`."""
 
 import os
 import pathlib
@@ -50,7 +50,7 @@ def script(path, text):
 
 @pytest.fixture
 def cloud(tmp_path, monkeypatch):
-  """What gcloud reaches in the test."""
+  """Makes the cloud that the fake gcloud uses."""
   made = Cloud(tmp_path / "cloud")
   workers = made.folder / "bin"
   workers.mkdir()
@@ -74,7 +74,7 @@ def cloud(tmp_path, monkeypatch):
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-  """A git checkout with one experiment, which counts."""
+  """Makes a git checkout with one experiment, which counts steps."""
   root = tmp_path / "checkout"
   (root / "experiments").mkdir(parents=True)
   (root / "experiments" / "count.py").write_text(COUNT)
@@ -92,7 +92,7 @@ def commit(root):
 
 @pytest.fixture
 def launch(tmp_path, capsys):
-  """`launch("create", "a", …)` → its exit status, what it said, its errors."""
+  """launch("create", "a", …): returns the exit status, stdout and stderr."""
 
   def call(verb, *words):
     state = f"--state={tmp_path / 'state'}"
@@ -105,7 +105,7 @@ def launch(tmp_path, capsys):
 
 @pytest.fixture
 def made(cloud, checkout, launch):
-  """`made("a")`: a slice of one worker, created and set up."""
+  """made("a"): creates and sets up a slice of one worker."""
 
   def make(name="a", topology=ONE, *words):
     where = ("--zone=us-east5-a", "--poll=0.05")

@@ -1,4 +1,4 @@
-"""A `gcloud` that keeps its cloud in a folder, and whose workers are real.
+"""A fake `gcloud`: its cloud is a folder, its workers are real processes.
 
 A worker is a folder that is its home, and what is sent to it by ssh runs here
 as a process, with nothing on its PATH but the folder `bin`. Its processes find
@@ -39,13 +39,13 @@ def main(argv):
 
 
 def flags(argv):
-  """--a-b=c → a_b: c."""
+  """Parses --a-b=c as {a_b: c}."""
   found = [word[2:].partition("=") for word in argv if word.startswith("--")]
   return argparse.Namespace(**{k.replace("-", "_"): v for k, _, v in found})
 
 
 class Cloud:
-  """The folder, for the fake and for tests."""
+  """The folder that is the cloud, as the fake and the tests use it."""
 
   def __init__(self, folder):
     self.folder = pathlib.Path(folder)
@@ -53,7 +53,7 @@ class Cloud:
 
   @contextlib.contextmanager
   def open(self):
-    """What there is, to look at and to change."""
+    """Yields the contents of the cloud, to read and to change."""
     with open(self.folder / "lock", "w") as lock:
       fcntl.flock(lock, fcntl.LOCK_EX)
       file = self.folder / "cloud.json"
@@ -70,20 +70,20 @@ class Cloud:
 
   @property
   def calls(self):
-    """Each as its words."""
+    """Returns all calls so far, each as a list of words."""
     file = self.folder / "calls.jsonl"
     lines = file.read_text().splitlines() if file.exists() else []
     return [json.loads(line) for line in lines]
 
   def fail_next(self, kind, *faults):
-    """The next calls of a kind go wrong: each a status and what is said."""
+    """Makes the next calls of a kind fail, each with a status and a message."""
     file = self.folder / "faults.json"
     data = json.loads(file.read_text()) if file.exists() else {}
     data.setdefault(kind, []).extend(faults)
     file.write_text(json.dumps(data))
 
   def fault(self, kind):
-    """The next fault of a kind, which is then over; None if there is none."""
+    """Returns and removes the next fault of a kind; None if there is none."""
     file = self.folder / "faults.json"
     data = json.loads(file.read_text()) if file.exists() else {}
     if not data.get(kind):
@@ -98,7 +98,7 @@ class Cloud:
     return self.folder / "homes" / f"{name}.{made}" / f"worker-{worker}"
 
   def preempt(self, name, state="PREEMPTED"):
-    """Takes a slice away, with all that runs on it and all it had on disk."""
+    """Removes a slice, with its processes and its disks."""
     with self.open() as data:
       node = data["nodes"][name]
       node["state"] = state
@@ -109,18 +109,18 @@ class Cloud:
     shutil.rmtree(self.folder / "homes" / f"{name}.{node['made']}")
 
   def machine(self, name, node) -> str:
-    """What no machine of this cloud or another has been called."""
+    """Returns a name for the machine that no other machine has had."""
     return f"{self.folder}/{name}.{node['made']}"
 
   def end(self):
-    """Ends what runs on all workers."""
+    """Kills the processes of all workers."""
     with self.open() as data:
       for name, node in data["nodes"].items():
         end(self.machine(name, node))
 
 
 def end(machine):
-  """Kills the processes of a machine as a power cut does."""
+  """Kills the processes of a machine at once, like a power cut."""
   mark = f"FAKE_MACHINE={machine}".encode()
   for process in pathlib.Path("/proc").iterdir():
     with contextlib.suppress(OSError, ValueError):
@@ -176,7 +176,7 @@ def describe(cloud, names, options):
 
 
 def boot(node):
-  """A slice is ready after it was looked at often enough."""
+  """Makes a slice ready after it was described often enough."""
   if node["state"] == "CREATING":
     node["state"] = "READY" if node["boot"] <= 0 else "CREATING"
     node["boot"] -= 1
@@ -324,7 +324,7 @@ def list_queued(cloud, names, options):
 
 
 def make_part(cloud, names, options):
-  """A policy, a template or a group."""
+  """Creates a policy, a template or a group."""
   fault = cloud.fault("part")
   if fault and fault[0]:
     return fail(fault[1], fault[0])

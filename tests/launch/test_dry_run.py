@@ -1,4 +1,4 @@
-"""`--dry-run`: what it prints, word for word, and that it does nothing.
+"""`--dry-run` prints its transcripts word for word, and does nothing else.
 
 The files in `golden/` are transcripts: a command after `$`, then what it
 prints. `STATE` and `ROOT` stand for folders.
@@ -44,7 +44,7 @@ OUTSIDE = ("gcloud", "kubectl", "git", "ssh", "sky", "uv")
 
 @pytest.fixture
 def dry_run(tmp_path, monkeypatch, capsys):
-  """`dry_run("mig", "delete demo")`: what it prints; it may call nothing."""
+  """dry_run("mig", "delete demo"): its output; it must call nothing."""
   stubs = tmp_path / "stubs"
   stubs.mkdir()
   for name in OUTSIDE:
@@ -73,7 +73,7 @@ def dry_run(tmp_path, monkeypatch, capsys):
 
 
 def steps(file):
-  """The commands of a transcript, each with what it printed."""
+  """Splits a transcript into commands and their output."""
   parts = re.split(r"^\$ python -m launch ", file.read_text(), flags=re.M)
   for part in parts[1:]:
     line, _, printed = part.partition("\n")
@@ -84,7 +84,7 @@ def steps(file):
   "kind, line, printed",
   [(file.stem, *step) for file in GOLDEN for step in steps(file)],
 )
-def test_what_it_prints(dry_run, kind, line, printed):
+def test_it_prints_the_transcript(dry_run, kind, line, printed):
   assert dry_run(kind, line) == printed
 
 
@@ -96,13 +96,13 @@ def test_every_verb_is_in_a_transcript():
   assert {file.stem for file in GOLDEN} == REQUESTS.keys()
 
 
-def test_what_it_prints_can_be_pasted_into_a_shell(capsys):
+def test_printed_commands_can_be_pasted_into_a_shell(capsys):
   argv = ["ssh", "a b", "$(touch x)", "it's", "a\nb", ""]
   Shell(dry=True).run(argv)
   assert shlex.split(capsys.readouterr().out) == argv
 
 
-def test_a_real_run_passes_the_same_list(tmp_path, monkeypatch, capsys):
+def test_a_real_run_passes_the_same_arguments(tmp_path, monkeypatch, capsys):
   words = ["; touch x", "$(touch x)", "' \" \\", "a\nb", "*", ""]
   tell = f"#!{shlex.quote(__import__('sys').executable)}\n"
   tell += "import json, sys; print(json.dumps(sys.argv[1:]))\n"

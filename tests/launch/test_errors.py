@@ -1,4 +1,4 @@
-"""A person's mistakes: one sentence with what to do, and status 2."""
+"""A user's mistake gives one sentence with a remedy, and status 2."""
 
 import pytest
 
@@ -10,7 +10,7 @@ WHERE = ("--topology=v5p:2x2x1", "--zone=us-east5-a", "--poll=0.01")
 
 
 def refused(said, *words):
-  """Whether it ended with one sentence that has these words."""
+  """Asserts that a call failed with one sentence that has these words."""
   status, _, err = said
   assert status == 2, err
   assert err.startswith("error: ") and err.count("\n") == 1, err
@@ -21,7 +21,7 @@ def refused(said, *words):
   return True
 
 
-def test_no_gcloud(launch, tmp_path, monkeypatch):
+def test_a_missing_gcloud_is_an_error(launch, tmp_path, monkeypatch):
   monkeypatch.setenv("PATH", str(tmp_path))
   said = launch("create", "a", *WHERE)
   assert refused(said, "gcloud is not on PATH", "docs/install")
@@ -55,26 +55,26 @@ SAID = {
 
 
 @pytest.mark.parametrize("said", SAID)
-def test_what_gcloud_says_becomes_a_sentence(cloud, launch, said):
+def test_messages_of_gcloud_become_one_sentence(cloud, launch, said):
   cloud.fail_next("create", [1, said])
   assert refused(launch("create", "a", *WHERE), *SAID[said])
   # Nothing was made, so nothing is left to delete.
   assert launch("status")[0] == 2
 
 
-def test_after_an_error_nobody_knows_it_stays_written_down(cloud, launch):
+def test_after_an_unknown_error_the_ledger_keeps_the_slices(cloud, launch):
   cloud.fail_next("create", [1, "INTERNAL: something broke"])
   assert refused(launch("create", "a", *WHERE), "something broke")
   assert "a: absent" in launch("status")[1]
 
 
-def test_a_name_is_given_once(made, launch):
+def test_a_name_cannot_be_used_twice(made, launch):
   made()
   assert refused(launch("create", "a", *WHERE), "already", "launch delete a")
 
 
 def test_a_taken_name_is_never_deleted(cloud, launch):
-  """What somebody else made is not in the ledger, and stays."""
+  """Slices that somebody else created are not in the ledger, and stay."""
   launch("create", "a", *WHERE)
   assert refused(launch("create", "a", *WHERE, "--yes"), "already")
   cloud.fail_next("create", [1, "already exists"])
@@ -109,7 +109,9 @@ def test_a_taken_name_is_never_deleted(cloud, launch):
     (["--colour=red"], ["--colour=red"]),
   ],
 )
-def test_what_cannot_be_created(cloud, launch, words, told):
+def test_requests_that_cannot_be_fulfilled_are_refused(
+  cloud, launch, words, told
+):
   assert refused(launch("create", "a", *WHERE, *words), *told)
   assert cloud.calls == []
 
@@ -117,7 +119,7 @@ def test_what_cannot_be_created(cloud, launch, words, told):
 @pytest.mark.parametrize(
   "name", ["A", "1a", "a_b", "a;b", "$(x)", "-a", "a" * 41, "a\n", "", "../a"]
 )
-def test_names_that_are_none(cloud, launch, name):
+def test_invalid_names_are_refused(cloud, launch, name):
   status, _, err = launch("create", *WHERE, "--", name)
   assert status == 2 and cloud.calls == []
   assert repr(name) in err
@@ -132,7 +134,9 @@ def test_names_that_are_none(cloud, launch, name):
     ([], ["EXPERIMENT"]),
   ],
 )
-def test_experiments_that_cannot_run(made, launch, checkout, words, told):
+def test_experiments_that_cannot_run_are_refused(
+  made, launch, checkout, words, told
+):
   made()
   (checkout / "experiments" / "new.py").touch()
   workdir = ["--workdir=gs://b/r"] if words else []
@@ -140,12 +144,12 @@ def test_experiments_that_cannot_run(made, launch, checkout, words, told):
 
 
 @pytest.mark.parametrize("flags", [[], ["--workdir=runs/a"], ["--workdir="]])
-def test_a_workdir_that_goes_with_the_machine(made, launch, flags):
+def test_a_workdir_on_the_machine_itself_is_refused(made, launch, flags):
   made()
   assert refused(launch("run", EXPERIMENT, *flags), "gs://BUCKET", "--workdir")
 
 
-def test_verbs_in_the_wrong_order(cloud, checkout, launch):
+def test_verbs_in_the_wrong_order_are_refused(cloud, checkout, launch):
   run = ("run", EXPERIMENT, "--workdir=gs://b/r")
   assert refused(launch(*run), "launch create")
   launch("create", "a", *WHERE)
@@ -156,13 +160,15 @@ def test_verbs_in_the_wrong_order(cloud, checkout, launch):
   assert refused(launch("status"), "there are a, b", "give a NAME")
 
 
-def test_logs_of_a_slice_that_is_none(made, launch, tmp_path):
+def test_logs_of_a_missing_slice_are_refused(made, launch, tmp_path):
   made()
   launch("run", EXPERIMENT, f"--workdir={tmp_path}/run")
   assert refused(launch("logs", "--slice=1"), "--slice=1", "counted from 0")
 
 
-def test_a_checkout_without_git(cloud, launch, tmp_path, monkeypatch):
+def test_a_checkout_without_git_is_refused(
+  cloud, launch, tmp_path, monkeypatch
+):
   from launch import source_archive
 
   monkeypatch.setattr(source_archive, "ROOT", tmp_path)
@@ -176,7 +182,7 @@ def test_set_up_that_fails_shows_why(cloud, checkout, launch):
   assert refused(launch("setup"), "no wheel")
 
 
-def test_what_workers_print_is_not_taken_for_gcloud():
+def test_output_of_workers_is_not_taken_for_that_of_gcloud():
   failure = failures.from_worker("a", "pip: disk quota exceeded", 1)
   assert failure.kind == failures.OTHER
   said = "ERROR: (gcloud.compute.tpus.tpu-vm.ssh) NOT_FOUND: nodes/a"

@@ -1,4 +1,4 @@
-"""The runs of an experiment over slices: each run once, and on with it."""
+"""A sweep trains each run of an experiment once, on several slices."""
 
 import signal
 import subprocess
@@ -36,7 +36,7 @@ for number in range(index - 1, 6, count):
 
 @pytest.fixture
 def grid(checkout, made):
-  """Two slices, and an experiment of six runs."""
+  """Makes two slices, and an experiment of six runs."""
   (checkout / EXPERIMENT).write_text(GRID)
   commit(checkout)
   return [made("a"), made("b")]
@@ -52,8 +52,8 @@ sys.exit(main())
 """
 
 
-def sweeping(tmp_path, *words):
-  """A sweep in another process, once it has seen a run."""
+def start_sweep(tmp_path, *words):
+  """Starts a sweep in another process, and waits until it follows a run."""
   state = (f"--state={tmp_path / 'state'}", "--on=a,b")
   checkout = str(tmp_path / "checkout")
   process = subprocess.Popen(
@@ -66,11 +66,11 @@ def sweeping(tmp_path, *words):
 
 
 def taken(folder):
-  """The runs that were trained, and by which share."""
+  """Returns the runs that were trained, and the share of each."""
   return sorted((folder / "log").read_text().splitlines())
 
 
-def test_each_run_is_taken_once(grid, launch, tmp_path, cloud):
+def test_each_run_is_trained_once(grid, launch, tmp_path, cloud):
   folder = tmp_path / "runs"
   words = ("--on=a,b", *FAST, EXPERIMENT, f"--workdir={folder}")
   status, out, err = launch("sweep", *words)
@@ -82,7 +82,7 @@ def test_each_run_is_taken_once(grid, launch, tmp_path, cloud):
   assert len(taken(folder)) == 6
 
 
-def test_a_slice_that_is_preempted_goes_on(grid, launch, tmp_path, cloud):
+def test_a_preempted_slice_continues_its_share(grid, launch, tmp_path, cloud):
   folder = tmp_path / "runs"
   first = folder / "run0"
   thread = act_when(lambda: cloud.preempt("a"), first.exists)
@@ -109,7 +109,7 @@ def test_a_slice_is_deleted_when_its_share_is_over(
 
 def test_an_interrupted_sweep_deletes_all(grid, tmp_path, cloud):
   words = (EXPERIMENT, f"--workdir={tmp_path / 'runs'}", "--pause=30")
-  with sweeping(tmp_path, "--delete-when-done", *words) as process:
+  with start_sweep(tmp_path, "--delete-when-done", *words) as process:
     process.send_signal(signal.SIGTERM)
     out = process.stdout.read()
     assert process.wait(30) == 143, out
@@ -117,12 +117,10 @@ def test_an_interrupted_sweep_deletes_all(grid, tmp_path, cloud):
     assert data["nodes"] == {}
 
 
-def test_a_sweep_that_runs_already_is_only_watched(
-  grid, launch, tmp_path, cloud
-):
+def test_a_running_sweep_is_only_watched(grid, launch, tmp_path, cloud):
   gate = tmp_path / "gate"
   words = (EXPERIMENT, f"--workdir={tmp_path / 'runs'}", f"--gate={gate}")
-  with sweeping(tmp_path, *words) as process:
+  with start_sweep(tmp_path, *words) as process:
     process.kill()
   asked = len(cloud.calls)
   thread = act_when(gate.touch, lambda: len(cloud.calls) > asked + 8)
@@ -137,7 +135,7 @@ def test_a_sweep_that_runs_already_is_only_watched(
 
 
 @pytest.mark.parametrize("flag", ["--only=a", "--shard=1/2"])
-def test_a_sweep_chooses_the_runs_itself(flag):
+def test_flags_that_select_runs_are_refused_in_a_sweep(flag):
   with pytest.raises(LaunchError, match=flag):
     experiment_runs.shard_argv(["x.py", flag], 0, 2)
 
@@ -153,12 +151,12 @@ def test_slices_of_one_program_and_names_given_twice_are_refused(
   assert status == 2 and "twice" in err
 
 
-def test_the_worst_share_is_the_status():
+def test_the_status_is_that_of_the_worst_share():
   assert experiment_runs.ParallelWatch().run([lambda: 0, lambda: 42]) == 42
   assert experiment_runs.ParallelWatch().run([lambda: 1, lambda: 42]) == 1
 
 
-def test_what_a_share_raises_is_raised_when_all_are_over():
+def test_an_error_in_a_share_is_raised_when_all_have_ended():
   ended = []
 
   def slow():

@@ -1,4 +1,4 @@
-"""What runs on a worker, asked directly."""
+"""The script on workers, called directly."""
 
 import ast
 import json
@@ -14,7 +14,7 @@ from tests.launch.conftest import script
 
 @pytest.fixture
 def run(tmp_path):
-  """A run's folder with checkpoints of two steps and metrics of a third."""
+  """Makes a run's folder, with checkpoints of two steps, metrics of a third."""
   folder = tmp_path / "run"
   for name in ("3", "12", "13.partial"):
     (folder / "checkpoints" / name).mkdir(parents=True)
@@ -31,7 +31,7 @@ def test_the_newest_step_is_in_the_metrics_or_the_checkpoints(run):
 
 
 def test_a_remote_folder_is_read_with_the_python_of_the_run(run, tmp_path):
-  """The stand-in reads a local folder in place of the bucket."""
+  """The stand-in reads a local folder instead of the bucket."""
   python = tmp_path / "python"
   script(python, f'#!/bin/sh\nexec {sys.executable} -c "$2" {run}\n')
   job = {"workdir": "gs://bucket/run", "argv": [str(python)]}
@@ -43,12 +43,12 @@ def test_a_remote_folder_is_read_with_the_python_of_the_run(run, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "\0\0\n", "{}\n", "[]\n"])
-def test_metrics_that_cannot_be_read_are_no_step(run, text):
+def test_unreadable_metrics_give_no_step(run, text):
   (run / "metrics.jsonl").write_text(text)
   assert host.newest_step({"workdir": str(run)}) in (None, 12)
 
 
-def test_a_process_is_known_by_its_birth(tmp_path):
+def test_a_process_is_identified_by_its_start_time(tmp_path):
   mine = [os.getpid(), host.start_time(os.getpid())]
   file = tmp_path / "process.json"
   host.write(file, [mine])
@@ -60,7 +60,7 @@ def test_a_process_is_known_by_its_birth(tmp_path):
 @pytest.mark.parametrize(
   "endpoints", ["10.0.0.1,10.0.0.2", "a:1:10.0.0.1,b:2:10.0.0.2"]
 )
-def test_hosts_of_a_group_are_told_who_they_are(monkeypatch, endpoints):
+def test_hosts_of_a_group_get_the_pods_variables(monkeypatch, endpoints):
   monkeypatch.delenv("JAX_PROCESS_ID", raising=False)
   known = {"worker-id": "1", "worker-network-endpoints": endpoints}
   monkeypatch.setattr(host, "metadata_value", lambda key: known.get(key, ""))
@@ -73,8 +73,8 @@ def test_hosts_of_a_group_are_told_who_they_are(monkeypatch, endpoints):
   assert host.pod_variables() == {}
 
 
-def test_it_is_written_for_the_python_that_workers_have():
-  """Ubuntu 20.04's; and it needs nothing that is installed."""
+def test_the_host_script_runs_on_the_python_of_workers():
+  """It needs Ubuntu 20.04's Python and no package."""
   source = pathlib.Path(host.__file__).read_text()
   tree = ast.parse(source, feature_version=(3, 8))
   imported = [

@@ -1,4 +1,4 @@
-"""What still runs; and the verbs on a JobSet, with a kubectl that notes."""
+"""`list` and the verbs on a JobSet, with a kubectl that records its calls."""
 
 import json
 import sys
@@ -31,7 +31,7 @@ WHERE = (
 )
 
 
-def test_all_that_runs_is_listed(made, launch):
+def test_list_shows_everything_that_runs(made, launch):
   made()
   made("b", "v5p:2x2x1", "--slices=2")
   status, out, _ = launch("list")
@@ -47,7 +47,7 @@ def test_all_that_runs_is_listed(made, launch):
 
 @pytest.fixture
 def cluster(cloud, checkout, launch, tmp_path):
-  """A JobSet called a, and what the cluster says it is at."""
+  """Makes a JobSet called a, with a state that the test sets."""
   script(tmp_path / "bin" / "kubectl", KUBECTL)
   assert launch("create", "a", *WHERE)[0] == 0
 
@@ -58,7 +58,7 @@ def cluster(cloud, checkout, launch, tmp_path):
 
 
 @pytest.mark.parametrize("end, status", [("Completed", 0), ("Failed", 1)])
-def test_a_jobset_is_started_and_shown_to_its_end(
+def test_a_jobset_is_started_and_watched_to_its_end(
   cluster, launch, cloud, end, status
 ):
   assert launch("run", EXPERIMENT, "--workdir=gs://b/r")[0] == 0
@@ -73,7 +73,7 @@ def test_a_jobset_is_started_and_shown_to_its_end(
   assert launch("status")[0] == 2
 
 
-def test_a_jobset_needs_no_set_up_and_takes_no_sweep(cluster, launch):
+def test_a_jobset_refuses_set_up_and_sweeps(cluster, launch):
   status, _, err = launch("setup")
   assert status == 2 and "build and push that image" in err
   words = (EXPERIMENT, "--workdir=gs://b/r")

@@ -77,7 +77,7 @@ def test_the_jobset_is_valid(changes):
     ([*JOB, "template", "spec", "restartPolicy"], "Always"),
   ],
 )
-def test_the_check_of_a_jobset_sees_more(path, value):
+def test_the_check_of_a_jobset_detects_mistakes(path, value):
   document = jobset.manifest(request(), RUN)
   place = functools.reduce(operator.getitem, path[:-1], document)
   place[path[-1]] = value
@@ -98,8 +98,8 @@ def test_the_check_of_a_jobset_sees_more(path, value):
     (143, "RestartJobSet"),
   ],
 )
-def test_what_the_jobset_does_after_a_pod_ended(status, action):
-  """As Kubernetes and JobSet do: first the pod's rules, then the set's."""
+def test_the_jobset_restarts_or_fails_after_a_pod_ended(status, action):
+  """Applies the rules as Kubernetes does: the pod's, then the JobSet's."""
   spec = jobset.manifest(request(), RUN)["spec"]
   job = spec["replicatedJobs"][0]["template"]["spec"]
   assert after(spec["failurePolicy"], job["podFailurePolicy"], status) == action

@@ -1,4 +1,4 @@
-"""An instance group is made of parts: all of them or none."""
+"""An instance group has all of its parts or none."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def parts(cloud):
     return set(data["parts"])
 
 
-def test_it_is_made_and_deleted_whole(cloud, launch):
+def test_a_group_is_created_and_deleted_whole(cloud, launch):
   assert launch("create", "a", *WHERE)[0] == 0
   assert parts(cloud) == PARTS
   assert "a: ready" in launch("status")[1]
@@ -26,7 +26,7 @@ def test_it_is_made_and_deleted_whole(cloud, launch):
 
 
 @pytest.mark.parametrize("refused", [0, 1, 2])
-def test_a_part_that_is_refused_leaves_none_behind(cloud, launch, refused):
+def test_a_refused_part_leaves_no_part_behind(cloud, launch, refused):
   fault = [1, "Quota 'TPUS_PER_TPU_FAMILY' exceeded."]
   cloud.fail_next("part", *[[0, ""]] * refused, fault)
   status, _, err = launch("create", "a", *WHERE)
@@ -35,7 +35,7 @@ def test_a_part_that_is_refused_leaves_none_behind(cloud, launch, refused):
   assert launch("status")[0] == 2
 
 
-def test_the_parts_of_others_stay(cloud, launch):
+def test_parts_of_other_groups_stay(cloud, launch):
   with cloud.open() as data:
     data["parts"]["a-template"] = {}
   status, _, err = launch("create", "a", *WHERE)
@@ -46,7 +46,7 @@ def test_the_parts_of_others_stay(cloud, launch):
 @pytest.mark.parametrize(
   "said, told", [("STAGING", "being created"), ("TERMINATED", "preempted")]
 )
-def test_the_worst_host_counts(cloud, launch, said, told):
+def test_the_result_is_that_of_the_worst_host(cloud, launch, said, told):
   launch("create", "a", *WHERE)
   with cloud.open() as data:
     data["parts"]["a"]["state"] = said

@@ -1,4 +1,4 @@
-"""Watching: what is started again, what is not, and what is deleted."""
+"""A watch restarts what it should, and deletes slices if asked."""
 
 import json
 import signal
@@ -20,7 +20,7 @@ NO_SSH = (255, "ssh: connect to host port 22: Connection refused")
 
 
 def act_when(act, when, tries=1000):
-  """Does something from another thread once something is so."""
+  """Acts from another thread once a condition holds."""
 
   def wait():
     for _ in range(tries):
@@ -45,13 +45,13 @@ def run(launch, tmp_path):
 
 
 def verbs(cloud):
-  """The calls that change something, in short."""
+  """Lists the calls that change something, in short form."""
   named = [call[call.index("compute") + 1 :] for call in cloud.calls]
   changes = {"create", "delete", "scp"}
   return [w for words in named for w in words[:4] if w in changes]
 
 
-def test_a_preempted_run_is_brought_back_and_goes_on(
+def test_a_preempted_run_is_restarted_and_continues(
   made, run, launch, cloud, tmp_path
 ):
   made("a", TWO)
@@ -71,7 +71,7 @@ def test_a_preempted_run_is_brought_back_and_goes_on(
   assert [json.loads(x.read_text())["attempt"] for x in jobs] == [2]
 
 
-def test_what_is_set_up_again_is_what_was_set_up_before(
+def test_a_new_machine_gets_the_same_code_as_before(
   made, run, launch, cloud, checkout
 ):
   made()
@@ -84,7 +84,9 @@ def test_what_is_set_up_again_is_what_was_set_up_before(
   assert status == 0, out
 
 
-def test_status_42_is_started_again_where_it_is(made, run, launch, cloud):
+def test_status_42_restarts_the_run_on_the_same_slices(
+  made, run, launch, cloud
+):
   made("a", TWO)
   folder = run("--steps=3", "--status=42")
   done = lambda: (folder / "checkpoints" / "2").exists()
@@ -96,16 +98,14 @@ def test_status_42_is_started_again_where_it_is(made, run, launch, cloud):
 
 
 def make_the_next_attempt_succeed(cloud):
-  """The next attempt is a good one: a file of the run says so no longer."""
+  """Replaces the experiment on both workers by one that succeeds."""
   for worker in range(2):
     home = cloud.home("a", worker) / ".jaxsae" / "tree" / EXPERIMENT
     home.write_text("print('fine')")
 
 
 @pytest.mark.parametrize("status", [1, 139])
-def test_a_fault_of_the_run_is_not_started_again(
-  made, run, launch, cloud, status
-):
+def test_an_error_of_the_run_is_not_restarted(made, run, launch, cloud, status):
   made("a", TWO)
   run(f"--status={status}", "--bad=1")
   ended, out, _ = launch("watch", *FAST)
@@ -115,7 +115,7 @@ def test_a_fault_of_the_run_is_not_started_again(
   assert verbs(cloud) == ["create", "scp"]
 
 
-def test_ssh_that_fails_now_and_then_harms_nothing(made, run, launch, cloud):
+def test_occasional_failures_of_ssh_are_harmless(made, run, launch, cloud):
   made()
   run("--steps=20", "--pause=0.05")
   cloud.fail_next("ssh", *[NO_SSH] * 6)
@@ -124,7 +124,7 @@ def test_ssh_that_fails_now_and_then_harms_nothing(made, run, launch, cloud):
   assert verbs(cloud) == ["create", "scp"]
 
 
-def test_ssh_that_fails_during_set_up_is_tried_again(made, launch, cloud, run):
+def test_ssh_is_retried_during_set_up(made, launch, cloud, run):
   cloud.fail_next("ssh", NO_SSH, NO_SSH)
   made()
   cloud.fail_next("ssh", NO_SSH)
@@ -132,7 +132,7 @@ def test_ssh_that_fails_during_set_up_is_tried_again(made, launch, cloud, run):
   assert launch("watch", *FAST)[0] == 0
 
 
-def test_a_machine_that_stays_silent_is_made_anew(made, run, launch, cloud):
+def test_a_machine_that_stays_silent_is_replaced(made, run, launch, cloud):
   made()
   run("--steps=5", "--pause=0.05")
   cloud.fail_next("ssh", *[NO_SSH] * 10)
@@ -141,7 +141,7 @@ def test_a_machine_that_stays_silent_is_made_anew(made, run, launch, cloud):
   assert verbs(cloud) == ["create", "scp", "delete", "create", "scp"]
 
 
-def test_set_up_that_failed_halfway_is_done_again(made, run, launch, cloud):
+def test_a_set_up_that_failed_halfway_is_repeated(made, run, launch, cloud):
   made()
   folder = run("--steps=10", "--pause=0.05")
   step = folder / "checkpoints" / "2"
@@ -167,7 +167,7 @@ def test_slow_boots_are_waited_for(cloud, checkout, launch):
   assert len(looks) == 4
 
 
-def test_a_queue_is_waited_in_and_its_slices_form_one_program(
+def test_queued_slices_are_waited_for_and_form_one_program(
   made, run, launch, cloud
 ):
   made("a", "v5p:2x2x1", "--slices=2", "--capacity=spot")
@@ -182,7 +182,7 @@ def test_a_queue_is_waited_in_and_its_slices_form_one_program(
     assert not data["nodes"] and not data["queued"]
 
 
-def test_a_suspended_queue_is_deleted_before_it_is_asked_again(
+def test_a_suspended_request_is_deleted_before_a_new_one(
   made, run, launch, cloud
 ):
   made("a", "v5p:2x2x1", "--capacity=queued")
@@ -206,7 +206,7 @@ def test_deletion_when_done_or_failed(made, run, launch, cloud, status):
   assert launch("status")[0] == 2
 
 
-def test_deletion_that_fails_is_tried_again_and_else_is_told(
+def test_a_failed_deletion_is_retried_and_then_reported(
   made, run, launch, cloud
 ):
   made()
@@ -224,7 +224,7 @@ def test_deletion_that_fails_is_tried_again_and_else_is_told(
 
 
 def watching(tmp_path, *words):
-  """A watch in a process of its own, once it has seen the run."""
+  """Starts a watch in another process, and waits until it follows the run."""
   state = f"--state={tmp_path / 'state'}"
   command = [sys.executable, "-m", "launch", "watch", state, *FAST, *words]
   watch = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What launch/README.md shows can be typed."""
+"""The commands in launch/README.md work."""
 
 import re
 import shlex
@@ -17,7 +17,7 @@ COMMANDS = re.findall(
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_its_commands_are_understood(line):
+def test_its_commands_parse(line):
   options = command_line.parse(shlex.split(line))
   if options.verb == "create":
     command_line.request(options)
@@ -32,6 +32,6 @@ def test_it_names_every_verb_and_service():
     assert f"`{backend}`" in README, backend
 
 
-def test_the_file_of_secrets_is_where_it_says():
+def test_it_names_the_right_file_of_secrets():
   assert "`~/.jaxsae/env`" in README
   assert host.SECRETS.parts[-2:] == (".jaxsae", "env")

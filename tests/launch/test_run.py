@@ -1,4 +1,4 @@
-"""Set-up, run, logs and stop, with processes as workers."""
+"""Set-up, run, logs and stop work, with processes as workers."""
 
 import json
 import os
@@ -17,7 +17,7 @@ HOSTILE = ["; $(touch x) `touch x`", "' \" \\", "a\nb", "*", "-rf", "é #"]
 
 
 def wait(launch, word, tries=200):
-  """Until `status` says so."""
+  """Waits until `status` prints a text."""
   for _ in range(tries):
     _, out, err = launch("status")
     if word in out:
@@ -28,7 +28,7 @@ def wait(launch, word, tries=200):
 
 @pytest.fixture
 def run(launch, tmp_path):
-  """`run("--steps=3")`: starts it; its folder."""
+  """run("--steps=3"): starts a run and returns its folder."""
 
   def start(*flags, env=()):
     folder = tmp_path / "run"
@@ -41,7 +41,7 @@ def run(launch, tmp_path):
   return start
 
 
-def test_a_run_goes_from_nothing_to_its_end(made, run, launch, cloud):
+def test_a_run_is_created_trained_and_deleted(made, run, launch, cloud):
   made("a", TWO)
   run("--steps=3")
   status, out, err = launch("watch", "--poll=0.05")
@@ -81,7 +81,7 @@ def test_stop_leaves_a_checkpoint_and_is_not_taken_for_a_preemption(
   assert status == 42 and "stopped" in out
 
 
-def test_what_is_hostile_arrives_as_it_was_typed(made, run, checkout, cloud):
+def test_shell_characters_arrive_as_typed(made, run, checkout, cloud):
   made()
   folder = run(*(f"--a{i}={x}" for i, x in enumerate(HOSTILE)))
   for _ in range(100):
@@ -101,7 +101,7 @@ def test_only_what_git_tracks_is_copied(made, cloud, checkout):
   assert not (tree / "secret.txt").exists()
 
 
-def test_the_commit_and_what_differs_from_it_are_recorded(
+def test_the_commit_and_uncommitted_changes_are_recorded(
   made, checkout, tmp_path
 ):
   (checkout / EXPERIMENT).write_text("print('changed')\n")
@@ -136,9 +136,7 @@ def test_setting_up_twice_installs_once(made, launch, cloud):
   assert log[1].endswith("requirements-tpu.txt")
 
 
-def test_another_lock_gets_an_environment_of_its_own(
-  made, launch, cloud, checkout
-):
+def test_another_lock_gets_its_own_environment(made, launch, cloud, checkout):
   made()
   (checkout / "requirements-tpu.txt").write_text("jax==0.10.1\n")
   assert launch("setup", "a")[0] == 0
@@ -187,9 +185,7 @@ def test_a_secret_on_the_command_line_is_refused(
   assert "sentinel" not in out + err and len(cloud.calls) == before
 
 
-def test_what_is_written_down_is_for_its_owner_alone(
-  made, run, cloud, tmp_path
-):
+def test_records_are_readable_by_their_owner_only(made, run, cloud, tmp_path):
   made()
   run()
   job = next(cloud.home("a").glob(".jaxsae/runs/*/job.json"))
@@ -198,7 +194,7 @@ def test_what_is_written_down_is_for_its_owner_alone(
 
 
 def test_with_systemd_a_run_is_a_service(made, run, launch, cloud):
-  """A stand-in for sudo and systemd-run shows what they are asked."""
+  """A stand-in for sudo and systemd-run records their arguments."""
   made("a", TWO)
   log = cloud.folder / "sudo.log"
   tell = f'#!/bin/sh\necho "$*" >> {log}\n'

@@ -1,4 +1,4 @@
-"""What a plan says of the cost, before anything is created."""
+"""The cost in a plan is compared with a limit before anything is created."""
 
 import json
 
@@ -28,7 +28,7 @@ PLAN = {
 
 @pytest.fixture
 def create(cloud, launch, tmp_path):
-  """`create("--max-cost=5", cost=9)`: with a plan that says so."""
+  """create("--max-cost=5", cost=9): creates slices with a plan of that cost."""
 
   def call(*words, **changes):
     file = tmp_path / "plan.json"
@@ -39,7 +39,7 @@ def create(cloud, launch, tmp_path):
   return call
 
 
-def test_the_estimate_is_told(create):
+def test_the_estimate_is_printed(create):
   status, out, _ = create()
   assert status == 0
   assert "20.0 of 95.0 GiB" in out
@@ -48,7 +48,7 @@ def test_the_estimate_is_told(create):
   assert "predicted cost: 168.00 to 252.00 USD" in out
 
 
-def test_a_plan_that_was_not_compiled_says_nothing_of_memory(create):
+def test_a_plan_that_was_not_compiled_has_no_memory(create):
   status, out, _ = create(hbm_bytes_per_device=None, fits=None)
   assert status == 0 and "not compiled" in out
 
@@ -61,7 +61,7 @@ def test_a_plan_that_was_not_compiled_says_nothing_of_memory(create):
     ({"slices": 2}, "2 x v5p:2x2x1"),
   ],
 )
-def test_a_plan_that_is_of_something_else(create, cloud, changes, told):
+def test_a_plan_for_something_else_is_refused(create, cloud, changes, told):
   status, _, err = create("--yes", **changes)
   assert status == 2 and told in err and cloud.calls == []
 
@@ -74,22 +74,22 @@ def test_a_plan_that_is_of_something_else(create, cloud, changes, told):
     ({"currency": "EUR"}, "EUR, not in US dollars"),
   ],
 )
-def test_a_limit_stands_until_somebody_agrees(create, cloud, changes, told):
+def test_a_limit_holds_unless_yes_is_given(create, cloud, changes, told):
   status, _, err = create("--max-cost=100", **changes)
   assert status == 2 and told in err and "--yes" in err and cloud.calls == []
   assert create("--max-cost=100", "--yes", **changes)[0] == 0
 
 
-def test_a_limit_has_to_suffice_if_nothing_overlaps(create):
+def test_a_limit_must_cover_the_cost_without_overlap(create):
   assert create("--max-cost=200")[0] == 2
   assert create("--max-cost=252")[0] == 0
 
 
-def test_without_a_price_it_is_said(create):
+def test_an_unknown_price_is_reported(create):
   assert "predicted cost: not known" in create(cost=None)[1]
 
 
-def test_without_a_plan_nothing_is_known(cloud, launch):
+def test_without_a_plan_a_limit_needs_consent(cloud, launch):
   where = ("create", "a", "--topology=v5p:2x2x1", "--zone=us-east5-a")
   status, _, err = launch(*where, "--max-cost=9")
   assert status == 2 and "--plan" in err and "--yes" in err
@@ -102,7 +102,9 @@ def test_without_a_plan_nothing_is_known(cloud, launch):
   "text, told",
   [(None, "No such file"), ("{", "not JSON"), ("{}", "fits, hbm")],
 )
-def test_a_file_that_is_no_plan(cloud, launch, tmp_path, text, told):
+def test_a_file_that_is_not_a_plan_is_refused(
+  cloud, launch, tmp_path, text, told
+):
   file = tmp_path / "plan.json"
   if text is not None:
     file.write_text(text)

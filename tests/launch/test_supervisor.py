@@ -1,4 +1,4 @@
-"""When a run is started again, against slices that follow a script."""
+"""A supervisor restarts runs on slices that follow a script."""
 
 import types
 
@@ -13,7 +13,7 @@ from launch.supervisor import RetryPolicy, Supervisor
 
 
 class Script:
-  """Hosts and slices in one. At each attempt it ends as the script says.
+  """Stands for hosts and slices; each attempt ends as the script says.
 
   Args:
     ends: of each attempt its statuses by worker, and the step it came to.
@@ -76,13 +76,13 @@ DONE = ([0], 9)
 
 
 @pytest.mark.parametrize("status", [134, 137, 143])
-def test_machines_that_fail_are_tried_a_few_times(status):
+def test_failing_machines_are_retried_a_few_times(status):
   script = Script([([status], 1)] * 9)
   assert script.watch(retries=3) == 1
   assert script.calls.count("start") == 3
 
 
-def test_progress_gives_new_tries():
+def test_progress_resets_the_retries():
   script = Script([([137], step) for step in range(8)] + [DONE])
   assert script.watch(retries=1) == 0
   stuck = Script([([137], 0), ([137], 1), ([137], 1), ([137], 1), DONE])
@@ -95,7 +95,7 @@ def test_preemptions_have_no_limit():
   assert "create" not in script.calls  # the slices were still there
 
 
-def test_slices_that_are_gone_are_made_again_without_a_limit():
+def test_slices_that_are_gone_are_recreated_without_a_limit():
   script = Script([("gone", None)] * 30 + [DONE])
   assert script.watch(retries=1) == 0
   assert script.calls[:3] == ["create", "set up", "start"]
@@ -110,19 +110,19 @@ def test_capacity_is_waited_for_without_a_limit(kind):
 
 
 @pytest.mark.parametrize("kind", [failures.QUOTA, failures.OTHER])
-def test_other_refusals_end_it_after_a_few_tries(kind):
+def test_other_refusals_end_the_watch_after_a_few_retries(kind):
   script = Script([("gone", None), DONE], refusals=[kind] * 20)
   assert script.watch(retries=2) == 1
   assert script.calls.count("create") == 3
 
 
 @pytest.mark.parametrize("kind", [failures.LOGIN, failures.PERMISSION])
-def test_what_only_a_person_can_solve_is_left_to_one(kind):
+def test_errors_that_only_the_user_can_fix_are_raised(kind):
   with pytest.raises(LaunchError, match="refused"):
     Script([("gone", None), DONE], refusals=[kind]).watch()
 
 
-def test_waits_double_until_there_is_progress_and_are_spread():
+def test_waits_double_until_there_is_progress_and_are_randomised():
   script = Script([([42], 5)] * 6 + [([42], 6), DONE])
   assert script.watch() == 0
   waits = [wait for wait in script.waits if wait]
@@ -134,7 +134,7 @@ def test_waits_double_until_there_is_progress_and_are_spread():
   assert [wait for wait in others.waits if wait] != waits
 
 
-def test_a_network_of_our_own_that_fails_ends_nothing():
+def test_a_failure_of_our_own_network_ends_nothing():
   script = Script([("gone", None)] * 2 + [DONE])
   states = [
     CommandFailed(failures.OTHER, "no route."),
@@ -195,11 +195,11 @@ def ended(*statuses, **more):
     ({(0, i): {"state": "running"} for i in range(2)}, RunOutcome.RUNNING),
   ],
 )
-def test_the_worst_that_a_worker_says_counts(said, expected):
+def test_the_outcome_is_that_of_the_worst_worker(said, expected):
   assert run_outcome.from_workers(said, 2) is expected
 
 
-def test_workers_that_do_not_follow_one_that_ended_are_ended():
+def test_workers_that_outlive_one_that_ended_are_stopped():
   script = Script([([137], 1)], workers=2)
   polls = []
 

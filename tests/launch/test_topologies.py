@@ -1,4 +1,4 @@
-"""The table of slices against figures of Google's documentation."""
+"""The table of slices agrees with Google's documentation."""
 
 import pytest
 
@@ -42,8 +42,8 @@ def test_machines_of_compute_engine(text, machine, hosts):
   assert (slice.machine_type, slice.hosts) == (machine, hosts)
 
 
-def test_no_two_slices_of_a_chip_have_as_many_chips():
-  """Else an accelerator type would not say which shape is meant."""
+def test_slices_of_one_chip_have_different_numbers_of_chips():
+  """Otherwise an accelerator type would not determine the shape."""
   for chip in CHIPS.values():
     sizes = [Topology(chip, shape).chips for shape in chip.shapes]
     assert len(set(sizes)) == len(sizes)
@@ -57,7 +57,7 @@ def test_slices_are_made_of_whole_hosts():
 
 
 @pytest.mark.parametrize("chip", CHIPS)
-def test_what_can_be_had_can_be_planned(chip):
+def test_every_slice_can_be_planned(chip):
   for shape in CHIPS[chip].shapes:
     slice = Topology(CHIPS[chip], shape)
     assert plans.parse(str(slice)).chips == slice.chips

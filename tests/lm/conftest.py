@@ -1,4 +1,4 @@
-"""Tiny Gemmas with every feature, and weights that none of it hides in."""
+"""Tiny Gemmas that have every feature, with weights that make each matter."""
 
 import dataclasses
 import inspect
@@ -19,7 +19,7 @@ from jaxsae.lm import (
 )
 from jaxsae.lm.sites import WHERE
 
-# The caps are low enough to bend the logits, the windows shorter than a
+# The caps are low enough to change the logits, the windows are shorter than a
 # sequence, and heads · head_dim is not embed_dim.
 SHARED = {"vocab_size": 64, "embed_dim": 32, "hidden_dim": 48, "context": 512}
 GEMMA2 = SHARED | {"attn_softcap": 2.0, "final_softcap": 3.0}
@@ -67,7 +67,7 @@ CONFIGS = {
 
 @pytest.fixture(scope="package")
 def tiny():
-  """tiny("full", window=9): one of the tiny models, with changes."""
+  """tiny("full", window=9): makes one of the tiny models, with changes."""
   return lambda name, **changes: make_lm(
     dataclasses.replace(CONFIGS[name], **changes)
   )
@@ -75,25 +75,25 @@ def tiny():
 
 @pytest.fixture(scope="package", params=CONFIGS)
 def lm(request):
-  """Each of the tiny models."""
+  """Makes each of the tiny models in turn."""
   return make_lm(CONFIGS[request.param])
 
 
 @pytest.fixture(scope="package")
 def grouped():
-  """The tiny Gemma 2 with four layers."""
+  """Makes the tiny Gemma 2 with four layers."""
   return make_lm(CONFIGS["grouped"])
 
 
 def make_lm(config):
-  """Random weights; norm scales away from 0, logits large enough to be cut."""
+  """Makes random weights; norm scales differ from 0, logits reach the caps."""
   make = lambda key: init_params(config, key)
   shapes = jax.eval_shape(make, jax.random.key(0))
   return Lm(jax.tree_util.tree_map_with_path(draw, shapes), config)
 
 
 def draw(path, leaf):
-  """A parameter by its path; NumPy does not compile."""
+  """Draws a parameter by its path, with NumPy, which does not compile."""
   name = jax.tree_util.keystr(path)
   rng = np.random.default_rng([ord(letter) for letter in name])
   known = {"scale": 0.3, "input_embedding": 0.4}
@@ -103,7 +103,7 @@ def draw(path, leaf):
 
 @pytest.fixture(scope="package")
 def tokens():
-  """Two rows of 16 different tokens, none of them special."""
+  """Makes two rows of 16 different tokens, none of them special."""
   rows = [jax.random.permutation(jax.random.key(i), 60)[:16] for i in (1, 2)]
   return jnp.stack(rows) + 4
 
@@ -199,7 +199,7 @@ def check_bfloat16(error):
 
 @pytest.fixture(scope="package")
 def error():
-  """error(ours, theirs, exact, what): how far two activations are apart.
+  """error(ours, theirs, exact, what): the difference of two activations.
 
   Root mean square and maximum, as parts of that of the exact one.
   """
@@ -214,7 +214,7 @@ def error():
 
 @pytest.fixture(scope="package")
 def relative_error(error):
-  """relative_error(ours, theirs, exact): how many times their error is ours."""
+  """relative_error(ours, theirs, exact): our error divided by theirs."""
 
   def mean(found, exact):
     return np.mean([error(found, exact, exact, what)[0] for what in exact])
@@ -266,7 +266,7 @@ def as_official():
 
 @pytest.fixture(scope="package")
 def saved(grouped, tmp_path_factory):
-  """A directory with the float32 weights; copy it before changing it."""
+  """Saves the float32 weights to a directory; copy it before changing it."""
   path = tmp_path_factory.mktemp("lm") / "saved"
   save_lm(grouped, path, dtype=jnp.float32)
   return path
@@ -274,6 +274,6 @@ def saved(grouped, tmp_path_factory):
 
 @pytest.fixture(scope="package")
 def tokenizer():
-  """A tokenizer of 400 pieces, 256 of them single bytes."""
+  """Trains a tokenizer of 400 pieces, 256 of them single bytes."""
   source = inspect.getsource(dataclasses)[:20_000]
   return train_tokenizer([source, "0123456789" * 50], vocab_size=400)

@@ -1,4 +1,4 @@
-"""Compiles a small Gemma for eight v5e chips; prints what came out as JSON.
+"""Compiles a small Gemma for eight v5e chips and describes it as JSON.
 
 Run as a process of its own, because it changes what JAX looks for.
 """

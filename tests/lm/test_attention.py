@@ -1,4 +1,4 @@
-"""Attention is what a plain sum over all pairs of tokens says."""
+"""Attention agrees with a plain sum over all pairs of tokens."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ HEADS, KEY_HEADS, HEAD = 4, 2, 8
 
 
 def draw(rows, queries, keys):
-  """q, k and v."""
+  """Draws q, k and v."""
   rng = np.random.default_rng(0)
   shapes = [(queries, HEADS), (keys, KEY_HEADS), (keys, KEY_HEADS)]
   return [
@@ -21,7 +21,7 @@ def draw(rows, queries, keys):
 
 
 def by_pairs(q, k, v, queries, keys, window, softcap):
-  """The definition, in float64."""
+  """Computes attention by its definition, in float64."""
   q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
   k, v = (np.repeat(x, HEADS // KEY_HEADS, axis=2) for x in (k, v))
   now, then = queries.positions[:, :, None], keys.positions[:, None, :]
@@ -49,7 +49,7 @@ def by_pairs(q, k, v, queries, keys, window, softcap):
     (1100, None, None),
   ],
 )
-def test_it_is_the_sum_over_all_pairs(time, window, softcap, pack):
+def test_attention_is_the_sum_over_all_pairs(time, window, softcap, pack):
   packing = Packing(
     *pack(1, time // 2, time // 5, time - time // 2 - time // 5)
   )
@@ -61,7 +61,7 @@ def test_it_is_the_sum_over_all_pairs(time, window, softcap, pack):
 
 @pytest.mark.parametrize("window", [None, 5])
 def test_queries_may_be_fewer_than_keys(window, pack):
-  """As when the keys are a cache: 11 tokens, 3 of them new, 4 free columns."""
+  """Keys are a cache with 11 tokens, 3 of them new, and 4 free columns."""
   keys = Packing(*pack(2, 11, padding=4))
   queries = keys[8:11]
   q, k, v = draw(2, 3, 15)
@@ -84,7 +84,7 @@ def test_other_documents_change_no_bit(window, pack):
 
 
 def test_no_more_than_a_block_of_queries_is_held_at_once(pack):
-  """[B, N, T, T] would be a million numbers per head."""
+  """An array [B, N, T, T] would have a million numbers per head."""
   packing = Packing(*pack(1, 1024))
   shapes = jax.make_jaxpr(
     lambda *x: attend(*x, packing, packing, window=64, softcap=2.0)
@@ -122,8 +122,8 @@ def test_no_token_sees_another_document(pack):
 
 
 @pytest.mark.parametrize("base, scale", [(1e4, 1.0), (1e6, 8.0)])
-def test_rope_turns_complex_numbers(base, scale):
-  """x_j + i·x_{j+H/2} turns by position / scale · base^(-2j/H)."""
+def test_rope_rotates_complex_numbers(base, scale):
+  """x_j + i·x_{j+H/2} is rotated by position / scale · base^(-2j/H)."""
   x, positions = draw(2, 5, 5)[0], np.array([[0, 1, 2, 3, 500]] * 2)
   ours = np.asarray(apply_rope(x, positions, base, scale))
   half = HEAD // 2

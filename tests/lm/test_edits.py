@@ -1,4 +1,4 @@
-"""Edits do what their formulas say, to the tokens of their masks."""
+"""Edits apply their formulas to the tokens of their masks, and to no others."""
 
 import re
 
@@ -113,7 +113,7 @@ def test_other_tokens_keep_every_bit(case, mask):
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_it_is_computed_in_float32_and_rounded_once(case):
+def test_edits_are_computed_in_float32_and_rounded_once(case):
   made, _ = case
   half = jnp.asarray(X, jnp.bfloat16)
   expected = made(half.astype(jnp.float32)).astype(jnp.bfloat16)
@@ -122,7 +122,7 @@ def test_it_is_computed_in_float32_and_rounded_once(case):
   np.testing.assert_array_equal(found, expected)
 
 
-def test_without_edits_of_latents_the_kept_error_changes_no_bit():
+def test_keeping_the_error_changes_no_bit_without_edits_of_latents():
   identity = Steer(np.eye(F)[4], 0)
   for inner in (None, identity):
     kept = Splice(sae(), keep_error=True, latents=inner)
@@ -139,7 +139,7 @@ def test_after_ablation_nothing_is_left_along_the_direction():
 
 @pytest.fixture
 def compiled(caplog):
-  """compiled(function): how many programs are compiled while it runs."""
+  """compiled(function): counts the programs compiled while it runs."""
 
   def count(function):
     caplog.clear()
@@ -171,8 +171,8 @@ def test_new_values_compile_nothing(grouped, tokens, compiled, edits):
     assert np.abs(changed[0] - plain).max() > 1e-3
 
 
-def test_another_shape_is_seen_to_compile(grouped, tokens, compiled):
-  """So the count of 0 elsewhere means something."""
+def test_another_shape_compiles(grouped, tokens, compiled):
+  """Shows that the counter of compilations works."""
   edits, shorter = {SITE: Steer(DIRECTION, 1.0)}, tokens[:, :9]
   assert compiled(lambda: edit(grouped, shorter, edits)) == 1
 
@@ -186,19 +186,21 @@ def test_new_values_of_a_transcoder_compile_nothing(grouped, tokens, compiled):
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_compiled_or_not_it_is_the_same(grouped, tokens, case):
+def test_compiled_and_eager_edits_agree(grouped, tokens, case):
   edits = {SITE: case[0]}
   found = edit(grouped, tokens, edits)
   np.testing.assert_allclose(found, run(grouped, tokens, edits), atol=1e-4)
 
 
-def test_a_token_that_is_not_there_is_still_named(grouped, tokens):
+def test_a_token_outside_the_vocabulary_is_named_with_edits_too(
+  grouped, tokens
+):
   with pytest.raises(UserError, match="Token 64 "):
     edit(grouped, tokens.at[0, 0].set(64), {SITE: Steer(DIRECTION, 1.0)})
 
 
 def test_a_transcoder_keeps_what_the_mlp_wrote_elsewhere(grouped, tokens):
-  """Outside its mask; and with its error kept, inside."""
+  """Its output is kept outside the mask, and inside if the error is kept."""
   sites = PAIR.input, PAIR.output
   read, wrote = capture(grouped, tokens, *sites).values()
   for made, expected in (
@@ -213,7 +215,7 @@ def test_a_transcoder_keeps_what_the_mlp_wrote_elsewhere(grouped, tokens):
     np.testing.assert_allclose(found, by_hand, atol=1e-4)
 
 
-def test_what_a_transcoder_reads_may_be_edited_too(grouped, tokens):
+def test_the_input_of_a_transcoder_may_be_edited_too(grouped, tokens):
   double = {PAIR.input: lambda x: 2 * x}
   edits = double | splice(PAIR, lambda x: 3 * x)
   read = capture(grouped, tokens, PAIR.input)[PAIR.input]
@@ -224,7 +226,7 @@ def test_what_a_transcoder_reads_may_be_edited_too(grouped, tokens):
 # Text.
 
 
-def test_rows_of_a_generation_may_be_chosen(grouped, compiled):
+def test_a_mask_may_choose_rows_of_a_generation(grouped, compiled):
   prompts = [[5, 6, 7], [8, 9, 10]]
   go = lambda *edits: generate(
     grouped, prompts, edits=dict(edits), max_tokens=6, cache=32
@@ -247,7 +249,7 @@ def test_rows_of_a_generation_may_be_chosen(grouped, compiled):
   ],
   ids=["site", "pair"],
 )
-def test_a_mask_over_tokens_has_no_meaning_in_a_generation(grouped, edits):
+def test_a_mask_over_tokens_is_refused_in_a_generation(grouped, edits):
   with pytest.raises(UserError, match=r"\[1, 16\].*\[rows, 1\]"):
     generate(grouped, [5, 6], edits=edits, max_tokens=1)
 

@@ -1,4 +1,4 @@
-"""The count of a forward pass's FLOPs, held against XLA's own."""
+"""Counted FLOPs of a forward pass agree with XLA's count."""
 
 import dataclasses
 
@@ -24,8 +24,8 @@ TOY = GemmaConfig(
 
 
 @pytest.mark.parametrize("where", ["attn", "mlp_in", "resid"])
-def test_xla_counts_as_many_and_at_most_a_tenth_more(where):
-  """XLA adds elementwise operations, and the masked corners of blocks."""
+def test_xla_counts_at_least_as_many_and_at_most_a_tenth_more(where):
+  """XLA also counts elementwise operations and masked corners of blocks."""
   site, context = Site(where, 1), 1024
   params = jax.eval_shape(lambda: init_params(TOY, jax.random.key(0)))
   rows = jax.ShapeDtypeStruct((1, context), jnp.int32)
@@ -43,7 +43,7 @@ def test_the_last_block_runs_up_to_the_last_site():
 
 
 def test_a_window_limits_what_a_local_layer_sees():
-  """With it, a query of layer 0 sees 128 keys at most, one of layer 1 all."""
+  """With a window, queries of layer 0 see at most 128 keys, of layer 1 all."""
   toy = dataclasses.replace(TOY, window=128)
   short, long = (
     [

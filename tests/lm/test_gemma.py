@@ -1,4 +1,4 @@
-"""What the model promises, whatever other libraries compute."""
+"""Properties of the model that need no other library."""
 
 import dataclasses
 
@@ -61,7 +61,7 @@ def test_a_local_layer_sees_no_further_than_its_window(lm, influence):
 
 @pytest.mark.parametrize("name, first", [("grouped", 1), ("normed", 5)])
 def test_which_layers_are_local(name, first, tiny):
-  """Layers from `first` on, every `first + 1`, see everything."""
+  """Every `first + 1`-th layer, starting from `first`, is global."""
   config = tiny(name).config
   layers = range(config.num_layers)
   assert [not config.is_local(i) for i in layers] == [
@@ -72,7 +72,9 @@ def test_which_layers_are_local(name, first, tiny):
 # Packing.
 
 
-def test_packed_documents_are_as_if_alone(lm, tokens, everything, pack):
+def test_packed_documents_do_not_affect_each_other(
+  lm, tokens, everything, pack
+):
   segments, positions = pack(2, 7, 7, padding=2)
   together = everything(lm, tokens, segments, positions)
   for part in (slice(0, 7), slice(7, 14)):
@@ -104,7 +106,7 @@ def test_only_differences_of_positions_matter(name, tiny, tokens):
 
 
 def test_rows_that_fit_the_fused_kernel_run_without_one(tiny, draw_tokens):
-  """128 tokens and heads of 128 take another path, and compute the same."""
+  """128 tokens and heads of 128 take another path with the same result."""
   lm = tiny("grouped", num_layers=2, num_heads=2, num_kv_heads=1, head_dim=128)
   tokens = draw_tokens(1, 128)
   shorter = logits(lm, tokens[:, :127])

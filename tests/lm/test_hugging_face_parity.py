@@ -1,4 +1,4 @@
-"""Hugging Face's Gemmas compute the same, from a directory that we wrote."""
+"""Hugging Face's Gemmas compute the same from a directory that we wrote."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,9 +20,9 @@ def directory(lm, tmp_path_factory):
 def test_every_activation_is_the_same(
   lm, directory, draw_tokens, everything, read_theirs
 ):
-  tokens = draw_tokens(2, 150)  # more than a window or a block of queries
+  tokens = draw_tokens(2, 150)  # longer than a window or a block of queries
   theirs = read_theirs(directory, "float32", tokens)
-  same(everything(lm, tokens), theirs)
+  assert_close(everything(lm, tokens), theirs)
 
 
 def test_padding_changes_no_token(
@@ -31,11 +31,11 @@ def test_padding_changes_no_token(
   tokens = draw_tokens(2, 17)
   segments = jnp.ones_like(tokens).at[1, 13:].set(0)
   theirs = read_theirs(directory, "float32", tokens, segments)
-  same(everything(lm, tokens, segments), theirs, real=segments > 0)
+  assert_close(everything(lm, tokens, segments), theirs, real=segments > 0)
 
 
-def same(ours, theirs, real=...):
-  """No number of a token that is not padding is 1e-4 away."""
+def assert_close(ours, theirs, real=...):
+  """Asserts that activations differ by less than 1e-4, padding apart."""
   assert ours.keys() == theirs.keys()
   for what, x in ours.items():
     np.testing.assert_allclose(x[real], theirs[what][real], 0, 1e-4, what)
@@ -61,7 +61,7 @@ def test_bfloat16_is_nearly_the_same(
   assert relative_error(ours, theirs, exact) < 1
 
 
-# Running theirs.
+# Running Hugging Face's model.
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def read_theirs():
 
 
 def watch(model):
-  """{"resid.0": array, …}, filled as `model` runs; HUGGING_FACE says where."""
+  """Returns {"resid.0": array, …}, filled as `model` runs."""
   seen = {}
 
   def hook(site, kind):

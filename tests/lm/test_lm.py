@@ -1,4 +1,4 @@
-"""What other packages learn of a model without naming its parameters."""
+"""`Lm` describes its weights to packages that do not name parameters."""
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ def test_the_gain_of_a_pair_is_its_inputs_and_in_float32(grouped):
 def test_directions_of_attn_reach_the_stream_through_its_output(
   grouped, tokens
 ):
-  """Up to the division by the norm's RMS, of one token."""
+  """They agree up to the division by the norm's RMS, for one token."""
   site = Site("attn", 0)
   directions = np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32)
   found = np.asarray(grouped.to_stream(site, directions))
@@ -86,6 +86,6 @@ def test_other_directions_lie_in_the_stream(grouped, where):
     (lambda lm: lm.to_stream(Site("attn", 9), None), r"attn\.9.*0 to 3"),
   ],
 )
-def test_what_a_site_does_not_have_is_named(grouped, ask, said):
+def test_the_error_about_a_gain_or_stream_names_the_site(grouped, ask, said):
   with pytest.raises(UserError, match=said):
     ask(grouped)

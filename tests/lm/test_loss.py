@@ -37,7 +37,7 @@ def test_it_is_minus_the_log_of_the_softmax(logits, tokens):
     assert losses[row, t] == pytest.approx(expected, rel=1e-5)
 
 
-def test_equal_logits_cost_the_log_of_the_vocabulary(tokens):
+def test_the_loss_of_equal_logits_is_the_log_of_the_vocabulary(tokens):
   losses, mask = next_token_loss(jnp.zeros((2, 8, 11)), tokens, SEGMENTS)
   np.testing.assert_allclose(losses[mask], np.log(11), rtol=1e-6)
 
@@ -55,7 +55,7 @@ def test_bfloat16_logits_are_summed_in_float32(logits, tokens):
   np.testing.assert_array_equal(losses, exact)
 
 
-def test_what_does_not_count_has_no_gradient(logits, tokens):
+def test_tokens_that_do_not_count_have_no_gradient(logits, tokens):
   def total(logits):
     return next_token_loss(logits, tokens, SEGMENTS)[0].sum()
 

@@ -1,4 +1,4 @@
-"""The official library computes the same, from the same parameters."""
+"""The official library computes the same from the same parameters."""
 
 import flax.linen
 import jax
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # the official library's
 
 @pytest.fixture(scope="module", autouse=True)
 def lenient():
-  """The official library promotes ranks."""
+  """Allows rank promotion, which the official library relies on."""
   with jax.numpy_rank_promotion("allow"):
     yield
 
@@ -25,7 +25,7 @@ def test_every_activation_is_the_same(lm, padded, everything, read_official):
   tokens, segments = padded
   theirs = read_official(lm, tokens)
   ours = everything(lm, tokens, segments)
-  same(ours, theirs, real=segments > 0)
+  assert_close(ours, theirs, real=segments > 0)
 
 
 def test_its_own_parameters_need_no_conversion(
@@ -37,17 +37,17 @@ def test_its_own_parameters_need_no_conversion(
   lm = lm.replace(params=jax.tree.map(enlarge, params))
   theirs = read_official(lm, tokens)
   ours = everything(lm, tokens, segments)
-  same(ours, theirs, real=segments > 0)
+  assert_close(ours, theirs, real=segments > 0)
 
 
 def enlarge(x):
-  """The library draws weights that hardly matter, and norms of exactly 1."""
+  """Enlarges weights, which the library draws too small to matter."""
   return 20 * x if x.any() else jnp.linspace(-0.5, 0.5, x.size)
 
 
 @pytest.fixture(scope="module")
 def padded(draw_tokens):
-  """Rows of 17 and 13 tokens; segment 0 is padding, the official token 0."""
+  """Makes rows of 17 and 13 tokens; segment 0 is padding, of token 0."""
   tokens = draw_tokens(2, 17).at[1, 13:].set(0)
   return tokens, (tokens > 0).astype(jnp.int32)
 
@@ -67,12 +67,12 @@ def test_long_packed_rows_are_the_same(
   tokens, packing, inputs = long_row
   theirs = read_official(lm, tokens, **inputs)
   ours = everything(lm, tokens, packing.segments, packing.positions)
-  same(ours, theirs, real=packing.segments > 0)
+  assert_close(ours, theirs, real=packing.segments > 0)
 
 
 @pytest.fixture(scope="module")
 def long_row(draw_tokens, pack):
-  """Documents of 140, 5 and 151 tokens, and 4 of padding."""
+  """Makes a row of documents of 140, 5 and 151 tokens and 4 of padding."""
   packing = Packing(*pack(1, 140, 5, 151, padding=4))
   inputs = {
     "positions": packing.positions,
@@ -81,8 +81,8 @@ def long_row(draw_tokens, pack):
   return draw_tokens(1, 300), packing, inputs
 
 
-def same(ours, theirs, real):
-  """No number of a token that is not padding is 1e-4 away."""
+def assert_close(ours, theirs, real):
+  """Asserts that activations differ by less than 1e-4, padding apart."""
   assert ours.keys() == theirs.keys()
   for what, x in ours.items():
     np.testing.assert_allclose(x[real], theirs[what][real], 0, 1e-4, what)
@@ -116,7 +116,7 @@ def test_bfloat16_is_more_exact_than_theirs(
 
 @pytest.fixture(scope="module")
 def read_official(as_official):
-  """read_official(lm, tokens, …): what `everything` gives, from theirs."""
+  """read_official(lm, tokens, …): returns what `everything` does."""
 
   def read(lm, tokens, **inputs):
     model, variables = as_official(lm.config), {"params": lm.params}
@@ -128,7 +128,7 @@ def read_official(as_official):
 
 
 def read_sites(model, variables, tokens, inputs):
-  """Every site.
+  """Reads every site of the official model.
 
   The library's `__call__` is under `nn.jit`, which remembers a trace and then
   no interceptor sees anything; what it calls inside is not.

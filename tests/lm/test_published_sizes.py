@@ -1,4 +1,4 @@
-"""The published sizes, in shapes alone: names, counts, and that they run."""
+"""The published sizes have the right names and counts, and run in shapes."""
 
 import dataclasses
 
@@ -31,7 +31,7 @@ def name(request):
 
 @pytest.fixture(scope="module")
 def lm(name):
-  """The model, with shapes for parameters."""
+  """Makes the model with shapes for parameters."""
   config = PUBLISHED[name]()
   init = lambda key: init_params(config, key)
   return Lm(jax.eval_shape(init, jax.random.key(0)), config, name=name)
@@ -46,7 +46,7 @@ def test_as_many_parameters_as_published(name, lm):
 
 
 def by_hand(c):
-  """The count, from the sizes alone."""
+  """Counts parameters from the sizes alone."""
   d, heads = c.embed_dim, (c.num_heads, c.num_kv_heads, c.num_kv_heads)
   attention = sum(n * c.head_dim * d for n in (*heads, c.num_heads))
   norms = 4 * d + (2 * c.head_dim if c.qk_norm else 0)
@@ -55,7 +55,7 @@ def by_hand(c):
 
 
 def vision(c):
-  """SigLIP So400m/14 at 896 pixels, and a norm and a projection after it."""
+  """Counts SigLIP So400m/14 at 896 pixels, its last norm and projection."""
   d, hidden, layers, patches = 1152, 4304, 27, (896 // 14) ** 2
   attention, mlp = 4 * (d * d + d), 2 * d * hidden + hidden + d
   layer = attention + mlp + 2 * 2 * d  # a layer norm has two vectors
@@ -88,7 +88,7 @@ def shapes(tree):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_every_other_number_is_the_official_one(name, lm, as_official):
+def test_every_other_field_is_the_official_one(name, lm, as_official):
   assert as_official(lm.config).config == official(name).config
 
 

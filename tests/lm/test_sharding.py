@@ -1,4 +1,4 @@
-"""The weights lie where the mesh says, and the numbers stay."""
+"""Weights are divided as the mesh says, and results stay the same."""
 
 import dataclasses
 import math
@@ -43,7 +43,7 @@ def mesh(data, model):
 
 
 def place(lm, mesh, fsdp=False):
-  """The model, on the mesh."""
+  """Places the model on the mesh."""
   where = placement(lm.config, mesh, fsdp)
 
   def put(path, x):
@@ -58,38 +58,40 @@ def place(lm, mesh, fsdp=False):
 
 @pytest.fixture(scope="module", params=["gemma2", "gemma3"])
 def shallow(request, tiny):
-  """Two layers, one of each kind, whose heads eight devices can share."""
+  """Makes two layers, one of each kind, whose heads eight devices can share."""
   if request.param == "gemma2":
     return tiny("grouped", num_layers=2, num_heads=16, num_kv_heads=8)
   return tiny("single_key", num_layers=2, num_heads=8, locals_per_global=1)
 
 
 @pytest.fixture(scope="module")
-def alone(shallow, draw_tokens):
-  """What one device computes."""
-  return both(shallow, draw_tokens(8, 16))
+def on_one_device(shallow, draw_tokens):
+  """Computes everything on one device."""
+  return sites_and_logits(shallow, draw_tokens(8, 16))
 
 
 @pytest.mark.parametrize("shape, fsdp", CASES, ids=str)
-def test_every_mesh_gives_the_same(shallow, alone, draw_tokens, shape, fsdp):
+def test_every_mesh_gives_the_same(
+  shallow, on_one_device, draw_tokens, shape, fsdp
+):
   sharded = place(shallow, mesh(*shape), fsdp)
   tokens = jax.device_put(
     draw_tokens(8, 16), meshes.shard(sharded.mesh, "data", None)
   )
-  same(both(sharded, tokens), alone)
+  assert_close(sites_and_logits(sharded, tokens), on_one_device)
 
 
 def test_rows_that_the_mesh_does_not_divide_run_too(
-  shallow, alone, draw_tokens
+  shallow, on_one_device, draw_tokens
 ):
   sharded = place(shallow, mesh(2, 4), fsdp=True)
-  found = both(sharded, draw_tokens(8, 16)[:3])
-  same(found, jax.tree.map(lambda x: x[:3], alone))
+  found = sites_and_logits(sharded, draw_tokens(8, 16)[:3])
+  assert_close(found, jax.tree.map(lambda x: x[:3], on_one_device))
 
 
 @jax.jit
-def both(lm, tokens):
-  """What is at a site of each kind, and the logits after an edit of all."""
+def sites_and_logits(lm, tokens):
+  """Returns a site of each kind, and the logits after an edit of all."""
   seen = {}
 
   def change(site):
@@ -100,7 +102,7 @@ def both(lm, tokens):
   return seen | {"logits": logits}
 
 
-def same(found, expected):
+def assert_close(found, expected):
   for what, x in expected.items():
     np.testing.assert_allclose(found[what], x, 1e-5, 1e-5, what)
 
@@ -115,7 +117,7 @@ def test_a_sharded_model_is_read_outside_of_jit_too(tiny, draw_tokens):
   np.testing.assert_allclose(outside, inside, 1e-5, 1e-5)
 
 
-# Where the weights lie.
+# Placement of weights.
 
 
 @pytest.mark.parametrize("fsdp", [False, True], ids=["", "fsdp"])
@@ -139,7 +141,7 @@ def leaves(lm):
   return [(tuple(key.key for key in path), x) for path, x in flat]
 
 
-def test_a_single_key_head_is_everybodys(tiny):
+def test_a_single_key_head_is_replicated(tiny):
   lm = place(tiny("single_key"), mesh(2, 4), fsdp=True)
   for path, x in leaves(lm):
     part = x.addressable_shards[0].data.shape
@@ -156,8 +158,8 @@ def test_the_layout_of_the_2b_is_divided_too():
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_no_large_weight_is_left_whole(name):
-  """Sixteen devices hold a sixteenth each, norms and single keys apart."""
+def test_every_large_weight_is_divided(name):
+  """Sixteen devices hold a sixteenth each, except of norms and single keys."""
   config = dataclasses.replace(PUBLISHED[name](), num_layers=2)
   where = placement(config, AbstractMesh((4, 4), ("data", "model")), fsdp=True)
   init = lambda key: init_params(config, key)
@@ -173,16 +175,16 @@ def test_no_large_weight_is_left_whole(name):
 
 
 @pytest.mark.parametrize("fsdp", [False, True], ids=["", "fsdp"])
-def test_weights_are_loaded_where_they_belong(saved, grouped, fsdp):
+def test_weights_are_loaded_onto_their_devices(saved, grouped, fsdp):
   loaded = load_lm(saved, mesh=mesh(2, 4), fsdp=fsdp)
-  expected = leaves(place(as_files_have_it(grouped), mesh(2, 4), fsdp))
+  expected = leaves(place(in_file_layout(grouped), mesh(2, 4), fsdp))
   for (path, x), (_, y) in zip(leaves(loaded), expected, strict=True):
     assert x.sharding == y.sharding, path
     np.testing.assert_array_equal(x, y)
 
 
-def as_files_have_it(lm):
-  """Hugging Face knows one layout of the gating weights."""
+def in_file_layout(lm):
+  """Converts the gating weights to Hugging Face's only layout."""
   turn = lambda path, x: (
     x.swapaxes(1, 2) if path[-1].key == "gating_einsum" else x
   )
@@ -201,7 +203,7 @@ def test_a_mesh_that_does_not_divide_is_named(saved):
     load_lm(saved, mesh=mesh(1, 8))
 
 
-# What does not divide.
+# Meshes that do not divide a weight.
 
 WORKS = {
   "gemma2-2b": [1, 2, 4],
@@ -216,7 +218,7 @@ WORKS = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_the_divisors_that_are_named_are_those_that_work(name):
+def test_every_divisor_that_the_error_names_works(name):
   config = PUBLISHED[name]()
   for model in range(1, 33):
     large = AbstractMesh((1, model), ("data", "model"))
@@ -228,7 +230,7 @@ def test_the_divisors_that_are_named_are_those_that_work(name):
     assert f"use {' or '.join(map(str, WORKS[name]))}." in str(error.value)
 
 
-def test_fsdp_has_to_divide_the_residual_stream():
+def test_a_mesh_with_fsdp_must_divide_the_residual_stream():
   odd = AbstractMesh((5, 1), ("data", "model"))
   check_divides(gemma2_2b(), odd)
   with pytest.raises(UserError, match=r"data=5 .*embed_dim=2304; use 1 or 2"):

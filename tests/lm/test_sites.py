@@ -1,4 +1,4 @@
-"""Sites are written one way, and known by the names that others use."""
+"""Sites have one written form, and names in other libraries."""
 
 import hypothesis
 import hypothesis.strategies as st
@@ -35,7 +35,7 @@ def test_what_is_not_a_site_is_named(text):
 
 
 @pytest.mark.parametrize("make", [Site.parse, lambda x: Site("mpl", 3)])
-def test_an_unknown_place_lists_those_there_are(make):
+def test_the_error_about_an_unknown_site_lists_all(make):
   known = "resid, mlp, attn, mlp_in"
   with pytest.raises(UserError, match=f"'mpl'; use one of {known}, as"):
     make("mpl.3")
@@ -58,7 +58,7 @@ def test_a_transcoder_reads_one_site_and_writes_another():
   assert (str(taps), taps.kind) == ("transcoder.3", "transcoder")
   config = gemma2_2b()
   assert taps.d_in(config) == taps.d(config) == 2304
-  with pytest.raises(UserError, match=r"transcoder\.3 .*mlp_in\.3, mlp\.3"):
+  with pytest.raises(UserError, match=r"transcoder\.3 .*mlp_in\.3 or mlp\.3"):
     _ = taps.site
 
 
@@ -115,7 +115,7 @@ def test_a_layer_that_is_not_there_is_named(layer):
     Site("mlp", layer).check(gemma2_2b())
 
 
-def test_every_layer_there_is_passes():
+def test_every_layer_of_the_model_passes():
   for layer in range(26):
     Site("mlp", layer).check(gemma2_2b())
 
@@ -134,7 +134,7 @@ def test_every_layer_there_is_passes():
   ],
 )
 def test_widths_are_those_of_gemma_scope(name, resid, attn):
-  """arXiv 2408.05147 §3.1: attention sites are heads · head_dim wide."""
+  """Attention sites are heads · head_dim wide (arXiv 2408.05147 §3.1)."""
   config = PUBLISHED[name]()
   widths = {where: Site(where, 0).width(config) for where in WHERE}
   assert widths.pop("attn") == attn
@@ -142,7 +142,7 @@ def test_widths_are_those_of_gemma_scope(name, resid, attn):
 
 
 @pytest.mark.parametrize("table", [TRANSFORMER_LENS, HUGGING_FACE])
-def test_every_site_has_a_name_of_its_own_elsewhere(table):
+def test_every_site_has_its_own_name_in_other_libraries(table):
   assert table.keys() == WHERE.keys()
   assert len(set(table.values())) == len(WHERE)
 

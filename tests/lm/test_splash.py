@@ -1,4 +1,4 @@
-"""The TPU's fused kernel, run step by step, computes what `attend` does."""
+"""The TPU's fused kernel, interpreted, computes what `attend` does."""
 
 import functools
 
@@ -16,7 +16,7 @@ TIME, HEAD = 256, 128
 
 @pytest.fixture(scope="module")
 def inputs(pack):
-  """inputs(rows, N, K, dtype): q, k, v, and where their tokens belong."""
+  """inputs(rows, N, K, dtype): makes q, k, v and their packing."""
 
   def draw(rows, heads, kv_heads, dtype):
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The language model that ships."""
+"""The language model that ships with jaxsae is small and trained."""
 
 import pathlib
 
@@ -10,7 +10,7 @@ from jaxsae.lm import gemma2_tiny, load_lm
 from jaxsae.lm.weights import SHIPPED
 
 
-def test_it_is_small_and_complete():
+def test_the_shipped_model_is_small_and_complete():
   folder = SHIPPED["gemma2-tiny"]
   assert sum(f.stat().st_size for f in folder.iterdir()) <= 8_000_000
   lm = load_lm("gemma2-tiny")
@@ -18,8 +18,8 @@ def test_it_is_small_and_complete():
   assert lm.tokenizer.vocab_size == lm.config.vocab_size
 
 
-def test_it_has_learned_something(tmp_path):
-  """Far below a bigram model's loss, on files that it has never read."""
+def test_the_shipped_model_predicts_text_it_never_read(tmp_path):
+  """Its loss on held-out files is far below that of a bigram model."""
   lm = load_lm("gemma2-tiny")
   corpus = data.open_corpus(
     data.DataConfig(documents=300, cache=str(tmp_path)), lm.tokenizer
@@ -28,7 +28,7 @@ def test_it_has_learned_something(tmp_path):
   assert held_out_loss(lm, batches) < 2.6
 
 
-def test_it_gives_back_any_text():
+def test_its_tokenizer_restores_any_text():
   tokenizer = load_lm("gemma2-tiny").tokenizer
   text = pathlib.Path(np.__file__).read_text() + "\tπ ≠ 3\r\n  漢字 \x00"
   assert tokenizer.decode(tokenizer.encode([text])[0]) == text

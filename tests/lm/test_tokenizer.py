@@ -1,4 +1,4 @@
-"""The tokenizers give back what they were given, and fit their model."""
+"""Tokenizers restore texts exactly, and fit their model."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ CODE = (
 
 # SentencePiece writes a space as ▁ inside, so that one is not its own.
 @hypothesis.given(st.text(max_size=40).filter(lambda text: "▁" not in text))
-def test_any_text_comes_back(tokenizer, text):
+def test_decoding_restores_any_text(tokenizer, text):
   (ids,) = tokenizer.encode([text])
   assert tokenizer.decode(ids) == text
 
@@ -34,7 +34,7 @@ def test_any_text_comes_back(tokenizer, text):
   "text",
   [CODE, "", " ", "   ", " a", "a ", "\n ", "\t\t", "é", "e\u0301", "\ufeffx"],
 )
-def test_spaces_and_accents_come_back(tokenizer, text):
+def test_decoding_restores_spaces_and_accents(tokenizer, text):
   (ids,) = tokenizer.encode([text])
   assert tokenizer.decode(ids) == text
 
@@ -56,12 +56,12 @@ def test_every_id_is_a_piece(tokenizer):
   assert max(ids) < 400
 
 
-def test_digits_stand_alone_and_indents_together(tokenizer):
+def test_digits_are_split_and_indents_are_not(tokenizer):
   (ids,) = tokenizer.encode(["    1234"])
   assert [tokenizer.pieces[i] for i in ids] == ["    ", "1", "2", "3", "4"]
 
 
-def test_several_texts_are_as_if_alone(tokenizer):
+def test_texts_are_encoded_independently(tokenizer):
   texts = [CODE, "the latent", "", "x"]
   alone = [tokenizer.encode([text])[0] for text in texts]
   assert tokenizer.encode(texts) == alone
@@ -88,8 +88,10 @@ def test_what_is_not_a_tokenizer_is_named(tmp_path, content):
     Tokenizer.load(tmp_path / "tokenizer.model")
 
 
-def test_a_file_cut_where_it_still_reads_is_refused(tokenizer, tmp_path):
-  """What says which pieces are special comes after the pieces."""
+def test_a_truncated_file_that_can_still_be_parsed_is_refused(
+  tokenizer, tmp_path
+):
+  """The list of special pieces comes after the pieces."""
   read = 0
   for keep in range(200):
     (tmp_path / "tokenizer.model").write_bytes(tokenizer.model[:keep])
@@ -99,7 +101,7 @@ def test_a_file_cut_where_it_still_reads_is_refused(tokenizer, tmp_path):
   assert read
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
   with pytest.raises(UserError, match=r"nothing\.json is not a file; give a"):
     Tokenizer.load(tmp_path / "nothing.json")
   with pytest.raises(UserError, match="is not a file"):
@@ -113,7 +115,7 @@ SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>"]
 
 @pytest.fixture(scope="module")
 def converted(tokenizer):
-  """The same tokenizer as the package `tokenizers` has it, as JSON.
+  """Converts the tokenizer to the JSON of the package `tokenizers`.
 
   Like Gemma's it puts BOS before each text; it also cuts and pads, which
   others' may.
@@ -152,7 +154,7 @@ def converted(tokenizer):
 
 @pytest.fixture
 def from_json(tmp_path):
-  """JSON → the tokenizer loaded from a file of it."""
+  """from_json(data): the tokenizer loaded from a file of this JSON."""
 
   def load(data):
     (tmp_path / "tokenizer.json").write_text(json.dumps(data))
@@ -162,31 +164,33 @@ def from_json(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def same(converted, tmp_path_factory):
-  """The converted tokenizer."""
+def json_tokenizer(converted, tmp_path_factory):
+  """Loads the converted tokenizer."""
   file = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
   file.write_text(json.dumps(converted))
   return Tokenizer.load(file)
 
 
 @hypothesis.given(st.text(max_size=40))
-def test_both_files_give_the_same_ids(tokenizer, same, text):
+def test_both_files_give_the_same_ids(tokenizer, json_tokenizer, text):
   ids = tokenizer.encode([text, text + CODE])
-  assert same.encode([text, text + CODE]) == ids
-  assert same.decode(ids[0]) == tokenizer.decode(ids[0])
+  assert json_tokenizer.encode([text, text + CODE]) == ids
+  assert json_tokenizer.decode(ids[0]) == tokenizer.decode(ids[0])
 
 
-def test_both_files_say_the_same_of_themselves(tokenizer, same):
+def test_both_files_have_the_same_properties(tokenizer, json_tokenizer):
   for name in ("bos", "eos", "pad", "vocab_size", "pieces"):
-    assert getattr(same, name) == getattr(tokenizer, name)
-  assert same.decode([2, *same.encode([CODE])[0], 1]) == CODE
-  assert same.file_name == "tokenizer.json"
-  assert same.fingerprint != tokenizer.fingerprint
+    assert getattr(json_tokenizer, name) == getattr(tokenizer, name)
+  assert (
+    json_tokenizer.decode([2, *json_tokenizer.encode([CODE])[0], 1]) == CODE
+  )
+  assert json_tokenizer.file_name == "tokenizer.json"
+  assert json_tokenizer.fingerprint != tokenizer.fingerprint
 
 
-def test_what_is_special_in_a_text_is_text(same):
-  """Unless SentencePiece takes it for one, too: `<start_of_turn>`."""
-  for ids in same.encode(["<pad><eos><bos><unk>", "<s></s>"]):
+def test_special_tokens_written_in_text_are_text(json_tokenizer):
+  """Except for `<start_of_turn>`, which SentencePiece treats as special too."""
+  for ids in json_tokenizer.encode(["<pad><eos><bos><unk>", "<s></s>"]):
     assert ids and min(ids) > 3
 
 
@@ -200,7 +204,7 @@ def test_other_tokens_with_a_name_are_read_and_written(converted, from_json):
   assert found.decode(ids) == "a<start_of_turn>b"
 
 
-def test_the_token_for_a_picture_is_left_out(converted, from_json):
+def test_the_token_for_an_image_is_left_out(converted, from_json):
   picture = named(400, "<image_soft_token>")
   added = [*converted["added_tokens"], picture]
   found = from_json(converted | {"added_tokens": added})
@@ -210,23 +214,29 @@ def test_the_token_for_a_picture_is_left_out(converted, from_json):
 
 
 def named(token, content):
-  """A token as published files add it."""
+  """Returns a token in the form of published files."""
   flags = dict.fromkeys(
     ["single_word", "lstrip", "rstrip", "normalized"], False
   )
   return {"id": token, "content": content, "special": True, **flags}
 
 
-def test_a_json_tokenizer_is_saved_under_its_own_name(same, grouped, tmp_path):
+def test_a_json_tokenizer_is_saved_under_its_own_name(
+  json_tokenizer, grouped, tmp_path
+):
   table = jnp.ones((400, grouped.config.embed_dim))
   lm = grouped.replace(
     params=grouped.params | {"embedder": {"input_embedding": table}},
     config=dataclasses.replace(grouped.config, vocab_size=400),
-    tokenizer=same,
+    tokenizer=json_tokenizer,
   )
   save_lm(lm, tmp_path / "lm")
-  assert (tmp_path / "lm" / "tokenizer.json").read_bytes() == same.model
-  assert load_lm(tmp_path / "lm").tokenizer.fingerprint == same.fingerprint
+  assert (
+    tmp_path / "lm" / "tokenizer.json"
+  ).read_bytes() == json_tokenizer.model
+  assert (
+    load_lm(tmp_path / "lm").tokenizer.fingerprint == json_tokenizer.fingerprint
+  )
 
 
 @pytest.mark.parametrize("missing", ["<bos>", "<pad>"])
@@ -260,8 +270,8 @@ def test_without_the_package_the_error_says_what_to_install(
 # Both.
 
 
-@pytest.mark.parametrize("kind", ["tokenizer", "same"])
-def test_ids_without_a_meaning_are_shown(kind, request):
+@pytest.mark.parametrize("kind", ["tokenizer", "json_tokenizer"])
+def test_unused_ids_are_shown(kind, request):
   found = request.getfixturevalue(kind)
   ids = [400, *found.encode(["the cat"])[0], 2**33, -1]
   assert (
@@ -284,7 +294,7 @@ def folder(tokenizer, tmp_path):
   return tmp_path
 
 
-def test_a_folder_or_a_file_names_the_tokenizer(folder, tokenizer):
+def test_a_tokenizer_is_found_by_folder_or_file(folder, tokenizer):
   for path in (folder, folder / "tokenizer.model", str(folder)):
     found = find_tokenizer(path, model_of(400))
     assert found.fingerprint == tokenizer.fingerprint
@@ -361,7 +371,9 @@ def test_config_may_name_the_special_tokens(folder, config):
 @pytest.mark.parametrize(
   "name, value", [("bos", 1), ("eos", [2, 106]), ("pad", 3), ("pad", "<pad>")]
 )
-def test_other_special_tokens_than_the_models(folder, name, value):
+def test_other_special_tokens_than_those_of_the_model_are_refused(
+  folder, name, value
+):
   config = {"bos_token_id": 2} | {f"{name}_token_id": value}
   (folder / "config.json").write_text(json.dumps(config))
   with pytest.raises(UserError, match=rf"tokenizer\.model has {name}=.*config"):

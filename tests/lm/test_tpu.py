@@ -1,4 +1,4 @@
-"""What the TPU's own compiler makes of the model, without a TPU."""
+"""The TPU's compiler compiles the model as intended, without a TPU."""
 
 import functools
 import json
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 
 @functools.cache
 def compiled(*arguments):
-  """What on_tpu.py says of one function, row length and placement."""
+  """Runs on_tpu.py for one function, row length and placement."""
   done = subprocess.run(
     [sys.executable, HERE / "on_tpu.py", *arguments],
     capture_output=True,
@@ -37,17 +37,17 @@ def kernels(found):
 
 
 def squares(found, time):
-  """Arrays whose last axes are queries and keys of a whole row."""
+  """Lists arrays whose last axes are the queries and keys of a whole row."""
   return re.findall(rf"\w+\[(?:\d+,)*{time},{time}\]", found["text"])
 
 
-def test_attention_is_the_fused_kernel_and_makes_no_square():
+def test_attention_is_the_fused_kernel_and_stores_no_square():
   found = compiled("logits", "384")
   assert kernels(found) == 4
   assert squares(found, 384) == []
 
 
-def test_rows_that_the_kernel_does_not_take_go_the_plain_way():
+def test_rows_that_the_kernel_does_not_support_use_plain_attention():
   found = compiled("logits", "320")
   assert kernels(found) == 0
   assert "320" in found["text"]

@@ -1,4 +1,4 @@
-"""TransformerLens sees the same activations where `TRANSFORMER_LENS` says."""
+"""TransformerLens has the same activations under the names in `Site`."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -44,7 +44,7 @@ def name_of(site):
 
 
 def is_same(ours, theirs):
-  """Heads are a fourth axis there, and concatenated here."""
+  """Returns whether both agree; heads are an axis there, and joined here."""
   return theirs.size == ours.size and np.allclose(
     ours, theirs.reshape(ours.shape), 0, 1e-4
   )
@@ -69,7 +69,7 @@ def save_theirs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def read_hooked(save_theirs):
-  """read_hooked(lm, tokens): {"logits", their names: arrays}."""
+  """read_hooked(lm, tokens): {"logits": array, their name: array, …}."""
   import transformer_lens as lens
   from transformer_lens.pretrained import weight_conversions
 
@@ -86,7 +86,7 @@ def read_hooked(save_theirs):
 
 @pytest.fixture(scope="module")
 def read_bridge(save_theirs):
-  """read_bridge(lm, tokens): {"logits", their names: arrays}."""
+  """read_bridge(lm, tokens): {"logits": array, their name: array, …}."""
   from transformer_lens.model_bridge import TransformerBridge
 
   def read(lm, tokens):
@@ -106,7 +106,7 @@ def watch(model, tokens):
 
 
 def as_theirs(c):
-  """GemmaConfig → HookedTransformerConfig."""
+  """Converts a GemmaConfig to a HookedTransformerConfig."""
   from transformer_lens import HookedTransformerConfig
 
   local = {True: "local", False: "global"}

@@ -1,4 +1,4 @@
-"""Weights come back as they were saved, and what is wrong is named."""
+"""Weights load as they were saved; damaged and foreign files are refused."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ from jaxsae.mesh import MeshConfig, make
 
 @pytest.fixture
 def copy(saved, tmp_path):
-  """A directory of weights to spoil."""
+  """Copies the directory of weights, for tests that change it."""
   return shutil.copytree(saved, tmp_path / "copy")
 
 
@@ -30,8 +30,8 @@ def assert_same(one, other):
     np.testing.assert_array_equal(x, y)
 
 
-def as_files_have_it(lm):
-  """The model with its gating weights in the layout of the files."""
+def in_file_layout(lm):
+  """Converts the gating weights to the layout of the files."""
   if lm.config.transpose_gating:
     return lm
 
@@ -53,7 +53,7 @@ def cast(lm, dtype):
 
 def test_float32_keeps_every_bit(lm, tmp_path):
   save_lm(lm, tmp_path / "lm", dtype=jnp.float32)
-  back, lm = load_lm(tmp_path / "lm"), as_files_have_it(lm)
+  back, lm = load_lm(tmp_path / "lm"), in_file_layout(lm)
   assert_same(back.params, lm.params)
   assert (back.config, back.tokenizer) == (lm.config, None)
   assert back.name == str(tmp_path / "lm")
@@ -61,7 +61,7 @@ def test_float32_keeps_every_bit(lm, tmp_path):
 
 def test_bfloat16_is_what_is_saved_by_default(lm, tmp_path):
   save_lm(lm, tmp_path / "lm")
-  half = cast(as_files_have_it(lm), jnp.bfloat16)
+  half = cast(in_file_layout(lm), jnp.bfloat16)
   back = load_lm(tmp_path / "lm", dtype=jnp.bfloat16)
   assert_same(back.params, half.params)
   back = load_lm(tmp_path / "lm")
@@ -69,22 +69,22 @@ def test_bfloat16_is_what_is_saved_by_default(lm, tmp_path):
 
 
 def test_both_layouts_of_the_gating_compute_the_same(grouped, tokens):
-  turned = as_files_have_it(grouped).logits(tokens)
+  turned = in_file_layout(grouped).logits(tokens)
   np.testing.assert_allclose(turned, grouped.logits(tokens), atol=1e-5)
 
 
-def test_the_dtype_of_loading_is_a_choice(saved):
+def test_weights_load_in_the_chosen_dtype(saved):
   half = load_lm(str(saved), dtype=jnp.bfloat16).params
   assert {x.dtype for x in jax.tree.leaves(half)} == {jnp.dtype(jnp.bfloat16)}
 
 
 def test_weights_may_be_in_several_files(copy, grouped):
   split(copy)
-  assert_same(load_lm(copy).params, as_files_have_it(grouped).params)
+  assert_same(load_lm(copy).params, in_file_layout(grouped).params)
 
 
 def split(copy, parts=2):
-  """The weights in several files, and the index of them."""
+  """Splits the weights into several files with an index."""
   tensors = sorted(safetensors.load_file(copy / "model.safetensors").items())
   os.remove(copy / "model.safetensors")
   index = {}
@@ -101,14 +101,14 @@ def split(copy, parts=2):
 def test_a_copy_of_the_tied_embedding_is_not_surplus(copy, grouped, head):
   head += "lm_head.weight"
   change_tensors(copy, lambda t: {**t, head: t["model.embed_tokens.weight"]})
-  assert_same(load_lm(copy).params, as_files_have_it(grouped).params)
+  assert_same(load_lm(copy).params, in_file_layout(grouped).params)
 
 
 @pytest.mark.parametrize(
   "prefix", ["language_model.model.", "model.language_model."]
 )
 @pytest.mark.parametrize("eyes", ["", "model."])
-def test_a_model_that_sees_gives_its_language_model(
+def test_a_multimodal_model_loads_as_its_language_model(
   copy, grouped, prefix, eyes
 ):
   others = {
@@ -117,7 +117,7 @@ def test_a_model_that_sees_gives_its_language_model(
   }
   renamed = lambda t: {k.replace("model.", prefix, 1): t[k] for k in t}
   change_tensors(copy, lambda t: renamed(t) | others)
-  assert_same(load_lm(copy).params, as_files_have_it(grouped).params)
+  assert_same(load_lm(copy).params, in_file_layout(grouped).params)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 4), (8, 1)])
@@ -128,7 +128,7 @@ def test_the_weights_lie_on_the_mesh_as_they_should(
   mesh = make(MeshConfig(data=shape[0], model=shape[1]))
   lm = load_lm(saved, mesh=mesh, fsdp=fsdp)
   assert lm.mesh == mesh
-  assert_same(lm.params, as_files_have_it(grouped).params)
+  assert_same(lm.params, in_file_layout(grouped).params)
   table = lm.params["embedder"]["input_embedding"]
   assert table.sharding.mesh == mesh
   part = (64 // shape[1], 32 // (shape[0] if fsdp else 1))
@@ -136,7 +136,7 @@ def test_the_weights_lie_on_the_mesh_as_they_should(
 
 
 def test_a_part_is_cast_once_for_all_devices_that_have_it(saved, monkeypatch):
-  """Or a host with eight devices would need eight copies."""
+  """Otherwise a host with eight devices would need eight copies."""
   make_array, made = jax.make_array_from_callback, []
 
   def watched(shape, where, callback, **more):
@@ -154,7 +154,7 @@ def test_a_part_is_cast_once_for_all_devices_that_have_it(saved, monkeypatch):
 
 def test_half_precision_files_load(copy, grouped):
   change_tensors(copy, lambda t: {k: t[k].astype(np.float16) for k in t})
-  half = cast(as_files_have_it(grouped), jnp.float16)
+  half = cast(in_file_layout(grouped), jnp.float16)
   assert_same(load_lm(copy).params, cast(half, jnp.float32).params)
 
 
@@ -164,7 +164,7 @@ def test_without_soft_caps_there_are_none(copy):
   assert (config.attn_softcap, config.final_softcap) == (None, None)
 
 
-def test_the_tokenizer_travels_along(grouped, tokenizer, tmp_path):
+def test_the_tokenizer_is_saved_with_the_weights(grouped, tokenizer, tmp_path):
   lm = larger(grouped, tokenizer)
   save_lm(lm, tmp_path / "lm")
   back = load_lm(tmp_path / "lm")
@@ -183,7 +183,7 @@ def test_the_tokenizer_may_be_elsewhere(grouped, tokenizer, tmp_path):
 
 
 def larger(lm, tokenizer):
-  """The model with a row for each piece."""
+  """Enlarges the embedding to a row for each piece."""
   table = jnp.ones((tokenizer.vocab_size, lm.config.embed_dim))
   return lm.replace(
     params=lm.params | {"embedder": {"input_embedding": table}},
@@ -211,7 +211,7 @@ def test_a_file_is_not_a_directory(saved):
   refuses(saved / "config.json", r"config\.json is not a language model")
 
 
-def test_no_config(copy):
+def test_a_directory_without_config_is_refused(copy):
   os.remove(copy / "config.json")
   refuses(copy, r"copy is not a language model; .*no .*copy/config\.json")
 
@@ -223,7 +223,7 @@ def test_a_config_that_is_not_json(copy, content):
 
 
 @pytest.mark.parametrize("content", ["[]", "3", "null", "{}", '"gemma2"'])
-def test_a_config_of_nothing(copy, content):
+def test_an_empty_config_is_refused(copy, content):
   (copy / "config.json").write_text(content)
   refuses(copy, r"config\.json is a None model; only 'gemma2', 'gemma3' and")
 
@@ -267,7 +267,7 @@ def test_a_size_that_is_missing(copy, name):
     ("rope_theta", float("inf")),
   ],
 )
-def test_a_size_that_is_not_a_size(copy, name, value):
+def test_an_impossible_size_is_refused(copy, name, value):
   change_config(copy, **{name: value})
   refuses(copy, rf"{name} in .*config\.json is .*, not a positive")
 
@@ -310,7 +310,7 @@ def test_a_layer_too_few(copy):
   refuses(copy, r"unexpected model\.layers\.3\.input_layernorm\.weight, .* …")
 
 
-def test_more_layers_than_there_can_be(copy):
+def test_an_impossible_number_of_layers_is_refused(copy):
   change_config(copy, num_hidden_layers=10**15, layer_types=...)
   refuses(copy, r"it lacks model\.layers\.4\.input_layernorm\.weight, .* …")
 
@@ -327,7 +327,7 @@ def test_an_index_that_names_a_file_which_is_not_there(copy, name):
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"weight_map": []}'])
-def test_an_index_that_is_not_one(copy, content):
+def test_an_index_without_a_weight_map_is_refused(copy, content):
   (copy / "model.safetensors.index.json").write_text(content)
   refuses(copy, r"index\.json (is not JSON|has no weight_map)")
 
@@ -362,7 +362,7 @@ def test_a_type_that_is_not_float(copy):
   )
 
 
-def test_a_type_wider_than_float32(copy):
+def test_a_type_wider_than_float32_is_refused(copy):
   wide = {"model.norm.weight": np.zeros(32, np.float64)}
   change_tensors(copy, lambda t: t | wide)
   refuses(copy, r"norm\.weight in .* is of type F64; only F32, F16, BF16 load")
@@ -393,15 +393,15 @@ def test_a_tokenizer_of_a_larger_model(copy, tokenizer):
   refuses(copy, r"tokenizer\.model has 400 pieces, .*vocab_size=64")
 
 
-def test_a_tokenizer_that_is_not_one(copy):
+def test_a_file_that_is_not_a_tokenizer_is_refused(copy):
   (copy / "tokenizer.model").write_bytes(b"hello")
   refuses(copy, r"tokenizer\.model is not a SentencePiece model")
 
 
-# What is not written over, or half written.
+# Directories that stay as they are.
 
 
-def test_an_existing_path_stays(grouped, tmp_path):
+def test_an_existing_path_is_not_overwritten(grouped, tmp_path):
   (tmp_path / "lm").mkdir()
   with pytest.raises(UserError, match=r"lm exists; remove it or choose"):
     save_lm(grouped, tmp_path / "lm")
@@ -444,7 +444,7 @@ def test_a_bucket_that_cannot_be_read(monkeypatch, error, sentence):
 
 def test_sizes_are_read_without_weights(saved, tmp_path, grouped):
   (tmp_path / "config.json").write_text((saved / "config.json").read_text())
-  expected = as_files_have_it(grouped).config
+  expected = in_file_layout(grouped).config
   assert read_sizes(tmp_path) == expected
   assert read_sizes("gemma2-tiny") == gemma2_tiny()
   assert read_sizes("gemma2_9B-it") == gemma2_9b()

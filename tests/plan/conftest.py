@@ -1,4 +1,4 @@
-"""A toy experiment, and `jaxsae plan` as people start it."""
+"""Fixtures: toy experiments, and `jaxsae plan` as a process."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Devices of this machine, as stand-ins for those of a slice."""
+"""Devices of this machine, which stand in for those of a slice."""
 
 import jax
 

@@ -1,4 +1,4 @@
-"""`jaxsae plan` with the TPU's own compiler, from end to end."""
+"""`jaxsae plan` works from end to end, with the TPU's own compiler."""
 
 import json
 import sys
@@ -68,7 +68,7 @@ def check_agreement(found):
 
 
 def test_a_model_that_does_not_fit(plan, experiment, tmp_path, lm_path):
-  """Its vocabulary has 2²⁸ words; there is one chip, and nothing to try."""
+  """The vocabulary has 2²⁸ words; with one chip there is nothing to change."""
   sizes = json.loads((lm_path / "config.json").read_text())
   (tmp_path / "large").mkdir()
   config = tmp_path / "large" / "config.json"
@@ -89,7 +89,7 @@ def test_a_model_that_does_not_fit(plan, experiment, tmp_path, lm_path):
   assert found["collective_bytes_per_device_per_step"] is None
 
 
-def test_two_slices_send_between_them(plan, experiment):
+def test_two_slices_send_bytes_to_each_other(plan, experiment):
   status, _, err, found = plan(
     experiment, "--topology=v5e:2x2", "--slices=2", "--mesh.model=2"
   )
@@ -123,7 +123,7 @@ def here(monkeypatch, tmp_path):
   return run
 
 
-def test_a_sweep_is_summed_and_dealt(here, sweep, capsys):
+def test_a_sweep_is_summed_and_shared_among_machines(here, sweep, capsys):
   found = here(sweep, "--topology=v5e:2x4", "--at_once=2", "--compile=false")
   assert list(found["runs"]) == ["low", "high", "wide"]
   assert all(run["fits"] is None for run in found["runs"].values())
@@ -149,7 +149,7 @@ def test_slices_are_compared(here, experiment, capsys):
   assert "Compared" in capsys.readouterr().out
 
 
-def test_a_search_ends_with_flags_to_add(here, experiment, capsys):
+def test_a_search_prints_flags_to_add(here, experiment, capsys):
   found = here(experiment, "--topology=v5e:2x4", "--search")
   assert found["fits"] is True
   (best, *_) = found["tries"]
@@ -158,7 +158,7 @@ def test_a_search_ends_with_flags_to_add(here, experiment, capsys):
   assert "Searched" in capsys.readouterr().out
 
 
-def test_autoencoders_that_fit_nowhere(plan, experiment):
+def test_autoencoders_without_a_possible_placement(plan, experiment):
   status, out, err, found = plan(
     experiment, "--topology=v5e:2x4", "--sae.widths=2147483648"
   )
@@ -187,7 +187,7 @@ def test_mistakes_are_one_sentence(here, experiment, words, says):
     assert word in str(error.value)
 
 
-def test_a_search_is_of_one_run(here, sweep):
+def test_a_search_needs_a_single_run(here, sweep):
   with pytest.raises(UserError, match="--only=low"):
     here(sweep, "--topology=v5e:2x4", "--search")
 
@@ -199,7 +199,7 @@ def test_the_command_line_reports_a_mistake_with_status_2(plan, tmp_path):
   assert err.count("\n") == 1
 
 
-def test_what_is_split_over_model_stays_in_a_slice(plan, experiment):
+def test_a_model_axis_across_slices_is_refused(plan, experiment):
   words = ("--topology=v5e:2x2", "--slices=2", "--mesh.model=8")
   status, out, err, found = plan(experiment, *words)
   assert (status, out, found) == (2, "", None)

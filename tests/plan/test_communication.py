@@ -1,4 +1,4 @@
-"""What a compiled step sends, by axis, read from its text."""
+"""Bytes that a compiled step sends, by mesh axis, are read from its text."""
 
 import jax.numpy as jnp
 import pytest
@@ -26,7 +26,7 @@ MESH = AbstractMesh((4, 2), ("data", "model"))
     ((), "data+model"),
   ],
 )
-def test_the_axis_along_which_devices_lie(together, axis):
+def test_groups_of_devices_lie_along_a_mesh_axis(together, axis):
   assert (
     communication.axis(Collective("all-gather", 8, 2, 1, together), MESH)
     == axis
@@ -62,8 +62,8 @@ source_target_pairs={{0,0},{1,2},{2,1},{3,3}}
 """
 
 
-def test_loops_turn_as_often_as_the_run_says(config):
-  """Four microbatches and eight updates; on each of two slices 2 x 2."""
+def test_bytes_are_counted_once_per_iteration_of_a_loop(config):
+  """The text has four microbatches and eight updates, on two slices of 2x2."""
   mesh = AbstractMesh((4, 2), ("data", "model"))
   sent = communication.bytes_sent(config, mesh, TEXT)
   assert sent.within == {

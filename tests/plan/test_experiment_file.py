@@ -1,4 +1,4 @@
-"""Experiment files, read without being run."""
+"""Experiment files are read without being run."""
 
 import sys
 
@@ -11,8 +11,8 @@ from jaxsae.plan.experiment_file import Options
 
 
 @pytest.fixture(autouse=True)
-def as_it_was(monkeypatch):
-  """Reading one says in `sys` how it was called, as running it would."""
+def restore_sys(monkeypatch):
+  """Restores sys.argv and sys.path, which reading a file changes."""
   monkeypatch.setattr(sys, "argv", list(sys.argv))
   monkeypatch.setattr(sys, "path", list(sys.path))
 
@@ -32,7 +32,7 @@ def test_a_file_with_configs_is_all_its_runs(sweep):
   assert {config.tokens for config in found.configs.values()} == {4096}
 
 
-def test_one_run_is_picked_by_name(sweep):
+def test_one_run_is_selected_by_name(sweep):
   found = experiments.read(str(sweep), ["--only=wide"])
   assert list(found.configs) == ["wide"]
   with pytest.raises(UserError, match="did you mean wide"):
@@ -44,7 +44,7 @@ def test_the_shipped_grids_are_read(monkeypatch):
   assert "16k" in found.configs and len(found.configs) == 9
 
 
-def test_what_it_imports_lies_beside_it(experiment):
+def test_an_experiment_can_import_modules_beside_it(experiment):
   (experiment.parent / "beside_it.py").write_text("rows = 32\n")
   text = experiment.read_text().replace("rows=16", "rows=beside_it.rows")
   experiment.write_text(f"import beside_it\n{text}")
@@ -71,7 +71,7 @@ def test_a_file_without_runs_is_refused(tmp_path, name, text, says):
   assert says in str(error.value) and name in str(error.value)
 
 
-def test_the_compiler_is_found_where_it_is_named(tmp_path):
+def test_the_compiler_is_found_at_the_path_in_the_environment(tmp_path):
   library = tmp_path / "libtpu.so"
   library.touch()
   made = compiler_process.environment(
@@ -83,7 +83,7 @@ def test_the_compiler_is_found_where_it_is_named(tmp_path):
   assert made["JAX_PLATFORMS"] == "cpu" and made["TPU_SKIP_MDS_QUERY"] == "1"
 
 
-def test_a_compiler_that_is_not_there_is_named(tmp_path):
+def test_a_missing_compiler_is_named(tmp_path):
   with pytest.raises(
     UserError, match=r"TPU_LIBRARY_PATH=\S*gone\.so.*libtpu\.so"
   ):
@@ -92,16 +92,16 @@ def test_a_compiler_that_is_not_there_is_named(tmp_path):
     )
 
 
-def test_without_the_compiler_it_says_what_to_install(tmp_path, monkeypatch):
+def test_the_error_without_a_compiler_says_what_to_install(
+  tmp_path, monkeypatch
+):
   monkeypatch.setattr(sys, "prefix", str(tmp_path))
   monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
   with pytest.raises(UserError, match=r"jaxsae\[tpu\]"):
     compiler_process.environment({})
 
 
-def test_the_compiler_of_make_test_lies_beside_the_interpreter(
-  tmp_path, monkeypatch
-):
+def test_the_compiler_that_make_test_installs_is_found(tmp_path, monkeypatch):
   library = tmp_path / "tpu/libtpu/libtpu.so"
   library.parent.mkdir(parents=True)
   library.touch()

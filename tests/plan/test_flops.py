@@ -1,4 +1,4 @@
-"""Operations: the plan's, counted again here, and counted by the compiler."""
+"""FLOPs of a plan agree with a count by hand and with the compiler's."""
 
 import math
 
@@ -36,7 +36,7 @@ def planned(config, gemma):
 
 @pytest.mark.parametrize("name", ["gemma2-2b", "gemma2-9b", "gemma2-27b"])
 def test_published_sizes_agree_with_a_count_of_all_parameters(name):
-  """Twice the blocks' parameters a token, 10·D·F an autoencoder, in all."""
+  """Counts 2 per parameter of the blocks, 10·D·F per autoencoder, per token."""
   gemma = PUBLISHED[name]()
   config = TrainConfig(
     data=DataConfig(context=1024),
@@ -55,8 +55,8 @@ def test_published_sizes_agree_with_a_count_of_all_parameters(name):
 
 @pytest.mark.parametrize("placement", ["by_sae", "by_latent"])
 @pytest.mark.parametrize("model", [1, 2])
-def test_the_compiler_counts_as_many(placement, model):
-  """In a bucket of one microbatch and one update no loop hides any."""
+def test_flops_agree_with_the_compiler(placement, model):
+  """With one microbatch and one update, no loop hides FLOPs."""
   config = TrainConfig(
     data=DataConfig(context=64),
     sae=SweepConfig(
@@ -75,8 +75,8 @@ def test_the_compiler_counts_as_many(placement, model):
 
 
 @pytest.mark.parametrize("placement", ["by_sae", "by_latent"])
-def test_the_compiler_counts_as_many_for_transcoders_with_a_skip(placement):
-  """Devices that share the latents of one transcoder each compute its skip."""
+def test_flops_of_transcoders_with_a_skip_agree_with_the_compiler(placement):
+  """Every device that shares a transcoder's latents computes its skip."""
   config = TrainConfig(
     data=DataConfig(context=64),
     sae=SweepConfig(
@@ -94,8 +94,8 @@ def test_the_compiler_counts_as_many_for_transcoders_with_a_skip(placement):
   assert planned(config, GEMMA).roofline.flops == pytest.approx(found, rel=0.03)
 
 
-def test_copies_are_counted_for_they_are_computed():
-  """Three autoencoders on eight devices, one each: eight are trained."""
+def test_flops_include_copies_because_they_are_computed():
+  """Three autoencoders on eight devices, one on each, are trained as eight."""
   config = TrainConfig(
     data=DataConfig(context=64),
     sae=SweepConfig(

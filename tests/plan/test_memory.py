@@ -1,4 +1,4 @@
-"""The plan's figures of memory, compared with real arrays."""
+"""A plan's memory agrees with real arrays and with the compiler."""
 
 import functools
 
@@ -48,7 +48,7 @@ def here(tree) -> int:
   )
 
 
-def test_the_breakdown_is_what_the_arrays_of_a_run_hold(config, mesh, lm):
+def test_the_breakdown_agrees_with_the_arrays_of_a_run(config, mesh, lm):
   breakdown = plans.on_mesh(config, lm.config, mesh, SLICES, False).memory
   layout = sharding(abstract_state(config, lm.config, mesh), mesh)
   begin = functools.partial(init_state, config, lm.config)
@@ -60,10 +60,10 @@ def test_the_breakdown_is_what_the_arrays_of_a_run_hold(config, mesh, lm):
   assert breakdown.saes + breakdown.moments == here(state) + key
 
 
-def test_the_sum_is_the_compilers_and_weights_above_the_last_site(
+def test_the_total_is_the_compilers_plus_weights_above_the_last_site(
   config, mesh, lm, replace
 ):
-  """The step does not take the weights of layers that it does not read."""
+  """The compiled step does not take weights of layers that it does not run."""
   config = replace(config, sae__sites=config.sae.sites[1:])  # attn.0
   plan = plans.on_mesh(config, lm.config, mesh, SLICES)
   arguments = abstract_arguments(config, lm.config, mesh)
@@ -77,7 +77,7 @@ def test_the_sum_is_the_compilers_and_weights_above_the_last_site(
   assert plan.fits and plan.headroom == plan.capacity - plan.needed
 
 
-def test_a_bucket_that_is_twice_as_long_takes_twice_as_much(
+def test_a_bucket_twice_as_long_takes_twice_the_memory(
   config, mesh, lm, replace
 ):
   of = lambda config: (
@@ -109,7 +109,7 @@ def test_a_bucket_that_is_twice_as_long_takes_twice_as_much(
     ("INTERNAL: RET_CHECK allocation_size_words <= 2147483647", None),
   ],
 )
-def test_what_the_compiler_says_of_too_much(message, size):
+def test_needed_bytes_are_read_from_the_compilers_message(message, size):
   assert needed(message) == size
 
 

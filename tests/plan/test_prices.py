@@ -1,4 +1,4 @@
-"""The table of prices, ours and one that somebody edits."""
+"""Prices come from the shipped table or from a user's."""
 
 import json
 
@@ -17,7 +17,7 @@ def test_every_shipped_price_has_a_source_a_date_and_a_currency():
     assert price.date == "2026-11-21" and 0 < price.spot < price.on_demand
 
 
-def test_no_price_is_made_up():
+def test_an_unknown_price_is_none():
   assert "tpu7x" not in prices.read()
 
 
@@ -36,13 +36,13 @@ def edited(tmp_path):
   return edit
 
 
-def test_an_edited_price_holds(edited):
+def test_an_edited_price_is_used(edited):
   path = edited(on_demand=9, spot=None, currency="EUR", source="my contract")
   price = prices.read(path)["v4"]
   assert (price.on_demand, price.spot, price.currency) == (9, None, "EUR")
 
 
-def test_of_several_the_first_counts(tmp_path):
+def test_the_first_of_several_prices_is_used(tmp_path):
   entries = json.loads(prices.SHIPPED.read_text())
   other = entries[1] | {"on_demand": 99.0, "region": "europe-west4"}
   path = tmp_path / "prices.json"
@@ -64,14 +64,14 @@ def test_of_several_the_first_counts(tmp_path):
     ({"discount": 0.5}, "nothing else"),
   ],
 )
-def test_a_price_that_is_none_is_refused(edited, changes, says):
+def test_an_invalid_price_is_refused(edited, changes, says):
   with pytest.raises(UserError) as error:
     prices.read(edited(**changes))
   assert says in str(error.value) and "price 1" in str(error.value)
 
 
 @pytest.mark.parametrize("text", ["{", "{}", None])
-def test_a_file_that_is_no_table_is_refused(tmp_path, text):
+def test_a_file_that_is_not_a_table_is_refused(tmp_path, text):
   path = tmp_path / "prices.json"
   if text is not None:
     path.write_text(text)

@@ -1,4 +1,4 @@
-"""The roofline's arithmetic, by hand."""
+"""The roofline agrees with arithmetic by hand."""
 
 import pytest
 from jax.sharding import AbstractMesh
@@ -37,7 +37,7 @@ def work(site, data=1, model=1, **fields):
   return lm_work.work(config(site, **fields), GEMMA, mesh)
 
 
-def test_a_part_takes_the_longest_of_the_three_or_their_sum():
+def test_a_part_takes_the_longest_of_three_times_or_their_sum():
   part = Part("", compute=0.25, memory=0.5, communication=0.125)
   assert (part.seconds, part.seconds_without_overlap, part.bound) == (
     0.5,
@@ -48,7 +48,7 @@ def test_a_part_takes_the_longest_of_the_three_or_their_sum():
   assert Part("", 1.0, 0.5, 2.0).bound == "communication"
 
 
-def test_parts_come_one_after_the_other():
+def test_the_times_of_parts_add_up():
   a = Part("", 1.0, 2.0, 0.0, flops=5.0, traffic=7.0, sent=1.0)
   b = Part("", 4.0, 2.0, 1.0, flops=6.0, traffic=8.0, sent=2.0)
   both = Roofline((a, b))
@@ -56,8 +56,8 @@ def test_parts_come_one_after_the_other():
   assert (both.flops, both.traffic, both.sent) == (11, 15, 3)
 
 
-# Of block 0, which sees a window of two: queries of a row of four see 1, 2, 2
-# and 2 keys, 1.75 in the mean; each key costs 4 operations a number of 8.
+# Block 0 has a window of two: queries of a row of four see 1, 2, 2 and 2
+# keys, 1.75 on average; each key takes 4 FLOPs for each of 8 numbers.
 ATTENTION = 4 * 8 * 1.75
 QKV, OUT, MLP = 8 * (8 + 2 * 4), 8 * 8, 3 * 8 * 16
 
@@ -71,24 +71,24 @@ QKV, OUT, MLP = 8 * (8 + 2 * 4), 8 * 8, 3 * 8 * 16
     ("resid", QKV + OUT + MLP),
   ],
 )
-def test_operations_up_to_a_site_by_hand(where, weights):
+def test_flops_up_to_a_site_agree_with_a_count_by_hand(where, weights):
   tokens = 2 * 4 * 4
   assert work(Site(where, 0)).flops == tokens * (2 * weights + ATTENTION)
 
 
-def test_a_block_without_a_window_sees_the_whole_row_before_it():
+def test_a_block_without_a_window_sees_the_whole_row():
   below = work(Site("resid", 0)).flops
   one = work(Site("attn", 1)).flops - below
   assert one == 32 * (2 * QKV + 4 * 8 * 2.5)  # 1, 2, 3 and 4 keys
 
 
-def test_operations_are_shared_by_all_devices():
+def test_flops_are_shared_by_all_devices():
   alone = work(Site("resid", 2)).flops
   assert work(Site("resid", 2), data=4, model=2).flops == alone / 8
 
 
-def test_sums_over_model_by_hand():
-  """Of the embedding, of attention and of the MLP; two bytes a number."""
+def test_bytes_of_all_reduces_agree_with_a_count_by_hand():
+  """The embedding, attention and the MLP each send; numbers have two bytes."""
   assert work(Site("resid", 0), data=4).sent == 0
   activations = 2 * 32 / 4 * 8
   found = work(Site("resid", 0), data=4, model=2).sent

@@ -1,4 +1,4 @@
-"""The plans of an experiment's runs, and their sums."""
+"""Plans of an experiment's runs are made, shared and summed."""
 
 import dataclasses
 
@@ -25,7 +25,7 @@ def runs(config):
 
 @pytest.fixture
 def here(monkeypatch):
-  """Eight devices of this machine stand in for those of a slice."""
+  """Makes eight devices of this machine stand in for those of a slice."""
   monkeypatch.setattr(topology, "find_devices", lambda slices: devices(8))
 
 
@@ -41,7 +41,7 @@ def test_only_the_deepest_of_a_kind_is_compiled(runs):
   }
 
 
-def test_what_is_not_compiled_has_the_memory_of_the_deepest(
+def test_a_run_that_is_not_compiled_has_the_memory_of_the_deepest(
   runs, here, monkeypatch
 ):
   compiled, make = [], run_set.make
@@ -69,7 +69,9 @@ def test_sums_are_over_all_runs(runs, here):
   assert found.hours == pytest.approx(sum(each) / 8)
 
 
-def test_runs_are_dealt_to_machines_so_that_all_end_about_as_soon(runs, here):
+def test_runs_are_shared_so_that_machines_end_at_about_the_same_time(
+  runs, here
+):
   found = planned(runs, at_once=2)
   assert sorted(name for share in found.shares for name in share) == sorted(
     runs
@@ -79,7 +81,7 @@ def test_runs_are_dealt_to_machines_so_that_all_end_about_as_soon(runs, here):
 
 
 def test_without_sharing_each_autoencoder_reads_the_text_again(runs, here):
-  """Two, each with the forward pass and an update of its own, by hand.
+  """Each of two autoencoders needs its own forward pass and update.
 
   On eight chips of 1.97e14 operations and 8.1e11 bytes a second; what so small
   a run takes is the reading and writing of memory.
@@ -95,7 +97,7 @@ def test_without_sharing_each_autoencoder_reads_the_text_again(runs, here):
   assert found.unshared_chip_hours == pytest.approx(expected)
 
 
-def test_a_price_that_is_not_known_is_not_guessed(runs, monkeypatch):
+def test_without_a_price_the_money_is_none(runs, monkeypatch):
   monkeypatch.setattr(topology, "find_devices", lambda slices: devices(2))
   some = {"low": runs["low"]}
   found = planned(some, slices="tpu7x:1x1x1")
@@ -110,7 +112,7 @@ def test_a_plan_counts_chips_and_not_devices(runs, monkeypatch):
   assert found.chip_hours == found.hours
 
 
-def test_what_has_a_config_of_its_own_is_of_another_kind(runs):
+def test_a_run_with_a_different_config_is_of_another_kind(runs):
   other = dataclasses.replace(runs["high"], fsdp=True)
   kinds = run_set.deepest({**runs, "other": other})
   assert kinds["other"] == "other"

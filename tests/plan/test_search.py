@@ -1,4 +1,4 @@
-"""The layouts that a search tries, and the one it finds."""
+"""A search tries layouts and finds the best that fits."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ GIB = 2**30
 
 @dataclasses.dataclass
 class World:
-  """A stand-in for `make` whose plans take the memory and time it is given."""
+  """A stand-in for `make` whose plans have given memory and time."""
 
   memory: object  # config → bytes
   seconds: object  # config → of a step, as predicted
@@ -79,14 +79,14 @@ def test_the_fastest_that_fits_is_found_and_no_more_is_compiled(world):
   assert models == sorted(models) and models.count(4) == 1
 
 
-def test_what_compiling_adds_may_make_another_one_the_fastest(world):
+def test_compiling_can_change_which_layout_is_fastest(world):
   here = world(lambda c: GIB, lambda c: 1 + 0.01 * c.mesh.model, surprise=0.015)
   start = here.make(config(), SLICES, {}, compiles=False)
   search.fastest(start, {}, quiet)
   assert {one.mesh.model for one in here.compiled} == {1, 2}
 
 
-def test_where_nothing_fits_the_search_says_so(world):
+def test_a_search_reports_that_nothing_fits(world):
   here = world(lambda c: 99 * GIB, lambda c: 1.0)
   start = here.make(config(), SLICES, {}, compiles=False)
   assert not any(one.plan.fits for one in search.fastest(start, {}, quiet))
@@ -107,7 +107,7 @@ def test_one_change_is_enough_and_the_fastest_comes_first(world):
   ]
 
 
-def test_where_one_is_not_enough_two_are_tried(world):
+def test_pairs_of_changes_are_tried_if_one_is_not_enough(world):
   memory = lambda c: (8 if c.fsdp and c.mesh.model == 4 else 20) * GIB
   here = world(memory, lambda c: 1.0)
   found = search.remedies(here.make(config(), SLICES, {}), {}, quiet)
@@ -116,8 +116,8 @@ def test_where_one_is_not_enough_two_are_tried(world):
   ]
 
 
-def test_a_smaller_bucket_takes_more_steps_and_is_ranked_by_its_hours(world):
-  """Half the bucket in half the time gains nothing."""
+def test_layouts_are_ranked_by_hours_and_not_by_seconds_per_step(world):
+  """Half the bucket in half the time is no faster."""
   memory = lambda c: (20 if c.bucket_tokens > 2**17 else 10) * GIB
   here = world(memory, lambda c: c.bucket_tokens / 2**18)
   bucket = dataclasses.replace(

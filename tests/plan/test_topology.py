@@ -1,4 +1,4 @@
-"""Slices that exist, and those that do not."""
+"""Slices that exist are parsed; others are refused."""
 
 import pytest
 
@@ -45,13 +45,15 @@ def test_several_slices_are_counted_together():
     ("v4:12x16x20", ["12x16x16"]),
   ],
 )
-def test_a_slice_that_does_not_exist_names_those_that_do(topology, names):
+def test_the_error_about_a_missing_slice_lists_those_that_exist(
+  topology, names
+):
   with pytest.raises(UserError) as error:
     parse(topology)
   for name in names:
     assert name in str(error.value)
 
 
-def test_no_slices_are_refused():
+def test_zero_slices_are_refused():
   with pytest.raises(UserError, match="--slices=0"):
     parse("v5e:2x4", 0)

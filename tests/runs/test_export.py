@@ -1,4 +1,4 @@
-"""An export tells all that the run knows."""
+"""An export records everything that the run knows."""
 
 from jaxsae import formats, runs
 from jaxsae.train import train

@@ -26,8 +26,8 @@ def test_parameters_are_those_of_the_arrays(config):
   assert found.saes == 4
 
 
-def test_the_papers_own_example():
-  """Width 131K at a batch of 4096, on a site of the 9B (§3.3.1).
+def test_flops_agree_with_the_papers_example():
+  """The example is width 131K, a batch of 4096, a site of the 9B (§3.3.1).
 
   The paper counts 6 per weight, 12·D·F; 10·D·F of these are computed.
   """
@@ -56,7 +56,7 @@ def test_a_forward_pass_has_the_flops_that_the_compiler_counts(name, context):
 
 
 @pytest.mark.parametrize("where", ["attn", "mlp_in", "mlp", "resid"])
-def test_a_listing_and_a_plan_count_alike(config, replace, where):
+def test_a_listing_and_a_plan_count_the_same_flops(config, replace, where):
   config = replace(config, sae__sites=(Site(where, 1),))
   config = replace(config, tokens=3 * config.bucket_tokens)
   gemma, mesh = read_sizes(config.lm), AbstractMesh((1, 1), ("data", "model"))
@@ -76,7 +76,7 @@ def test_sites_of_one_run_share_its_forward_passes(config, replace):
   )
 
 
-def test_a_site_that_the_model_lacks(config, replace):
+def test_a_site_that_the_model_lacks_is_an_error(config, replace):
   config = replace(config, sae__sites=(Site("resid", 2),))
   with pytest.raises(UserError, match=r"resid\.2 .* layers 0 to 1"):
     run_flops(config, read_sizes(config.lm))

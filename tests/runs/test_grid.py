@@ -62,7 +62,7 @@ def test_pieces_are_named_by_their_layers():
   assert split(whole // 5)["wide_7"].workdir == "runs/grid/wide_7"
 
 
-def test_a_layer_that_is_too_large_for_a_run():
+def test_a_layer_that_is_too_large_for_a_run_is_an_error():
   whole = parameters(GRID.configs()["wide"])
   with pytest.raises(UserError, match=f"wide has {whole // 5:,} parameters"):
     split(whole // 5 - 1)

@@ -1,4 +1,4 @@
-"""Several runs of one command: listed, selected, trained and resumed."""
+"""A command lists, selects, trains and resumes several runs."""
 
 import importlib
 import pathlib
@@ -15,7 +15,7 @@ mains = importlib.import_module("jaxsae.runs.main")
 
 @pytest.fixture
 def configs(config, replace, tmp_path):
-  """Three small runs."""
+  """Makes the configs of three small runs."""
   small = replace(config, tokens=512, sae__sites=(Site("resid", 1),))
   sites = {"early": "attn.0", "late": "mlp.1", "both": "resid.0,resid.1"}
   return {
@@ -46,7 +46,7 @@ def command(configs, monkeypatch, capsys):
 
 @pytest.fixture
 def trained(monkeypatch):
-  """The folders of the runs that would be trained; none is."""
+  """Collects the folders of the runs to train, without training them."""
   folders = []
   monkeypatch.setattr(
     mains, "_train_and_evaluate", lambda config: folders.append(config.workdir)
@@ -58,7 +58,7 @@ def names(folders):
   return [pathlib.Path(folder).name for folder in folders]
 
 
-def test_runs_go_one_after_the_other_and_are_not_repeated(
+def test_runs_train_one_after_the_other_and_only_once(
   command, configs, tmp_path
 ):
   status, out, _ = command("--only=late")
@@ -80,7 +80,7 @@ def test_runs_go_one_after_the_other_and_are_not_repeated(
   ]
 
 
-def test_a_list_that_was_stopped_goes_on(command, monkeypatch, tmp_path):
+def test_a_list_that_was_stopped_continues(command, monkeypatch, tmp_path):
   with monkeypatch.context() as patch:
     patch.setattr(mains, "evaluate", press_ctrl_c)
     assert command("--shard=1/3")[0] == 130
@@ -102,7 +102,7 @@ def test_a_complete_run_with_other_settings_is_refused(command, tmp_path):
   assert status == 2 and "sae.optim.lr was 0.003 and is 0.5" in err
 
 
-def test_settings_hold_for_each_run(configs, command, monkeypatch):
+def test_settings_apply_to_every_run(configs, command, monkeypatch):
   seen = []
   monkeypatch.setattr(mains, "_train_and_evaluate", seen.append)
   assert command("--workdir=elsewhere/x/", "--sae.widths=8")[0] == 0
@@ -128,7 +128,7 @@ def test_shares_are_a_partition(configs, command, trained):
   assert len(set(trained)) == 3
 
 
-def test_a_share_without_a_run_says_so(command, trained):
+def test_a_share_without_runs_is_reported(command, trained):
   status, out, _ = command("--shard=4/4")
   assert status == 0 and "more shares than runs" in out and not trained
 
@@ -143,7 +143,7 @@ def test_a_list_trains_nothing(command, trained, tmp_path):
   assert ["3", "in", "all", "8"] in [line[:4] for line in lines]
 
 
-def test_a_list_is_of_what_is_chosen(command):
+def test_a_list_has_only_the_selected_runs(command):
   _, out, _ = command("--list", "--only=late")
   assert "late" in out and "early" not in out and "1 in all" in out
   _, out, _ = command("--list", "--shard=1/3")
@@ -179,7 +179,7 @@ def test_a_grid_that_cannot_be_split_is_one_sentence(monkeypatch, capsys):
     (["late"], ["'late'"]),
   ],
 )
-def test_one_sentence_and_status_2(command, tmp_path, args, says):
+def test_mistakes_are_one_sentence_and_status_2(command, tmp_path, args, says):
   status, _, err = command(*args)
   assert status == 2
   assert err.startswith("error: ") and err.count("\n") == 1
@@ -188,7 +188,7 @@ def test_one_sentence_and_status_2(command, tmp_path, args, says):
   assert not (tmp_path / "runs").exists()
 
 
-def test_help_says_what_the_settings_are_of(command):
+def test_help_describes_the_settings(command):
   status, out, _ = command("--help")
   assert status == 0 and "Three runs." in out
   said = " ".join(out.split())

@@ -1,4 +1,4 @@
-"""What is opened after training lies as it did in training."""
+"""A run is opened on the mesh that it was trained on."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from jaxsae.train import loop
 
 
 @pytest.mark.parametrize("fsdp", [False, True])
-def test_a_run_is_opened_as_wide_as_it_was_trained(config, replace, fsdp):
+def test_a_run_is_opened_with_the_model_axis_of_training(config, replace, fsdp):
   loop.train(replace(config, mesh__model=2, fsdp=fsdp, tokens=512))
   run = open_run(config.workdir)
   assert dict(run.lm.mesh.shape) == {"data": 4, "model": 2}

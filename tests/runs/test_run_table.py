@@ -1,4 +1,4 @@
-"""The table of runs, as a person reads it."""
+"""The table of runs is complete, short and aligned."""
 
 import pytest
 import rich.console
@@ -31,7 +31,7 @@ def printed(capsys):
   return show
 
 
-def test_a_row_a_run_and_their_sum(printed):
+def test_the_table_has_a_line_per_run_and_a_total(printed):
   lines = printed(80, a="resid.3", b="attn.0")
   rows = [line.split() for line in lines]
   figures = ["377.0M", "2.00e19", "3.00e17"]
@@ -48,7 +48,7 @@ def test_a_row_a_run_and_their_sum(printed):
     ("resid.0,resid.1,mlp.1,mlp.2", "resid 0; resid mlp 1; mlp 2"),
   ],
 )
-def test_layers_with_the_same_sites_stand_together(printed, sites, shown):
+def test_layers_with_the_same_sites_share_a_line(printed, sites, shown):
   assert shown in " ".join(printed(120, a=sites)[3].split())
 
 

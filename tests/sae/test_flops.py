@@ -1,4 +1,4 @@
-"""The count of an update's FLOPs, held against XLA's own."""
+"""Counted FLOPs of an update agree with XLA's count."""
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,8 @@ N, D_IN, D, F = 256, 192, 128, 1024
 
 
 @pytest.mark.parametrize("skip", [False, True])
-def test_xla_counts_as_many_in_an_update(skip):
-  """XLA adds elementwise operations: within a twentieth."""
+def test_flops_of_an_update_agree_with_xla(skip):
+  """XLA also counts elementwise operations, at most a twentieth."""
   kind = Relu(transcodes=True, skip=skip)
   params = jax.eval_shape(lambda: kind.init(jax.random.key(0), D_IN, D, F))
   array = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)

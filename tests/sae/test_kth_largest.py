@@ -13,7 +13,7 @@ from jaxsae.sae import kth_largest
 
 
 def numbers(rows=16, columns=40, dtype=np.float32):
-  """Of both signs and very different sizes, with ties."""
+  """Draws numbers of both signs and very different sizes, with ties."""
   rng = np.random.default_rng(0)
   x = rng.normal(size=(rows, columns)) * 10.0 ** rng.integers(
     -20, 20, (rows, columns)
@@ -26,14 +26,14 @@ def numbers(rows=16, columns=40, dtype=np.float32):
 
 
 @pytest.mark.parametrize("k", [1, 2, 7, 20, 39, 40])
-def test_of_each_row(k):
+def test_the_kth_largest_of_each_row(k):
   x = numbers()
   kth = np.sort(x, axis=1)[:, -k][:, None]
   np.testing.assert_array_equal(kth_largest.kth_largest(x, k), kth)
 
 
 @pytest.mark.parametrize("k", [1, 13, 200, 640])
-def test_of_all(k):
+def test_the_kth_largest_of_all(k):
   x = numbers()
   np.testing.assert_array_equal(
     kth_largest.kth_largest_of_all(x, k), np.sort(x, axis=None)[[[-k]]]
@@ -68,7 +68,7 @@ def test_k_may_differ_between_members_of_a_stack():
     np.testing.assert_array_equal(jax.vmap(rank)(x, ks), jnp.stack(alone))
 
 
-def test_no_number_reaches_the_cut_of_none_and_all_reach_that_of_too_many():
+def test_no_value_reaches_the_cut_for_k_of_0_and_all_that_for_a_large_k():
   x = numbers()[:, 10:]
   assert not np.any(x >= kth_largest.kth_largest(x, 0)) and np.all(
     x >= kth_largest.kth_largest(x, 99)
@@ -83,7 +83,7 @@ def test_nan_is_smallest():
   np.testing.assert_array_equal(kth_largest.kth_largest(x, 4), kth)
 
 
-def test_nothing_is_differentiated():
+def test_the_cut_has_no_gradient():
   x = numbers()[:, 10:]
   slope = jax.grad(lambda x: jnp.sum(kth_largest.kth_largest(x, 3) * x))(x)
   np.testing.assert_array_equal(

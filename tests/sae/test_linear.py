@@ -1,4 +1,4 @@
-"""The gradients written by hand are those of the formulas."""
+"""Gradients written by hand agree with those of the formulas."""
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +19,13 @@ def draw(*shapes):
 
 @pytest.fixture
 def encoder():
-  """x, W_enc, b_enc, b_dec."""
+  """Draws x, W_enc, b_enc and b_dec."""
   return draw((N, D), (D, F), (F,), (D,))
 
 
 @pytest.fixture
 def decoder():
-  """Latents, W_dec."""
+  """Draws latents and W_dec."""
   return draw((N, F), (F, D))
 
 
@@ -51,7 +51,7 @@ def plain_nested(latents, w_dec):
 
 
 def gradients(function, arguments, argnums):
-  """Of a sum in which every output weighs differently."""
+  """Returns gradients of a sum with different weights of all outputs."""
 
   def total(*arguments):
     out = function(*arguments)
@@ -96,7 +96,7 @@ def test_prefixes_cost_one_product():
   assert three < 1.1 * one
 
 
-def test_the_gradients_of_weights_are_not_turned_round(encoder, decoder):
+def test_the_gradients_of_weights_need_no_transpose(encoder, decoder):
   def turns(function, arguments):
     of = lambda *arguments: gradients(function, arguments, 1)
     return str(jax.make_jaxpr(of)(*arguments)).count("transpose[")

@@ -1,4 +1,4 @@
-"""The autoencoder as a value, and folding."""
+"""An autoencoder computes the published formula, and folds exactly."""
 
 import dataclasses
 
@@ -48,7 +48,7 @@ def test_any_leading_axes(shape):
   assert sae.encode(x).shape == (*shape[:-1], sae.width)
 
 
-def test_folding_leaves_the_same_latents_active_and_scales_the_rest():
+def test_folding_keeps_latents_active_and_scales_magnitudes():
   sae, scale = random_sae(), 7.3
   raw = scale * jax.random.normal(jax.random.key(2), (64, 8))
   pre = (raw / scale - sae.b_dec[None]) @ sae.w_enc + sae.b_enc[None]
@@ -86,7 +86,7 @@ def test_folding_changes_no_active_latent(scale):
     np.testing.assert_allclose(folded(raw), rebuilt, rtol=1e-9, atol=1e-9)
 
 
-def test_loss_sees_what_the_folded_autoencoder_does():
+def test_the_loss_is_that_of_the_folded_autoencoder():
   sae, x = random_sae(), jax.random.normal(jax.random.key(3), (64, 8))
   mask = (jnp.arange(64) % 3 > 0).astype(jnp.float32)
   architecture = JumpRelu(kernel=Kernel(0.1), penalties=(L0(),))
@@ -126,14 +126,14 @@ def test_a_stack_starts_as_published():
   assert not np.allclose(three.w_dec[0], three.w_dec[1])
 
 
-def test_a_member_depends_on_its_seed_and_the_salt_alone():
+def test_a_member_depends_only_on_its_seed_and_the_salt():
   init = lambda seeds, salt=0: stacks.init(JumpRelu(), seeds, 8, 8, 32, salt)
   alone, among = init([7]), init([3, 5, 7])
   np.testing.assert_array_equal(alone.w_dec[0], among.w_dec[2])
   assert not np.allclose(alone.w_dec[0], init([7], salt=1).w_dec[0])
 
 
-def test_projected_gradients_only_turn_directions():
+def test_projected_gradients_only_rotate_directions():
   w = normalisation.unit_rows(jax.random.normal(jax.random.key(0), (32, 8)))
   grad = jax.random.normal(jax.random.key(1), (32, 8))
   left = normalisation.drop_parallel(grad, w)
@@ -151,7 +151,7 @@ def test_scale_brings_activations_to_unit_mean_squared_norm():
   np.testing.assert_allclose((squared * mask).sum() / mask.sum(), 1, rtol=1e-5)
 
 
-def test_waking_moves_the_thresholds_of_the_dead_alone():
+def test_waking_moves_the_thresholds_of_dead_latents_only():
   sae, x = random_sae(), jax.random.normal(jax.random.key(3), (10, 8))
   dead = jnp.arange(32) < 5
 

@@ -1,4 +1,4 @@
-"""What each penalty costs, by hand, and what it does not look at."""
+"""Penalties agree with arithmetic by hand, and ignore masked tokens."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ ALL = [L0(), Quadratic(), BatchQuadratic(), Tanh(), Frequency(0.1)]
 
 
 def activity(pre, mask=None, to_input=False) -> Activity:
-  """Of pre-activations [N, F], with thresholds of 0.05."""
+  """Makes the activity of pre-activations [N, F], with thresholds of 0.05."""
   pre = jnp.array(pre)
   n, width = pre.shape
   return Activity(
@@ -52,7 +52,7 @@ def test_one_latent_on_three_tokens(penalty, expected):
 
 
 def test_gemma_scope_2s_slope_is_that_of_l0_at_a_quarter_above_the_target():
-  """And four times it at twice the target."""
+  """At twice the target it is four times that."""
 
   def slope(penalty, active):
     pre = jnp.where(jnp.arange(40) < active, 1.0, -1.0).at[-1].set(0.05)
@@ -76,7 +76,7 @@ def test_frequency_and_l0_together_are_p_times_one_plus_p_over_omega():
   np.testing.assert_allclose(both, 0.3 * np.sum(p * (1 + p / 0.2)), rtol=1e-5)
 
 
-def test_frequency_pulls_on_the_frequent():
+def test_the_frequency_penalty_pulls_on_frequent_latents():
   """2λp/ω for each latent, through the same kernel as L0."""
   pre = jnp.array([[0.06, 0.06], [0.2, -1.0], [0.2, -1.0], [0.2, -1.0]])
 
@@ -95,7 +95,7 @@ def test_frequency_pulls_on_the_frequent():
 
 @pytest.mark.parametrize("penalty", ALL, ids=repr)
 @pytest.mark.parametrize("to_input", [False, True])
-def test_masked_tokens_count_nowhere(penalty, to_input):
+def test_masked_tokens_do_not_count(penalty, to_input):
   sae = stacks.member(stack(1, 0.1), 0)
   x = jax.random.normal(jax.random.key(1), (20, 8))
   mask = (jnp.arange(20) % 3 > 0).astype(jnp.float32)
@@ -115,7 +115,7 @@ def test_masked_tokens_count_nowhere(penalty, to_input):
 
 @pytest.mark.parametrize("penalty", ALL, ids=repr)
 def test_a_stack_has_the_gradients_of_its_members(penalty):
-  """λ and L0* differ from one to the next; thresholds have one number each."""
+  """Members have different λ and L0*, and one threshold each."""
   three = stack(3, 0.1)
   x = jax.random.normal(jax.random.key(1), (40, 8))
   objective = JumpRelu(kernel=Kernel(0.2), penalties=(penalty,))
@@ -138,7 +138,7 @@ def test_a_stack_has_the_gradients_of_its_members(penalty):
 
 
 @pytest.mark.parametrize("penalty", ALL, ids=repr)
-def test_its_share_in_the_pull_on_thresholds(penalty):
+def test_the_share_of_a_penalty_in_the_pull_on_thresholds(penalty):
   sae = stacks.member(stack(1, 0.1), 0)
   x = jax.random.normal(jax.random.key(1), (40, 8))
   rest = (x, jnp.ones(40), jnp.zeros(32, bool))
@@ -158,7 +158,7 @@ def test_its_share_in_the_pull_on_thresholds(penalty):
 
 
 def crowded(shards):
-  """A sae, and tokens of which each shard's are more active than the last's."""
+  """Makes an autoencoder, and tokens more active from shard to shard."""
   eye = jnp.eye(8)
   sae = Sae(eye, jnp.zeros(8), eye, jnp.zeros(8), jnp.full(8, 0.5))
   count = jnp.repeat(jnp.arange(8), 4)  # active latents of each of 32 tokens

@@ -1,4 +1,4 @@
-"""The loss and all its gradients against SAELens, in float64."""
+"""The loss and all its gradients agree with SAELens, in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ OURS = {
 
 
 def values():
-  """Parameters, by SAELens' names, and tokens; some thresholds are zero."""
+  """Draws parameters by SAELens' names, and tokens; some thresholds are 0."""
   rng = np.random.default_rng(0)
   threshold = np.maximum(rng.uniform(-0.1, 0.5, WIDTH), 0)
   assert (threshold == 0).any() and (threshold > BANDWIDTH / 2).any()
@@ -41,7 +41,7 @@ def values():
 
 
 def theirs(mode, to_input, centred, params, x):
-  """SAELens' loss and gradients.
+  """Computes SAELens' loss and gradients.
 
   Its threshold is a float32 parameter; the data given here is float64, which
   its forward pass takes as it is.
@@ -127,7 +127,7 @@ def test_the_loss_and_the_gradient_of_every_parameter(mode, to_input, centred):
 
 
 def test_the_two_ways_of_the_kernel_differ():
-  """So the parametrisation above compares two things, not one twice."""
+  """Shows that the parametrisation above compares different things."""
   params, x = values()
   with jax.enable_x64(True):
     _, alone = ours("step", False, params, x)

@@ -1,4 +1,4 @@
-"""Pseudo-derivatives are derivatives of what is expected of the exact loss.
+"""Pseudo-derivatives are derivatives of the expected exact loss.
 
 A token's loss jumps where a pre-activation passes its threshold; its mean over
 a smooth density of pre-activations does not. Two latents read the two
@@ -26,7 +26,7 @@ STEP = CELL  # of the finite difference
 
 
 def grid():
-  """Tokens [N, 2], and the weight of each."""
+  """Makes tokens [N, 2] and the weight of each."""
   axis = (np.arange(-4 * 64, 4 * 64) + 0.5) * CELL
   x = np.stack(np.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
   a, b = x[:, 0], x[:, 1] - 0.3
@@ -51,7 +51,7 @@ def value(thresholds, penalties, kernel=KERNEL, bias=(0.0, 0.0)):
 
 
 def slope(penalties):
-  """Of the exact expected loss, for each of the thresholds."""
+  """Returns the slope of the expected exact loss in each threshold."""
   found = []
   for move in np.eye(2) * STEP:
     up = value(jnp.asarray(THRESHOLDS + move), penalties)
@@ -61,7 +61,7 @@ def slope(penalties):
 
 
 def pseudo(penalties):
-  """The straight-through gradient, taken to the limit of no bandwidth."""
+  """Returns the straight-through gradient in the limit of zero bandwidth."""
   of_thresholds = jax.grad(value)
   wide, narrow = (
     of_thresholds(jnp.asarray(THRESHOLDS), penalties, Kernel(bandwidth))
@@ -89,8 +89,8 @@ def test_the_gradient_of_thresholds_is_that_of_the_expected_loss(penalties):
     np.testing.assert_allclose(pseudo(penalties), exact, rtol=2e-3)
 
 
-def test_penalties_alone():
-  """What they add, without the squared error to hide behind."""
+def test_the_gradients_of_penalties_alone():
+  """The squared error is left out, which would hide errors."""
   with jax.enable_x64(True):
     bare, exact = pseudo(()), slope(())
     for penalty in (L0(), Quadratic(), BatchQuadratic(), Frequency(0.3)):
@@ -103,7 +103,7 @@ def test_penalties_alone():
 
 
 @pytest.mark.parametrize("penalty", [L0(), Quadratic()], ids=repr)
-def test_with_gradients_to_the_input_biases_have_theirs_too(penalty):
+def test_with_gradients_to_the_input_biases_have_gradients_too(penalty):
   """Moving a bias up lets a latent fire as moving its threshold down does."""
 
   def of_bias(bandwidth):

@@ -1,4 +1,4 @@
-"""An update from its pairs is the update from all latents."""
+"""An update from pairs equals the update from all latents."""
 
 import functools
 
@@ -36,14 +36,14 @@ ARCHITECTURES = [
 
 
 def told(sample, coefficient=0.01, target=20.0):
-  """What gradients are asked with, but for the autoencoder."""
+  """Makes the arguments of gradients apart from the autoencoder."""
   _, x, mask, dead = sample
   inputs = UpdateInputs(jnp.float32(coefficient), jnp.float32(target), dead)
   return UpdateTokens(x, x, mask), inputs
 
 
 def samples(n, width=F, threshold=0.6, seed=0):
-  """An autoencoder, tokens, a mask with zeros, and some dead latents.
+  """Makes an autoencoder, tokens, a mask with zeros, and dead latents.
 
   Of 2048 latents some 40 are active, and some 15 in the kernel.
   """
@@ -63,14 +63,14 @@ def samples(n, width=F, threshold=0.6, seed=0):
 
 
 def both(sample, architecture, budget):
-  """The results of the dense path, and from pairs."""
+  """Returns the results of the dense path, and those from pairs."""
   given = sample[0], *told(sample)
   pairs = lambda *given: sparse.gradients(architecture, *given, budget)
   return jax.jit(architecture.gradients)(*given), jax.jit(pairs)(*given)
 
 
 def assert_equal(dense, pairs):
-  """Up to rounding, relative to the largest of each array."""
+  """Asserts equality up to rounding, relative to each array's largest value."""
 
   def check(path, a, b):
     most = float(jnp.max(jnp.abs(a))) or 1.0
@@ -100,8 +100,8 @@ def test_widths_need_not_be_powers_of_two(width):
   assert_equal(*both(sample, ARCHITECTURES[1], width))
 
 
-def test_with_more_pairs_than_the_budget_it_is_the_dense_path():
-  """To the last bit, and not by chance: in the budget there is rounding."""
+def test_with_more_pairs_than_the_budget_the_dense_path_is_used():
+  """The results are equal bit for bit; within the budget they are rounded."""
   differs = lambda a, b: bool(jnp.any(a != b))
   for budget, rounded in [(0, False), (5, False), (20, False), (300, True)]:
     dense, pairs = both(samples(96), ARCHITECTURES[1], budget)
@@ -110,7 +110,7 @@ def test_with_more_pairs_than_the_budget_it_is_the_dense_path():
 
 
 def near(sae, x, mask):
-  """Latents and tokens of the pairs, from all pre-activations."""
+  """Finds latents and tokens of the pairs from all pre-activations."""
   pre = (x - sae.b_dec[None, :]) @ sae.w_enc + sae.b_enc[None, :]
   above = pre - sae.threshold[None, :] > -KERNEL.bandwidth / 2
   return np.argwhere(np.asarray(above & (mask[:, None] > 0)).T)
@@ -122,8 +122,8 @@ def search(sae, x, mask, room):
 
 
 @pytest.mark.parametrize("threshold", [-9.0, 0.0, 0.6, 9.0])
-def test_the_pairs_are_all_there_in_the_order_of_latents(threshold):
-  """From every pair there could be to none at all."""
+def test_all_pairs_are_found_in_the_order_of_latents(threshold):
+  """Covers all numbers of pairs, from every possible one to none."""
   sae, x, mask, _ = samples(64)
   sae = sae.replace(threshold=jnp.full(F, threshold))
   pairs = search(sae, x, mask, 64 * F)
@@ -139,7 +139,7 @@ def test_the_pairs_are_all_there_in_the_order_of_latents(threshold):
   )
 
 
-def test_there_is_room_for_as_many_pairs_as_it_says():
+def test_there_is_room_for_the_stated_number_of_pairs():
   sae, x, mask, _ = samples(64)
   count = len(near(sae, x, mask))
   assert count > 1000
@@ -155,13 +155,13 @@ def test_where_chunks_begin():
   np.testing.assert_array_equal(pairs.starts, [0, in_first, pairs.count])
 
 
-def test_no_token_that_counts():
+def test_an_update_without_tokens_that_count():
   sae, x, mask, dead = samples(32)
   assert_equal(*both((sae, x, 0 * mask, dead), ARCHITECTURES[0], 10))
 
 
 def test_a_stack_is_trained_member_by_member():
-  """Each of them from its pairs or not, as its own number of pairs is."""
+  """Each member's own number of pairs decides between the two paths."""
   members = [samples(64, threshold=t, seed=s) for s, t in [(0, 0.6), (1, 0.1)]]
   stack = jax.tree.map(lambda *x: jnp.stack(x), *(m[0] for m in members))
   given, architecture = told(members[0]), ARCHITECTURES[0]
@@ -194,7 +194,7 @@ def test_pre_activations_never_exist_as_a_whole():
     BatchTopK(),
   ],
 )
-def test_those_with_gradients_elsewhere_are_refused(architecture):
+def test_architectures_with_other_gradients_are_refused(architecture):
   assert not sparse.supports(architecture)
   with pytest.raises(UserError, match="not active"):
     both(samples(32), architecture, 300)
@@ -208,7 +208,7 @@ def test_a_loss_of_its_own_is_not_taken_for_jumprelus():
   assert sparse.supports(JumpRelu()) and not sparse.supports(Other())
 
 
-def test_what_has_no_pair_has_no_gradient_but_to_wake():
+def test_a_latent_without_pairs_has_no_gradient_except_for_waking():
   """With β₁ = 0 such a latent stays where it is."""
   sae, x, mask, dead = samples(64)
   sae = sae.replace(threshold=sae.threshold.at[:100].set(9.0))

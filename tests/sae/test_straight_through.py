@@ -1,4 +1,4 @@
-"""JumpReLU's forward and its straight-through gradients."""
+"""JumpReLU and its straight-through gradients agree with the paper's."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ def heaviside(pre, threshold, kernel):
 
 
 def grads(function, pre, threshold, kernel):
-  """Gradients of the sum of `function` for one latent and several tokens."""
+  """Returns gradients of `function`, summed over tokens of one latent."""
   pre, threshold = jnp.array(pre)[:, None], jnp.array([threshold])
   total = lambda z, t: jnp.sum(function(z, t, kernel))
   of_pre, of_threshold = jax.grad(total, argnums=(0, 1))(pre, threshold)
@@ -52,13 +52,13 @@ def test_hand_computed_example_with_gradients_to_the_input():
 
 
 def test_inactive_latents_far_below_do_not_pull_on_the_threshold():
-  """Fed with latents instead of pre-activations this would give -40."""
+  """With latents instead of pre-activations this would give -40."""
   _, of_threshold = grads(heaviside, [-0.3, -0.3, 0.2], 0.02, Kernel(0.05))
   assert of_threshold == 0
 
 
-def test_what_is_just_below_the_threshold_pulls_on_it():
-  """Fed with latents instead of pre-activations this would give -20."""
+def test_latents_just_below_the_threshold_pull_on_it():
+  """With latents instead of pre-activations this would give -20."""
   _, of_threshold = grads(heaviside, [0.04, 0.06, 0.20], 0.05, Kernel(0.05))
   np.testing.assert_allclose(of_threshold, -40, rtol=1e-6)
 

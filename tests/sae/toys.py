@@ -1,4 +1,4 @@
-"""JumpReLU's loss with its arguments in a row, and small stacks."""
+"""JumpReLU's loss as a function of plain arguments, and small stacks."""
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,6 @@ def gradients(sae, *rest):
 
 
 def stack(size, threshold, d=8, width=32):
-  """As many autoencoders, of different seeds."""
+  """Makes a stack of several autoencoders with different seeds."""
   architecture = JumpRelu(threshold=threshold)
   return stacks.init(architecture, range(size), d, d, width)

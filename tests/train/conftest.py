@@ -1,4 +1,4 @@
-"""A run that is over, for those who damage, copy or go on with it."""
+"""A finished run, for tests that damage, copy or continue it."""
 
 import dataclasses
 import pathlib
@@ -17,7 +17,7 @@ from tests.train.toys import small
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-  """A run that is over, with all its checkpoints; look, but do not touch.
+  """A finished run with all its checkpoints; copy it before changing it.
 
   Attributes:
     config: its own.

@@ -1,4 +1,4 @@
-"""Training on activations that are already there."""
+"""Training on activations in memory."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ UPDATES, BATCH, D = 30, 64, 16
 
 @pytest.fixture
 def x():
-  """Sparse sums of fixed directions, not of unit norm: [U, N, D]."""
+  """Makes sparse sums of fixed directions of any norm: [U, N, D]."""
   keys = jax.random.split(jax.random.key(0), 3)
   directions = jax.random.normal(keys[0], (40, D))
   on = jax.random.uniform(keys[1], (UPDATES, BATCH, 40)) < 0.1
@@ -50,14 +50,14 @@ def fvu(sae, x):
   return error / jnp.sum(jnp.square(x - jnp.mean(x, axis=0)[None]))
 
 
-def test_it_learns_raw_activations(config, x):
+def test_training_learns_raw_activations(config, x):
   made = train_on(config, iter(x), x[0])
   assert list(made) == ["resid.0/64/l0_4", "resid.0/64/l0_8"]
   for sae in made.values():
     assert fvu(sae, x[-1]) < 0.5
 
 
-def test_a_wide_one_is_made_from_pairs_and_is_the_same(
+def test_a_wide_autoencoder_trains_the_same_from_pairs(
   config, x, replace, monkeypatch
 ):
   wide = replace(config, sae__widths=(updates.WIDE,), tokens=5 * BATCH)
@@ -80,7 +80,7 @@ def test_a_wide_one_is_made_from_pairs_and_is_the_same(
       np.testing.assert_allclose(one / most, other / most, atol=2e-3)
 
 
-def test_biases_and_thresholds_may_have_a_rate_of_their_own(config, x, replace):
+def test_biases_and_thresholds_may_have_their_own_rate(config, x, replace):
   still = replace(config, sae__optim__vector_rate=1e-12)
   found = train_on(still, iter(x), x[0])["resid.0/64/l0_8"]
   scale = np.sqrt(np.mean(np.sum(np.square(x[0]), axis=-1)))

@@ -30,7 +30,7 @@ shutdown.ShutdownSignal.asked = leaving
 PLACES = [(1, 8, 1), (2, 2, 2), (1, 2, 2), (1, 1, 1), (4, 1, 1)]
 
 
-def test_each_token_is_seen_once_wherever_the_run_goes_on(
+def test_each_token_is_read_once_wherever_the_run_continues(
   config, replace, tmp_path, monkeypatch
 ):
   config = replace(config, sae__sites=(Site("resid", 1),))

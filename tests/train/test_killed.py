@@ -1,4 +1,4 @@
-"""A run that is killed and started again is the run that never was."""
+"""A run that is killed and restarted ends like one that was not."""
 
 import pathlib
 import random

@@ -80,13 +80,13 @@ def test_a_finished_run_does_nothing_more(config):
   assert pods.metrics(config) == before
 
 
-def test_a_relative_folder(config, replace, tmp_path, monkeypatch):
+def test_a_relative_workdir_is_accepted(config, replace, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   train(replace(config, workdir="runs/here"))
   assert open_run("runs/here").step == 6
 
 
-def test_nothing_is_compiled_and_no_transfer_hides_in_any_step(
+def test_only_the_first_step_compiles_and_none_transfers(
   config, monkeypatch, caplog
 ):
   """Over a whole run, checkpoints and lines of metrics included."""

@@ -1,4 +1,4 @@
-"""The optimiser against optax's own Adam, and its schedules."""
+"""The optimiser agrees with optax's Adam, and follows its schedules."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from tests.sae.toys import stack
 
 
 def rates(rate):
-  """The same for both."""
+  """Makes rates that are the same for both."""
   return jnp.full(2, rate)
 
 
@@ -31,7 +31,7 @@ def test_direction_equals_adam_without_momentum():
 
 
 def test_fifty_updates_equal_adam_with_beta_1_of_zero():
-  """Of all parameters, in the order: project, Adam, renormalise."""
+  """All parameters agree, in the order: project, Adam, renormalise."""
   config = OptimConfig(lr_warmup=10)
   ours = stack(2, 0.01)
   theirs, moments = ours, optim.transformation(config).init(ours)
@@ -67,8 +67,8 @@ def test_fifty_updates_equal_adam_with_beta_1_of_zero():
     np.testing.assert_allclose(a - c, b - c, atol=1e-3 * moved, err_msg=name)
 
 
-def test_what_adam_sees_of_directions_is_orthogonal_to_them(monkeypatch):
-  """Before Adam, not after it: Adam's scaling would bring norms back in."""
+def test_gradients_of_directions_are_orthogonal_to_them(monkeypatch):
+  """They are projected before Adam, whose scaling would change norms."""
   config = OptimConfig()
   pair = stack(2, 0.01)
   moments = optim.transformation(config).init(pair)
@@ -144,7 +144,7 @@ def test_with_a_first_moment_it_is_adam():
 
 @pytest.fixture
 def seen(monkeypatch):
-  """Gradients as Adam is given them."""
+  """Returns the gradients that Adam receives."""
   gradients = []
   watched = optax.GradientTransformation(
     optax.identity().init, lambda g, s: (gradients.append(g), (g, s))[1]
@@ -153,7 +153,7 @@ def seen(monkeypatch):
   return gradients
 
 
-def test_clipping_shortens_each_long_gradient_by_itself(seen):
+def test_each_long_gradient_is_clipped_separately(seen):
   pair = stack(2, 0.01)
   grads = jax.tree.map(lambda x: jnp.zeros_like(x).at[:, 0].set(1.0), pair)
   grads = jax.tree.map(lambda x: x.at[1].multiply(1e-3), grads)
@@ -168,7 +168,7 @@ def test_clipping_shortens_each_long_gradient_by_itself(seen):
 
 
 def test_clipping_is_the_same_at_any_scale_of_activations(seen):
-  """For ‖x‖² of s² weights' gradients are s² times those of 1, vectors' s."""
+  """With ‖x‖² = s², gradients of weights are s² as large, of vectors s."""
   alone, s = stack(2, 0.01), 16.0
   grads = jax.tree.map(jnp.ones_like, alone)
   larger = jax.tree.map(lambda g: g * (s**2 if g.ndim == 3 else s), grads)

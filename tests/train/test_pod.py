@@ -1,4 +1,4 @@
-"""Several real processes form one mesh, and are one run."""
+"""Several real processes form one mesh and train one run."""
 
 import collections
 import json
@@ -67,12 +67,12 @@ def small(config, replace):
 
 @pytest.fixture
 def named(small, replace, tmp_path):
-  """`named("a")`: the run, in a folder of that name."""
+  """named("a"): the config of the run in a folder of that name."""
   return lambda name: replace(small, workdir=str(tmp_path / name))
 
 
 def final(config):
-  """Where a run has come to: its autoencoders, step and data position."""
+  """Returns the autoencoders, step and data position of a run."""
   state, position = pods.newest(config)
   return state.stacks, int(state.step), position
 
@@ -149,7 +149,7 @@ def corpus(config):
   return loop.open_corpus(config, load_lm(config.lm))
 
 
-def test_all_save_the_same_step_when_one_is_told_to_end(named, tmp_path):
+def test_all_save_the_same_step_when_one_gets_sigterm(named, tmp_path):
   whole, parts = named("whole"), named("parts")
   pods.run(whole, tmp_path / "log", 2, 1)
   with pods.Pod(parts, tmp_path / "first", 2, 1) as pod:
@@ -182,8 +182,10 @@ def test_a_lost_process_ends_the_others(named, replace, tmp_path, lost, sent):
     pods.wait_for_step(short, 5, pod)  # it goes on
 
 
-def test_what_is_wrong_is_said_by_all_and_ends_all(named, replace, tmp_path):
-  """Found by the leader alone, which alone looks into the folder."""
+def test_an_error_of_the_leader_is_reported_by_all_and_ends_all(
+  named, replace, tmp_path
+):
+  """Only the leader looks into the folder and finds the error."""
   run = named("run")
   pathlib.Path(run.workdir).mkdir()
   (pathlib.Path(run.workdir) / "notes.txt").write_text("mine")

@@ -44,7 +44,7 @@ def number_of(bucket):
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 3])
-def test_positions_are_those_of_what_was_taken(config, mesh, ahead):
+def test_positions_are_those_of_the_buckets_taken(config, mesh, ahead):
   batches = Counting(config)
   source = TextSource(config, mesh, None, batches)
   assert source.position == {"next_batch": 0}
@@ -58,7 +58,7 @@ def test_positions_are_those_of_what_was_taken(config, mesh, ahead):
     assert batches.number == i + 1 + (ahead > 0)  # never more than one
 
 
-def test_what_fails_ahead_is_raised(config, mesh):
+def test_a_failure_while_reading_ahead_is_raised(config, mesh):
   source = TextSource(config, mesh, None, Counting(config, fails_at=1))
   source.take()
   with pytest.raises(OSError, match="the disk is gone"):

@@ -1,4 +1,4 @@
-"""Whatever trains in one step becomes what it would have become alone."""
+"""Stacks trained in one step end as each does alone."""
 
 import dataclasses
 
@@ -59,7 +59,7 @@ def together(everything):
   return figures(everything)
 
 
-def test_each_is_what_it_is_alone(everything, together):
+def test_each_stack_trains_as_it_does_alone(everything, together):
   assert len(together) == 4 + 16 + 2 + 4 + 4 + 1 + 1 + 4 + 2 + 4
   for sweep in everything.also:
     alone = figures(dataclasses.replace(everything, sae=sweep, also=()))
@@ -67,7 +67,7 @@ def test_each_is_what_it_is_alone(everything, together):
       np.testing.assert_allclose(found, together[name], rtol=2e-3, err_msg=name)
 
 
-def test_each_learns(together):
+def test_every_stack_learns(together):
   for name, (first, *_, last) in together.items():
     assert np.isfinite(last).all(), name
     assert last[2] < first[2], name  # FVU

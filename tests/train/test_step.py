@@ -31,7 +31,7 @@ def alone(config, replace):
 
 @pytest.mark.parametrize(("data", "model"), SHAPES)
 def test_every_mesh_gives_the_same_run(config, replace, alone, data, model):
-  """Up to the order of sums: a token at its threshold may tip over."""
+  """Sums differ in order, so a token at its threshold may change sides."""
   found, state = curve(replace(config, mesh=MeshConfig(data, model)))
   expected, _ = alone
   np.testing.assert_allclose(found, expected, rtol=2e-3)
@@ -81,7 +81,7 @@ def test_directions_are_unit_after_every_bucket(config):
       np.testing.assert_allclose(norms, 1, rtol=1e-5)
 
 
-def test_metrics_tell_what_moves_thresholds(config, replace):
+def test_metrics_describe_what_moves_thresholds(config, replace):
   mesh, source, state = start(config)
   was = np.asarray(state.stacks[0].sae.threshold)
   bucket = source.take().batch
@@ -102,7 +102,7 @@ def test_metrics_tell_what_moves_thresholds(config, replace):
   assert (metrics.density_max <= 1).all()
 
 
-def test_without_a_penalty_it_does_not_pull(config, replace):
+def test_without_a_penalty_the_pull_on_thresholds_is_zero(config, replace):
   none = replace(config, sae__optim__sparsity_warmup=10**9)
   mesh, source, state = start(none)
   bucket = source.take().batch
@@ -160,7 +160,7 @@ def test_harvest_sees_what_capture_sees(config):
 
 
 def test_metrics_agree_with_the_folded_autoencoder(config, replace):
-  """With a rate of nothing, a bucket's figures are those of its start."""
+  """With a rate of 0, a bucket's figures are those of its first weights."""
   frozen = replace(config, sae__optim__lr=1e-30)
   mesh, source, state = start(frozen)
   first = state.stacks[0]
@@ -190,7 +190,7 @@ def test_idle_counts_tokens_since_a_latent_fired(config, replace):
   np.testing.assert_array_equal(metrics.tokens_since_fired, text)
 
 
-def test_no_transfer_hides_in_the_step(config):
+def test_the_step_needs_no_transfer(config):
   mesh, source, state = start(config)
   bucket = source.take().batch
   step = toys.compile_step(config, mesh, state, source.weights, bucket)
@@ -206,7 +206,7 @@ def test_rows_the_mesh_does_not_divide_are_refused(config, replace):
 
 
 def test_shuffling_costs_no_communication(config, replace):
-  """In the updates only sums cross `data`: never rows, weights or latents."""
+  """Updates send only sums over `data`, never rows, weights or latents."""
   wide = replace(
     config, mesh=MeshConfig(8, 1), sae__placement="by_latent_and_row"
   )

@@ -1,4 +1,4 @@
-"""A process that obeys a test line by line."""
+"""A process that evaluates the lines that a test sends."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ for line in sys.stdin:
 
 
 class Worker:
-  """Evaluates what it is told; `with` ends it, by kill -9."""
+  """Evaluates the lines that it is sent; `with` kills it at the end."""
 
   def __init__(self, script: str):
     self.process = subprocess.Popen(
@@ -45,7 +45,7 @@ class Worker:
     self.process.stdin.flush()
 
   def hear(self) -> str:
-    """The answer; fails if the process ends before it gives one."""
+    """Returns the answer; fails if the process ends without one."""
     for line in self.process.stdout:
       if line.startswith("> "):
         return line[2:].strip()
@@ -58,7 +58,7 @@ class Worker:
 
 
 def until(condition, seconds=60.0) -> None:
-  """Waits for it, and fails if it takes longer."""
+  """Waits until a condition holds, and fails after a time limit."""
   end = time.monotonic() + seconds
   while not condition():
     assert time.monotonic() < end

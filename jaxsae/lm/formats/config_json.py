@@ -151,12 +151,12 @@ def _rope(given: dict, where: str) -> tuple[float, float]:
   elif kind != "default":
     raise UserError(
       f"The RoPE in {where} is of type {kind!r}; only 'default' and 'linear'"
-      " are computed."
+      " are supported."
     )
   if given.keys() - known:
     raise UserError(
       f"The RoPE in {where} has {', '.join(sorted(given.keys() - known))},"
-      f" which is not computed in one of type {kind!r}."
+      f" which is not supported in a RoPE of type {kind!r}."
     )
   base, scale = given["rope_theta"], given.get("factor", 1.0)
   _check_number("rope_theta", base, (int, float), where)
@@ -218,8 +218,8 @@ def _locals_per_global(data: dict, every: int, where: str) -> int:
       if kinds == _layer_types(layers, pattern):
         return pattern - 1
   raise UserError(
-    f"layer_types in {where} is not, for each of {layers} layers,"
-    f" {_LOCAL!r} some times and then {_GLOBAL!r} once, over and over."
+    f"layer_types in {where} must repeat a fixed number of {_LOCAL!r} followed"
+    f" by one {_GLOBAL!r}, over all {layers} layers."
   )
 
 

@@ -142,7 +142,7 @@ def _check_tensor(tensor: Tensor, shape: tuple[int, ...]) -> None:
   if tensor.dtype not in FLOATS:
     raise UserError(
       f"{tensor.name} in {tensor.file} is of type {tensor.dtype}; only"
-      f" {', '.join(FLOATS)} load."
+      f" {', '.join(FLOATS)} are supported."
     )
 
 

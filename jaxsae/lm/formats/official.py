@@ -85,8 +85,8 @@ def read_config(path: epath.Path) -> GemmaConfig:
       return config
   found = ", ".join(f"{name}={size}" for name, size in sizes.items())
   raise UserError(
-    f"{path} is none of the published models ({', '.join(PUBLISHED)}): it has"
-    f" {found}; pass its `config=`."
+    f"{path} is not one of the published models ({', '.join(PUBLISHED)}): it"
+    f" has {found}; pass its `config=`."
   )
 
 
@@ -191,7 +191,7 @@ def _check(arrays: list[Stored], config: GemmaConfig, where) -> None:
     if not jnp.issubdtype(found[path].dtype, jnp.floating):
       raise UserError(
         f"{'/'.join(path)} in {where} is {found[path].dtype}; only"
-        " floating-point weights load."
+        " floating-point weights are supported."
       )
 
 

@@ -49,7 +49,7 @@ def make_sampling(
 def _check(temperature, top_k, top_p, seed):
   if temperature != 0 and not _COLDEST <= temperature < math.inf:
     raise UserError(
-      f"temperature={temperature} is not possible; use 0 for the likeliest"
+      f"temperature={temperature} is not possible; use 0 for the most likely"
       f" token, or a number from {_COLDEST} up."
     )
   if top_k is not None and not (_is_whole(top_k) and top_k >= 1):

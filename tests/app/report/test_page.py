@@ -1,4 +1,4 @@
-"""The report page, in a real headless Chromium.
+"""The report page works in a headless Chromium.
 
 The letters in shapes are those of report.py.
 """
@@ -54,7 +54,7 @@ FLAGS = [
 
 
 def make_sae(name, l0, width=300, contexts=4, length=12, seed=0):
-  """An autoencoder of noise, in which latent DEAD never fires."""
+  """Makes a report on an autoencoder of noise; latent DEAD never fires."""
   rng = np.random.default_rng(seed)
   tokens = rng.integers(len(VOCABULARY), size=(width, contexts, length))
   tokens[:, 0, :2] = -1
@@ -159,7 +159,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def visit(browser, page):
-  """Opens an address of the page afresh and returns the browser."""
+  """Opens an address of the page anew and returns the browser."""
 
   def go(address="", path=page):
     browser.get("about:blank")
@@ -176,7 +176,7 @@ def wait(browser, condition):
 
 
 def texts(browser, selector):
-  """The whole text of each element, seen or not; "" are left out."""
+  """Returns the text of each element, visible or not, without empty ones."""
   script = "return [...document.querySelectorAll(arguments[0])]"
   script += ".map((node) => node.textContent).filter(Boolean)"
   return browser.execute_script(script, selector)
@@ -242,7 +242,7 @@ def test_two_autoencoders_of_one_name_are_refused():
 
 
 def unpack(page, place):
-  """The index and the arrays of one block, read back from the file."""
+  """Reads the index and the arrays of one block back from the file."""
   text = page.read_text("utf-8")
   index = json.loads(re.search(r'id="index">(.*?)</script>', text)[1])
   block = re.search(rf'id="block-{place}">(.*?)</script>', text)[1]
@@ -254,7 +254,7 @@ def unpack(page, place):
   }
 
 
-def test_tokens_survive_packing(page):
+def test_tokens_are_unpacked_as_they_were(page):
   index, arrays = unpack(page, 0)
   vocabulary = [*index["vocabulary"], None]
   packed = [vocabulary[i] for i in arrays["tokens"].ravel()]
@@ -262,7 +262,7 @@ def test_tokens_survive_packing(page):
   assert packed == [wanted[i] for i in SAE.contexts.tokens.ravel()]
 
 
-def test_activations_survive_packing_to_half_a_step(page):
+def test_activations_are_unpacked_to_half_a_step(page):
   _, arrays = unpack(page, 0)
   wanted = SAE.contexts.activations
   step = arrays["scale"][:, None, None] / 255
@@ -272,7 +272,7 @@ def test_activations_survive_packing_to_half_a_step(page):
   assert ((arrays["activations"] > 0) == (wanted > 0)).all()
 
 
-def test_counts_and_effects_survive_packing(page):
+def test_counts_and_effects_are_unpacked_as_they_were(page):
   _, arrays = unpack(page, 0)
   np.testing.assert_array_equal(arrays["histogram"], SAE.histogram)
   np.testing.assert_array_equal(arrays["position"], SAE.contexts.position)
@@ -285,7 +285,7 @@ def test_counts_and_effects_survive_packing(page):
 # ---- The page ----
 
 
-def test_opens_without_a_complaint_or_a_request(visit):
+def test_opens_without_errors_or_requests(visit):
   browser = visit()
   assert browser.get_log("browser") == []
   events = [
@@ -301,7 +301,7 @@ def test_opens_without_a_complaint_or_a_request(visit):
   assert [u for u in urls if not u.startswith(("file:", "data:"))] == []
 
 
-def test_shows_what_was_trained(visit):
+def test_shows_the_run_and_its_autoencoders(visit):
   browser = visit()
   assert browser.title == REPORT.title
   assert texts(browser, "h1") == [REPORT.title]
@@ -366,7 +366,7 @@ def test_contexts_show_document_position_and_peak(visit):
   assert max(peaks) == 1
 
 
-def test_dead_latents_are_hidden_until_asked_for(visit):
+def test_dead_latents_are_hidden_by_default(visit):
   browser = visit()
   assert texts(browser, "#matches") == ["299 latents"]
   click(browser, "#hide-dead")
@@ -427,7 +427,7 @@ def test_links_between_latents_and_back(visit):
   wait(browser, lambda: name(browser) == "Latent 5")
 
 
-def test_keys_walk_the_list(visit):
+def test_keys_move_through_the_list(visit):
   browser = visit("#/resid.3/l0_8/5")
   click(browser, "[data-sort=latents]")
   body = browser.find_element(By.TAG_NAME, "body")
@@ -451,7 +451,7 @@ def test_a_point_of_the_plot_chooses_its_autoencoder(visit):
 
 
 @pytest.mark.parametrize("address", ["#/resid.3/l0_8/300", "#/x/1", "#/%E2/"])
-def test_an_address_that_names_nothing_says_so(visit, address):
+def test_an_unknown_address_is_reported(visit, address):
   browser = visit(address)
   assert name(browser) == "Not found"
   assert address in texts(browser, "#about")[0]
@@ -479,7 +479,7 @@ def test_no_width_scrolls_sideways(visit, browser, width):
   emulate(browser)
 
 
-def test_a_phone_goes_to_the_latent_that_is_touched(visit, browser):
+def test_on_a_phone_a_touch_opens_the_latent(visit, browser):
   emulate(browser, width=390, height=844)
   visit()
   click(browser, "#rows .row:nth-child(3)")

@@ -1,4 +1,4 @@
-"""Known features: what fires, with what, how strongly, in what direction."""
+"""Known features: firing, correlations, magnitudes and directions."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from experiments.comparison import features as known
 from jaxsae.errors import UserError
 
 SMALL = known.Settings(features=64, width=16, roots=2, depth=2, rank=4)
-ALONE = dataclasses.replace(SMALL, roots=0, correlation=0.0)
+INDEPENDENT = dataclasses.replace(SMALL, roots=0, correlation=0.0)
 N = 20_000
 
 
@@ -34,7 +34,7 @@ def frequencies(features):
   return np.mean(magnitudes > 0, axis=0)
 
 
-def test_the_same_key_makes_the_same_and_another_another(features, drawn):
+def test_features_and_samples_depend_on_the_key(features, drawn):
   again = known.make(jax.random.key(0), SMALL)
   jax.tree.map(np.testing.assert_array_equal, features, again)
   x, _ = known.draw(again, jax.random.key(1), N)
@@ -61,8 +61,8 @@ def test_probabilities_fall_as_a_power_between_their_ends():
   np.testing.assert_allclose(np.corrcoef(p, fall)[0, 1], 1, rtol=1e-6)
 
 
-def test_alone_features_fire_as_often_as_they_are_to():
-  features = known.make(jax.random.key(0), ALONE)
+def test_independent_features_fire_with_their_probability():
+  features = known.make(jax.random.key(0), INDEPENDENT)
   p = np.asarray(features.probability)
   off = (frequencies(features) - p) / np.sqrt(p * (1 - p) / N)
   assert np.max(np.abs(off)) < 5 and np.std(off) < 1.4
@@ -84,8 +84,8 @@ def test_features_in_no_tree_keep_siblings(drawn):
   assert loose.shape[1] == 22 and np.max(np.sum(loose, axis=-1)) > 1
 
 
-def test_rare_children_fire_as_often_as_they_are_to():
-  """Beside their parents, that is: the formula is of first order."""
+def test_rare_children_fire_with_their_probability():
+  """Holds for children far rarer than their parents (first order)."""
   rare = dataclasses.replace(
     SMALL, correlation=0.0, depth=1, exponent=2.0, least=0.005, most=0.5
   )
@@ -135,7 +135,7 @@ def test_common_causes_make_features_fire_together():
   found = np.corrcoef(np.asarray(magnitudes > 0).T)
   above = np.triu_indices(64, 1)
   assert np.corrcoef(expected[above], found[above])[0, 1] > 0.9
-  independent = known.make(jax.random.key(0), ALONE)
+  independent = known.make(jax.random.key(0), INDEPENDENT)
   _, magnitudes = known.draw(independent, jax.random.key(1), N)
   assert np.std(np.corrcoef(np.asarray(magnitudes > 0).T)[above]) < 0.01
 
@@ -143,13 +143,13 @@ def test_common_causes_make_features_fire_together():
 def test_no_feature_is_all_common_cause():
   features = change(correlation=3.0)
   explained = np.sum(np.square(features.causes), axis=-1)
-  assert np.max(explained) <= 1 - known.OWN + 1e-5
+  assert np.max(explained) <= 1 - known.LEAST_OWN + 1e-5
   assert np.all(np.isfinite(known.draw(features, jax.random.key(1), 8)[0]))
 
 
 @pytest.mark.parametrize("count, least", [(12, 0), (64, 64 * 64 / 16 - 64)])
 def test_directions_spread_as_far_as_they_can(count, least):
-  """`least` is Welch's bound on Σ_{i≠j} cos²; random ones are far above it."""
+  """`least` is Welch's bound on Σ_{i≠j} cos², far below random directions."""
   start = jax.random.normal(jax.random.key(0), (count, SMALL.width))
   squares = []
   for steps in (0, 10, 100, 1000):
@@ -180,6 +180,6 @@ def test_the_published_size_has_the_published_shapes():
     ({"most": 1.5}, "least=0.0005 and most=1.5 are not"),
   ],
 )
-def test_settings_that_cannot_be(fields, message):
+def test_impossible_settings_are_an_error(fields, message):
   with pytest.raises(UserError, match=message):
     dataclasses.replace(SMALL, **fields)

@@ -26,7 +26,7 @@ def test_the_page_has_every_side_and_target(
     targets=(4, 8),
     seeds=(1, 2),
     rates=(8e-3,),
-    pulls=(3e-3, 1e-2),
+    lambdas=(3e-3, 1e-2),
     rows=8,
     held_out=2,
     loss_batches=1,
@@ -47,7 +47,7 @@ def test_the_page_has_every_side_and_target(
   assert len(level) in (0, 3 * len(language.SIDES))
   picked = [row[0] for row in chosen if row[-1] == "chosen"]
   assert picked == list(language.SIDES)
-  assert "JumpReLU, ours over SAELens' at equal L0" in text
+  assert "JumpReLU, ours divided by SAELens' at equal L0" in text
 
 
 def rows(part):

@@ -1,4 +1,4 @@
-"""Figures of recovery, on dictionaries whose figures are known by hand."""
+"""Figures of recovery are right for dictionaries computed by hand."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ DIRECTIONS = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (G, G)))[0]
 
 @pytest.fixture(scope="module")
 def samples():
-  """Three batches of unlike size, in which each feature fires at times."""
+  """Makes three batches of different sizes, in which each feature fires."""
   rng = np.random.default_rng(0)
   batches = []
   for n in (100, 50, 7):
@@ -28,7 +28,7 @@ def samples():
 
 
 def dictionary(directions):
-  """The autoencoder that reads and writes these, 0.5 its threshold."""
+  """Makes an autoencoder of these directions, with a threshold of 0.5."""
   return Sae(
     w_enc=directions.T,
     b_enc=-(directions @ BIAS),
@@ -82,15 +82,15 @@ def test_the_order_and_the_length_of_directions_do_not_matter(samples):
   }
 
 
-def test_with_half_of_the_latents_gone_those_left_are_still_right(samples):
+def test_missing_latents_do_not_lower_the_figures_of_the_others(samples):
   found = figures(dictionary(DIRECTIONS[:4]), samples)
   assert found["mcc"] == near(1) and found["uniqueness"] == 1
   assert found["f1"] == 1 and found["dead"] == 0
-  # The bias does not make up for the mean of what is missing.
+  # The bias does not replace the mean of the missing features.
   assert 0.7 < found["fvu"] < 0.9 and found["shrinkage"] < 1
 
 
-def test_with_half_of_the_latents_dead_half_is_found(samples):
+def test_half_of_the_latents_dead_halves_the_figures(samples):
   found = figures(dictionary(DIRECTIONS.at[4:].set(0)), samples)
   # A zero row has no best feature and is given the first.
   assert found["uniqueness"] == 0.5
@@ -105,8 +105,8 @@ def test_a_feature_found_twice_counts_once(samples):
   assert found["precision"] == found["recall"] == 1
 
 
-def test_pairs_are_one_to_one_and_the_best_together():
-  """Taking the largest first would give (0.9 + 0.1) / 2."""
+def test_pairs_are_one_to_one_and_maximise_the_mean():
+  """Pairing greedily, the largest first, would give (0.9 + 0.1) / 2."""
   similar = np.array([[0.9, 0.8], [0.7, 0.1]])
   assert recovery.matched(similar) == pytest.approx(0.75)
   assert recovery.matched(similar[:1]) == pytest.approx(0.9)
@@ -120,7 +120,7 @@ def test_the_sign_of_a_direction_does_not_matter():
 
 
 def test_precision_and_recall_by_hand():
-  """One latent that fires on the first three samples, its feature on 2 to 5."""
+  """One latent fires on the first three samples, its feature on 2 to 5."""
   magnitudes = jnp.array([0.0, 1, 1, 1, 1, 0, 0, 0])[:, None]
   x = jnp.array([1.0, 1, 1, 0, 0, 0, 0, 0])[:, None]
   ones = jnp.ones((1, 1))

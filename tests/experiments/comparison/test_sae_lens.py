@@ -1,4 +1,4 @@
-"""Known features and figures of recovery against SAELens' own."""
+"""Known features and figures of recovery agree with SAELens."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def drawn(features):
   return known.draw(features, jax.random.key(1), N)
 
 
-def test_firing_is_saelens_own(features, drawn):
+def test_firing_agrees_with_saelens(features, drawn):
   """SAELens' generator, given our features, makes the same magnitudes."""
   theirs = generator(features).sample(N).numpy()
   ours = np.asarray(drawn[1])
@@ -81,8 +81,8 @@ def generator(features):
 
 
 @pytest.mark.parametrize("width", [32, 64, 100])
-def test_the_figures_of_recovery_are_saelens_own(features, drawn, width):
-  """Of a noisy dictionary with features missing and others twice."""
+def test_the_figures_of_recovery_agree_with_saelens(features, drawn, width):
+  """The dictionary is noisy, with features missing and others twice."""
   rng = np.random.default_rng(width)
   chosen = np.asarray(features.directions)[rng.integers(0, 64, width)]
   noisy = chosen + 0.1 * rng.normal(size=chosen.shape)
@@ -110,7 +110,7 @@ def batches(drawn):
 
 
 def evaluate(sae, features, drawn):
-  """SAELens' calculators on the same arrays, all at once."""
+  """Returns figures by SAELens' calculators, on all arrays at once."""
   tensor = lambda x: torch.tensor(np.asarray(x))
   x, magnitudes = map(tensor, drawn)
   latents = sae.encode(drawn[0])

@@ -1,4 +1,4 @@
-"""The comparison at toy size, and the rule by which it chooses."""
+"""The comparison on known features runs at toy size and tunes by its rule."""
 
 import dataclasses
 import re
@@ -27,7 +27,7 @@ TOY = synthetic.Comparison(
   targets=(3, 5),
   seeds=(1, 2),
   rates=(3e-3,),
-  pulls=(0.01, 0.03),
+  lambdas=(0.01, 0.03),
   decays=(0.99,),
   held_out=2,
 )
@@ -41,10 +41,10 @@ def features():
 
 @pytest.fixture(scope="module")
 def trial(features):
-  """Long enough to learn something."""
+  """Makes a trial that is long enough to learn something."""
   longer = dataclasses.replace(TOY, updates=300)
   x = synthetic.samples(longer, features, 1)
-  return trainers.Trial(x, 40, (3.0, 5.0), 1e-2, pull=0.03, decay=0.99, seed=1)
+  return trainers.Trial(x, 40, (3.0, 5.0), 1e-2, 0.03, decay=0.99, seed=1)
 
 
 def test_the_page_has_every_side_target_and_grid_point(monkeypatch, tmp_path):
@@ -70,10 +70,12 @@ def test_the_page_has_every_side_target_and_grid_point(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("train", SIDES)
-def test_a_side_learns_and_comes_nearer_to_its_targets(features, trial, train):
-  few, many = synthetic.judge(TOY, features, train(trial))
+def test_training_improves_recovery_and_approaches_the_targets(
+  features, trial, train
+):
+  few, many = synthetic.evaluate(TOY, features, train(trial))
   start = dataclasses.replace(trial, x=trial.x[:20])
-  before, _ = synthetic.judge(TOY, features, train(start))
+  before, _ = synthetic.evaluate(TOY, features, train(start))
   assert few.l0 < many.l0
   assert abs(few.l0 - 3) < abs(before.l0 - 3)
   assert few.mcc > before.mcc and few.fvu < before.fvu
@@ -147,7 +149,7 @@ def test_held_out_samples_and_those_of_seeds_are_all_different(features):
     ([(13.0, 0.9), (8.0, 0.2), (12.5, 0.8)], 1),  # none is close: the nearest
   ],
 )
-def test_the_rule_of_choice(l0s_and_mccs, chosen):
+def test_choose_takes_the_best_point_near_the_target(l0s_and_mccs, chosen):
   blank = Recovery(*np.zeros(len(dataclasses.fields(Recovery))))
   points = tuple(
     tuning.Point(1e-3, 0.1, 0.99, dataclasses.replace(blank, l0=l0, mcc=mcc))
@@ -157,7 +159,7 @@ def test_the_rule_of_choice(l0s_and_mccs, chosen):
   assert picked is points[chosen]
 
 
-def test_the_defaults_can_be_made():
+def test_features_can_be_made_from_the_default_settings():
   comparison = synthetic.Comparison()
   assert comparison.tuning_seed not in comparison.seeds
   make = lambda key: known.make(key, comparison.settings)

@@ -1,4 +1,4 @@
-"""Loads models from a bucket, in a process of its own; see test_bucket.py.
+"""Loads models from a bucket; test_bucket.py runs this as a process.
 
 `bucket.py FOLDER`: what is in the folder is put into the bucket, then each
 folder in it loads from here and from there. Prints JSON: name → whether they

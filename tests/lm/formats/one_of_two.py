@@ -1,4 +1,4 @@
-"""One of two processes that load a model onto one mesh, and what it took.
+"""Loads a model as one of two processes of a mesh, and prints its memory.
 
 Run by test_memory.py: `one_of_two.py PATH SIZES PORT PROCESS`. Prints JSON.
 """
@@ -52,7 +52,7 @@ def main(path, sizes, port, process):
 
 
 def part(x):
-  """Where this process's part begins on each axis, its shape, and its ends."""
+  """Describes this process's part: its start, shape, first and last value."""
   shard = x.addressable_shards[0]
   begin = [axis.start or 0 for axis in shard.index]
   ends = [float(shard.data[(i,) * x.ndim]) for i in (0, -1)]
@@ -60,7 +60,7 @@ def part(x):
 
 
 def memory(what) -> int:
-  """Bytes of this process's memory now, VmRSS, or at most so far, VmHWM.
+  """Returns bytes of memory now (VmRSS) or at most so far (VmHWM).
 
   `ru_maxrss` would begin with what the process that started this one had.
   """

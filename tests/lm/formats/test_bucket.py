@@ -1,4 +1,4 @@
-"""Both kinds of weights load from a bucket as they do from a disk.
+"""Both kinds of weights load from a bucket as from a disk.
 
 The bucket is that of a server on this machine that speaks as Google's does.
 """
@@ -19,7 +19,7 @@ from gcp_storage_emulator.server import create_server
 
 @pytest.fixture
 def url():
-  """Of the server, which has one bucket, `bucket`, and forgets it."""
+  """Starts a server with one bucket, `bucket`, and yields its URL."""
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
@@ -43,7 +43,7 @@ def test_gs_paths_load_what_local_ones_do(grouped, saved, url, tmp_path):
 
 
 def run(script, folder, url):
-  """What the script says whose `gs://` is at the url."""
+  """Runs the script, whose `gs://` is at the URL, and returns its output."""
   done = subprocess.run(
     [sys.executable, pathlib.Path(__file__).with_name(script), folder],
     capture_output=True,

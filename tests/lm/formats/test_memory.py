@@ -1,4 +1,4 @@
-"""No process holds the whole model while it loads, however it is stored."""
+"""No process holds the whole model while it loads, in either format."""
 
 import dataclasses
 import functools
@@ -30,17 +30,17 @@ CONFIG = GemmaConfig(  # 1.5 GB in bfloat16
   head_dim=128,
   query_pre_attn_scalar=128,
 )
-# What a process may take beyond its half of the model, which is 750 MB: arrays
-# on their way through, TensorStore's cache of 100 MB, and what malloc keeps.
+# Memory that a process may need beyond its half of the model, which is 750 MB:
+# arrays being read, TensorStore's cache of 100 MB, and what malloc keeps.
 SLACK = 450 * MB
 
 
 def value(path, shape):
-  """0, 1, … 250, 0, … from a start that the path tells; exact in bfloat16."""
+  """Makes 0, 1, … 250, 0, … from a start that depends on the path."""
   return pattern(sum(map(ord, "".join(path))) % 4, shape)
 
 
-@functools.cache  # the few that there are take less room than the model
+@functools.cache  # so few that they take less memory than the model
 def pattern(start, shape):
   period = (np.arange(251) + start) % 251
   return np.resize(period.astype(ml_dtypes.bfloat16), shape)
@@ -53,7 +53,7 @@ def shapes():
 
 
 def official(path):
-  """As released for Gemma 2, but not compressed."""
+  """Writes a checkpoint as released for Gemma 2, but not compressed."""
   import orbax.checkpoint as ocp
 
   tree = {}
@@ -67,7 +67,7 @@ def official(path):
 
 
 def hugging_face(path):
-  """In files of 30 tensors each."""
+  """Writes a Hugging Face directory with files of 30 tensors each."""
   from safetensors.numpy import save_file
 
   path.mkdir()
@@ -85,7 +85,7 @@ def hugging_face(path):
 
 
 @pytest.mark.parametrize("write", [official, hugging_face])
-def test_a_process_needs_its_half_and_little_more(write, tmp_path):
+def test_a_process_needs_little_more_than_its_half(write, tmp_path):
   path = tmp_path / "checkpoint"
   write(path)
   size = sum(x.stat().st_size for x in path.rglob("*") if x.is_file())
@@ -105,14 +105,14 @@ def test_a_process_needs_its_half_and_little_more(write, tmp_path):
 
 
 def check_values(names, shape, begin, part, ends):
-  """The first and the last value of a part are those that were written."""
+  """Asserts that the first and last values of a part are as written."""
   last = [first + size - 1 for first, size in zip(begin, part, strict=True)]
   whole = value(names, shape)
   assert ends == [whole[tuple(begin)], whole[tuple(last)]]
 
 
 def load_on_two(path):
-  """What each of two processes says that load it onto a mesh of 1x2."""
+  """Loads a model in two processes, on a mesh of 1x2; returns their output."""
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = str(free.getsockname()[1])

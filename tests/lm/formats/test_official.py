@@ -1,4 +1,4 @@
-"""Official checkpoints, in every layout, load bit for bit; others by name."""
+"""Official checkpoints load bit for bit in every layout; others are refused."""
 
 import asyncio
 import dataclasses
@@ -38,7 +38,7 @@ TINY = GemmaConfig(
 
 @pytest.fixture(scope="module")
 def params():
-  """Random ones, norm scales too."""
+  """Makes random parameters, norm scales included."""
   shapes = jax.eval_shape(lambda key: init_params(TINY, key), jax.random.key(0))
   random = np.random.default_rng(0)
   return jax.tree.map(
@@ -88,11 +88,11 @@ def saved(params, tmp_path_factory):
   return lambda layout: folder / layout.__name__
 
 
-# The containers.
+# Containers of checkpoints.
 
 
 def plain_files(path, tree):
-  """One folder per array instead of one database."""
+  """Writes one folder per array instead of one database."""
   import orbax.checkpoint as ocp
 
   with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as writer:
@@ -101,7 +101,7 @@ def plain_files(path, tree):
 
 
 def item_in_a_step(path, tree):
-  """As a CheckpointManager writes it."""
+  """Writes an item in a step, as a CheckpointManager does."""
   import orbax.checkpoint as ocp
 
   with ocp.CheckpointManager(path, item_names=("default",)) as manager:
@@ -123,7 +123,7 @@ def version_1(path, tree):
 
 
 def old(path, tree):
-  """What Orbax wrote when the weights of Gemma 2 came out."""
+  """Writes what Orbax wrote when the weights of Gemma 2 were released."""
   plain_files(path, tree)
   for name in ("_CHECKPOINT_METADATA", "_sharding", "commit_success.txt"):
     (path / name).unlink()
@@ -142,7 +142,7 @@ def path(tmp_path):
   return epath.Path(tmp_path) / "checkpoint"
 
 
-# There and back.
+# Loading what was saved.
 
 
 def load(path, config=TINY, dtype=jnp.float32, mesh=None, fsdp=False):
@@ -175,7 +175,7 @@ def test_every_container_loads(params, path, container, layout):
   assert_same(load(where), params)
 
 
-def test_a_relative_path_will_do(params, saved, monkeypatch):
+def test_a_relative_path_is_accepted(params, saved, monkeypatch):
   monkeypatch.chdir(saved(flat).parent)
   assert_same(load(epath.Path("flat")), params)
 
@@ -192,13 +192,13 @@ def test_each_parameter_is_placed(params, saved, layout, data, model, fsdp):
     assert x.sharding.is_equivalent_to(where, x.ndim)
 
 
-def test_the_dtype_is_a_choice(params, saved):
+def test_weights_load_in_the_chosen_dtype(params, saved):
   half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
   for layout in (flat, stacked):
     assert_same(load(saved(layout), dtype=jnp.bfloat16), half)
 
 
-def test_what_gemma_3_sees_with_is_not_read(params, path):
+def test_the_vision_parts_of_gemma_3_are_not_read(params, path):
   sight = {"mm_input_projection": {"w": jnp.ones((8, 16))}}
   sight["mm_soft_embedding_norm"] = {"scale": jnp.ones(8)}
   tree = params | {
@@ -214,7 +214,7 @@ def test_what_gemma_3_sees_with_is_not_read(params, path):
 
 
 def files(path, pattern):
-  """Those somewhere under the path."""
+  """Lists the files below the path that match."""
   return pathlib.Path(path).rglob(pattern)
 
 
@@ -222,7 +222,7 @@ def files(path, pattern):
 
 
 def only_metadata(path, config):
-  """A checkpoint of any size that takes no room, as its arrays are missing."""
+  """Writes a checkpoint of any size without its arrays."""
   shapes = jax.eval_shape(
     lambda key: init_params(config, key), jax.random.key(0)
   )
@@ -242,18 +242,20 @@ def only_metadata(path, config):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_metadata_alone_tells_the_published_model(name, path):
+def test_metadata_alone_identifies_the_published_model(name, path):
   only_metadata(path, PUBLISHED[name]())
   assert official.read_config(path) == PUBLISHED[name]()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout_tells_its_sizes(saved, layout, monkeypatch):
+def test_sizes_are_read_from_every_layout(saved, layout, monkeypatch):
   monkeypatch.setitem(PUBLISHED, "gemma3-toy", lambda: TINY)
   assert official.read_config(saved(layout)) == TINY
 
 
-def test_as_many_keys_as_queries_are_seen(path, monkeypatch):
+def test_a_model_with_as_many_key_heads_as_queries_is_identified(
+  path, monkeypatch
+):
   config = dataclasses.replace(TINY, num_kv_heads=TINY.num_heads)
   only_metadata(path, config)
   monkeypatch.setitem(PUBLISHED, "gemma3-toy", lambda: config)
@@ -261,7 +263,7 @@ def test_as_many_keys_as_queries_are_seen(path, monkeypatch):
 
 
 def test_other_sizes_are_named(saved):
-  text = "none of the published models.*vocab_size=64, num_layers=7.*config="
+  text = "published models.*vocab_size=64, num_layers=7.*config="
   with pytest.raises(UserError, match=text):
     official.read_config(saved(flat))
 
@@ -273,13 +275,13 @@ def test_other_sizes_are_named(saved):
     ({"embedder": {"input_embedding": np.ones(3)}}, "3], not 2 axes"),
   ],
 )
-def test_what_is_no_gemma_is_said_to_be_none(path, tree, lacks):
+def test_a_checkpoint_of_another_model_is_refused(path, tree, lacks):
   plain_files(path, tree)
   with pytest.raises(UserError, match=f"not a Gemma: it.*{lacks}"):
     official.read_config(path)
 
 
-# What does not load.
+# Checkpoints that are refused.
 
 
 def refuses(path, text, **options):
@@ -290,7 +292,7 @@ def refuses(path, text, **options):
 
 
 def changed(params, change):
-  """A deep copy in which `change(tree)` has done its work."""
+  """Returns a deep copy, changed by `change(tree)`."""
   tree = jax.tree.map(lambda x: x, params)
   change(tree)
   return tree
@@ -321,12 +323,12 @@ def changed(params, change):
     ),
   ],
 )
-def test_what_is_wrong_is_named(params, path, change, text):
+def test_parameters_that_are_wrong_are_named(params, path, change, text):
   plain_files(path, changed(params, change))
   refuses(path, text)
 
 
-def test_a_stack_that_is_none_is_named(params, path):
+def test_an_array_that_is_not_a_stack_is_named(params, path):
   key = "transformer/stacked_layers/attention_type_0/mlp/linear"
   plain_files(path, flat(params) | {key: {"w": np.ones(())}})
   refuses(path, "is not a stack of layers")
@@ -401,8 +403,10 @@ def test_damaged_files_are_one_sentence(params, path, harm):
   refuses(path, "damaged or incomplete ")
 
 
-def test_of_many_failures_one_is_told(saved, caplog, monkeypatch):
-  """Whatever asyncio says of reads that failed beside the first."""
+def test_only_the_first_of_several_failures_is_reported(
+  saved, caplog, monkeypatch
+):
+  """asyncio's messages about the other failed reads are not shown."""
 
   async def fail():
     raise OSError("is gone")
@@ -423,7 +427,7 @@ def test_of_many_failures_one_is_told(saved, caplog, monkeypatch):
 # Names.
 
 
-def test_official_names_are_known_however_spelt():
+def test_official_names_are_known_in_every_spelling():
   for name in ("gemma2-2b-pt", "Gemma2_27B-IT", "gemma3_270m_it"):
     assert official.is_name(name)
   for name in ("gemma2-2b", "gemma2-3b-pt", "gemma2-tiny", "./gemma2-2b-pt"):
@@ -431,14 +435,14 @@ def test_official_names_are_known_however_spelt():
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_the_official_library_says_where_they_are(name):
+def test_the_official_library_locates_weights_and_tokenizer(name):
   for kind in ("pt", "it"):
     path, tokenizer = official.locate(f"{name}-{kind}")
     assert str(path) == f"gs://gemma-data/checkpoints/{name}-{kind}"
     assert f"gemma{name[5]}" in str(tokenizer)
 
 
-def test_without_the_library_names_say_so(monkeypatch):
+def test_the_error_without_the_library_says_what_to_install(monkeypatch):
   monkeypatch.setitem(sys.modules, "gemma", None)
   with pytest.raises(UserError, match=r"gemma2-2b-pt .*jaxsae\[gemma\]"):
     official.locate("gemma2-2b-pt")

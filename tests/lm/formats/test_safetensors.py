@@ -1,4 +1,4 @@
-"""The reader of safetensors gives what was written, and trusts no header."""
+"""The reader of safetensors returns what was written, and trusts no header."""
 
 import itertools
 import json
@@ -26,7 +26,7 @@ TENSORS = {
 
 @pytest.fixture
 def file(tmp_path):
-  """A file the library wrote, with metadata."""
+  """Writes a file with the library, with metadata."""
   path = epath.Path(tmp_path / "x.safetensors")
   library.save_file(TENSORS, path, metadata={"format": "pt"})
   return path
@@ -45,7 +45,7 @@ def test_what_the_library_writes_is_read(file):
 @pytest.mark.parametrize(
   "dtype", ["bool", "uint8", "int16", "uint32", "int64", "float64", "complex64"]
 )
-def test_other_types_may_lie_beside(tmp_path, dtype):
+def test_tensors_of_other_types_are_allowed(tmp_path, dtype):
   path = epath.Path(tmp_path / "x.safetensors")
   library.save_file({"a": np.ones(3, dtype), "b": np.ones(2, "f4")}, path)
   found = read_header(path)
@@ -82,7 +82,7 @@ def test_only_the_bytes_of_the_tensor_are_read(file, monkeypatch):
   assert read == [16]
 
 
-# Headers nobody should believe.
+# Headers that must not be trusted.
 
 
 def write(path, header, content=b"", size=None):
@@ -141,31 +141,33 @@ def refused(path, match="is damaged"):
     ({}, b"x"),
   ],
 )
-def test_a_header_that_cannot_be(tmp_path, header, content):
+def test_an_impossible_header_is_refused(tmp_path, header, content):
   refused(write(tmp_path / "x.safetensors", header, content))
 
 
 @pytest.mark.parametrize("size", [0, 1, 10**6, 2**40, 2**63, 2**64 - 1])
-def test_a_header_of_another_length(tmp_path, size):
+def test_a_header_of_another_length_is_refused(tmp_path, size):
   refused(write(tmp_path / "x.safetensors", {"a": entry()}, bytes(8), size))
 
 
-def test_a_header_too_long_to_be_read(tmp_path):
+def test_a_header_that_is_too_long_is_refused(tmp_path):
   file = tmp_path / "x.safetensors"
   with file.open("wb") as opened:
     opened.write((LONGEST_HEADER + 1).to_bytes(8, "little"))
-    opened.truncate(LONGEST_HEADER + 1000)  # a hole; it takes no room
+    opened.truncate(
+      LONGEST_HEADER + 1000
+    )  # a sparse file, which takes no space on disk
   refused(epath.Path(file), "a header of 100000001 bytes")
 
 
 @pytest.mark.parametrize("length", [0, 1, 7])
-def test_a_file_without_room_for_a_length(tmp_path, length):
+def test_a_file_too_short_for_a_length_is_refused(tmp_path, length):
   file = epath.Path(tmp_path / "x.safetensors")
   file.write_bytes(bytes(length))
   refused(file)
 
 
-def test_a_file_that_shrank_after_its_header_was_read(file):
+def test_a_file_that_shrinks_after_its_header_was_read_is_an_error(file):
   found = read_header(file)
   file.write_bytes(file.read_bytes()[:-4])
   last = max(found.values(), key=lambda tensor: tensor.start + tensor.size)
@@ -174,8 +176,10 @@ def test_a_file_that_shrank_after_its_header_was_read(file):
 
 
 @hypothesis.given(st.data())
-def test_what_is_taken_the_library_takes_too(tmp_path_factory, data):
-  """Bytes of the header are changed at random."""
+def test_every_accepted_header_is_accepted_by_the_library(
+  tmp_path_factory, data
+):
+  """Changes bytes of the header at random."""
   path = tmp_path_factory.mktemp("spoilt") / "x.safetensors"
   library.save_file(TENSORS, path)
   content = bytearray(path.read_bytes())
@@ -194,7 +198,7 @@ def test_what_is_taken_the_library_takes_too(tmp_path_factory, data):
       assert tuple(tensors.get_slice(name).get_shape()) == found[name].shape
 
 
-def test_every_order_of_the_entries_is_the_same(tmp_path):
+def test_the_order_of_entries_does_not_matter(tmp_path):
   pair = {
     "a": entry(),
     "b": entry(offsets=(8, 16)),

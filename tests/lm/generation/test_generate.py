@@ -1,4 +1,4 @@
-"""A continuation is what full forward passes give, one token after another."""
+"""A continuation is the same as by full forward passes, token by token."""
 
 import enum
 import functools
@@ -27,13 +27,13 @@ COUNT = 10
 
 @pytest.fixture(scope="module")
 def make_lm(tiny):
-  """make_lm("full"): a tiny model that does not repeat itself for ever.
+  """make_lm("full"): makes a tiny model that does not repeat one token.
 
   With a tied table each token predicts itself, unless the final norm turns
   half of the numbers around and the layers add more than there was.
   """
 
-  def enliven(path, x):
+  def enlarge(path, x):
     name = jax.tree_util.keystr(path)
     if "final_norm" in name:
       signs = np.random.default_rng(0).choice([-1, 1], len(x))
@@ -43,7 +43,7 @@ def make_lm(tiny):
   @functools.cache
   def make(name):
     lm = tiny(name)
-    params = jax.tree_util.tree_map_with_path(enliven, lm.params)
+    params = jax.tree_util.tree_map_with_path(enlarge, lm.params)
     return lm.replace(params=params)
 
   return make
@@ -56,13 +56,13 @@ def lm(request, make_lm):
 
 @pytest.fixture(scope="module")
 def small(make_lm):
-  """The one that compiles fastest."""
+  """Makes the tiny model that compiles fastest."""
   return make_lm("full")
 
 
 @pytest.fixture(scope="module")
 def prompts(draw_tokens):
-  """Three lengths; the longest is padded to 32, beyond every window."""
+  """Makes prompts of three lengths; the longest is padded beyond any window."""
   rows = np.asarray(draw_tokens(3, 20)).tolist()
   return [rows[0][:3], rows[1][:11], rows[2]]
 
@@ -80,7 +80,7 @@ def full_forward(lm, tokens, edits):
 
 
 def by_full_forwards(lm, prompt, edits=None, count=COUNT):
-  """The likeliest tokens, and the logits [count, V] they have."""
+  """Returns the most likely tokens, and the logits [count, V] of each step."""
   row, logits = list(prompt), []
   for _ in range(count):
     tokens = np.array([row + [0] * (ROOM - len(row))], np.int32)
@@ -101,7 +101,7 @@ def test_greedy_is_the_argmax_of_full_forwards(lm, prompts):
 
 @pytest.fixture
 def seen_logits(monkeypatch):
-  """All the logits [B, V] that tokens are chosen from."""
+  """Collects all logits [B, V] that tokens are chosen from."""
   seen, choose = [], decode._choose
 
   def record(logits, *args, **options):
@@ -121,7 +121,7 @@ def test_cached_logits_are_those_of_full_forwards(lm, prompts, seen_logits):
 
 
 @pytest.mark.parametrize("temperature", [0, 1.5])
-def test_a_row_does_not_notice_its_neighbours(small, prompts, temperature):
+def test_a_row_does_not_depend_on_the_other_rows(small, prompts, temperature):
   together = go(small, prompts, temperature=temperature)
   for i in range(3):
     others = [prompts[2 - i]] * 3
@@ -129,8 +129,8 @@ def test_a_row_does_not_notice_its_neighbours(small, prompts, temperature):
     assert go(small, others, temperature=temperature)[i] == together[i]
 
 
-def test_padding_is_not_noticed(small, prompts):
-  """Of 29, 13 and 17 columns."""
+def test_padding_does_not_matter(small, prompts):
+  """Pads prompts by 29, 13 and 17 columns."""
   together = go(small, prompts)[0]
   assert go(small, [prompts[0]] * 3)[0] == together
   assert go(small, prompts, cache=20 + COUNT)[0] == together
@@ -141,7 +141,7 @@ def test_padding_is_not_noticed(small, prompts):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["grouped", "normed"])
-def test_the_official_sampler_writes_the_same(
+def test_the_official_sampler_generates_the_same(
   name, make_lm, prompts, as_official
 ):
   from gemma.gm.text import Sampler
@@ -206,11 +206,11 @@ def test_a_transcoder_acts_at_every_step(small, prompts):
   found = go(small, prompts, edits=splice(Taps.transcoder(1), made))
   assert found != go(small, prompts)
   for row, prompt in zip(found, prompts, strict=True):
-    assert row == by_splicing(small, prompt, made)
+    assert row == greedy_by_splicing(small, prompt, made)
 
 
-def by_splicing(lm, prompt, made):
-  """The likeliest tokens, with what was read before put in by hand."""
+def greedy_by_splicing(lm, prompt, made):
+  """Returns the most likely tokens, with the transcoder applied by hand."""
   site, row = Taps.transcoder(1), list(prompt)
 
   @jax.jit
@@ -248,7 +248,9 @@ def test_new_values_of_an_edit_compile_nothing(small, prompts, direction):
   assert traced[2:] == [(3, 16, 32)]
 
 
-def test_a_function_may_change_its_mind(small, prompts, direction):
+def test_a_plain_function_is_called_anew_in_every_generation(
+  small, prompts, direction
+):
   """Nothing compiled from a plain function outlives the call."""
   chosen = {"strength": 0.0}
   edits = {SITE: lambda x: steer(chosen["strength"], direction, x)}
@@ -268,20 +270,20 @@ def test_an_edit_in_float32_fits_a_model_in_bfloat16(small, prompts):
   assert go(half, prompts, edits={SITE: widen}) == plain
 
 
-def test_an_edit_that_remembers_the_prompt_is_refused(small, prompts):
+def test_an_edit_that_returns_the_shape_of_the_prompt_is_refused(
+  small, prompts
+):
   keep = jnp.ones((3, 32, 32))
-  with pytest.raises(
-    UserError, match=r"resid\.0 made \[3, 32, 32\] of \[3, 1,"
-  ):
+  with pytest.raises(UserError, match=r"resid\.0 .*\[3, 32, 32\].*\[3, 1,"):
     go(small, prompts, edits={SITE: lambda x: keep})
 
 
-# How often things are compiled.
+# Number of compilations.
 
 
 @pytest.fixture
 def compiled(caplog):
-  """compiled(function): names of all that is compiled while it runs."""
+  """compiled(function): lists the programs compiled while it runs."""
 
   def watch(function):
     caplog.clear()
@@ -321,7 +323,7 @@ def test_every_shape_is_compiled_once(small, prompts, compiled):
     ("single_key", 2, 4, 4),
   ],
 )
-def test_every_mesh_writes_the_same(
+def test_every_mesh_generates_the_same(
   name, data, model, rows, make_lm, prompts, direction, compiled
 ):
   lm = make_lm(name)
@@ -360,7 +362,7 @@ def test_each_device_has_its_share_of_the_cache(
   assert {x.addressable_shards[0].data.shape for x in caches} == {share}
 
 
-# Text. The model is replaced by one that writes what is wanted.
+# Text. The model is replaced by one that generates given tokens.
 
 
 @pytest.fixture(scope="module")
@@ -370,9 +372,9 @@ def reader(tiny, tokenizer):
 
 @pytest.fixture
 def script(monkeypatch):
-  """script(rows): from now on models write these ids; returns what they read.
+  """script(rows): makes models generate these ids; returns what they read.
 
-  At the end of a row they write token 5.
+  After the end of a row they generate token 5.
   """
   module = importlib.import_module("jaxsae.lm.generation.generate")
 
@@ -409,7 +411,7 @@ def batch_of(batch):
   return batch.tokens, batch.padding
 
 
-def test_the_answer_has_the_form_of_the_question(reader, script):
+def test_the_result_has_the_form_of_the_prompt(reader, script):
   script([[7, 8, 9]])
   one = {"max_tokens": 3}
   text = reader.tokenizer.decode([7, 8, 9])
@@ -423,15 +425,15 @@ def test_the_answer_has_the_form_of_the_question(reader, script):
 
 
 @pytest.mark.parametrize("prompt", ["text", [4, 5]], ids=["text", "ids"])
-def test_a_real_model_reads_and_writes(reader, prompt):
+def test_a_real_model_continues_text(reader, prompt):
   found = generate(reader, prompt, max_tokens=3)
   assert type(found) is type(prompt)
 
 
-# Where it stops.
+# Stops.
 
 
-def test_each_row_stops_by_itself(reader, script):
+def test_each_row_stops_at_its_own_stop_token(reader, script):
   eos = reader.tokenizer.eos
   read = script([[7, 8, eos, 9], [eos, 7], [7, 30, 9, 9]])
   prompts = [[4], [4], [4]]
@@ -451,12 +453,12 @@ def test_nothing_runs_when_all_have_stopped(small, prompts, seen_logits):
 
 
 @pytest.mark.parametrize("stop", ["\n", ["\n"], ["7", "\n"]], ids=repr)
-def test_text_can_be_a_stop(reader, script, stop):
+def test_stop_may_be_text(reader, script, stop):
   script(reader.tokenizer.encode(["x\ny"]))
   assert generate(reader, "a", max_tokens=9, stop=stop) == "x"
 
 
-def test_the_end_of_a_turn_is_a_stop(reader, script):
+def test_the_end_of_a_turn_stops_a_row(reader, script):
   tuned = reader.replace(tokenizer=Turns(reader.tokenizer))
   script([[7, 399, 8]])
   assert generate(tuned, [4], max_tokens=3) == [7]
@@ -480,7 +482,7 @@ class Turns:
 # Streaming.
 
 
-def test_what_is_streamed_is_the_result(reader, script):
+def test_the_streamed_pieces_add_up_to_the_result(reader, script):
   # Both end in the middle of a character, one of them for good.
   ids = reader.tokenizer.encode(["aé☃b = 1 €", "€ x"])
   eos = reader.tokenizer.eos

@@ -1,4 +1,4 @@
-"""Tokens are drawn as often as their probability says, among those allowed."""
+"""Tokens are drawn with their probability among those that are allowed."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def settings(temperature=1.0, top_k=None, top_p=None, seed=0):
 
 
 def shares(**setting):
-  """How often each token is drawn."""
+  """Returns the share of draws of each token."""
   rows = jnp.tile(LOGITS, (DRAWS, 1))
   drawn = choose(rows, settings(**setting), np.int32(3))
   return np.bincount(drawn, minlength=len(LOGITS)) / DRAWS
@@ -31,7 +31,7 @@ def softmax(logits):
 
 
 def only(tokens, temperature=1.0):
-  """The probabilities when no other tokens are allowed."""
+  """Returns the probabilities if only these tokens are allowed."""
   allowed = np.isin(np.arange(len(LOGITS)), tokens)
   return softmax(np.where(allowed, LOGITS / temperature, -np.inf))
 
@@ -52,7 +52,7 @@ def only(tokens, temperature=1.0):
     ({"top_p": 0.5}, only([2])),
     ({"top_p": 0.6}, only([2, 4])),
     ({"top_p": 0.9}, only([2, 4, 0, 3])),
-    # Of the likeliest two alone, the first has 0.73.
+    # Of the two most likely alone, the first has 0.73.
     ({"top_p": 0.72, "top_k": 2}, only([2])),
     ({"top_p": 0.74, "top_k": 2}, only([2, 4])),
   ],
@@ -70,7 +70,7 @@ def test_tokens_are_drawn_by_their_probability(setting, expected):
   [{"temperature": 0}, {"top_k": 1}, {"top_p": 1e-9}, {"temperature": 1e-6}],
   ids=str,
 )
-def test_what_leaves_no_choice_is_greedy(setting):
+def test_settings_that_leave_one_token_are_greedy(setting):
   logits = jax.random.normal(jax.random.key(0), (50, 300)).at[:, 7:9].set(9.0)
   logits = logits.at[:25, 8].add(-1).at[40:, 200].set(1e6)
   found = choose(logits, settings(**setting), np.int32(0))
@@ -80,7 +80,7 @@ def test_what_leaves_no_choice_is_greedy(setting):
   np.testing.assert_array_equal(found, logits.argmax(-1))
 
 
-def test_the_seed_decides_and_a_row_stands_alone():
+def test_draws_depend_on_seed_and_step_but_not_on_other_rows():
   logits = jax.random.normal(jax.random.key(1), (40, 100))
   draw = lambda rows, seed, step: np.asarray(
     choose(logits[:rows], settings(seed=seed), np.int32(step))

@@ -29,7 +29,7 @@ ALL = {
 
 
 def draw_params(architecture, d_in=D, d=D, seed=0, dtype=jnp.float32):
-  """Nothing in it is zero but the thresholds that must be."""
+  """Draws parameters, none of which is zero except thresholds that must be."""
   start = architecture.init(jax.random.key(0), d_in, d, WIDTH)
   rng = np.random.default_rng(seed)
   noise = lambda x: x + 0.2 * rng.normal(size=x.shape)
@@ -41,8 +41,8 @@ def draw_params(architecture, d_in=D, d=D, seed=0, dtype=jnp.float32):
   return params.replace(threshold=jnp.asarray(threshold, dtype))
 
 
-def draw_rows(d_in=D, d=None, tokens=TOKENS, seed=1, dtype=jnp.float32):
-  """Every fifth token does not count; y is x unless d is given."""
+def draw_tokens(d_in=D, d=None, tokens=TOKENS, seed=1, dtype=jnp.float32):
+  """Draws tokens; every fifth does not count, and y is x unless d is given."""
   rng = np.random.default_rng(seed)
   x = jnp.asarray(rng.normal(size=(tokens, d_in)), dtype)
   y = x if d is None else jnp.asarray(rng.normal(size=(tokens, d)), dtype)
@@ -50,8 +50,8 @@ def draw_rows(d_in=D, d=None, tokens=TOKENS, seed=1, dtype=jnp.float32):
   return UpdateTokens(x, y, mask)
 
 
-def make_ask(coefficient=0.1, target=3.0, dead=0, dtype=jnp.float32):
-  """The first `dead` latents are to be woken."""
+def make_inputs(coefficient=0.1, target=3.0, dead=0, dtype=jnp.float32):
+  """Makes the inputs of an update that wakes the first `dead` latents."""
   return UpdateInputs(
     jnp.asarray(coefficient, dtype),
     jnp.asarray(target, dtype),
@@ -60,7 +60,7 @@ def make_ask(coefficient=0.1, target=3.0, dead=0, dtype=jnp.float32):
 
 
 def assert_close(found, wanted, rtol=1e-9, atol=1e-11):
-  """Trees that agree leaf by leaf."""
+  """Asserts that two trees agree leaf by leaf."""
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol),
     found,

@@ -1,4 +1,4 @@
-"""Dead latents are taught what the living leave, and nothing else is."""
+"""AuxK trains dead latents on the error of the others, and nothing else."""
 
 import jax
 import jax.numpy as jnp
@@ -13,15 +13,15 @@ from tests.sae.architectures.samples import (
   D,
   assert_close,
   draw_params,
-  draw_rows,
-  make_ask,
+  draw_tokens,
+  make_inputs,
 )
 
 K = D // 2
 
 
 def draw(seed=0):
-  """Pre-activations, directions, an error and a mask."""
+  """Draws pre-activations, directions, an error and a mask."""
   keys = jax.random.split(jax.random.key(seed), 3)
   normal = jax.random.normal
   mask = (jnp.arange(TOKENS) % 3 != 0).astype(jnp.float32)
@@ -39,8 +39,8 @@ def insert(drawn, dead):
 
 
 @pytest.mark.parametrize("dead", [1, K - 1, K, K + 4, WIDTH])
-def test_the_formula(dead):
-  """Pre-activations below zero are used as they are."""
+def test_auxk_agrees_with_its_formula(dead):
+  """Negative pre-activations are used as they are."""
   pre, w_dec, error, mask = map(np.asarray, draw())
   made = np.zeros_like(error)
   for token in range(TOKENS):
@@ -53,12 +53,12 @@ def test_the_formula(dead):
   )
 
 
-def test_without_dead_latents_it_is_nothing():
+def test_auxk_is_zero_without_dead_latents():
   value, grads = jax.value_and_grad(loss, (0, 2))(*insert(draw(), 0))
   assert value == 0 and not any(map(jnp.any, grads))
 
 
-def test_only_the_dead_are_taught():
+def test_only_dead_latents_have_gradients_of_auxk():
   dead = 7
   of_pre, of_w, of_error = jax.grad(loss, (0, 2, 3))(*insert(draw(), dead))
   assert of_pre[:, :dead].any() and not of_pre[:, dead:].any()
@@ -66,16 +66,16 @@ def test_only_the_dead_are_taught():
   assert not of_error.any()
 
 
-def test_what_is_left_is_smaller_when_the_dead_know_it():
-  """ê = e costs nothing."""
+def test_auxk_is_zero_if_dead_latents_reconstruct_the_error():
+  """The loss of ê = e is 0."""
   pre, w_dec, _, mask = draw()
   dead = K
   error = -pre[:, :dead] @ w_dec[:dead]
   np.testing.assert_allclose(loss(pre, dead, w_dec, error, mask), 0, atol=1e-6)
 
 
-def test_its_weight_in_the_loss():
-  params, rows, inputs = draw_params(TopK()), draw_rows(), make_ask(dead=8)
+def test_the_weight_of_auxk_in_the_loss():
+  params, rows, inputs = draw_params(TopK()), draw_tokens(), make_inputs(dead=8)
   values = [TopK(auxk=a).loss(params, rows, inputs)[0] for a in (0.0, 0.5, 1.0)]
   assert values[0] < values[1]
   np.testing.assert_allclose(
@@ -84,7 +84,7 @@ def test_its_weight_in_the_loss():
 
 
 def test_a_stack_computes_it_only_where_a_member_has_dead_latents():
-  """One branch is chosen for the whole stack, and members differ in it."""
+  """One branch is chosen for the whole stack, whose members differ."""
   stacks = [jnp.stack(x) for x in zip(draw(0), draw(1), strict=True)]
   many = jax.vmap(lambda dead, *rest: auxk.loss(rest[0], dead, *rest[1:]))
   dead = jnp.arange(WIDTH)[None, :] < jnp.array([[0], [5]])

@@ -1,4 +1,4 @@
-"""What is true of every architecture."""
+"""Every architecture has these properties."""
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,8 @@ from tests.sae.architectures.samples import (
   D,
   assert_close,
   draw_params,
-  draw_rows,
-  make_ask,
+  draw_tokens,
+  make_inputs,
 )
 
 D_IN = 4  # of transcoders
@@ -31,7 +31,7 @@ KINDS = {
   "transcoder": {"transcodes": True},
   "skip": {"transcodes": True, "skip": True},
 }
-ROWS, ASK = draw_rows(), make_ask(dead=3)
+ROWS, ASK = draw_tokens(), make_inputs(dead=3)
 
 
 @pytest.fixture(params=ALL)
@@ -41,18 +41,18 @@ def make(request):
 
 @pytest.fixture(params=KINDS)
 def case(request, make):
-  """An architecture, its parameters and tokens, in float64."""
+  """Makes an architecture, its parameters and tokens, in float64."""
   kind = KINDS[request.param]
   with jax.enable_x64(True):
     architecture = make(**kind)
     d_in = D_IN if kind else D
     params = draw_params(architecture, d_in, dtype=jnp.float64)
-    rows = draw_rows(d_in, D if kind else None, dtype=jnp.float64)
-    yield architecture, params, rows, make_ask(dtype=jnp.float64)
+    rows = draw_tokens(d_in, D if kind else None, dtype=jnp.float64)
+    yield architecture, params, rows, make_inputs(dtype=jnp.float64)
 
 
-def at_the_end(architecture, params, rows, inputs):
-  """BatchTopK's threshold where this one update has its cut."""
+def with_final_threshold(architecture, params, rows, inputs):
+  """Sets BatchTopK's threshold to the cut of this update."""
   if not isinstance(architecture, BatchTopK):
     return params
   post_update_stats = architecture.loss(params, rows, inputs)[
@@ -63,13 +63,13 @@ def at_the_end(architecture, params, rows, inputs):
   )
 
 
-def test_folding_changes_no_latent_and_scales_what_is_made(case):
-  """On raw activations: fired exactly as in training, and ŷ scaled."""
+def test_folding_keeps_active_latents_and_scales_the_output(case):
+  """On raw activations the same latents fire as in training; ŷ is scaled."""
   architecture, params, rows, inputs = case
   scale_in = 7.3
   scale_out = 0.41 if architecture.transcodes else scale_in
   seen = architecture.loss(params, rows, inputs)[1]
-  params = at_the_end(architecture, params, rows, inputs)
+  params = with_final_threshold(architecture, params, rows, inputs)
   sae = architecture.fold(params, scale_in, scale_out, target=inputs.target)
 
   counted = rows.mask > 0
@@ -87,7 +87,7 @@ def test_folding_changes_no_latent_and_scales_what_is_made(case):
   assert_close(jnp.sum(off**2), scale_out**2 * seen.squared_error)
 
 
-def test_gradients_are_of_the_parameters_and_of_every_one(case):
+def test_every_parameter_has_a_gradient(case):
   architecture, params, rows, inputs = case
   grads, seen = architecture.gradients(params, rows, inputs)
   loss, _ = architecture.loss(params, rows, inputs)
@@ -112,12 +112,12 @@ def test_the_encoder_of_a_transcoder_does_not_see_b_dec(case):
   assert np.array_equal(*fired) == architecture.transcodes
 
 
-def test_the_gradient_of_the_skip(make):
-  """Latents do not depend on it, so a difference is exact up to rounding."""
+def test_the_gradient_of_the_skip_is_a_finite_difference(make):
+  """Latents do not depend on the skip, so differences are exact."""
   with jax.enable_x64(True):
     architecture = make(transcodes=True, skip=True)
     params = draw_params(architecture, D_IN, dtype=jnp.float64)
-    rows, inputs = draw_rows(D_IN, D, dtype=jnp.float64), make_ask()
+    rows, inputs = draw_tokens(D_IN, D, dtype=jnp.float64), make_inputs()
     move = jnp.asarray(np.random.default_rng(5).normal(size=(D_IN, D)))
 
     def value(t):
@@ -132,7 +132,7 @@ def test_the_gradient_of_the_skip(make):
 
 def test_tokens_that_do_not_count_change_nothing(case):
   architecture, params, rows, _ = case
-  inputs = make_ask(dead=5, dtype=jnp.float64)
+  inputs = make_inputs(dead=5, dtype=jnp.float64)
   other = jnp.where(rows.mask[:, None] > 0, rows.x, 9.0)
   y = other if rows.y is rows.x else rows.y
   both = [
@@ -142,12 +142,16 @@ def test_tokens_that_do_not_count_change_nothing(case):
   assert_close(*both)
 
 
-def test_members_of_a_stack_are_as_if_alone(make):
-  """Each with a λ, a target and dead latents of its own, or none."""
+def test_members_of_a_stack_are_independent(make):
+  """Members have their own λ, target and dead latents."""
   architecture = make(prefixes=(0.5,))
   members = [draw_params(architecture, seed=seed) for seed in range(3)]
-  asks = [make_ask(0.1, 3.0), make_ask(0.3, 5.0, dead=7), make_ask(0.0, 1.0)]
-  rows = draw_rows()
+  asks = [
+    make_inputs(0.1, 3.0),
+    make_inputs(0.3, 5.0, dead=7),
+    make_inputs(0.0, 1.0),
+  ]
+  rows = draw_tokens()
   together = lambda trees: jax.tree.map(lambda *x: jnp.stack(x), *trees)
   step = lambda params, inputs: _step(architecture, params, rows, inputs)
   stacked = jax.jit(jax.vmap(step))(together(members), together(asks))
@@ -177,7 +181,7 @@ def test_an_update_keeps_types_and_shapes(make):
   assert not any(leaf.weak_type for leaf in leaves)
 
 
-def test_directions_stay_unit_where_they_should(make):
+def test_directions_stay_unit_if_the_architecture_says_so(make):
   architecture = make()
   start = architecture.init(jax.random.key(0), D, D, WIDTH)
   after, seen, _ = _step(architecture, start, ROWS, ASK)
@@ -190,17 +194,17 @@ def test_directions_stay_unit_where_they_should(make):
 
 
 def test_a_descent_reconstructs_better(make):
-  """Some steps of plain gradient descent."""
+  """Some steps of gradient descent reduce the error."""
   architecture = make()
   params = architecture.init(jax.random.key(0), D, D, WIDTH)
-  inputs = make_ask(1e-3, 4.0)
+  inputs = make_inputs(1e-3, 4.0)
   step = lambda p, _: _step(architecture, p, ROWS, inputs)[:2]
   seen = jax.lax.scan(step, params, length=200)[1]
   assert seen.squared_error[-1] < 0.8 * seen.squared_error[0]
 
 
 @pytest.mark.parametrize("make", FREE)
-def test_folded_directions_are_unit_and_one_without_a_norm_stays_silent(make):
+def test_folded_directions_are_unit_and_zero_ones_stay_silent(make):
   params = draw_params(make())
   params = params.replace(w_dec=params.w_dec.at[3].set(0))
   sae = make().fold(params, 2.0, 2.0)

@@ -1,4 +1,4 @@
-"""Prefixes: their losses add up, and cost one product of F and D."""
+"""The losses of prefixes add up, and need one product of F and D."""
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,8 @@ from tests.sae.architectures.samples import (
   WIDTH,
   assert_close,
   draw_params,
-  draw_rows,
-  make_ask,
+  draw_tokens,
+  make_inputs,
 )
 
 PREFIXES = (0.1, 0.25, 0.5)
@@ -25,7 +25,7 @@ def plain_encode(x, w_enc, b_enc, centre):
 
 
 def truncated(latents, w_dec, ends):
-  """Each prefix by a decoder of its own."""
+  """Decodes each prefix with its own decoder."""
   return tuple(latents[:, :end] @ w_dec[:end] for end in ends)
 
 
@@ -34,11 +34,11 @@ def truncated(latents, w_dec, ends):
 def test_the_loss_and_gradients_are_those_of_truncated_decoders(
   name, dead, monkeypatch
 ):
-  """And automatic differentiation finds the gradients written by hand."""
+  """Automatic differentiation finds the same gradients."""
   with jax.enable_x64(True):
     architecture = ALL[name](prefixes=PREFIXES)
     params = draw_params(architecture, dtype=jnp.float64)
-    rows, inputs = draw_rows(dtype=jnp.float64), make_ask(dead=dead)
+    rows, inputs = draw_tokens(dtype=jnp.float64), make_inputs(dead=dead)
     ours = architecture.gradients(params, rows, inputs)
     monkeypatch.setattr(linear, "encode", plain_encode)
     monkeypatch.setattr(linear, "decode", truncated)
@@ -50,7 +50,7 @@ def test_each_prefix_adds_the_error_it_has_alone(name):
   with jax.enable_x64(True):
     whole, nested = ALL[name](), ALL[name](prefixes=PREFIXES)
     params = draw_params(whole, dtype=jnp.float64)
-    rows, inputs = draw_rows(dtype=jnp.float64), make_ask()
+    rows, inputs = draw_tokens(dtype=jnp.float64), make_inputs()
     loss, seen = whole.loss(params, rows, inputs)
     if name == "batch_topk":
       threshold = jnp.full(WIDTH, seen.post_update_stats * (1 - 1e-12))
@@ -68,18 +68,18 @@ def test_each_prefix_adds_the_error_it_has_alone(name):
 
 
 @pytest.mark.parametrize("prefixes, ends", [((), (WIDTH,)), (PREFIXES, ENDS)])
-def test_shares_of_the_width_are_numbers_of_latents(prefixes, ends):
-  """A share so small that it would be of none is of one latent."""
+def test_shares_of_the_width_become_numbers_of_latents(prefixes, ends):
+  """A share has at least one latent."""
   assert Relu(prefixes=prefixes)._ends(WIDTH) == ends
   assert Relu(prefixes=(1e-6,))._ends(WIDTH) == (1, WIDTH)
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_prefixes_cost_no_further_products(name, monkeypatch):
+def test_prefixes_need_no_additional_products(name, monkeypatch):
   def cost(prefixes):
     architecture = ALL[name](prefixes=prefixes)
     params = architecture.init(jax.random.key(0), 64, 64, 512)
-    rows, inputs = draw_rows(64, tokens=64), make_ask()
+    rows, inputs = draw_tokens(64, tokens=64), make_inputs()
     inputs = inputs.replace(dead=jnp.zeros(512, bool))
     step = jax.jit(lambda p: architecture.gradients(p, rows, inputs)[0])
     return products(jax.make_jaxpr(step)(params).jaxpr)
@@ -91,7 +91,7 @@ def test_prefixes_cost_no_further_products(name, monkeypatch):
 
 
 def products(jaxpr):
-  """Multiplications in all matrix products of a program."""
+  """Counts the multiplications in all matrix products of a program."""
   total = 0
   for equation in jaxpr.eqns:
     if equation.primitive.name == "dot_general":

@@ -1,4 +1,4 @@
-"""ReLU and L1, by hand."""
+"""ReLU with L1 agrees with arithmetic by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -9,39 +9,39 @@ from tests.sae.architectures.samples import (
   WIDTH,
   D,
   draw_params,
-  draw_rows,
-  make_ask,
+  draw_tokens,
+  make_inputs,
 )
 
 RELU = Relu()
 
 
 def test_the_loss_is_the_published_one():
-  params, rows = draw_params(RELU), draw_rows()
+  params, rows = draw_params(RELU), draw_tokens()
   w = {name: np.asarray(value) for name, value in vars(params).items()}
   x, mask = np.asarray(rows.x), np.asarray(rows.mask)
   latents = np.maximum((x - w["b_dec"]) @ w["w_enc"] + w["b_enc"], 0)
   error = latents @ w["w_dec"] + w["b_dec"] - x
   norms = np.linalg.norm(w["w_dec"], axis=1)
   each = np.sum(error**2, axis=1) + 0.7 * np.sum(latents * norms, axis=1)
-  loss, seen = RELU.loss(params, rows, make_ask(0.7))
+  loss, seen = RELU.loss(params, rows, make_inputs(0.7))
   np.testing.assert_allclose(loss, np.sum(mask * each) / mask.sum(), rtol=1e-5)
   np.testing.assert_array_equal(seen.fired, mask @ (latents > 0))
 
 
-def test_how_the_norm_is_shared_between_encoder_and_decoder_costs_nothing():
-  params, rows = draw_params(RELU), draw_rows()
+def test_the_penalty_ignores_how_encoder_and_decoder_share_the_norm():
+  params, rows = draw_params(RELU), draw_tokens()
   stretch = jnp.linspace(0.25, 4, WIDTH)
   other = params.replace(
     w_enc=params.w_enc * stretch[None, :],
     b_enc=params.b_enc * stretch,
     w_dec=params.w_dec / stretch[:, None],
   )
-  losses = [RELU.loss(p, rows, make_ask(0.7))[0] for p in (params, other)]
+  losses = [RELU.loss(p, rows, make_inputs(0.7))[0] for p in (params, other)]
   np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
-def test_a_start_of_another_norm():
+def test_directions_may_start_at_another_norm():
   params = Relu(norm=0.5).init(jax.random.key(0), D, D, WIDTH)
   norms = jnp.linalg.norm(params.w_dec, axis=1)
   np.testing.assert_allclose(norms, 0.5, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""The loss and all its gradients against SAELens, in float64.
+"""The loss and all its gradients agree with SAELens, in float64.
 
 Where SAELens' is defined otherwise, both are brought to one form: see each
 test. Decoders have directions of any norm, so SAELens does not rescale by them.
@@ -40,7 +40,7 @@ DEAD = [0, 2, 9]  # none, fewer than D/2, more
 
 
 def draw(*vectors):
-  """Parameters by SAELens' names, and tokens."""
+  """Draws parameters by SAELens' names, and tokens."""
   rng = np.random.default_rng(0)
   params = {
     "W_enc": rng.normal(size=(D, WIDTH)) / np.sqrt(D),
@@ -52,7 +52,7 @@ def draw(*vectors):
 
 
 def theirs(kind, config, params, x, dead=0, **fields):
-  """SAELens' autoencoder after one backward pass, and what that returned."""
+  """Returns SAELens' autoencoder after a backward pass, and its output."""
   sae = kind(
     config(
       d_in=D,
@@ -80,7 +80,7 @@ def theirs(kind, config, params, x, dead=0, **fields):
 
 
 def ours(architecture, kind, params, x, dead=0):
-  """Loss, gradients by SAELens' names, and what was post_update_stats."""
+  """Returns our loss, gradients by SAELens' names, and post-update stats."""
   names = {name: name.lower() for name in params}
   given = {names[name]: jnp.asarray(value) for name, value in params.items()}
   if kind is Sae:

@@ -1,4 +1,4 @@
-"""Exactly k latents on each token."""
+"""TopK keeps exactly k latents on each token."""
 
 import jax
 import jax.numpy as jnp
@@ -12,34 +12,34 @@ from tests.sae.architectures.samples import (
   WIDTH,
   D,
   draw_params,
-  draw_rows,
-  make_ask,
+  draw_tokens,
+  make_inputs,
 )
 
 TOPK = TopK()
 
 
 @pytest.mark.parametrize("k", [1, 3, WIDTH])
-def test_each_token_has_its_k_largest(k):
-  """Those of them that are positive."""
-  params, rows = draw_params(TOPK), draw_rows()
+def test_the_k_largest_of_each_token_are_active(k):
+  """Only the positive ones of them are active."""
+  params, rows = draw_params(TOPK), draw_tokens()
   pre = np.asarray(TOPK.encode(params, rows.x))
   for token in range(3):
     one = rows.replace(mask=jnp.arange(TOKENS) == token)
-    seen = TOPK.loss(params, one, make_ask(target=k))[1]
+    seen = TOPK.loss(params, one, make_inputs(target=k))[1]
     largest = np.argsort(pre[token])[-k:]
     expected = np.zeros(WIDTH)
     expected[largest[pre[token, largest] > 0]] = 1
     np.testing.assert_array_equal(seen.fired, expected)
 
 
-def test_latents_that_tie_stay_together_as_they_do_when_folded():
-  params, rows = draw_params(TOPK), draw_rows()
+def test_equal_latents_are_active_together_in_training_and_folded():
+  params, rows = draw_params(TOPK), draw_tokens()
   params = params.replace(
     w_enc=params.w_enc.at[:, 1].set(params.w_enc[:, 0]),
     b_enc=params.b_enc.at[:2].set(3.0),
   )
-  seen = TOPK.loss(params, rows, make_ask(target=1))[1]
+  seen = TOPK.loss(params, rows, make_inputs(target=1))[1]
   np.testing.assert_array_equal(seen.fired[0], seen.fired[1])
   assert seen.fired[0] > 0
   sae = TOPK.fold(params, 1.0, 1.0, target=1)
@@ -54,9 +54,9 @@ def test_folding_needs_k():
   assert TOPK.fold(params, 1.0, 1.0, target=jnp.float32(3)).k == 3
 
 
-def test_no_number_is_sorted():
+def test_topk_does_not_sort():
   params = TOPK.init(jax.random.key(0), D, D, WIDTH)
-  step = lambda p, inputs: TOPK.gradients(p, draw_rows(), inputs)
-  program = str(jax.make_jaxpr(step)(params, make_ask(dead=3)))
+  step = lambda p, inputs: TOPK.gradients(p, draw_tokens(), inputs)
+  program = str(jax.make_jaxpr(step)(params, make_inputs(dead=3)))
   assert "while" in program or "scan" in program
   assert "sort" not in program and "top_k" not in program

@@ -1,4 +1,4 @@
-"""JumpReLU with directions of any norm."""
+"""JumpReLU trains with directions of any norm."""
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +10,14 @@ from tests.sae.architectures.samples import (
   D,
   assert_close,
   draw_params,
-  draw_rows,
-  make_ask,
+  draw_tokens,
+  make_inputs,
 )
 
-FREE, ROWS = UnnormalisedJumpRelu(), draw_rows()
+FREE, ROWS = UnnormalisedJumpRelu(), draw_tokens()
 
 
-def test_it_starts_where_jumprelu_does_but_short():
+def test_it_starts_like_jumprelu_with_short_directions():
   free, unit = (
     a.init(jax.random.key(0), D, D, WIDTH) for a in (FREE, JumpRelu())
   )
@@ -29,14 +29,14 @@ def test_it_starts_where_jumprelu_does_but_short():
 def test_the_loss_is_that_of_jumprelu():
   params = draw_params(FREE)
   ours, theirs = (
-    a.loss(params, ROWS, make_ask())[0] for a in (FREE, JumpRelu())
+    a.loss(params, ROWS, make_inputs())[0] for a in (FREE, JumpRelu())
   )
   np.testing.assert_allclose(ours, theirs)
 
 
 def test_norms_are_learned():
   params = draw_params(FREE)
-  grads, seen = FREE.gradients(params, ROWS, make_ask())
+  grads, seen = FREE.gradients(params, ROWS, make_inputs())
   assert_close(FREE.project(grads, params), grads)
   moved = params.replace(threshold=params.threshold - 0.1)
   settled = FREE.post_update(moved, seen.post_update_stats)

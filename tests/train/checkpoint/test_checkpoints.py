@@ -1,4 +1,4 @@
-"""What is saved comes back, and which checkpoints stay."""
+"""Checkpoints are restored as saved, and the right ones are kept."""
 
 import importlib.metadata
 import json
@@ -45,14 +45,16 @@ def left(folder):
     (9, 5, [1, 2, 3, 4, 5, 6, 7]),
   ],
 )
-def test_the_newest_stay_and_every_nth(tmp_path, state, keep, every, stay):
+def test_the_newest_and_every_nth_checkpoint_are_kept(
+  tmp_path, state, keep, every, stay
+):
   checkpoints = Checkpoints(tmp_path / "c", keep, every)
   fill(checkpoints, state, range(1, 8))
   checkpoints.close()
   assert left(tmp_path / "c") == stay
 
 
-def test_they_stay_when_the_run_is_gone_on_with(tmp_path, state):
+def test_checkpoints_are_kept_when_the_run_continues(tmp_path, state):
   for steps in ([1, 2, 3], [4, 5]):
     checkpoints = Checkpoints(tmp_path / "c", 1, 2)
     if checkpoints.latest is not None:
@@ -62,7 +64,7 @@ def test_they_stay_when_the_run_is_gone_on_with(tmp_path, state):
   assert left(tmp_path / "c") == [2, 4, 5]
 
 
-def test_state_and_position_come_back(tmp_path, state):
+def test_state_and_position_are_restored(tmp_path, state):
   checkpoints = Checkpoints(tmp_path / "c", 2)
   assert checkpoints.latest is None
   fill(checkpoints, state, [3, 3, 5])
@@ -72,7 +74,7 @@ def test_state_and_position_come_back(tmp_path, state):
   assert position == {"next_batch": 5}
 
 
-def test_a_checkpoint_says_what_it_holds(tmp_path, state):
+def test_a_checkpoint_records_its_contents(tmp_path, state):
   checkpoints = Checkpoints(tmp_path / "c", 2)
   fill(checkpoints, state, [3])
   checkpoints.close()
@@ -86,7 +88,7 @@ def test_a_checkpoint_says_what_it_holds(tmp_path, state):
   assert set(content["versions"]) >= {"jaxsae", "orbax-checkpoint", "grain"}
 
 
-def test_looking_where_nothing_is_makes_nothing(tmp_path, state):
+def test_looking_for_checkpoints_creates_no_folder(tmp_path, state):
   checkpoints = Checkpoints(tmp_path / "c", None)
   assert checkpoints.latest is None
   with pytest.raises(UserError, match="no checkpoint yet"):
@@ -95,7 +97,7 @@ def test_looking_where_nothing_is_makes_nothing(tmp_path, state):
   assert not (tmp_path / "c").exists()
 
 
-def test_half_a_save_is_removed_by_who_goes_on(tmp_path, state):
+def test_a_run_that_continues_removes_unfinished_saves(tmp_path, state):
   checkpoints = Checkpoints(tmp_path / "c", 2)
   fill(checkpoints, state, [1, 2])
   checkpoints.close()
@@ -110,8 +112,8 @@ def test_half_a_save_is_removed_by_who_goes_on(tmp_path, state):
   assert left(tmp_path / "c") == [2, 3]
 
 
-def test_a_changed_value_is_another_record(tmp_path, state):
-  """Fingerprints are of what is saved, not of when."""
+def test_a_changed_value_changes_the_fingerprints(tmp_path, state):
+  """Fingerprints depend on what is saved, not on when."""
 
   def kept(name, state):
     checkpoints = Checkpoints(tmp_path / name, 1)

@@ -22,7 +22,7 @@ MANIFEST = "_CHECKPOINT_METADATA"
 
 @pytest.fixture
 def run(made, tmp_path):
-  """A copy of the run, to be corrupted."""
+  """Copies the run, for tests that corrupt it."""
   shutil.copytree(made.path, tmp_path / "run")
   return tmp_path / "run"
 
@@ -37,7 +37,7 @@ def bits(state) -> list[bytes]:
 
 
 def used(made, found) -> int:
-  """The step that was restored, bit for bit, with its data position."""
+  """Returns the step that was restored, after comparing state and position."""
   state, position = found
   (step,) = (
     step
@@ -80,7 +80,7 @@ def empty(step):
 
 
 def half(step):
-  """Leaves half a checkpoint, like an interrupted copy."""
+  """Deletes half of a checkpoint, like an interrupted copy."""
   shutil.rmtree(step / "state")
 
 
@@ -90,7 +90,7 @@ def flip_position(step):
 
 
 def cast(step, made):
-  """The same weights in another type, as some tool would leave them."""
+  """Saves the same weights in another type."""
   state, position = made.states[6]
   less = lambda x: x.astype(jnp.bfloat16) if x.dtype == jnp.float32 else x
   shutil.rmtree(step)
@@ -100,7 +100,7 @@ def cast(step, made):
 
 
 def put_foreign(step, made):
-  """A state of another width."""
+  """Saves a state of another width."""
   twice = lambda x: jnp.repeat(x, 2, axis=-1) if x.ndim > 1 else x
   shutil.rmtree(step)
   writer = Checkpoints(step.parent, keep=9)
@@ -108,8 +108,8 @@ def put_foreign(step, made):
   writer.close()
 
 
-def put_poorer(step, made):
-  """A state with fewer arrays, as another version would write."""
+def put_incomplete(step, made):
+  """Saves a state with fewer arrays, as another version would."""
   state, position = made.states[6]
   less = state.replace(
     stacks=tuple(stack.replace(moments=()) for stack in state.stacks)
@@ -121,7 +121,7 @@ def put_poorer(step, made):
 
 
 def put_older(step):
-  """The checkpoint before it, under its name."""
+  """Puts the checkpoint before it under its name."""
   shutil.rmtree(step)
   shutil.copytree(step.parent / "4", step)
 
@@ -146,17 +146,17 @@ CORRUPTIONS = {
   "a bit in the position": (flip_position, "manifest is not what was written"),
   "another type": (cast, r"bfloat16\[2,32,64\], and this run's float32"),
   "another width": (put_foreign, r"float32\[2,32,128\], and this run's"),
-  "fewer arrays": (put_poorer, "it has no .*moments.*, and this run does"),
+  "fewer arrays": (put_incomplete, "it has no .*moments.*, and this run does"),
   "another step's": (put_older, "it is of step 4"),
 }
 
 
 def corrupt(step: pathlib.Path, made, name: str) -> None:
   do, _ = CORRUPTIONS[name]
-  do(step, made) if do in (cast, put_foreign, put_poorer) else do(step)
+  do(step, made) if do in (cast, put_foreign, put_incomplete) else do(step)
 
 
-def test_an_intact_one_is_used_and_nothing_is_said(made, run, capsys):
+def test_an_intact_checkpoint_is_used_without_a_message(made, run, capsys):
   before = snapshot(run)
   found = Checkpoints(run / "checkpoints", keep=3).restore(made.like)
   assert used(made, found) == 6
@@ -165,7 +165,7 @@ def test_an_intact_one_is_used_and_nothing_is_said(made, run, capsys):
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_the_one_before_a_corrupted_one_is_used(made, run, capfd, name):
+def test_the_checkpoint_before_a_corrupted_one_is_used(made, run, capfd, name):
   corrupt(run / "checkpoints" / "6", made, name)
   before = snapshot(run)
   found = Checkpoints(run / "checkpoints", keep=3).restore(made.like)
@@ -181,7 +181,7 @@ def test_the_one_before_a_corrupted_one_is_used(made, run, capfd, name):
   assert moved == before
 
 
-def test_who_only_looks_moves_nothing(made, run, capsys):
+def test_a_reader_moves_no_corrupted_checkpoint(made, run, capsys):
   flip_weights(run / "checkpoints" / "6")
   before = snapshot(run)
   found = Checkpoints(run / "checkpoints", keep=None).restore(made.like)
@@ -191,7 +191,7 @@ def test_who_only_looks_moves_nothing(made, run, capsys):
   assert snapshot(run) == before
 
 
-def test_several_corrupted_ones_are_passed_over(made, run, capsys):
+def test_several_corrupted_checkpoints_are_skipped(made, run, capsys):
   flip_weights(run / "checkpoints" / "6")
   (run / "checkpoints" / "4" / MANIFEST).unlink()
   found = Checkpoints(run / "checkpoints", keep=3).restore(made.like)
@@ -199,14 +199,14 @@ def test_several_corrupted_ones_are_passed_over(made, run, capsys):
   assert sorted(p.name for p in (run / "damaged").iterdir()) == ["4", "6"]
 
 
-def test_older_corrupted_ones_are_named_too(made, run, capsys):
+def test_older_corrupted_checkpoints_are_named_too(made, run, capsys):
   (run / "checkpoints" / "2" / MANIFEST).write_text("[]")
   found = Checkpoints(run / "checkpoints", keep=3).restore(made.like)
   assert used(made, found) == 6
   assert "checkpoint 2" in capsys.readouterr().err
 
 
-def test_nothing_begins_anew_where_all_are_corrupted(
+def test_no_run_starts_anew_if_all_checkpoints_are_corrupted(
   made, run, replace, capsys
 ):
   flip_weights(run / "checkpoints" / "6")
@@ -221,8 +221,10 @@ def test_nothing_begins_anew_where_all_are_corrupted(
   assert snapshot(run) == before
 
 
-def test_a_run_goes_on_over_a_corrupted_one(made, run, replace, capsys):
-  """Twice: the second time its name in `damaged/` is taken."""
+def test_a_run_continues_past_a_corrupted_checkpoint(
+  made, run, replace, capsys
+):
+  """The second time, its name in `damaged/` is taken."""
   for name in ("6", "6.2"):
     flip_weights(run / "checkpoints" / "6")
     bad = snapshot(run / "checkpoints" / "6")
@@ -239,7 +241,7 @@ def test_a_run_goes_on_over_a_corrupted_one(made, run, replace, capsys):
 
 
 def test_no_flipped_bit_is_ever_used(made, run, tmp_path, capsys):
-  """Two bits in each file and forty in the weights, one at a time."""
+  """Flips two bits in each file and forty in the weights, one at a time."""
   chosen = random.Random(0)
   step = run / "checkpoints" / "6"
   files = [p for p in sorted(step.rglob("*")) if p.is_file()]

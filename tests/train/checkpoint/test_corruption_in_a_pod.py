@@ -107,7 +107,7 @@ def test_corruption_that_one_process_sees_is_seen_by_both(tmp_path, where):
   assert [p.name for p in (tmp_path / "damaged").iterdir()] == ["4"]
 
 
-def test_intact_ones_are_used_by_both(tmp_path):
+def test_intact_checkpoints_are_used_by_both(tmp_path):
   said, _ = run_two(tmp_path / "checkpoints", "none")
   assert [one["step"] for one in said] == [4, 4]
   assert all(one["right"] and not one["failed"] for one in said)

@@ -39,20 +39,20 @@ def test_two_flipped_signs_do_not_cancel():
   assert of(flipped) != of(x)
 
 
-def test_order_counts():
+def test_the_order_of_values_matters():
   x = noise("float32")
   assert of(x[::-1].copy()) != of(x)
 
 
-def test_zero_and_minus_zero_are_told_apart():
+def test_zero_and_minus_zero_differ():
   assert of(np.float32([0.0])) != of(np.float32([-0.0]))
 
 
-def test_nan_is_a_pattern_like_any_other():
+def test_nan_is_compared_bit_by_bit():
   assert of(np.float32([np.nan])) == of(np.float32([np.nan]))
 
 
-def test_spreading_changes_nothing():
+def test_the_sharding_of_an_array_does_not_matter():
   devices = np.array(jax.devices()[:4]).reshape(2, 2)
   mesh = jax.sharding.Mesh(devices, ("data", "model"))
   x = noise("float32", (8, 6, 4))

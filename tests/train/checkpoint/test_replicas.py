@@ -18,8 +18,8 @@ from tests.train.toys import start
 MESH = meshes.make(MeshConfig(4, 2))
 
 
-def spoiled(x, device, flip=1):
-  """The array, but on one device its first bits are flipped."""
+def flip_bits(x, device, flip=1):
+  """Returns the array with its first bits flipped on one device."""
   parts = [shard.data for shard in x.addressable_shards]
   for i, shard in enumerate(x.addressable_shards):
     if shard.device.id == device:
@@ -53,22 +53,22 @@ def test_one_bit_of_one_replica_is_found(dtype):
   x = placed(jnp.arange(24).reshape(4, 6).astype(dtype))
   assert found({"x": x, "y": x}) == []
   (odd,) = ids((2, 1))
-  ((name, devices, others),) = found({"x": spoiled(x, odd), "y": x})
+  ((name, devices, others),) = found({"x": flip_bits(x, odd), "y": x})
   assert name == "x" and devices == [odd]
   assert sorted([odd, *others]) == [d.id for d in jax.devices()]
 
 
-def test_only_those_with_the_same_part_are_compared():
+def test_only_replicas_of_the_same_part_are_compared():
   x = placed(jnp.arange(32.0).reshape(8, 4), "data", None)
   assert found(x) == []
   first, second = ids((3, 0), (3, 1))
-  ((_, devices, others),) = found([spoiled(x, second)])
+  ((_, devices, others),) = found([flip_bits(x, second)])
   assert (devices, others) == ([second], [first])
 
 
-def test_what_one_device_holds_alone_is_as_it_is():
+def test_a_part_on_one_device_has_no_replica_to_compare():
   x = placed(jnp.arange(64.0).reshape(8, 8), "data", "model")
-  assert found([spoiled(x, 3)]) == []
+  assert found([flip_bits(x, 3)]) == []
 
 
 def test_keys_are_compared_too():
@@ -85,13 +85,13 @@ def test_keys_are_compared_too():
 
 
 def test_the_fingerprint_of_an_array_is_that_of_one_copy():
-  """Which is why devices are mapped over."""
+  """A fingerprint reads one copy; the comparison reads all."""
   x = placed(jnp.zeros(8))
-  assert fingerprints([spoiled(x, 7)]) == fingerprints([x])
-  assert found([spoiled(x, 7)]) != []
+  assert fingerprints([flip_bits(x, 7)]) == fingerprints([x])
+  assert found([flip_bits(x, 7)]) != []
 
 
-def test_a_sentence_names_few():
+def test_the_message_names_only_a_few_arrays():
   devices = list(jax.devices())
   differing = [(f"w{i}", devices[:1], devices[1:]) for i in range(5)]
   says = replicas._sentence(40, differing)
@@ -102,7 +102,7 @@ def test_a_sentence_names_few():
   assert "w2 on" in says and "w3" not in says and "; and 2 more" in says
 
 
-def test_it_is_asked_for_in_steps(config, replace):
+def test_replicas_are_compared_at_the_steps_asked_for(config, replace):
   with pytest.raises(UserError, match="check_replicas_every=0"):
     replace(config, check_replicas_every=0)
 
@@ -119,7 +119,7 @@ def test_a_run_is_stopped_before_it_saves(config, replace, monkeypatch):
       if int(state.step) != 3:
         return state, metrics
       first = state.stacks[0]
-      sae = first.sae.replace(b_dec=spoiled(first.sae.b_dec, 6))
+      sae = first.sae.replace(b_dec=flip_bits(first.sae.b_dec, 6))
       stacks = (first.replace(sae=sae), *state.stacks[1:])
       return state.replace(stacks=stacks), metrics
 
@@ -140,7 +140,7 @@ def test_weights_of_the_language_model_are_compared(config, replace):
   replicas.check(config, mesh, 3, state, lm)
   norm = lm.params["final_norm"]["scale"]
   assert norm.sharding.is_fully_replicated
-  odd = lm.params | {"final_norm": {"scale": spoiled(norm, 5)}}
+  odd = lm.params | {"final_norm": {"scale": flip_bits(norm, 5)}}
   broken = lm.replace(params=odd)
   replicas.check(config, mesh, 2, state, broken)  # it is not asked for here
   with pytest.raises(RunError, match=r"lm\.params\.final_norm\.scale on dev"):

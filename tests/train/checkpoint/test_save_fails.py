@@ -50,7 +50,7 @@ def names(config) -> list[str]:
   return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_disk_that_fills_up(config, made, tmp_path):
+def test_a_full_disk_is_one_sentence(config, made, tmp_path):
   (tmp_path / "config.json").write_text(json.dumps(overrides.to_json(config)))
   done = subprocess.run(
     [sys.executable, "-c", FULL, str(tmp_path / "config.json")],
@@ -85,7 +85,7 @@ def failing_at(monkeypatch, step: int, code: int) -> None:
 @pytest.mark.parametrize(
   ("step", "code"), [(4, errno.ENOSPC), (6, errno.EACCES)]
 )
-def test_a_failure_behind_the_loop_is_not_lost(
+def test_a_failure_in_a_thread_ends_the_run(
   config, monkeypatch, capfd, step, code
 ):
   with monkeypatch.context() as patch:

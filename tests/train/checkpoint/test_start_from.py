@@ -1,4 +1,4 @@
-"""A run that begins with the autoencoders of another, and nothing else."""
+"""A run can start from the autoencoders of another, and from nothing else."""
 
 import json
 import pathlib
@@ -18,7 +18,7 @@ from tests.train.toys import start
 
 @pytest.fixture
 def config(made, replace, tmp_path):
-  """A new one, with other targets and another seed."""
+  """Makes a config with other targets and another seed."""
   return replace(
     made.config,
     workdir=str(tmp_path / "run"),
@@ -47,7 +47,7 @@ def first_line(folder) -> dict:
   return json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
 
 
-def test_a_run_that_has_begun_needs_the_other_no_more(
+def test_a_run_that_has_started_no_longer_needs_the_other(
   made, config, replace, tmp_path, capsys
 ):
   shutil.copytree(made.path, tmp_path / "other")
@@ -76,7 +76,7 @@ def test_a_run_that_has_begun_needs_the_other_no_more(
     ({"sae__architecture": "topk"}, "no 2 topk of width 64 at resid.1"),
   ],
 )
-def test_what_does_not_fit_is_refused(config, replace, change, says):
+def test_a_run_that_does_not_fit_is_refused(config, replace, change, says):
   if "sae__architecture" in change:
     change |= {"sae__penalty": "l0"}
   with pytest.raises(UserError) as refused:
@@ -86,7 +86,7 @@ def test_what_does_not_fit_is_refused(config, replace, change, says):
   assert not pathlib.Path(config.workdir).exists()
 
 
-def test_what_is_no_run_is_refused(config, replace, tmp_path):
+def test_a_folder_that_is_not_a_run_is_refused(config, replace, tmp_path):
   with pytest.raises(UserError, match="nowhere is not a run"):
     train(replace(config, start_from=str(tmp_path / "nowhere")))
   assert not pathlib.Path(config.workdir).exists()
@@ -100,7 +100,7 @@ def test_a_run_without_a_checkpoint_is_refused(made, config, replace, tmp_path):
   assert not pathlib.Path(config.workdir).exists()
 
 
-def test_a_corrupted_checkpoint_is_passed_over(
+def test_a_corrupted_checkpoint_is_skipped(
   made, config, replace, tmp_path, capsys
 ):
   shutil.copytree(made.path, tmp_path / "other")

@@ -1,4 +1,4 @@
-"""However often a run saves, no thread and no open file is left of it."""
+"""Saves leave no thread and no open file behind."""
 
 import os
 import sys
@@ -22,7 +22,7 @@ def saved(checkpoints, numbers):
 
 
 def held():
-  """Threads, and open files where that can be told."""
+  """Counts threads, and open files where the system lists them."""
   files = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
   return threading.active_count(), files
 
@@ -41,7 +41,9 @@ def test_saves_leave_nothing_behind(checkpoints):
   assert all(now - then < 6 for now, then in zip(held(), before, strict=True))
 
 
-def test_a_save_that_nobody_asks_for_its_result_would(checkpoints, monkeypatch):
+def test_a_save_whose_result_is_not_awaited_leaves_a_thread(
+  checkpoints, monkeypatch
+):
   wait = lambda self: self._orbax and self._orbax.wait()
   monkeypatch.setattr(Checkpoints, "wait", wait)
   saved(checkpoints, range(1, 4))

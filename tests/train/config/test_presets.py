@@ -1,4 +1,4 @@
-"""Presets say what was published, whatever the defaults become."""
+"""Presets keep the published settings, whatever the defaults become."""
 
 from jaxsae.lm import Site
 from jaxsae.sae import Kernel
@@ -39,7 +39,7 @@ def test_defaults_are_gemma_scopes():
   assert BucketConfig().update_tokens == 4096
 
 
-def test_an_experiment_chooses_the_rest():
+def test_presets_accept_the_other_settings():
   sites = (Site("mlp", 3), Site("resid", 3))
   sweep = presets.gemma_scope_2(
     sites=sites, widths=(512,), target_l0=(20,), bandwidth=0.01

@@ -1,4 +1,4 @@
-"""Which settings go together, and what is said when they do not."""
+"""Contradictory settings are refused in one sentence."""
 
 import pytest
 
@@ -66,7 +66,7 @@ from jaxsae.train import SweepConfig, TrainConfig
     ({"seeds": (1, 1)}, "seeds has a value twice; give each once."),
   ],
 )
-def test_what_does_not_go_together_gets_one_sentence(settings, sentence):
+def test_contradictory_settings_get_one_sentence(settings, sentence):
   with pytest.raises(UserError) as caught:
     SweepConfig(**settings)
   assert str(caught.value) == sentence
@@ -100,7 +100,7 @@ def test_help_lists_the_penalties():
   assert "--sae.penalty=l0|quadratic|batch_quadratic|tanh" in text
 
 
-def test_the_kernel_trains_encoders_only_where_asked():
+def test_the_kernel_trains_encoders_only_if_asked():
   to_input = SweepConfig(ste_to_input=True)
   assert not SweepConfig().stacks[0].architecture.kernel.to_input
   assert to_input.stacks[0].architecture.kernel.to_input

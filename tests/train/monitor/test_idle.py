@@ -1,4 +1,4 @@
-"""Idle is the time between what is over and what could begin."""
+"""Idle time lies between the end of a step and the start of the next."""
 
 import threading
 import types
@@ -10,7 +10,7 @@ from jaxsae.train.monitor.idle import IdleTimer
 
 
 class Ready:
-  """An array that is there at some time."""
+  """Stands for an array that is ready at a given time."""
 
   def __init__(self, now, at):
     self._now, self._at = now, at
@@ -22,7 +22,7 @@ class Ready:
 
 @pytest.fixture
 def share(monkeypatch):
-  """The idle shares of steps: (handed over, input is there, over, asked)."""
+  """Returns idle shares of steps: (dispatched, input ready, done, asked)."""
 
   def of(*steps):
     now, begin, main = [0.0], [0.0], threading.current_thread()
@@ -45,7 +45,7 @@ def share(monkeypatch):
   return of
 
 
-def test_steps_that_follow_at_once_leave_nothing_idle(share):
+def test_steps_without_a_gap_have_no_idle_time(share):
   assert share((0, 0, 2, 1), (1, 1, 4, 1), (3, 3, 6, 1)) == [0, 0, 0]
 
 
@@ -63,7 +63,7 @@ def test_a_share_is_of_the_time_since_the_last(share):
   assert share((0, 0, 2, 1), (4, 4, 6, 0), (7, 7, 10, 1)) == [0, 3 / 8]
 
 
-def test_what_fails_is_raised_and_no_thread_stays():
+def test_a_failure_is_raised_and_the_thread_ends():
   class Broken:
     def block_until_ready(self):
       raise RuntimeError("the device is gone")

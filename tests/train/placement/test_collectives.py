@@ -1,4 +1,4 @@
-"""Bytes that devices send in an update, here and on TPUs."""
+"""Bytes that devices send in an update agree with the cost model."""
 
 import functools
 import json
@@ -66,12 +66,12 @@ def test_an_update_sends_what_its_placement_needs(name, data, model):
 
 @pytest.mark.parametrize("name", placements.ALL)
 @pytest.mark.parametrize("where", [("v5e:2x4", "2x4"), ("v5p:4x4x4", "16x4")])
-def test_on_a_tpu_too(name, where):
+def test_an_update_sends_the_same_on_a_tpu(name, where):
   check(name, on_tpu(*where)[name])
 
 
 @pytest.mark.parametrize("name", ["by_sae", "by_sae_and_latent"])
-def test_moves_between_buckets_are_what_was_predicted(name):
+def test_moves_between_buckets_agree_with_the_prediction(name):
   found = here(name, 4, 2)
   moved = sum(
     found["outside"].get(kind, 0)
@@ -81,7 +81,7 @@ def test_moves_between_buckets_are_what_was_predicted(name):
   assert moved == pytest.approx(found["moved"], rel=0.1)
 
 
-def test_autoencoders_at_rest_in_their_place_do_not_move():
+def test_autoencoders_already_in_their_placement_do_not_move():
   found = here("by_latent", 4, 2)
   assert found["moved"] == 0
   assert not {"all-to-all", "collective-permute"} & found["outside"].keys()
@@ -133,7 +133,7 @@ metadata={op_name="jit(step)/updates/while"}
 """
 
 
-def test_collectives_are_read_once_each_wherever_they_are():
+def test_every_collective_is_read_once():
   assert hlo.in_updates(TEXT) == [
     Collective("collective-permute", 16, 2, times=5),
     Collective("all-gather", 32, 2),
@@ -165,7 +165,7 @@ def test_the_first_group(groups, together):
   assert hlo.in_updates(text)[1].group == together
 
 
-def test_what_goes_between_slices_is_read_from_what_is_sent():
+def test_bytes_between_slices_are_read_from_send_instructions():
   send = (
     "  %send.1 = (f32[8]{0:T(128)}, u32[], token[]) send(%p, %t), channel_id=9,"
     " frontend_attributes={"
@@ -178,7 +178,7 @@ def test_what_goes_between_slices_is_read_from_what_is_sent():
     assert (found.devices, found.sent) == (4, sent)
 
 
-def test_a_loop_that_lost_its_name_is_known_by_its_body():
+def test_a_loop_without_its_name_is_found_by_its_body():
   named = 'metadata={op_name="jit(step)/updates/while"}'
   inside = "channel_id=4, "
   mark = 'metadata={op_name="jit(step)/updates/while/body/x"}, '
@@ -186,7 +186,7 @@ def test_a_loop_that_lost_its_name_is_known_by_its_body():
   assert hlo.in_updates(text) == hlo.in_updates(TEXT)
 
 
-def test_what_a_device_sends_is_that_of_a_ring():
+def test_a_device_sends_the_bytes_of_a_ring():
   assert Collective("all-reduce", 800, 8).sent == 1400
   assert Collective("all-gather", 800, 8).sent == 700
   assert Collective("collective-permute", 800, 2, times=3).sent == 2400

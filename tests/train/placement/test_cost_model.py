@@ -1,4 +1,4 @@
-"""Predictions of the cost model for the placements."""
+"""The cost model predicts the right order of placements."""
 
 import dataclasses
 
@@ -39,14 +39,14 @@ def test_one_wide_autoencoder_is_trained_by_latent():
   assert fastest(one) == placements.BY_LATENT
 
 
-def test_where_tokens_are_many_and_latents_few_rows_stay():
+def test_rows_stay_if_there_are_many_tokens_and_few_latents():
   tiny = dataclasses.replace(
     SWEEP, sites=1, members=1, width=256, d_in=64, d=64, tokens=2**20
   )
   assert fastest(tiny) == placements.BY_LATENT_AND_ROW
 
 
-def test_on_one_device_all_are_equal_and_nothing_is_copied():
+def test_all_placements_are_equal_on_one_device():
   found = update_times(SWEEP, mesh(1, 1), V5P)
   assert {one.sent for one in found} == {0}
   assert len({one.seconds for one in found}) == 1
@@ -54,8 +54,8 @@ def test_on_one_device_all_are_equal_and_nothing_is_copied():
 
 
 @pytest.mark.parametrize("place", placements.ALL.values())
-def test_the_work_of_all_devices_is_all_the_work(place):
-  """64 autoencoders leave none of 64 devices idle, wherever they are."""
+def test_the_flops_of_all_devices_add_up(place):
+  """64 autoencoders occupy all of 64 devices, in every placement."""
   found = update_time(SWEEP, place, mesh(16, 4), V5P)
   every = 64 * 4096 * 16_384 * 2304 * 10
   assert found.flops * 64 == pytest.approx(every)
@@ -81,7 +81,7 @@ def test_a_copy_takes_as_many_flops_as_an_autoencoder():
   assert found.flops == 2 * whole.flops
 
 
-def test_a_device_reads_a_site_once_however_many_members_want_it():
+def test_a_device_reads_a_site_once_for_all_members():
   same = dataclasses.replace(SWEEP, sites=16, members=8)
   apart = dataclasses.replace(SWEEP, sites=128, members=1)
   found = [
@@ -102,7 +102,7 @@ def test_the_move_is_divided_among_the_updates_of_a_bucket():
   assert short.sent - long.sent == pytest.approx(long.moved * 255 / 256)
 
 
-def test_what_does_not_fit_is_refused_with_the_figure():
+def test_a_placement_that_does_not_fit_is_refused_with_its_bytes():
   wide = dataclasses.replace(SWEEP, sites=1, members=1, width=2**21)
   small = chips.of("TPU v5e")
   found = update_time(wide, placements.BY_SAE, mesh(16, 4), small)

@@ -42,7 +42,7 @@ def logged(config, mesh, state, lm):
   return list(log_lines(config, mesh, choices, lm))
 
 
-def test_a_sweep_gets_what_it_asks_for(replace):
+def test_a_sweep_gets_the_placement_it_asks_for(replace):
   config = toy("by_latent", 4)
   other = SweepConfig(
     sites=(Site("attn", 0),), widths=(64,), placement="by_sae"
@@ -53,7 +53,7 @@ def test_a_sweep_gets_what_it_asks_for(replace):
   assert [one.indices for one in found] == [(0, 1), (2,)]
 
 
-def test_without_being_asked_it_takes_the_fastest():
+def test_auto_takes_the_fastest_placement():
   (found,) = chosen(*asked(toy("auto", 4)))
   assert all(found.time.seconds <= other.seconds for other in found.others)
   assert len(found.others) == 3
@@ -65,7 +65,7 @@ def test_an_impossible_placement_is_refused(replace):
     chosen(*asked(config))
 
 
-def test_the_log_tells_placement_seconds_and_bucket():
+def test_the_log_has_placement_seconds_and_bucket():
   said = logged(*asked(toy("by_sae", 4)))
   assert said[0] == "predicted with the figures of cpu:"
   assert "8 autoencoders of 2 stacks, resid.0/2048 to mlp.0/2048" in said[1]
@@ -77,7 +77,7 @@ def test_the_log_tells_placement_seconds_and_bucket():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", None])
-def test_the_bucket_is_kept_in_the_dtype_asked_for(replace, dtype):
+def test_the_bucket_has_the_dtype_asked_for(replace, dtype):
   config = replace(toy("auto", 4), bucket__dtype=dtype)
   config, mesh, state, lm = asked(config)
   _, _, batch = abstract_arguments(config, GEMMA, mesh)
@@ -91,7 +91,7 @@ def test_the_bucket_is_kept_in_the_dtype_asked_for(replace, dtype):
   assert f"bucket: {size / 1e6:.1f} MB" in logged(config, mesh, state, lm)[2]
 
 
-def test_a_place_needs_each_site_of_its_members_once():
+def test_a_device_needs_each_site_of_its_members_once():
   a, b, c = (Site("resid", layer) for layer in range(3))
   sites, seats = sites_of_shards([a, a, a, a, b, b, b, c], 2)
   assert sites.tolist() == [[a, a], [b, c]]

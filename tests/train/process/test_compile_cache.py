@@ -1,4 +1,4 @@
-"""A restart compiles nothing that was compiled before, and is the same run."""
+"""A restart compiles nothing that was compiled before, and trains the same."""
 
 import dataclasses
 import json
@@ -43,7 +43,7 @@ def small(config, replace):
 
 
 def run(config, file, **environment):
-  """Programs asked for, found and newly kept by a real process; its output."""
+  """Runs a process; returns programs asked for, found and kept, and output."""
   file.write_text(json.dumps(overrides.to_json(config)))
   done = subprocess.run(
     [sys.executable, "-c", SCRIPT, str(file)],
@@ -62,7 +62,7 @@ def in_(config, folder):
 
 
 def test_a_second_start_compiles_nothing_and_changes_nothing(small, tmp_path):
-  """Neither from the beginning, nor from a checkpoint in the middle."""
+  """The second start is from the beginning, the third from a checkpoint."""
   file = tmp_path / "config.json"
   cold, warm = (in_(small, tmp_path / "a" / name) for name in ("cold", "warm"))
   (asked, found, kept), out, _ = run(cold, file)
@@ -103,7 +103,7 @@ def remove(folder):
 
 @pytest.fixture
 def entered(tmp_path):
-  """`entered(function)`: its result, with what is compiled kept."""
+  """entered(function): calls it with the cache in use, returns its result."""
 
   def call(function):
     with CompileCache(str(tmp_path / "run")) as cache:
@@ -113,7 +113,7 @@ def entered(tmp_path):
 
 
 def compile_anew():
-  """Compiles the same program each time, for JAX does not know it is."""
+  """Compiles the same program each time, because JAX sees a new function."""
   x = jax.ShapeDtypeStruct((8, 8), jnp.float32)
   return jax.jit(lambda x: jnp.sin(x) @ x).lower(x).compile()
 
@@ -122,8 +122,8 @@ def entries(tmp_path):
   return sorted((tmp_path / FOLDER).glob("*-cache"))
 
 
-def test_what_was_cut_off_is_compiled_again_and_kept(entered, tmp_path):
-  """As a process leaves it that is killed while it writes."""
+def test_a_truncated_program_is_compiled_again_and_kept(entered, tmp_path):
+  """A process that is killed while it writes leaves such a file."""
   entered(compile_anew)
   (entry,) = entries(tmp_path)
   whole = entry.read_bytes()
@@ -134,7 +134,7 @@ def test_what_was_cut_off_is_compiled_again_and_kept(entered, tmp_path):
     assert entered(compile_anew)[1].found
 
 
-def test_only_what_is_new_is_read_through(entered, tmp_path, monkeypatch):
+def test_only_new_programs_are_checked(entered, tmp_path, monkeypatch):
   entered(compile_anew)
   entered(compile_anew)
   looked = []
@@ -146,7 +146,7 @@ def test_only_what_is_new_is_read_through(entered, tmp_path, monkeypatch):
   assert len(looked) == 1
 
 
-def test_afterwards_jax_is_as_it_was(entered, tmp_path):
+def test_jaxs_settings_are_restored(entered, tmp_path):
   names = (
     "jax_compilation_cache_dir",
     "jax_persistent_cache_min_compile_time_secs",
@@ -174,7 +174,7 @@ def test_a_folder_of_the_user_is_used(entered, tmp_path, monkeypatch):
   assert not (tmp_path / FOLDER).exists()
 
 
-def test_a_folder_that_can_not_be_made_is_told_of(tmp_path, capsys):
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path, capsys):
   (tmp_path / FOLDER).write_text("in the way")
   with CompileCache(str(tmp_path / "run")) as cache:
     compile_anew()
@@ -183,7 +183,7 @@ def test_a_folder_that_can_not_be_made_is_told_of(tmp_path, capsys):
   assert f"{tmp_path / FOLDER} cannot be written (File exists)" in err
 
 
-def test_it_lies_beside_the_run(tmp_path):
+def test_the_cache_is_beside_the_run(tmp_path):
   for workdir in ("runs/a", "gs://bucket/runs/a", str(tmp_path / "a")):
     folder = str(CompileCache(workdir)._folder)
     assert folder == f"{workdir.rpartition('/')[0]}/{FOLDER}"

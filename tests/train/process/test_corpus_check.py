@@ -1,4 +1,4 @@
-"""Text with faults: summarised, counted in every line, or refused by name."""
+"""Faults of the text are printed once, counted in the log, or refused."""
 
 import json
 import pathlib
@@ -19,7 +19,7 @@ from jaxsae.train.process import corpus_check as checks
 
 @pytest.fixture
 def source(texts, tmp_path):
-  """Texts that may be changed: 200 longer than a row, and some with faults."""
+  """Writes texts to be changed: 200 longer than a row, and some with faults."""
   folder = tmp_path / "source"
   shutil.copytree(texts, folder)
   (folder / "bad.txt").write_bytes(b"caf\xe9")
@@ -33,7 +33,7 @@ def source(texts, tmp_path):
 
 @pytest.fixture
 def small(config, replace, source):
-  """One autoencoder, two steps."""
+  """Makes a config of one autoencoder and two steps."""
   return replace(
     config,
     data__source=str(source),
@@ -85,7 +85,7 @@ def test_faults_are_printed_once_and_counted_in_every_line(
     train(small)
 
 
-def test_a_shard_that_is_cut_short_is_never_left_out(small, source):
+def test_a_truncated_shard_is_an_error(small, source):
   shard = source / "shard-00001.parquet"
   pq.write_table(pa.table({"text": [f"the cat {i}" for i in range(99)]}), shard)
   whole = shard.read_bytes()
@@ -99,7 +99,7 @@ def test_a_shard_that_is_cut_short_is_never_left_out(small, source):
   assert len(open_corpus(small).documents) == 201 + 99
 
 
-def test_sound_text_counts_nothing(config):
+def test_text_without_faults_counts_none(config):
   counts = open_corpus(config).counts
   assert counts.pop("longer") == 200
   assert set(counts.values()) == {0}
@@ -134,9 +134,7 @@ def test_text_that_changed_is_refused_and_named(
   checks.check(run, open_corpus(small))
 
 
-def test_a_row_that_moved_within_a_table_is_a_change(
-  small, run, tmp_path, replace
-):
+def test_a_row_moved_within_a_table_is_a_change(small, run, tmp_path, replace):
   table = tmp_path / "table.parquet"
   rows = [f"the cat sat on mat {i} and then it ran" for i in range(200)]
   small = replace(small, data__source=str(table))
@@ -154,8 +152,8 @@ def test_a_corrupted_record_is_named(small, run):
     checks.check(run, open_corpus(small))
 
 
-def test_what_was_trained_without_a_record_gets_none(small, run):
-  """The text may have changed since; the data position knows whether it did."""
+def test_a_run_without_a_record_of_its_text_gets_none(small, run):
+  """The text may have changed since, which only the data position shows."""
   (run / "checkpoints").mkdir(parents=True)
   checks.check(run, open_corpus(small))
   assert not (run / "corpus.json").exists()

@@ -1,4 +1,4 @@
-"""One run, one owner: with real processes, killed, stopped and at once."""
+"""A run has one owner, even if processes are killed or stopped."""
 
 import contextlib
 import dataclasses
@@ -37,7 +37,7 @@ def take(folder):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-  """Seconds instead of half minutes."""
+  """Shortens intervals from half a minute to seconds."""
   monkeypatch.setattr(leases, "RENEW_EVERY", 0.1)
   monkeypatch.setattr(leases, "OVER_AFTER", OVER_AFTER)
   monkeypatch.setattr(leases, "TRUSTED", 0.0)
@@ -46,7 +46,7 @@ def quick(monkeypatch):
 
 @pytest.fixture(scope="module")
 def workers():
-  """Two, for tests that leave them alive and without a lease."""
+  """Starts two workers; tests leave them alive and without a lease."""
   with Worker(SCRIPT) as one, Worker(SCRIPT) as two:
     assert one.hear() == two.hear() == "ready"
     yield one, two
@@ -54,7 +54,7 @@ def workers():
 
 @pytest.fixture
 def worker():
-  """One that may be killed."""
+  """Starts a worker that may be killed."""
   with Worker(SCRIPT) as one:
     assert one.hear() == "ready"
     yield one
@@ -77,7 +77,7 @@ def owner(folder) -> dict:
   return json.loads((folder / FILE).read_text())
 
 
-def test_the_second_is_refused_and_told_of_the_first(workers, folder):
+def test_a_second_owner_is_refused_and_the_first_is_named(workers, folder):
   one, two = workers
   assert take(one, folder) == "taken"
   said = take(two, folder)
@@ -91,7 +91,7 @@ def test_the_second_is_refused_and_told_of_the_first(workers, folder):
   assert list(folder.iterdir()) == [] and not one.told + two.told
 
 
-def test_a_lease_is_renewed_and_so_lasts(workers, folder):
+def test_a_lease_is_renewed(workers, folder):
   one, two = workers
   take(one, folder)
   before = owner(folder)["renewed"]
@@ -102,7 +102,9 @@ def test_a_lease_is_renewed_and_so_lasts(workers, folder):
 
 
 @pytest.mark.parametrize("stale", [False, True])
-def test_of_two_that_start_at_once_exactly_one_wins(workers, folder, stale):
+def test_only_one_of_two_simultaneous_starts_gets_the_lease(
+  workers, folder, stale
+):
   for number in range(10):
     place = folder / str(number)
     if stale:
@@ -117,9 +119,7 @@ def test_of_two_that_start_at_once_exactly_one_wins(workers, folder, stale):
     assert not (place / FILE).exists()
 
 
-def test_after_kill_9_the_next_takes_over_at_once_and_says_so(
-  worker, folder, capsys
-):
+def test_after_sigkill_the_next_takes_over_at_once(worker, folder, capsys):
   take(worker, folder)
   worker.process.kill()  # and is not waited for: it is a zombie now
   time.sleep(0.2)
@@ -132,7 +132,7 @@ def test_after_kill_9_the_next_takes_over_at_once_and_says_so(
   assert "takes over from host" in told and "s ago" in told
 
 
-def test_a_stopped_owner_is_replaced_and_must_not_go_on(workers, folder):
+def test_a_stopped_owner_is_replaced_and_cannot_continue(workers, folder):
   worker, _ = workers
   take(worker, folder)
   os.kill(worker.pid, signal.SIGSTOP)
@@ -150,7 +150,7 @@ def test_a_stopped_owner_is_replaced_and_must_not_go_on(workers, folder):
     os.kill(worker.pid, signal.SIGCONT)
 
 
-def test_a_short_stop_costs_nothing(workers, folder):
+def test_a_short_stop_keeps_the_lease(workers, folder):
   worker, _ = workers
   take(worker, folder)
   os.kill(worker.pid, signal.SIGSTOP)
@@ -161,7 +161,7 @@ def test_a_short_stop_costs_nothing(workers, folder):
 
 
 def test_a_lease_that_was_removed_is_lost(folder):
-  """Whoever removed it may have started another run, which may be over."""
+  """Whoever removed it may have run another run to its end."""
   with hold(folder) as lease:
     lease.check()
     (folder / FILE).unlink()
@@ -170,12 +170,12 @@ def test_a_lease_that_was_removed_is_lost(folder):
 
 
 def dead() -> Owner:
-  """A process of this machine that had this number before."""
+  """Describes an ended process of this machine with the same number."""
   return dataclasses.replace(Owner.me(), birth="0")
 
 
 def elsewhere(**fields) -> Owner:
-  """A process whose life cannot be seen from here."""
+  """Describes a process on another machine."""
   return dataclasses.replace(Owner.me(), host="far", place="far", **fields)
 
 
@@ -185,7 +185,7 @@ def left(folder, owner: Owner) -> None:
 
 
 @pytest.mark.parametrize("renewed", [0.0, 4e9])
-def test_of_another_machine_only_silence_counts_and_no_clock(folder, renewed):
+def test_an_owner_on_another_machine_is_judged_by_silence_only(folder, renewed):
   left(folder, elsewhere(renewed=renewed))
   start = time.monotonic()
   with hold(folder):
@@ -206,8 +206,8 @@ def test_a_living_owner_on_another_machine_is_noticed(folder, renewed):
   assert owner(folder)["host"] == "far"
 
 
-def test_a_number_used_again_is_another_process(folder):
-  """As in a container, where the first process is always number 1."""
+def test_a_reused_process_number_is_another_process(folder):
+  """In a container, the first process always has number 1."""
   left(folder, dead())
   with hold(folder) as lease:
     lease.check()
@@ -215,7 +215,7 @@ def test_a_number_used_again_is_another_process(folder):
 
 @pytest.fixture
 def no_locks(monkeypatch):
-  """As in an object store."""
+  """Removes file locks, as in an object store."""
 
   @contextlib.contextmanager
   def unlocked(folder, patience=0.0):
@@ -224,7 +224,7 @@ def no_locks(monkeypatch):
   monkeypatch.setattr(leases, "locked", unlocked)
 
 
-def test_without_locks_the_last_to_write_wins(folder, no_locks):
+def test_without_locks_the_last_writer_gets_the_lease(folder, no_locks):
   one, two = Lease(folder), Lease(folder)
   assert not one.take()  # written, to be read again
   (folder / FILE).unlink()  # two looked before one wrote
@@ -234,7 +234,7 @@ def test_without_locks_the_last_to_write_wins(folder, no_locks):
   assert two.take()
 
 
-def test_without_locks_too_a_run_can_be_held(folder, no_locks):
+def test_a_run_can_be_held_without_locks(folder, no_locks):
   with hold(folder) as lease:
     lease.check()
     with pytest.raises(UserError), hold(folder):
@@ -242,7 +242,7 @@ def test_without_locks_too_a_run_can_be_held(folder, no_locks):
   assert list(folder.iterdir()) == []
 
 
-def test_what_is_no_lease_is_not_replaced(folder):
+def test_a_file_that_is_not_a_lease_is_not_replaced(folder):
   folder.mkdir()
   (folder / FILE).write_text('{"rent": 800}')
   with (
@@ -256,7 +256,7 @@ def test_what_is_no_lease_is_not_replaced(folder):
     pass
 
 
-def test_a_file_out_of_reach_is_borne_while_nobody_can_take_over(
+def test_an_unreachable_file_is_tolerated_until_the_lease_expires(
   folder, monkeypatch
 ):
   def read(*_):
@@ -285,7 +285,7 @@ def small(config, replace):
   return replace(config, sae__sites=(Site("resid", 0),))
 
 
-def test_a_run_that_is_under_way_is_left_alone(workers, small, replace):
+def test_a_run_with_another_owner_is_not_touched(workers, small, replace):
   (one, _), config = workers, replace(small, tokens=512)
   folder = epath.Path(config.workdir)
   take(one, folder)
@@ -298,7 +298,7 @@ def test_a_run_that_is_under_way_is_left_alone(workers, small, replace):
   assert FILE not in names and "config.json" in names
 
 
-def test_a_run_that_lost_its_lease_saves_and_tells_nothing_more(
+def test_a_run_that_lost_its_lease_saves_and_logs_nothing_more(
   small, monkeypatch
 ):
   folder, read = epath.Path(small.workdir), text_source.next_bucket

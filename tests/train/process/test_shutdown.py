@@ -1,4 +1,4 @@
-"""A signal is a wish once; the second does what it always did."""
+"""The first signal asks for a stop; the second has its default effect."""
 
 import signal
 import time
@@ -11,7 +11,7 @@ STATUSES = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: PREEMPTED}
 
 
 @pytest.mark.parametrize("sent", STATUSES)
-def test_the_first_is_a_wish(sent):
+def test_the_first_signal_asks_the_run_to_stop(sent):
   with ShutdownSignal() as stop:
     assert not stop.asked(3) and stop.status is None
     signal.raise_signal(sent)
@@ -21,7 +21,7 @@ def test_the_first_is_a_wish(sent):
 
 
 @pytest.mark.parametrize("sent", STATUSES)
-def test_the_second_is_as_it_always_was(sent):
+def test_the_second_signal_has_its_default_effect(sent):
   before = {number: signal.getsignal(number) for number in STATUSES}
   with ShutdownSignal():
     assert {n: signal.getsignal(n) for n in STATUSES} != before
@@ -29,7 +29,7 @@ def test_the_second_is_as_it_always_was(sent):
     assert {n: signal.getsignal(n) for n in STATUSES} == before
 
 
-def test_afterwards_signals_are_as_they_were():
+def test_signal_handlers_are_restored():
   before = {number: signal.getsignal(number) for number in STATUSES}
   with pytest.raises(ValueError, match="broken"), ShutdownSignal():
     raise ValueError("broken")

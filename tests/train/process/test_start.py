@@ -1,4 +1,4 @@
-"""A start that is killed, anywhere, is begun again by the next."""
+"""A start that is killed at any point is repeated by the next."""
 
 import json
 import pathlib
@@ -109,7 +109,7 @@ POLICY = '{"tokenizer": 0, "bos": 0, "eos": 0, "context": 0, "packing": 0}'
     (".config.json.7.partial.tex", ""),
   ],
 )
-def test_the_files_of_a_person_are_no_start(config, name, text):
+def test_files_of_the_user_are_not_an_unfinished_start(config, name, text):
   file = pathlib.Path(config.workdir) / name
   file.parent.mkdir()
   (file.parent / "policy.json").write_text(POLICY)
@@ -128,7 +128,7 @@ ending = contextlib.ExitStack()
 """
 
 
-def test_a_restart_removes_what_was_left_and_only_that(config, replace):
+def test_a_restart_removes_only_files_of_the_killed_start(config, replace):
   config = replace(config, tokens=512, sae__sites=(Site("resid", 0),))
   train(config)
   run = pathlib.Path(config.workdir)

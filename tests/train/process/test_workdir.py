@@ -1,4 +1,4 @@
-"""Whose folder it is."""
+"""A folder belongs to one configuration."""
 
 import json
 
@@ -12,13 +12,13 @@ from jaxsae.train.process import workdir
 POLICY = TokenPolicy(tokenizer="abc", bos=2, eos=1, context=16)
 
 
-def test_the_same_configuration_may_come_back(config, replace):
+def test_the_same_configuration_may_continue(config, replace):
   path = workdir.claim(config, POLICY)
   assert workdir.claim(config, POLICY) == path
   assert workdir.read_config(path) == config
 
 
-def test_what_does_not_change_the_result_may_change(config, replace):
+def test_settings_that_do_not_change_the_result_may_change(config, replace):
   workdir.claim(config, POLICY)
   other = replace(
     config,
@@ -44,7 +44,7 @@ def test_another_configuration_is_refused(config, replace, change, named):
     workdir.claim(replace(config, **change), POLICY)
 
 
-def test_the_refusal_says_what_may_change(config, replace):
+def test_the_refusal_lists_the_settings_that_may_change(config, replace):
   workdir.claim(config, POLICY)
   other = replace(config, tokens=9000, data__seed=3, keep_every=4)
   with pytest.raises(UserError) as refused:
@@ -77,7 +77,7 @@ def test_records_are_json(config):
   assert not list(path.glob("*.partial"))
 
 
-def test_a_run_is_complete_once_its_last_step_is_judged(config, replace):
+def test_a_run_is_complete_once_its_last_step_is_evaluated(config, replace):
   assert not workdir.is_complete(config)
   path = workdir.claim(config, POLICY)
   assert not workdir.is_complete(config)
