@@ -47,6 +47,8 @@ GEMMA_SCOPE = {
 }
 
 _ALL = ", ".join(WHERE)
+_ONE = r"[a-z_]+\.[0-9]+"  # a site
+_MANY = rf"{_ONE}(\+{_ONE})*"  # one side of taps
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -143,6 +145,8 @@ class Taps:
   @classmethod
   def parse(cls, text: str) -> "Taps":
     """Parses `"resid.12"`, `"transcoder.12"` or `"resid.3+resid.4"`."""
+    if not re.fullmatch(rf"{_MANY}(:{_MANY})?", text):
+      raise _not_a_site(text)
     reads, colon, writes = text.partition(":")
     if not colon and "+" not in text:
       where, layer = _split(text)
@@ -282,10 +286,14 @@ def _join(sites: Sequence[Site]) -> str:
 
 
 def _split(text: str) -> tuple[str, int]:
-  match = re.fullmatch(r"([a-z_]+)\.(\d+)", text)
-  if not match:
-    raise UserError(
-      f"{text!r} is not a site; write where.layer, as in resid.12"
-      f" (where is one of {', '.join(WHERE | PAIRS)})."
-    )
-  return match[1], int(match[2])
+  if not re.fullmatch(_ONE, text):
+    raise _not_a_site(text)
+  where, layer = text.split(".")
+  return where, int(layer)
+
+
+def _not_a_site(text: str) -> UserError:
+  return UserError(
+    f"{text!r} is not a site; write where.layer, as in resid.12"
+    f" (where is one of {', '.join(WHERE | PAIRS)})."
+  )

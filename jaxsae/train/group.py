@@ -137,7 +137,7 @@ class Group:
       layout = meshes.shard(self.mesh, self.placement.tokens or None, None)
       x = join(activations, self.sites(side)[0])
       x = jax.lax.with_sharding_constraint(x, layout)
-      return x.astype(jnp.float32) / per_column(scale, x.shape[-1])[0]
+      return x.astype(jnp.float32) / per_column(scale, x.shape[-1])[:1]
     x = self._distribute(activations, side).astype(jnp.float32)
     return x / per_column(scale, x.shape[-1])[:, None, :]
 
