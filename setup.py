@@ -37,6 +37,7 @@ EXTRAS = {
     "gcp-storage-emulator",
     "gcsfs",
     "hypothesis",
+    "jsonschema",
     "pytest",
     "pytest-xdist",
     "ruff",
