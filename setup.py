@@ -32,18 +32,20 @@ EXTRAS = {
     "kauldron==1.3.* ; python_version < '3.12'",
     "typeguard==4.4.* ; python_version < '3.12'",
   ],
+  # What torch and SAELens compute is tested on Python 3.11 only.
   "test": [
     "gcp-storage-emulator",
     "gcsfs",
     "hypothesis",
     "pyright[nodejs]==1.1.414",  # other releases find other errors
+    "jsonschema",
     "pytest",
     "pytest-xdist",
     "ruff",
-    "sae-lens>=6.54",
+    "sae-lens>=6.54 ; python_version < '3.12'",
     "selenium>=4.51",
     "tokenizers>=0.20",
-    "torch>=2.13",
+    "torch>=2.13 ; python_version < '3.12'",
     "transformers>=5",
   ],
 }

@@ -12,7 +12,10 @@ from experiments.benchmarks import checkpoints, scaling, turns
 from experiments.benchmarks.ours import Training
 from experiments.benchmarks.settings import Settings
 from jaxsae.lm import Site
+from tests.libraries import need
 
+need("torch")
+need("sae_lens")
 with warnings.catch_warnings():
   warnings.simplefilter("ignore")  # SAELens imports deprecated names
   from experiments.benchmarks import end_to_end, saelens, sweep
@@ -44,7 +47,7 @@ def single(settings):
 
 
 def test_both_sides_start_with_the_same_autoencoders(settings, tmp_path):
-  import torch
+  torch = need("torch")
 
   ours = Training(settings)
   theirs = saelens.SweepTraining(ours, tmp_path / "hf")

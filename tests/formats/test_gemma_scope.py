@@ -15,6 +15,7 @@ from jaxsae.lm import GemmaConfig, Lm, Site, Taps, init_params
 from jaxsae.sae import JumpRelu
 from jaxsae.sae.model import Sae
 from jaxsae.sae.stack import init
+from tests.libraries import need
 
 NAMES = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
 D, F = 4, 16
@@ -135,7 +136,7 @@ def test_sae_lens_computes_the_same_for_a_transcoder(
   sae, lm, tmp_path, monkeypatch
 ):
   """From TransformerLens's ln2.hook_normalized, which is before the gain."""
-  import torch
+  torch = need("torch")
   from sae_lens import JumpReLUTranscoder, JumpReLUTranscoderConfig
   from sae_lens.loading import pretrained_sae_loaders as loaders
 
@@ -199,7 +200,7 @@ def test_a_latent_at_its_threshold_is_not_active(file):
 
 @pytest.mark.filterwarnings("ignore")  # SAELens's imports
 def test_sae_lens_computes_the_same(sae, tmp_path, monkeypatch):
-  import torch
+  torch = need("torch")
   from sae_lens import SAE
   from sae_lens.loading import pretrained_sae_loaders as loaders
 

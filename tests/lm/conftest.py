@@ -18,6 +18,7 @@ from jaxsae.lm import (
   train_tokenizer,
 )
 from jaxsae.lm.sites import WHERE
+from tests.libraries import need
 
 # The caps are low enough to change the logits, the windows are shorter than a
 # sequence, and heads · head_dim is not embed_dim.
@@ -225,6 +226,7 @@ def relative_error(error):
 @pytest.fixture(scope="package")
 def as_official():
   """GemmaConfig → the official Transformer; its import takes seconds."""
+  need("gemma")
   from gemma.gm import nn
   from gemma.gm.nn import _config, _modules
 

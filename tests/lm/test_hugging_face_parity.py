@@ -6,6 +6,7 @@ import pytest
 
 from jaxsae.lm import Site, save_lm
 from jaxsae.lm.sites import HUGGING_FACE
+from tests.libraries import need
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own
 
@@ -67,7 +68,7 @@ def test_bfloat16_is_nearly_the_same(
 @pytest.fixture(scope="module")
 def read_theirs():
   """read_theirs(directory, dtype, tokens, mask): what `everything` gives."""
-  import torch
+  torch = need("torch")
   from transformers import AutoModelForCausalLM
 
   def read(directory, dtype, tokens, mask=None):

@@ -8,6 +8,7 @@ import pytest
 
 from jaxsae.lm import Lm, Site, capture, init_params
 from jaxsae.lm.config import PUBLISHED
+from tests.libraries import need
 
 # What Hugging Face says of `google/gemma-…`: all parameters, and how many rows
 # their embedding table has, where the official one has 256,128 or 262,144.
@@ -94,7 +95,7 @@ def test_every_other_field_is_the_official_one(name, lm, as_official):
 
 def official(name):
   """`gemma3-4b` → the official `Gemma3_4B`, without its vision."""
-  from gemma.gm import nn
+  nn = need("gemma.gm.nn")
 
   family, size = name.split("-")
   model = getattr(nn, f"{family.capitalize()}_{size.upper()}")()

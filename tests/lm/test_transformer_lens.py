@@ -6,6 +6,7 @@ import pytest
 
 from jaxsae.lm import save_lm
 from jaxsae.lm.sites import TRANSFORMER_LENS
+from tests.libraries import need
 
 # What importing these two warns of is theirs.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -53,8 +54,8 @@ def is_same(ours, theirs):
 @pytest.fixture(scope="module")
 def save_theirs(tmp_path_factory):
   """save_theirs(lm): its directory, and Hugging Face's model from there."""
-  torch = pytest.importorskip("torch")
-  pytest.importorskip("transformer_lens")
+  torch = need("torch")
+  need("transformer_lens")
   from transformers import AutoModelForCausalLM
 
   def save(lm):

@@ -7,12 +7,13 @@ import pytest
 
 from jaxsae.sae import JumpRelu, Kernel, Sae
 from jaxsae.sae.penalty import L0, Quadratic, Tanh
+from tests.libraries import need
 from tests.sae.toys import loss
 
-torch = pytest.importorskip("torch")
-sae_lens = pytest.importorskip("sae_lens")
-lens = pytest.importorskip("sae_lens.saes.jumprelu_sae")
-base = pytest.importorskip("sae_lens.saes.sae")
+torch = need("torch")
+sae_lens = need("sae_lens")
+lens = need("sae_lens.saes.jumprelu_sae")
+base = need("sae_lens.saes.sae")
 
 D, WIDTH, TOKENS = 6, 24, 200
 BANDWIDTH, COEFFICIENT, TARGET = 0.3, 0.07, 5.0

@@ -6,10 +6,11 @@ import pytest
 
 from jaxsae.data import DataConfig
 from jaxsae.lm import Site
+from tests.libraries import need
 
-pytest.importorskip("torch")
-pytest.importorskip("sae_lens")  # so that its warnings are not errors
-language = pytest.importorskip("experiments.comparison.language")
+need("torch")
+need("sae_lens")  # so that its warnings are not errors
+language = need("experiments.comparison.language")
 
 
 @pytest.mark.filterwarnings("ignore")  # SAELens' own

@@ -8,10 +8,11 @@ import pytest
 from experiments.comparison import features as known
 from experiments.comparison import recovery
 from jaxsae.sae import Sae
+from tests.libraries import need
 
-torch = pytest.importorskip("torch")
-lens = pytest.importorskip("sae_lens.synthetic")
-evals = pytest.importorskip("sae_lens.synthetic.evals")
+torch = need("torch")
+lens = need("sae_lens.synthetic")
+evals = need("sae_lens.synthetic.evals")
 
 SETTINGS = known.Settings(features=64, width=16, roots=2, depth=2, rank=4)
 N = 20_000

@@ -12,11 +12,12 @@ from experiments.comparison import features as known
 from experiments.comparison import tuning
 from experiments.comparison.recovery import Recovery
 from jaxsae.train import arrays
+from tests.libraries import need
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("sae_lens")  # so that its warnings are not errors
-trainers = pytest.importorskip("experiments.comparison.trainers")
-synthetic = pytest.importorskip("experiments.comparison.synthetic")
+torch = need("torch")
+need("sae_lens")  # so that its warnings are not errors
+trainers = need("experiments.comparison.trainers")
+synthetic = need("experiments.comparison.synthetic")
 
 SETTINGS = known.Settings(features=48, width=24, roots=2, depth=1, rank=2)
 TOY = synthetic.Comparison(

@@ -6,6 +6,7 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import transformers
 from safetensors import numpy as safetensors
 
 from jaxsae.errors import UserError
@@ -24,8 +25,7 @@ from jaxsae.lm.formats.config_json import (
   config_to_json,
 )
 from jaxsae.lm.formats.huggingface import plain_name
-
-transformers = pytest.importorskip("transformers")
+from tests.libraries import need
 
 
 def read(data) -> GemmaConfig:
@@ -320,7 +320,7 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def torch():
-  return pytest.importorskip("torch")
+  return need("torch")
 
 
 def their_logits(torch, model, tokens):

@@ -19,6 +19,7 @@ from jaxsae.errors import UserError
 from jaxsae.lm import GemmaConfig, init_params, sharding
 from jaxsae.lm.config import PUBLISHED
 from jaxsae.lm.formats import official
+from tests.libraries import need
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # gemma's own, and Orbax's
 
@@ -54,12 +55,14 @@ def nested(params):
 
 
 def flat(params):
+  need("gemma")
   from gemma.gm.ckpts import _checkpoint
 
   return _checkpoint._nested_to_flat(params)
 
 
 def stacked(params):
+  need("gemma")
   from gemma.gm.ckpts import _checkpoint
 
   return _checkpoint._nested_to_stacked(params, 6)
@@ -78,7 +81,7 @@ LAYOUTS = [nested, flat, stacked, kauldron]
 @pytest.fixture(scope="module")
 def saved(params, tmp_path_factory):
   """`saved(layout)` is a checkpoint that the official library wrote."""
-  from gemma import gm
+  gm = need("gemma.gm")
 
   folder = epath.Path(tmp_path_factory.mktemp("official"))
   for layout in LAYOUTS:
@@ -159,7 +162,7 @@ def assert_same(one, other):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_loads_as_the_official_library_does(params, saved, layout):
-  from gemma import gm
+  gm = need("gemma.gm")
 
   assert official.is_checkpoint(saved(layout))
   found = load(saved(layout))
@@ -449,7 +452,7 @@ def test_the_error_without_the_library_says_what_to_install(monkeypatch):
 
 
 def test_an_older_library_is_named(monkeypatch):
-  from gemma import gm
+  gm = need("gemma.gm")
 
   monkeypatch.setattr(gm.ckpts.CheckpointPath, "_member_map_", {})
   with pytest.raises(UserError, match="gemma is older than gemma3-270m-pt"):

@@ -19,6 +19,7 @@ from jaxsae.lm import Site, Taps, capture, edit, splice
 from jaxsae.lm.generation import decode
 from jaxsae.lm.generation.generate import generate
 from jaxsae.lm.sharding import placement
+from tests.libraries import need
 
 NAMES = ["grouped", "full", "normed", "single_key"]
 ROOM = 48  # columns of every cache here, so that little is compiled
@@ -144,6 +145,7 @@ def test_padding_does_not_matter(small, prompts):
 def test_the_official_sampler_generates_the_same(
   name, make_lm, prompts, as_official
 ):
+  need("gemma")
   from gemma.gm.text import Sampler
 
   lm = make_lm(name)

@@ -19,15 +19,16 @@ from jaxsae.sae import (
   UpdateInputs,
   UpdateTokens,
 )
+from tests.libraries import need
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("sae_lens")
-base = pytest.importorskip("sae_lens.saes.sae")
-standard = pytest.importorskip("sae_lens.saes.standard_sae")
-gated = pytest.importorskip("sae_lens.saes.gated_sae")
-topk = pytest.importorskip("sae_lens.saes.topk_sae")
-batchtopk = pytest.importorskip("sae_lens.saes.batchtopk_sae")
-matryoshka = pytest.importorskip("sae_lens.saes.matryoshka_batchtopk_sae")
+torch = need("torch")
+need("sae_lens")
+base = need("sae_lens.saes.sae")
+standard = need("sae_lens.saes.standard_sae")
+gated = need("sae_lens.saes.gated_sae")
+topk = need("sae_lens.saes.topk_sae")
+batchtopk = need("sae_lens.saes.batchtopk_sae")
+matryoshka = need("sae_lens.saes.matryoshka_batchtopk_sae")
 
 D, WIDTH, TOKENS = 6, 24, 100
 COEFFICIENT, K = 0.07, 4
