@@ -18,6 +18,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from jaxsae import lm as lms
 from jaxsae.lm import GemmaConfig, Lm, init_params, save_lm
 from jaxsae.train.config.run import TrainConfig
+from tests import durations
 from tests.train.toys import make_config
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -31,6 +32,21 @@ def pytest_configure(config):
   folder = str(config.cache.mkdir("compiled"))
   jax.config.update("jax_compilation_cache_dir", folder)
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+SLOW = 8  # seconds of a file that `make test-fast` leaves out
+
+
+def pytest_collection_modifyitems(config, items):
+  """Longest files first, so that no worker is left with one at the end."""
+  known = durations.read()
+  seconds = lambda item: known.get(
+    item.path.relative_to(config.rootpath).as_posix(), 0
+  )
+  items.sort(key=seconds, reverse=True)  # stable: within a file, as written
+  for item in items:
+    if seconds(item) >= SLOW:
+      item.add_marker("slow")
 
 
 @pytest.fixture

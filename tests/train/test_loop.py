@@ -1,5 +1,6 @@
 """A run from beginning to end: stopped and continued, it is the same run."""
 
+import dataclasses
 import json
 import pathlib
 import signal
@@ -19,6 +20,7 @@ from jaxsae.runs import open_run
 from jaxsae.train import loop, sources
 from jaxsae.train.loop import train
 from jaxsae.train.process.shutdown import INTERRUPTED, PREEMPTED
+from tests.train.toys import make_config
 
 SCRIPT = """
 import json, sys
@@ -174,6 +176,14 @@ def test_a_run_without_a_checkpoint_is_not_opened(config, tmp_path):
     open_run(folder)
 
 
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory, texts, lm_path):
+  """A run of sixty steps that nobody stopped, and its last state."""
+  config = make_config(tmp_path_factory.mktemp("whole"), texts, lm_path)
+  config = dataclasses.replace(config, tokens=60 * 512, checkpoint_every=7)
+  return config, train(config)
+
+
 @pytest.mark.parametrize(
   "sent, status",
   [
@@ -182,11 +192,11 @@ def test_a_run_without_a_checkpoint_is_not_opened(config, tmp_path):
     (signal.SIGKILL, -signal.SIGKILL),
   ],
 )
-def test_a_real_process_is_stopped(config, replace, tmp_path, sent, status):
+def test_a_real_process_is_stopped(whole_run, replace, tmp_path, sent, status):
   """By a signal from outside, and gone on with, bit for bit."""
-  long = replace(config, tokens=60 * 512, checkpoint_every=7)
-  whole = train(long)
-  parts = replace(long, workdir=str(tmp_path / "parts"))
+  long, whole = whole_run
+  # Beside the whole run, where the next finds what this one compiled.
+  parts = replace(long, workdir=f"{long.workdir}_{sent.name}")
   (tmp_path / "config.json").write_text(json.dumps(overrides.to_json(parts)))
   command = [sys.executable, "-c", SCRIPT, str(tmp_path / "config.json")]
   process = subprocess.Popen(
