@@ -108,9 +108,9 @@ def pairs(rows: data.Rows):
   """(previous tokens, tokens) within segments, some rows at a time."""
   for start in range(0, len(rows), 1024):
     batch = rows.read(range(start, min(start + 1024, len(rows))))
-    same = batch["segments"][:, 1:] == batch["segments"][:, :-1]
-    same &= batch["segments"][:, 1:] > 0
-    yield batch["tokens"][:, :-1][same], batch["tokens"][:, 1:][same]
+    same = batch.segments[:, 1:] == batch.segments[:, :-1]
+    same &= batch.segments[:, 1:] > 0
+    yield batch.tokens[:, :-1][same], batch.tokens[:, 1:][same]
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from jaxsae.errors import UserError
 from jaxsae.lm import GemmaConfig, Lm, init_params, next_token_loss
+from jaxsae.token_batch import TokenBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class PretrainConfig:
 def pretrain(
   gemma: GemmaConfig,
   config: PretrainConfig,
-  batches: Iterator[dict[str, np.ndarray]],
+  batches: Iterator[TokenBatch],
   report: Callable[[int, float, float], None],
 ) -> Lm:
   """Trains a model on packed batches.
@@ -58,12 +58,12 @@ def pretrain(
   step = jax.jit(functools.partial(_step, gemma, optimiser), donate_argnums=0)
   losses, started = [], time.perf_counter()
   for i, batch in zip(range(1, config.steps + 1), batches, strict=False):
-    state, loss = step(state, _arrays(batch))
+    state, loss = step(state, batch)
     losses.append(loss)
     if i % 50 == 0 or i == config.steps:
       mean = float(jnp.mean(jnp.stack(losses)))  # waits for the device
       seconds = time.perf_counter() - started
-      report(i, mean, len(losses) * batch["tokens"].size / seconds)
+      report(i, mean, len(losses) * batch.tokens.size / seconds)
       losses, started = [], time.perf_counter()
   return Lm(state[0], gemma)
 
@@ -88,11 +88,11 @@ def make_optimiser(config: PretrainConfig) -> optax.GradientTransformation:
   )
 
 
-def held_out_loss(lm: Lm, batches: Iterable[dict[str, np.ndarray]]) -> float:
+def held_out_loss(lm: Lm, batches: Iterable[TokenBatch]) -> float:
   """Mean cross-entropy a token, in nats, over all of the batches."""
   total, count = 0.0, 0
   for batch in batches:
-    losses, mask = _losses(lm, _arrays(batch))
+    losses, mask = _losses(lm, batch)
     total, count = total + float(losses.sum()), count + int(mask.sum())
   return total / count
 
@@ -111,12 +111,8 @@ def _mean_loss(params, gemma, batch):
 
 @jax.jit
 def _losses(lm, batch):
-  logits = lm.logits(**batch)
-  return next_token_loss(logits, batch["tokens"], batch["segments"])
-
-
-def _arrays(batch):
-  return {k: batch[k] for k in ("tokens", "segments", "positions")}
+  logits = lm.logits(batch.tokens, **batch.packing)
+  return next_token_loss(logits, batch.tokens, batch.segments)
 
 
 # Which axes of each weight are the rows and columns of a matrix, for Muon.

@@ -10,5 +10,6 @@ from jaxsae.lm import load_lm as load_lm
 from jaxsae.lm import splice as splice
 from jaxsae.renamed import forward
 from jaxsae.sae import Sae as Sae
+from jaxsae.token_batch import TokenBatch as TokenBatch
 
 __getattr__ = forward(__name__, {"export": "jaxsae.formats"})

@@ -2,23 +2,23 @@
 
 import sys
 
-from launch import command_line, guard
+from launch import command_line, delete_on_exit
 from launch.errors import LaunchError
-from launch.session import Session
+from launch.verbs import Session
 
 
 def main(argv: list[str] | None = None) -> int:
-  """One verb; its exit status."""
+  """Carries out one verb and returns its exit status."""
   try:
     options = command_line.parse(sys.argv[1:] if argv is None else argv)
-    with guard.signals():
+    with delete_on_exit.raise_on_signals():
       return Session(options).do()
   except LaunchError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
   except KeyboardInterrupt:
     return 130
-  except guard.Terminated:
+  except delete_on_exit.Terminated:
     return 143
 
 

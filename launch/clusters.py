@@ -1,4 +1,4 @@
-"""The verbs on a JobSet, whose cluster starts it again by itself."""
+"""Carries out the verbs on a JobSet, which its cluster restarts by itself."""
 
 import time
 
@@ -9,32 +9,32 @@ from launch.ledger import Entry, Ledger
 
 
 class Cluster:
-  """One name on GKE. Its image holds the code, so there is no set-up."""
+  """A JobSet on GKE. Its image holds the code, so there is no set-up."""
 
   def __init__(self, entry: Entry, ledger: Ledger, shell: Shell, say):
     self._entry, self._ledger, self._shell = entry, ledger, shell
     self._say, self._jobset = say, JobSet(entry.request, shell)
 
   def create(self, poll: float) -> None:
-    """The nodes are the cluster's; only makes sure of it."""
+    """Connects kubectl to the cluster, which already has the nodes."""
     self._jobset.connect()
 
   def set_up(self, revision: str | None) -> None:
-    """There is none."""
+    """Raises LaunchError, because the image holds the code."""
     raise LaunchError(
       f"{self._entry.name} is a JobSet, and {self._entry.request.image} has its"
-      " code; build and push that image anew instead."
+      " code; build and push that image again instead."
     )
 
   def start(self, run) -> None:
-    """Hands a run to the cluster."""
+    """Submits a run to the cluster."""
     run.attempt("run")
     self._jobset.start(run)
     self._entry.run = run
     self._ledger.write(self._entry)
 
   def watch(self, options) -> int:
-    """Shows it until it is over; its exit status."""
+    """Follows the run to its end and returns its exit status."""
     try:
       return self._follow(options.poll)
     finally:
@@ -42,20 +42,20 @@ class Cluster:
         self.delete()
 
   def status(self) -> None:
-    """Says what it is at."""
+    """Prints the state of the JobSet and its number of restarts."""
     state, restarts = self._jobset.status()
     self._say(f"{self._entry.name}: {state}, {restarts} restarts")
 
   def logs(self, slice: int, worker: int) -> None:
-    """Prints what a worker printed."""
+    """Prints the output of one worker."""
     print(self._jobset.logs(slice, worker), end="", flush=True)
 
   def stop(self) -> None:
-    """A JobSet that stops is one that is deleted; its checkpoint stays."""
+    """Stops the run by deleting the JobSet; its checkpoint stays."""
     self._jobset.delete()
 
   def delete(self) -> None:
-    """Deletes the JobSet; the nodes are the cluster's."""
+    """Deletes the JobSet; the cluster keeps its nodes."""
     self._jobset.delete()
     self._ledger.remove(self._entry.name)
     self._say(f"{self._entry.name} is deleted")

@@ -1,7 +1,7 @@
-"""The one place from which other programs are started, or only shown.
+"""Runs other programs, or in a dry run only prints their commands.
 
-A command is a list of arguments and never passes through a shell here. What a
-dry run prints is that list, quoted so that it can be pasted into one.
+A command is a list of arguments and never passes through a shell here. A dry
+run prints that list, quoted so that it can be pasted into a shell.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import shlex
 import subprocess
 from collections.abc import Sequence
 
-from launch import troubles
+from launch import failures
 from launch.errors import LaunchError
 
 _INSTALL = {
@@ -20,8 +20,8 @@ _INSTALL = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Done:
-  """What a program left: its exit status, and what it printed."""
+class CommandResult:
+  """The exit status and the output of a program."""
 
   status: int
   out: str
@@ -29,7 +29,7 @@ class Done:
 
 
 class Shell:
-  """Runs commands; or, as a dry run, prints them and runs nothing.
+  """Runs commands, or in a dry run only prints them.
 
   Attributes:
     dry: whether it is a dry run.
@@ -40,19 +40,19 @@ class Shell:
 
   def run(
     self, argv: Sequence[str], assume: str = "", stdin: str | None = None
-  ) -> Done:
-    """Runs a command to its end, whatever its status.
+  ) -> CommandResult:
+    """Runs a command and returns its result, whatever its status.
 
     Args:
-      assume: what a dry run takes to be its output.
-      stdin: what it is given to read; a dry run prints it too.
+      assume: the output that a dry run pretends to get.
+      stdin: text passed to its standard input; a dry run prints it too.
 
     Raises:
-      LaunchError: there is no such program.
+      LaunchError: the program is not installed.
     """
     if self.dry:
       self._show(argv, stdin)
-      return Done(0, assume)
+      return CommandResult(0, assume)
     try:
       done = subprocess.run(
         list(argv),
@@ -65,30 +65,32 @@ class Shell:
     except FileNotFoundError as error:
       remedy = _INSTALL.get(argv[0], "install it")
       raise LaunchError(f"{argv[0]} is not on PATH; {remedy}.") from error
-    return Done(done.returncode, done.stdout, done.stderr)
+    return CommandResult(done.returncode, done.stdout, done.stderr)
 
-  def must(self, argv: Sequence[str], **options) -> str:
-    """Runs a command that has to succeed; what it printed.
+  def run_checked(self, argv: Sequence[str], **options) -> str:
+    """Runs a command that has to succeed and returns its output.
 
     Raises:
-      Trouble: it did not.
+      CommandFailed: it did not succeed.
     """
     done = self.run(argv, **options)
     if done.status:
-      raise troubles.of(argv, done.err or done.out, done.status)
+      raise failures.from_command(argv, done.err or done.out, done.status)
     return done.out
 
-  def unless_absent(self, argv: Sequence[str], assume: str = "") -> str | None:
-    """What a command printed; None: there is nothing of the name it gives.
+  def output_if_found(
+    self, argv: Sequence[str], assume: str = ""
+  ) -> str | None:
+    """Returns what a command printed; None if its resource does not exist.
 
     Raises:
-      Trouble: it failed for another reason.
+      CommandFailed: it failed for another reason.
     """
     done = self.run(argv, assume)
     if not done.status:
       return done.out
-    if troubles.kind_of(done.err, done.status) != troubles.ABSENT:
-      raise troubles.of(argv, done.err, done.status)
+    if failures.kind_of(done.err, done.status) != failures.ABSENT:
+      raise failures.from_command(argv, done.err, done.status)
     return None
 
   def _show(self, argv: Sequence[str], stdin: str | None) -> None:

@@ -4,7 +4,7 @@ import argparse
 
 from launch import ledger, names
 from launch.errors import LaunchError
-from launch.request import BACKENDS, CAPACITIES, LONGEST, Request
+from launch.request import BACKENDS, CAPACITIES, LONGEST_FLEX_START, Request
 
 _DOC = """\
 Cloud TPUs: create slices, run an experiment on them, watch it, delete them.
@@ -14,23 +14,23 @@ Cloud TPUs: create slices, run an experiment on them, watch it, delete them.
   python -m launch run experiments/FILE.py --workdir=gs://BUCKET/RUN
   python -m launch watch NAME --delete-when-done
 
-launch/README.md has all of it. Every verb takes --dry-run, which prints the
-commands and runs none.
+See launch/README.md for details. Every verb takes --dry-run, which prints the
+commands without running them.
 """
 
 
 class _Parser(argparse.ArgumentParser):
-  """Ends as everything here does: with a sentence and status 2."""
+  """An argument parser that reports errors as LaunchError, with status 2."""
 
   def error(self, message):
     raise LaunchError(f"{message}; see `{self.prog} --help`.")
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-  """What was typed.
+  """Parses the command line.
 
   Raises:
-    LaunchError: it makes no sense.
+    LaunchError: a verb or an option is unknown, missing or malformed.
   """
   parser = _Parser(
     prog="python -m launch",
@@ -43,12 +43,12 @@ def parse(argv: list[str]) -> argparse.Namespace:
       name, help=about, description=about, allow_abbrev=False
     )
     describe(verb)
-    _common(verb)
+    _common_options(verb)
   return parser.parse_args(argv)
 
 
 def request(options: argparse.Namespace) -> Request:
-  """What `create` or `skypilot` asks for, checked."""
+  """Builds and checks the request that `create` or `skypilot` makes."""
   where = names.location if options.backend == "gke" else names.zone
   asked = Request(
     name=names.name(options.name),
@@ -63,24 +63,24 @@ def request(options: argparse.Namespace) -> Request:
     cluster=options.cluster and names.name(options.cluster),
     image=options.image and names.image(options.image),
   )
-  asked.slice  # noqa: B018  raises if there is none
+  asked.slice  # noqa: B018  raises if no such slice exists
   asked.check()
   return asked
 
 
 def experiment(options: argparse.Namespace) -> tuple[list[str], str]:
-  """The experiment's file and flags, and its folder.
+  """Returns the experiment's command line and its working directory.
 
   Raises:
-    LaunchError: the folder would be lost with the machine.
+    LaunchError: the directory would be lost with the machine.
   """
   argv = [options.experiment, *options.flags]
   given = [x for x in options.flags if x.startswith("--workdir=")]
   workdir = given[-1].partition("=")[2] if given else ""
   if not workdir.startswith(("gs://", "/")):
     raise LaunchError(
-      f"--workdir={workdir or 'DIR'} would lie on one machine and go with it;"
-      " give --workdir=gs://BUCKET/RUN, or the path from / of a disk that all"
+      f"--workdir={workdir or 'DIR'} would be lost with its machine;"
+      " give --workdir=gs://BUCKET/RUN, or the absolute path of a disk that all"
       " workers share."
     )
   return argv, workdir
@@ -90,81 +90,102 @@ def _duration(text: str | None) -> str | None:
   return text and names.duration(text)
 
 
-def _common(verb) -> None:
+def _common_options(verb) -> None:
   verb.add_argument(
-    "--dry-run", action="store_true", help="print the commands, run none"
+    "--dry-run",
+    action="store_true",
+    help="print the commands without running them",
   )
   verb.add_argument(
     "--state",
     metavar="DIR",
     default=ledger.DEFAULT,
-    help="where what was created is written down (%(default)s)",
+    help="folder of the ledger, which records what was created (%(default)s)",
   )
 
 
 def _create(verb) -> None:
-  _slices(verb)
-  verb.add_argument("--plan", metavar="FILE", help="from jaxsae plan --json")
+  _slice_options(verb)
+  verb.add_argument(
+    "--plan", metavar="FILE", help="file written by jaxsae plan --json"
+  )
   verb.add_argument(
     "--max-cost",
     metavar="USD",
     type=float,
-    help="do not create what costs more",
+    help="refuse to create slices whose run may cost more",
   )
-  verb.add_argument("--yes", action="store_true", help="create it all the same")
+  verb.add_argument(
+    "--yes", action="store_true", help="create the slices despite --max-cost"
+  )
   _poll(verb)
 
 
-def _slices(verb) -> None:
+def _slice_options(verb) -> None:
   verb.add_argument("name", metavar="NAME")
   verb.add_argument(
-    "--topology", required=True, help="chip and shape of a slice, as v5e:2x4"
+    "--topology",
+    required=True,
+    help="chip and shape of each slice, such as v5e:2x4",
   )
   verb.add_argument(
     "--zone",
     required=True,
-    help="as us-central1-a; of a cluster, its region too",
+    help="such as us-central1-a; for a cluster, a region is allowed too",
   )
-  verb.add_argument("--project", help="else gcloud's own")
+  verb.add_argument(
+    "--project", help="Google Cloud project (default: the one gcloud is set to)"
+  )
   verb.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0])
   verb.add_argument("--capacity", choices=CAPACITIES, default=CAPACITIES[0])
   verb.add_argument(
-    "--slices", type=int, default=1, help="that run one program"
+    "--slices",
+    type=int,
+    default=1,
+    help="number of slices that run one program (%(default)s)",
   )
   verb.add_argument(
     "--max-run-duration",
     metavar="TIME",
-    help=f"of flex-start: deleted by Google after it ({LONGEST})",
+    help="flex-start only: time after which Google deletes the slices"
+    f" ({LONGEST_FLEX_START})",
   )
   verb.add_argument(
-    "--valid-until-duration", metavar="TIME", help="longest wait in the queue"
+    "--valid-until-duration",
+    metavar="TIME",
+    help="longest time to wait in the queue",
   )
-  verb.add_argument("--cluster", help="of --backend=gke")
-  verb.add_argument("--image", help="of --backend=gke: holds the code")
+  verb.add_argument("--cluster", help="--backend=gke only: name of the cluster")
+  verb.add_argument("--image", help="--backend=gke only: image with the code")
 
 
 def _setup(verb) -> None:
   _name(verb)
   verb.add_argument(
-    "--rev", metavar="REVISION", help="of git; else the files as they are now"
+    "--rev",
+    metavar="REVISION",
+    help="git revision to copy (default: the files as they are now)",
   )
 
 
 def _run(verb) -> None:
-  verb.add_argument("--on", metavar="NAME", help="if there are several")
+  verb.add_argument("--on", metavar="NAME", help="needed only if several exist")
   _experiment(verb)
 
 
 def _sweep(verb) -> None:
   verb.add_argument(
-    "--on", metavar="NAME,NAME,…", required=True, help="a slice each"
+    "--on",
+    metavar="NAME,NAME,…",
+    required=True,
+    help="names of the slices, each created on its own",
   )
-  _patience(verb)
+  _watch_options(verb)
   _experiment(verb)
 
 
 def _skypilot(verb) -> None:
-  _slices(verb)
+  _slice_options(verb)
   _experiment(verb)
 
 
@@ -174,7 +195,7 @@ def _experiment(verb) -> None:
     metavar="KEY=VALUE",
     action="append",
     default=[],
-    help="a variable of the run; no secrets",
+    help="environment variable for the run; not for secrets",
   )
   verb.add_argument(
     "experiment", metavar="EXPERIMENT", help="experiments/FILE.py"
@@ -183,28 +204,33 @@ def _experiment(verb) -> None:
     "flags",
     metavar="--FLAGS",
     nargs=argparse.REMAINDER,
-    help="of the experiment",
+    help="flags of the experiment",
   )
 
 
 def _watch(verb) -> None:
   _name(verb)
-  _patience(verb)
+  _watch_options(verb)
 
 
 def _logs(verb) -> None:
   _name(verb)
-  verb.add_argument("--slice", type=int, default=0, help="from 0")
   verb.add_argument(
-    "--worker", type=int, default=0, help="of the slice, from 0"
+    "--slice", type=int, default=0, help="index of the slice, from 0"
+  )
+  verb.add_argument(
+    "--worker",
+    type=int,
+    default=0,
+    help="index of the worker in its slice, from 0",
   )
 
 
-def _patience(verb) -> None:
+def _watch_options(verb) -> None:
   verb.add_argument(
     "--delete-when-done",
     action="store_true",
-    help="delete the slices when the watch ends, also by Ctrl-C",
+    help="delete the slices when the watch ends, even by Ctrl-C",
   )
   _poll(verb)
   verb.add_argument(
@@ -212,14 +238,14 @@ def _patience(verb) -> None:
     metavar="SECONDS",
     type=float,
     default=15.0,
-    help="before the first start again; doubles (%(default)g)",
+    help="wait before the first restart; doubles each time (%(default)g)",
   )
   verb.add_argument(
     "--retries",
     metavar="N",
     type=int,
     default=3,
-    help="starts without progress, but for preemptions (%(default)s)",
+    help="restarts without progress, not counting preemptions (%(default)s)",
   )
 
 
@@ -229,34 +255,45 @@ def _poll(verb) -> None:
     metavar="SECONDS",
     type=float,
     default=30.0,
-    help="between two looks (%(default)g)",
+    help="time between two checks (%(default)g)",
   )
 
 
 def _name(verb) -> None:
   verb.add_argument(
-    "name", metavar="NAME", nargs="?", help="if there are several"
+    "name", metavar="NAME", nargs="?", help="needed only if several exist"
   )
 
 
-def _that_name(verb) -> None:
+def _required_name(verb) -> None:
   verb.add_argument("name", metavar="NAME")
 
 
 def _project(verb) -> None:
-  verb.add_argument("--project", help="else gcloud's own")
+  verb.add_argument(
+    "--project", help="Google Cloud project (default: the one gcloud is set to)"
+  )
 
 
 VERBS = {
-  "create": (_create, "make slices, and wait until they are ready"),
-  "setup": (_setup, "copy the code to all workers and install its lock"),
-  "run": (_run, "start an experiment on all workers, and leave it running"),
-  "watch": (_watch, "follow a run to its end; start it again if preempted"),
-  "status": (_name, "what the slices and each worker are at"),
-  "logs": (_logs, "what a worker printed"),
-  "stop": (_name, "ask the run for a checkpoint and an end"),
-  "delete": (_that_name, "delete the slices"),
-  "list": (_project, "all that runs with the label jaxsae, and costs money"),
-  "sweep": (_sweep, "share the runs of an experiment among slices, and watch"),
+  "create": (_create, "create slices and wait until they are ready"),
+  "setup": (
+    _setup,
+    "copy the code to all workers and install its requirements",
+  ),
+  "run": (_run, "start an experiment on all workers and leave it running"),
+  "watch": (_watch, "follow a run to its end; restart it if it is preempted"),
+  "status": (_name, "show the state of the slices and of each worker"),
+  "logs": (_logs, "print the output of one worker"),
+  "stop": (_name, "ask the run to save a checkpoint and exit"),
+  "delete": (_required_name, "delete the slices"),
+  "list": (
+    _project,
+    "list everything that runs with the label jaxsae and costs money",
+  ),
+  "sweep": (
+    _sweep,
+    "divide the runs of an experiment among slices and watch them",
+  ),
   "skypilot": (_skypilot, "print a task for `sky jobs launch`"),
 }

@@ -1,19 +1,19 @@
-"""What a person is told in one sentence, without a traceback."""
+"""Errors that are shown to the user in one sentence, without a traceback."""
 
 
 class LaunchError(Exception):
-  """Something that a person can put right; its text says how. Exit status 2."""
+  """An error whose text tells the user how to fix it. Exit status 2."""
 
 
 class Busy(LaunchError):
-  """Another run is under way there."""
+  """Another run is already running on the slices."""
 
 
-class Trouble(LaunchError):
-  """A command of another program failed.
+class CommandFailed(LaunchError):
+  """A command, such as gcloud or kubectl, failed.
 
   Attributes:
-    kind: one of the kinds of `launch.troubles`; "other" if it is none of them.
+    kind: one of the kinds in `launch.failures`, such as "quota" or "other".
   """
 
   def __init__(self, kind: str, sentence: str):

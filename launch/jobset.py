@@ -1,4 +1,4 @@
-"""GKE: a JobSet, which restarts the run by itself, and kubectl.
+"""Runs a JobSet on GKE, which restarts the run by itself.
 
 Fields: jobset.sigs.k8s.io/docs/reference/jobset.v1alpha2 and the Job API of
 Kubernetes 1.31. Rules that look at messages need JobSet 0.10. Each slice is a
@@ -7,20 +7,20 @@ job of as many pods as it has hosts, which fails as a whole when one pod does.
 
 import json
 
-from launch import troubles, verdict
+from launch import failures, run_outcome
 from launch.command import Shell
 from launch.ledger import Run
 from launch.request import Request
 
 GRACE = 120  # seconds from SIGTERM to SIGKILL, for the last checkpoint
-KEEP = 12 * 60 * 60  # seconds for which a finished one can be looked at
-RETRIES = 3  # after what is neither a preemption nor a fault of the run
+KEEP = 12 * 60 * 60  # seconds for which a finished JobSet is kept
+RETRIES = 3  # restarts after failures of the machines
 _CONTAINER = "run"
 _TREE = "/jaxsae"  # where the image has the code
 
 
 def manifest(request: Request, run: Run) -> dict:
-  """The JobSet of a run, as kubectl takes it in JSON."""
+  """Returns the JobSet of a run as kubectl reads it."""
   labels = {"jaxsae": request.name}
   return {
     "apiVersion": "jobset.x-k8s.io/v1alpha2",
@@ -51,7 +51,7 @@ def manifest(request: Request, run: Run) -> dict:
 
 
 def _failure_policy() -> dict:
-  """Which failures restart all jobs; what no rule matches counts and does."""
+  """Returns the rules for restarts; unmatched failures restart and count."""
   actions = (
     ("evicted", "RestartJobSetAndIgnoreMaxRestarts"),
     ("preempted", "RestartJobSetAndIgnoreMaxRestarts"),
@@ -64,7 +64,7 @@ def _failure_policy() -> dict:
         "name": name,
         "action": action,
         "onJobFailureReasons": ["PodFailurePolicy"],
-        # The one trace that a pod's rule leaves in its job.
+        # Only this message tells which of the pod's rules matched.
         "onJobFailureMessagePatterns": [f"matching FailJob rule at index {i}$"],
       }
       for i, (name, action) in enumerate(actions)
@@ -73,9 +73,9 @@ def _failure_policy() -> dict:
 
 
 def _pod_rules() -> list[dict]:
-  """In the order of the actions above: how a pod can end."""
-  preempted = [verdict.PREEMPTED]
-  kept = sorted({verdict.PREEMPTED, *verdict.INFRASTRUCTURE})
+  """Returns the ways a pod can end, in the order of the actions above."""
+  preempted = [run_outcome.PREEMPTED]
+  kept = sorted({run_outcome.PREEMPTED, *run_outcome.INFRASTRUCTURE})
   disrupted = {"type": "DisruptionTarget", "status": "True"}
   return [
     {"action": "FailJob", "onPodConditions": [disrupted]},
@@ -98,7 +98,7 @@ def _job(request: Request, run: Run, labels: dict) -> dict:
     "parallelism": hosts,
     "completions": hosts,
     "completionMode": "Indexed",
-    "backoffLimit": 0,  # one pod alone is of no use: all or none
+    "backoffLimit": 0,  # one pod alone is useless: all or none
     "podFailurePolicy": {"rules": _pod_rules()},
     "template": {"metadata": {"labels": labels}, "spec": _pod(request, run)},
   }
@@ -112,7 +112,7 @@ def _pod(request: Request, run: Run) -> dict:
   }
   if request.capacity == "spot":
     selector["cloud.google.com/gke-spot"] = "true"
-  chips = str(slice.chips_a_host)
+  chips = str(slice.chips_per_host)
   return {
     "restartPolicy": "Never",
     "terminationGracePeriodSeconds": GRACE,
@@ -122,7 +122,7 @@ def _pod(request: Request, run: Run) -> dict:
         "name": _CONTAINER,
         "image": request.image,
         "workingDir": _TREE,
-        # A vector: no shell reads it.
+        # A list of arguments, which no shell reads.
         "command": ["python", *map(_literal, run.argv)],
         "env": _environment(run),
         "resources": {
@@ -140,7 +140,7 @@ def _environment(run: Run) -> list[dict]:
 
 
 def _literal(value: str) -> str:
-  """Kubernetes would put another variable's value where it reads $(NAME)."""
+  """Escapes $(NAME), which Kubernetes would replace by a variable."""
   return value.replace("$(", "$$(")
 
 
@@ -151,8 +151,8 @@ class JobSet:
     self._request, self._shell = request, shell
 
   def connect(self) -> None:
-    """Makes the cluster kubectl's; raises Trouble if there is none."""
-    self._shell.must(
+    """Points kubectl at the cluster; raises CommandFailed if it is absent."""
+    self._shell.run_checked(
       [
         "gcloud",
         "container",
@@ -165,15 +165,15 @@ class JobSet:
     )
 
   def start(self, run: Run) -> None:
-    """Hands the run to the cluster; raises Trouble if it is refused."""
-    self._shell.must(
+    """Submits the run; raises CommandFailed if it is refused."""
+    self._shell.run_checked(
       ["kubectl", "create", "--filename=-"],
       stdin=json.dumps(manifest(self._request, run), indent=2),
     )
 
   def status(self) -> tuple[str, int]:
-    """Completed, Failed or "running"; and how often it was restarted."""
-    said = self._shell.must(
+    """Returns Completed, Failed or "running", and the number of restarts."""
+    said = self._shell.run_checked(
       ["kubectl", "get", "jobset", self._request.name, "--output=json"],
       assume="{}",
     )
@@ -181,7 +181,7 @@ class JobSet:
     return status.get("terminalState") or "running", status.get("restarts", 0)
 
   def logs(self, slice: int, worker: int) -> str:
-    """What one worker printed since it was last restarted."""
+    """Returns the output of one worker since its last restart."""
     pod = f"{self._request.name}-slice-{slice}"
     labels = (
       f"batch.kubernetes.io/job-name={pod},"
@@ -190,11 +190,11 @@ class JobSet:
     argv = ["kubectl", "logs", f"--selector={labels}", "--tail=-1"]
     done = self._shell.run(argv)
     if done.status and "waiting to start" not in done.err:
-      raise troubles.of(argv, done.err, done.status)
+      raise failures.from_command(argv, done.err, done.status)
     return done.out
 
   def delete(self) -> None:
-    """Its pods get SIGTERM, leave a checkpoint and go. The nodes stay."""
-    self._shell.must(
+    """Deletes the JobSet; its pods first save a checkpoint. Nodes stay."""
+    self._shell.run_checked(
       ["kubectl", "delete", "jobset", self._request.name, "--ignore-not-found"]
     )

@@ -1,7 +1,7 @@
-"""What was created from this machine: one file a name, kept between commands.
+"""Records what was created from this machine, in one file per name.
 
-~/.jaxsae/launch/NAME.json    what was asked for, the code, the run
-~/.jaxsae/launch/NAME/        the tree that was copied, and how it differed
+~/.jaxsae/launch/NAME.json    the request, the code and the run
+~/.jaxsae/launch/NAME/        the archive that was copied, the uncommitted diff
 """
 
 import dataclasses
@@ -19,14 +19,14 @@ DEFAULT = "~/.jaxsae/launch"
 
 @dataclasses.dataclass
 class Run:
-  """A run, and each time it was started.
+  """A run and its attempts.
 
   Attributes:
-    id: chosen once, and the same for each attempt.
+    id: the same for all attempts.
     argv: the experiment's file and its flags.
     workdir: where its checkpoints are.
-    env: variables.
-    attempts: of each its `number`, when it `started`, and `why`.
+    env: environment variables.
+    attempts: the `number`, time `started` and reason `why` of each start.
   """
 
   id: str
@@ -36,7 +36,7 @@ class Run:
   attempts: list[dict] = dataclasses.field(default_factory=list)
 
   def attempt(self, why: str) -> int:
-    """Writes down another start; its number."""
+    """Records another start and returns its number."""
     number = len(self.attempts) + 1
     self.attempts.append({"number": number, "started": now(), "why": why})
     return number
@@ -44,13 +44,13 @@ class Run:
 
 @dataclasses.dataclass
 class Entry:
-  """What is known of a name.
+  """The record of one name.
 
   Attributes:
     request: what was asked for.
-    created: when.
-    code: of the tree that was copied: `commit`, `dirty`, `sha256`.
-    run: the last that was started.
+    created: time of creation.
+    code: `commit`, `dirty` and `sha256` of the code that was copied.
+    run: the run that was started last.
   """
 
   request: Request
@@ -60,7 +60,7 @@ class Entry:
 
   @property
   def name(self) -> str:
-    """Of the slices."""
+    """Name of the slices."""
     return self.request.name
 
 
@@ -68,8 +68,8 @@ class Ledger:
   """A folder of entries.
 
   Args:
-    folder: made when something is written.
-    dry: read only.
+    folder: where the entries are; created when first needed.
+    dry: whether writing is disabled.
   """
 
   def __init__(self, folder=DEFAULT, dry: bool = False):
@@ -77,21 +77,21 @@ class Ledger:
     self._dry = dry
 
   def folder(self, name: str) -> pathlib.Path:
-    """For what belongs to a name; made if it does not exist."""
+    """Returns the folder of a name, created if it does not exist."""
     path = self._folder / name
     if not self._dry:
       path.mkdir(parents=True, exist_ok=True)
     return path
 
   def names(self) -> list[str]:
-    """Of all entries."""
+    """Returns the names of all entries."""
     return sorted(path.stem for path in self._folder.glob("*.json"))
 
   def read(self, name: str | None) -> Entry:
-    """The entry of a name; where there is only one, no name is needed.
+    """Returns the entry of a name, or the only entry if no name is given.
 
     Raises:
-      LaunchError: there is none, or no one name.
+      LaunchError: no such entry exists, or a name is needed.
     """
     names = self.names()
     if name is None and len(names) == 1:
@@ -105,7 +105,7 @@ class Ledger:
     return _entry(json.loads(self._file(name).read_text(encoding="utf-8")))
 
   def write(self, entry: Entry) -> None:
-    """Whole, or as it was before; for nobody else to read."""
+    """Writes an entry atomically, readable by its owner only."""
     if self._dry:
       return
     self._folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ class Ledger:
     os.replace(partial, file)
 
   def remove(self, name: str) -> None:
-    """Forgets a name, and what belonged to it."""
+    """Removes a name's entry and folder."""
     if not self._dry:
       self._file(name).unlink(missing_ok=True)
       shutil.rmtree(self._folder / name, ignore_errors=True)
@@ -127,7 +127,7 @@ class Ledger:
 
 
 def now() -> str:
-  """The time, for a person."""
+  """Returns the current time in UTC as text."""
   return f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 

@@ -1,18 +1,18 @@
-"""The verbs on slices that are reached by ssh."""
+"""Carries out the verbs on slices that are reached by ssh."""
 
 import functools
 
-from launch import guard, supervisor
+from launch import delete_on_exit, supervisor
 from launch.command import Shell
-from launch.errors import LaunchError, Trouble
+from launch.errors import CommandFailed, LaunchError
+from launch.failures import NOTHING_CREATED
 from launch.hosts import Hosts
 from launch.ledger import Entry, Ledger, Run
-from launch.supervisor import Patience, Supervisor
-from launch.troubles import BEFORE_ANYTHING
+from launch.supervisor import RetryPolicy, Supervisor
 
 
 class Machines:
-  """One name: TPU VMs, or an instance group.
+  """The slices of one name: TPU VMs or an instance group.
 
   Attributes:
     hosts: its workers.
@@ -24,12 +24,12 @@ class Machines:
     self._say = say
 
   def create(self, poll: float) -> None:
-    """Makes the slices and waits until they are ready."""
+    """Creates the slices and waits until they are ready."""
     slices = self.hosts.slices
     try:
       slices.create()
-    except Trouble as trouble:
-      if trouble.kind in BEFORE_ANYTHING:
+    except CommandFailed as failure:
+      if failure.kind in NOTHING_CREATED:
         self._ledger.remove(self._entry.name)
       raise
     try:
@@ -37,24 +37,24 @@ class Machines:
     except BaseException:
       name = self._entry.name
       self._say(
-        f"{name} is still asked for: `python -m launch status {name}` shows"
-        f" it, and `python -m launch delete {name}` ends it"
+        f"{name} is still requested: `python -m launch status {name}` shows"
+        f" it, and `python -m launch delete {name}` cancels it"
       )
       raise
 
   def set_up(self, revision: str | None) -> None:
-    """Copies the code and installs its lock, on all workers."""
+    """Copies the code to all workers and installs its requirements."""
     self.hosts.pack(revision)
     self.hosts.set_up()
     code = self._entry.code
-    dirty = ", with changes that are not committed" if code["dirty"] else ""
+    dirty = ", with uncommitted changes" if code["dirty"] else ""
     self._say(f"{self._entry.name} has {code['commit'][:12]}{dirty}")
 
   def start(self, run: Run) -> None:
-    """Starts a run on all workers, or the same one again, which goes on.
+    """Starts a run on all workers, or resumes it if it is the same run.
 
     Raises:
-      Busy: another is under way, which stays the one that is watched.
+      Busy: another run is running; it stays the one that is watched.
     """
     before = self._entry.run
     if before is not None and before.id == run.id:
@@ -69,20 +69,20 @@ class Machines:
       raise
 
   def watch(self, options) -> int:
-    """Follows the run to its end; its exit status."""
+    """Follows the run to its end and returns its exit status."""
     self._need_run()
     if self._shell.dry:
-      return rehearse(self.hosts, options.delete_when_done)
-    watch = watcher(self.hosts, options, self._say, _print).watch
+      return dry_run_watch(self.hosts, options.delete_when_done)
+    watch = make_supervisor(self.hosts, options, self._say, _print).watch
     if not options.delete_when_done:
       return watch()
-    with guard.deletion(
+    with delete_on_exit.delete_after(
       [self.hosts], self._ledger.remove, self._say, options.poll
     ):
       return watch()
 
   def status(self) -> None:
-    """Says what the slices and each worker are at."""
+    """Prints the state of the slices and of each worker."""
     self._say(f"{self._entry.name}: {self.hosts.slices.state().value}")
     if self._entry.run is None:
       self._say("no run yet")
@@ -95,12 +95,13 @@ class Machines:
       self._say(f"{missing} of {self._entry.request.hosts} do not answer")
 
   def logs(self, slice: int, worker: int) -> None:
-    """Prints what a worker printed."""
+    """Prints the output of one worker."""
     self._need_run()
     slices = self._entry.request.slices
     if not 0 <= slice < slices:
       raise LaunchError(
-        f"--slice={slice}: {self._entry.name} has {slices}, counted from 0."
+        f"--slice={slice}: {self._entry.name} has {slices} slices, counted"
+        " from 0."
       )
     text, offset = self.hosts.log(0, slice, worker)
     while text:
@@ -108,10 +109,10 @@ class Machines:
       text, offset = self.hosts.log(offset, slice, worker)
 
   def stop(self) -> None:
-    """Asks the run for a checkpoint and an end."""
+    """Asks the run to save a checkpoint and exit."""
     self._need_run()
     self.hosts.stop()
-    self._say(f"{self._entry.run.id} was asked for a checkpoint and an end")
+    self._say(f"{self._entry.run.id} was asked to save a checkpoint and exit")
 
   def delete(self) -> None:
     """Deletes the slices."""
@@ -123,21 +124,21 @@ class Machines:
     if self._entry.run is None:
       name = self._entry.name
       raise LaunchError(
-        f"nothing was run on {name} yet; `python -m launch run --on={name}"
-        " EXPERIMENT --workdir=…` does."
+        f"nothing was run on {name} yet; start with `python -m launch run"
+        f" --on={name} EXPERIMENT --workdir=…`."
       )
 
 
-def watcher(hosts: Hosts, options, say, stream, **more) -> Supervisor:
-  """A supervisor, as patient as the command line says."""
-  patience = Patience(
+def make_supervisor(hosts: Hosts, options, say, stream, **more) -> Supervisor:
+  """Returns a supervisor with the retry policy of the command line."""
+  policy = RetryPolicy(
     poll=options.poll, backoff=options.backoff, retries=options.retries
   )
-  return Supervisor(hosts, patience, say, stream, **more)
+  return Supervisor(hosts, policy, say, stream, **more)
 
 
-def rehearse(hosts: Hosts, delete: bool) -> int:
-  """For a dry run: one look, what a preemption would bring, and the end."""
+def dry_run_watch(hosts: Hosts, delete: bool) -> int:
+  """Prints the commands of a watch: a check, a preemption and the end."""
   hosts.poll()
   hosts.log(0)
   print("# after a preemption")

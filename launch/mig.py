@@ -1,4 +1,6 @@
-"""Compute Engine's managed instance groups: v5p and later, TPU7x only so.
+"""Managed instance groups of Compute Engine, from v5p on.
+
+TPU7x is available in no other way, except on GKE.
 
 A slice of several hosts is a workload policy, which has the topology, an
 instance template, which has the machine, and a group with both. They are
@@ -8,9 +10,9 @@ deleted in the reverse order.
 import json
 from collections.abc import Sequence
 
-from launch import names, remote
-from launch.command import Done, Shell
-from launch.errors import Trouble
+from launch import names, ssh_commands
+from launch.command import CommandResult, Shell
+from launch.errors import CommandFailed
 from launch.request import Request
 from launch.states import State
 
@@ -20,29 +22,29 @@ _LOST = {"STOPPING", "STOPPED", "SUSPENDING", "SUSPENDED", "TERMINATED"}
 
 
 class Mig:
-  """The group of one request."""
+  """The managed instance group of one request."""
 
   def __init__(self, request: Request, shell: Shell):
     self._request, self._shell = request, shell
 
   def create(self) -> None:
-    """Makes its parts; all of them or none.
+    """Creates all parts of the group, or none if one fails.
 
     Raises:
-      Trouble: one was refused.
+      CommandFailed: a part was refused.
     """
     made = []
     for make, unmake in self._parts():
       try:
-        self._shell.must(make)
-      except Trouble:
+        self._shell.run_checked(make)
+      except CommandFailed:
         for argv in made:
           self._shell.run(argv)
         raise
       made.insert(0, unmake)
 
   def state(self) -> State:
-    """What the group is at."""
+    """Returns the state of the group."""
     found = self._instances()
     if found is None:
       return State.ABSENT
@@ -53,32 +55,36 @@ class Mig:
     return State.READY if whole else State.CREATING
 
   def delete(self) -> None:
-    """Deletes all its parts; good if they are gone already."""
+    """Deletes all parts of the group; succeeds if they are already gone."""
     for _, argv in reversed(self._parts()):
-      self._shell.unless_absent(argv)
+      self._shell.output_if_found(argv)
 
-  def everywhere(self, command: str, assume: str = "") -> list[Done]:
-    """Runs a shell command on each host; what all said, as of one slice."""
+  def run_on_all(self, command: str, assume: str = "") -> list[CommandResult]:
+    """Runs a command on all hosts; returns their results as one slice's."""
     done = [self._ssh(name, command, assume) for name in self._hosts()]
     worst = max((x.status for x in done), default=0)
     out = "\n".join(x.out for x in done)
-    return [Done(worst, out, "\n".join(x.err for x in done))]
+    return [CommandResult(worst, out, "\n".join(x.err for x in done))]
 
-  def at(self, slice: int, worker: int, command: str, assume="") -> Done:
-    """Runs a command that only this worker obeys on each host.
+  def run_on(
+    self, slice: int, worker: int, command: str, assume=""
+  ) -> CommandResult:
+    """Runs a command on all hosts, of which only this worker acts on it.
 
-    A group does not say which host is which worker; the hosts know it.
+    A group does not tell which host is which worker, but the hosts know.
     """
-    return self.everywhere(command, assume)[slice]
+    return self.run_on_all(command, assume)[slice]
 
   def copy(self, files: Sequence[str], folder: str) -> None:
-    """Copies local files into a folder below the home of each host."""
+    """Copies local files into a folder in the home of each host."""
     for name in self._hosts():
       place = (*self._request.place, "--quiet")
-      self._shell.must([*_COMPUTE, "scp", *files, f"{name}:{folder}/", *place])
+      self._shell.run_checked(
+        [*_COMPUTE, "scp", *files, f"{name}:{folder}/", *place]
+      )
 
   def _parts(self) -> list[tuple[list[str], list[str]]]:
-    """In the order of their making: what makes each, and what deletes it."""
+    """Returns the commands that create and delete each part, in order."""
     name, request = self._request.name, self._request
     template = _deletion("instance-templates", f"{name}-template")
     group = [*_GROUPS, "delete", name, f"--zone={request.zone}"]
@@ -145,15 +151,15 @@ class Mig:
     return [found["name"] for found in self._instances() or []]
 
   def _instances(self) -> list[dict] | None:
-    """None: there is no group."""
+    """Returns the group's instances; None if there is no group."""
     argv = [*_GROUPS, "list-instances", self._request.name]
-    found = self._shell.unless_absent(
+    found = self._shell.output_if_found(
       [*argv, *self._request.place, "--format=json"], self._assumed()
     )
     return None if found is None else json.loads(found)
 
   def _assumed(self) -> str:
-    """For a dry run: nobody knows yet how the group will name its hosts."""
+    """Returns made-up hosts for a dry run, as their names are not known yet."""
     return json.dumps(
       [
         {"name": f"{self._request.name}-HOST{i}", "instanceStatus": "RUNNING"}
@@ -161,8 +167,8 @@ class Mig:
       ]
     )
 
-  def _ssh(self, host: str, command: str, assume: str) -> Done:
-    place = (*self._request.place, *remote.PATIENCE, "--quiet")
+  def _ssh(self, host: str, command: str, assume: str) -> CommandResult:
+    place = (*self._request.place, *ssh_commands.SSH_TIMEOUTS, "--quiet")
     return self._shell.run(
       [*_COMPUTE, "ssh", host, *place, f"--command={command}"], assume
     )
@@ -173,11 +179,11 @@ def _deletion(kind: str, name: str) -> list[str]:
 
 
 def running(shell: Shell, owner: Sequence[str]) -> list[tuple[str, str, str]]:
-  """Name, zone and state of all hosts with our label.
+  """Lists name, zone and state of all hosts with our label.
 
   Args:
-    owner: the flag of gcloud that says whose.
+    owner: the project flag of gcloud, if any.
   """
   argv = [*_COMPUTE, "instances", "list", *owner, "--filter=labels.jaxsae:*"]
-  found = json.loads(shell.must([*argv, "--format=json"], assume="[]"))
+  found = json.loads(shell.run_checked([*argv, "--format=json"], assume="[]"))
   return [(x["name"], x["zone"].rpartition("/")[2], x["status"]) for x in found]

@@ -1,11 +1,11 @@
-"""What people type: checked before it gets anywhere near a command."""
+"""Checks user input before it is used in any command."""
 
 import fnmatch
 import re
 
 from launch.errors import LaunchError
 
-# Short, for what is made of it: NAME-policy, NAME-slice-0-0-x7k2p.
+# Short enough for the names derived from it: NAME-policy, NAME-slice-0-0-x7k2p.
 _NAME = r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?"
 _REGION = r"[a-z]+-[a-z]+[0-9]+"
 _ZONE = rf"{_REGION}-[a-z]"
@@ -17,62 +17,64 @@ _SECRET = ("*TOKEN*", "*KEY*", "*SECRET*", "*PASSWORD*", "*CREDENTIAL*")
 
 
 def name(text: str) -> str:
-  """A name for what is created; letters, digits and hyphens, at most 40."""
+  """Checks a name: letters, digits and hyphens, at most 40."""
   return _checked(
     text,
     _NAME,
-    "is no name; use a small letter, then small letters, digits and hyphens,"
-    " 40 at most",
+    "is not a valid name; use a lowercase letter, then lowercase letters,"
+    " digits and hyphens, at most 40 in all",
   )
 
 
 def zone(text: str) -> str:
-  """A zone of Google Cloud."""
-  return _checked(text, _ZONE, "is no zone; one is written as us-central1-a")
+  """Checks a zone of Google Cloud."""
+  return _checked(text, _ZONE, "is not a zone; write it like us-central1-a")
 
 
 def location(text: str) -> str:
-  """Where a cluster is: a zone or a region."""
+  """Checks the location of a cluster: a zone or a region."""
   return _checked(
     text,
     f"{_REGION}(-[a-z])?",
-    "is no zone and no region; they are written as us-central1-a, us-central1",
+    "is not a zone or region; write it like us-central1-a or us-central1",
   )
 
 
 def region(zone: str) -> str:
-  """The region that a zone lies in."""
+  """Returns the region of a zone."""
   return zone.rpartition("-")[0]
 
 
 def project(text: str) -> str:
-  """A project's id."""
+  """Checks the ID of a project."""
   return _checked(
-    text, _PROJECT, "is no project id; `gcloud projects list` shows yours"
+    text, _PROJECT, "is not a project ID; `gcloud projects list` shows yours"
   )
 
 
 def duration(text: str) -> str:
-  """A time as gcloud takes it."""
+  """Checks a duration in gcloud's notation."""
   return _checked(
-    text, _DURATION, "is no duration; write a number and s, m, h or d, as 6h"
+    text,
+    _DURATION,
+    "is not a duration; write a number and s, m, h or d, such as 6h",
   )
 
 
 def image(text: str) -> str:
-  """A container image."""
+  """Checks the name of a container image."""
   return _checked(
     text,
     _IMAGE,
-    "is no image; one is written as us-docker.pkg.dev/PROJECT/REPO/NAME:TAG",
+    "is not an image; write it like us-docker.pkg.dev/PROJECT/REPO/NAME:TAG",
   )
 
 
-def setting(text: str) -> tuple[str, str]:
-  """A variable and its value, of KEY=VALUE; neither may be a secret."""
+def env_variable(text: str) -> tuple[str, str]:
+  """Splits KEY=VALUE and refuses names that look like secrets."""
   key, equals, value = text.partition("=")
   if not equals or not re.fullmatch(_VARIABLE, key):
-    raise LaunchError(f"--env={key} is no setting; write --env=NAME=VALUE.")
+    raise LaunchError(f"--env={key} is not a variable; write --env=NAME=VALUE.")
   if any(fnmatch.fnmatchcase(key.upper(), sign) for sign in _SECRET):
     raise LaunchError(
       f"--env={key}=… looks like a secret, and a command line can be read by"

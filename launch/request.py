@@ -1,4 +1,4 @@
-"""What is asked for: which slices, where, and on which terms."""
+"""A request for slices: which ones, where and on what terms."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ from launch.topologies import Topology
 
 BACKENDS = ("tpu-vm", "mig", "gke")
 CAPACITIES = ("on-demand", "spot", "queued", "flex-start")
-LONGEST = "7d"  # that flex-start gives
+LONGEST_FLEX_START = "7d"  # the longest that flex-start allows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,17 +15,18 @@ class Request:
   """One or more equal slices that run one program.
 
   Attributes:
-    name: of it all; also its label, `jaxsae=NAME`.
-    topology: of each slice, as `v5e:2x4`.
-    zone: where; of a cluster, its zone.
+    name: name of the slices; also their label, `jaxsae=NAME`.
+    topology: chip and shape of each slice, such as `v5e:2x4`.
+    zone: zone of the slices or location of the cluster.
     backend: the service: one of `BACKENDS`.
-    project: None: gcloud's own.
+    project: project ID; None for the one gcloud is set to.
     capacity: one of `CAPACITIES`.
-    slices: how many.
-    max_run_duration: after which Google deletes it; flex-start only.
-    valid_until_duration: for how long to wait in the queue.
-    cluster: of GKE.
-    image: of GKE; holds the code and what it needs.
+    slices: number of slices.
+    max_run_duration: time after which Google deletes the slices; flex-start
+      only.
+    valid_until_duration: longest time to wait in the queue.
+    cluster: name of the cluster; GKE only.
+    image: image with the code and its requirements; GKE only.
   """
 
   name: str
@@ -42,37 +43,37 @@ class Request:
 
   @property
   def slice(self) -> Topology:
-    """One of them."""
+    """Topology of one slice."""
     return Topology.parse(self.topology)
 
   @property
   def hosts(self) -> int:
-    """Of all slices together."""
+    """Number of hosts in all slices together."""
     return self.slice.hosts * self.slices
 
   @property
   def place(self) -> list[str]:
-    """The flags of gcloud that say where."""
+    """The zone and project flags of gcloud."""
     return [f"--zone={self.zone}", *self.owner]
 
   @property
   def owner(self) -> list[str]:
-    """The flag of gcloud that says whose."""
+    """The project flag of gcloud, if a project was given."""
     return [f"--project={self.project}"] if self.project else []
 
   @property
   def is_queued(self) -> bool:
-    """Whether Cloud TPU has to queue it; several slices come no other way."""
+    """Returns whether the request goes through Cloud TPU's queue."""
     return self.capacity in ("queued", "flex-start") or self.slices > 1
 
   def check(self) -> None:
-    """Raises LaunchError where the service can not do what is asked."""
+    """Raises LaunchError if the service cannot fulfil the request."""
     if self.slices < 1:
       raise LaunchError(f"--slices={self.slices}: there must be at least one.")
     _CHECKS[self.backend](self)
     if self.max_run_duration and self.capacity != "flex-start":
       raise LaunchError(
-        "--max-run-duration is for --capacity=flex-start; give both or none."
+        "--max-run-duration is for --capacity=flex-start; give both or neither."
       )
     if self.valid_until_duration and not self.is_queued:
       raise LaunchError(
@@ -84,8 +85,8 @@ class Request:
 def _check_tpu_vm(request: Request) -> None:
   if request.slice.chip.accelerator is None:
     raise LaunchError(
-      f"--backend=tpu-vm can not make {request.topology}: Cloud TPU's API ends"
-      " at v6e; use --backend=mig or --backend=gke."
+      f"--backend=tpu-vm cannot create {request.topology}: Cloud TPU's API"
+      " ends at v6e; use --backend=mig or --backend=gke."
     )
 
 
@@ -96,12 +97,12 @@ def _check_mig(request: Request) -> None:
     )
   if request.slice.chip.machine is None:
     raise LaunchError(
-      f"--backend=mig can not make {request.topology}: instance groups begin at"
-      " v5p; use --backend=tpu-vm."
+      f"--backend=mig cannot create {request.topology}: instance groups"
+      " begin at v5p; use --backend=tpu-vm."
     )
   if request.slices > 1:
     raise LaunchError(
-      f"--backend=mig makes one slice, and --slices={request.slices}; use"
+      f"--backend=mig creates one slice, not --slices={request.slices}; use"
       " --backend=gke, or tpu-vm where it has the chip."
     )
   if request.capacity not in ("on-demand", "spot"):

@@ -1,17 +1,17 @@
-"""A task of SkyPilot, which finds TPUs and recovers spot ones by itself.
+"""Writes a task for SkyPilot, which finds TPUs and recovers spot ones.
 
-Fields: docs.skypilot.co/en/latest/reference/yaml-spec.html. What is written is
-JSON, which is YAML too. `sky jobs launch FILE` runs it.
+Fields: docs.skypilot.co/en/latest/reference/yaml-spec.html. The output
+is JSON, which is also YAML. `sky jobs launch FILE` runs it.
 """
 
 import shlex
 
-from launch import verdict
+from launch import run_outcome
 from launch.errors import LaunchError
 from launch.ledger import Run
 from launch.request import Request
 
-_AGAIN = [verdict.PREEMPTED, *sorted(verdict.INFRASTRUCTURE)]
+_RESTARTED = [run_outcome.PREEMPTED, *sorted(run_outcome.INFRASTRUCTURE)]
 _SET_UP = """\
 set -euo pipefail
 command -v uv > /dev/null || python3 -m pip install --quiet --user uv==0.13.8
@@ -22,10 +22,11 @@ uv pip install --quiet --python .venv/bin/python \\
 
 
 def check(request: Request) -> None:
-  """Raises LaunchError where a task can not be what is asked for."""
+  """Raises LaunchError if a task cannot fulfil the request."""
   if request.slices > 1:
     raise LaunchError(
-      f"--slices={request.slices}: a task is one slice; write one for each."
+      f"--slices={request.slices}: a task is one slice; write"
+      " one task for each slice."
     )
   if request.capacity not in ("on-demand", "spot"):
     raise LaunchError(
@@ -34,7 +35,7 @@ def check(request: Request) -> None:
 
 
 def task(request: Request, run: Run) -> dict:
-  """The task: all hosts of one slice run one program.
+  """Returns the task, in which all hosts of one slice run one program.
 
   SkyPilot sends a TPU slice's commands to each of its hosts, where JAX finds
   the others by itself.
@@ -52,7 +53,7 @@ def task(request: Request, run: Run) -> dict:
       # anything else would fail again.
       "job_recovery": {
         "max_restarts_on_errors": 0,
-        "recover_on_exit_codes": _AGAIN,
+        "recover_on_exit_codes": _RESTARTED,
       },
     },
     "envs": {"PYTHONUNBUFFERED": "1", "PYTHONPATH": ".", **run.env},

@@ -1,10 +1,10 @@
-"""What slices are at, in words that all services share."""
+"""States of slices, in terms that all services share."""
 
 import enum
 
 
 class State(enum.Enum):
-  """Of all slices of a name together."""
+  """State of all slices of one name together."""
 
   WAITING = "waiting for capacity"
   CREATING = "being created"

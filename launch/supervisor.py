@@ -1,12 +1,12 @@
-"""Watches a run to its end, and starts it again where that helps.
+"""Watches a run to its end and restarts it where that helps.
 
-  preempted          recreate if need be, set up, start again; without limit
+  preempted          recreate if necessary, set up, restart; without limit
   broken, silent     the same, a few times; progress resets the count
-  failed             ends: it would fail again
+  failed             ends, because it would fail again
   done, stopped      ends
 
-A wait comes before each start: it doubles for as long as no step is gained,
-and is spread at random, so that many runs do not come back at once.
+Each restart is preceded by a wait, which doubles while no step is gained and is
+spread at random, so that many runs do not restart at once.
 """
 
 import dataclasses
@@ -14,31 +14,30 @@ import random
 import time
 from collections.abc import Callable
 
-from launch import troubles
-from launch import verdict as verdicts
-from launch.errors import LaunchError, Trouble
+from launch import failures, run_outcome
+from launch.errors import CommandFailed, LaunchError
 from launch.hosts import Hosts
+from launch.run_outcome import RunOutcome
 from launch.states import State
-from launch.verdict import Verdict
 
-_AGAIN = {Verdict.PREEMPTED, Verdict.BROKEN, Verdict.SILENT}
-_EXIT = {Verdict.DONE: 0, Verdict.STOPPED: 42, Verdict.FAILED: 1}
-_LAST_WORDS = 4000  # letters of a failed worker's log
+_RESTARTED = {RunOutcome.PREEMPTED, RunOutcome.BROKEN, RunOutcome.SILENT}
+_EXIT = {RunOutcome.DONE: 0, RunOutcome.STOPPED: 42, RunOutcome.FAILED: 1}
+_LOG_TAIL = 4000  # letters of a failed worker's log
 
 
 @dataclasses.dataclass(frozen=True)
-class Patience:
-  """How long, and how often.
+class RetryPolicy:
+  """Intervals and limits for checks and restarts.
 
   Attributes:
-    poll: seconds between two looks.
-    backoff: seconds before the first start again.
-    longest: seconds that no wait exceeds.
-    retries: starts without progress after a failure of the machines.
-    silences: looks without an answer after which slices that are said to be
-      ready are given up.
-    ending: looks for which workers may take to follow one that ended; JAX ends
-      them within a minute.
+    poll: seconds between two checks.
+    backoff: seconds before the first restart.
+    longest: longest wait in seconds, before it is spread.
+    retries: restarts without progress after failures of the machines.
+    silences: checks without an answer after which slices that are reported
+      ready are recreated.
+    ending: checks after one worker ended during which the others may end too;
+      JAX ends them within a minute.
   """
 
   poll: float = 30.0
@@ -50,69 +49,69 @@ class Patience:
 
 
 class Supervisor:
-  """Of one run.
+  """Watches one run and restarts it.
 
   Args:
-    hosts: of the run.
-    patience: how long, and how often.
-    say: told what a person should know, line by line.
-    stream: given what worker 0 prints.
-    sleep: waits; raises to end it all.
+    hosts: workers of the run.
+    policy: intervals and limits.
+    say: receives messages for the user, line by line.
+    stream: receives the output of worker 0.
+    sleep: waits; may raise to end the watch.
   """
 
   def __init__(
     self,
     hosts: Hosts,
-    patience: Patience,
+    policy: RetryPolicy,
     say: Callable[[str], None],
     stream: Callable[[str], None],
     sleep: Callable[[float], None] = time.sleep,
   ):
-    self._hosts, self._patience = hosts, patience
+    self._hosts, self._policy = hosts, policy
     self._say, self._stream, self._sleep = say, stream, sleep
     self._offset = self._silent = self._ending = 0
-    self._failures = self._streak = 0
+    self._failures = self._starts_without_progress = 0
     self._step = self._step_before = -1
-    self._recreate = self._bare = False  # to be made anew; not set up yet
+    self._recreate = self._needs_set_up = False  # recreate; set up
 
   def watch(self) -> int:
-    """Until it is over.
+    """Watches the run until it is over.
 
     Returns:
       An exit status: 0 done, 42 stopped on request, 1 failed or given up.
 
     Raises:
-      LaunchError: what only a person can put right.
+      LaunchError: a failure that only the user can fix.
     """
     while True:
-      verdict = self._look()
-      if verdict in _EXIT:
-        return self._end(verdict)
-      if verdict not in _AGAIN:
-        self._sleep(self._patience.poll)
-      elif not self._again(verdict):
+      outcome = self._look()
+      if outcome in _EXIT:
+        return self._end(outcome)
+      if outcome not in _RESTARTED:
+        self._sleep(self._policy.poll)
+      elif not self._restart(outcome):
         return 1
 
-  def _look(self) -> Verdict:
-    """What it is at; a verdict of `_AGAIN` only when that is certain."""
+  def _look(self) -> RunOutcome:
+    """Returns the outcome so far, one of `_RESTARTED` only if it is certain."""
     said = self._hosts.poll()
-    verdict = verdicts.of(said, self._hosts.entry.request.hosts)
+    outcome = run_outcome.from_workers(said, self._hosts.entry.request.hosts)
     steps = [one.get("step") for one in said.values()]
     self._step = max([self._step, *(s for s in steps if s is not None)])
     if (0, 0) in said:
       self._follow()
-    if verdict is Verdict.SILENT:
-      return self._doubt()
+    if outcome is RunOutcome.SILENT:
+      return self._check_silent_slices()
     self._silent = 0
-    if verdict is Verdict.ENDING:
+    if outcome is RunOutcome.ENDING:
       return self._wait_for_others(said)
     self._ending = 0
-    if verdict not in (Verdict.RUNNING, Verdict.DONE):
+    if outcome not in (RunOutcome.RUNNING, RunOutcome.DONE):
       self._show_faults(said)
-    return verdict
+    return outcome
 
   def _follow(self) -> None:
-    """Passes on what worker 0 printed since."""
+    """Passes on the new output of worker 0."""
     while True:
       text, offset = self._hosts.log(self._offset)
       self._offset = offset
@@ -120,129 +119,133 @@ class Supervisor:
         return
       self._stream(text)
 
-  def _doubt(self) -> Verdict:
-    """Somebody does not answer: is the machine gone, or the network?"""
+  def _check_silent_slices(self) -> RunOutcome:
+    """Finds out whether slices that do not answer are gone."""
     try:
       state = self._hosts.slices.state()
-    except Trouble as trouble:
-      if trouble.kind not in (troubles.OTHER, troubles.OUT_OF_REACH):
+    except CommandFailed as failure:
+      if failure.kind not in (failures.OTHER, failures.UNREACHABLE):
         raise
-      self._say(f"nobody can say what the slices are at: {trouble}")
-      return Verdict.RUNNING  # it may be our own network
+      self._say(f"the state of the slices is unknown: {failure}")
+      return RunOutcome.RUNNING  # it may be our own network
     if state in (State.LOST, State.DELETING, State.ABSENT):
       self._say(f"{self._hosts.entry.name} is {state.value}")
-      return Verdict.PREEMPTED
+      return RunOutcome.PREEMPTED
     self._silent += 1
-    if self._silent < self._patience.silences:
-      return Verdict.RUNNING
+    if self._silent < self._policy.silences:
+      return RunOutcome.RUNNING
     self._say(f"{self._hosts.entry.name} is {state.value} and does not answer")
     self._silent, self._recreate = 0, True
-    return Verdict.SILENT
+    return RunOutcome.SILENT
 
-  def _wait_for_others(self, said) -> Verdict:
+  def _wait_for_others(self, said) -> RunOutcome:
     self._ending += 1
-    if self._ending > self._patience.ending:
+    if self._ending > self._policy.ending:
       self._say("some workers ended and others did not; ending those")
       self._hosts.stop(kill=True)
-    return Verdict.ENDING
+    return RunOutcome.ENDING
 
   def _show_faults(self, said) -> None:
-    """The end of the log of each worker that ended badly, but for worker 0."""
+    """Shows the end of the log of each failed worker except worker 0."""
     for (slice, worker), one in sorted(said.items()):
       if one["state"] == "ended" and one["status"] == 0:
         continue
       status = one["status"] if one["state"] == "ended" else one["state"]
       self._say(f"slice {slice} worker {worker}: {status}")
-      if (slice, worker) != (0, 0) and status not in (0, verdicts.PREEMPTED):
+      if (slice, worker) != (0, 0) and status not in (0, run_outcome.PREEMPTED):
         text, _ = self._hosts.log(0, slice, worker)
-        self._stream(text[-_LAST_WORDS:])
+        self._stream(text[-_LOG_TAIL:])
 
-  def _end(self, verdict: Verdict) -> int:
+  def _end(self, outcome: RunOutcome) -> int:
     at = f" at step {self._step}" if self._step >= 0 else ""
-    self._say(f"{self._hosts.entry.run.id} {verdict.value}{at}")
-    if verdict is Verdict.FAILED:
-      self._say("not started again: what failed would fail again")
-    return _EXIT[verdict]
+    self._say(f"{self._hosts.entry.run.id} {outcome.value}{at}")
+    if outcome is RunOutcome.FAILED:
+      self._say("not restarted: the run would fail again")
+    return _EXIT[outcome]
 
-  def _again(self, verdict: Verdict) -> bool:
-    """Starts it again; False: it has been tried often enough."""
-    while self._may_try(verdict):
+  def _restart(self, outcome: RunOutcome) -> bool:
+    """Restarts the run; returns False if the retries are used up."""
+    while self._may_try(outcome):
       self._wait()
       try:
-        self._bring_up()
-        self._hosts.start(verdict.value)
-        self._say(f"{self._hosts.entry.run.id} started again")
+        self._prepare_slices()
+        self._hosts.start(outcome.value)
+        self._say(f"{self._hosts.entry.run.id} restarted")
         return True
-      except Trouble as trouble:
-        verdict = self._cause(trouble)
-        self._say(str(trouble))
+      except CommandFailed as failure:
+        outcome = self._cause(failure)
+        self._say(str(failure))
     self._say(
-      f"given up after {self._patience.retries} starts without progress;"
+      f"giving up after {self._policy.retries} restarts without progress;"
       f" `python -m launch watch {self._hosts.entry.name}` tries again"
     )
     return False
 
-  def _may_try(self, verdict: Verdict) -> bool:
-    """Counts, but for preemptions, which are nobody's fault."""
+  def _may_try(self, outcome: RunOutcome) -> bool:
+    """Counts a restart, unless preempted, and checks the limit."""
     if self._step > self._step_before:
-      self._failures = self._streak = 0
+      self._failures = self._starts_without_progress = 0
     self._step_before = self._step
-    self._streak += 1
-    self._failures += verdict is not Verdict.PREEMPTED
-    return self._failures <= self._patience.retries
+    self._starts_without_progress += 1
+    self._failures += outcome is not RunOutcome.PREEMPTED
+    return self._failures <= self._policy.retries
 
   def _wait(self) -> None:
-    doubled = self._patience.backoff * 2 ** min(self._streak - 1, 20)
-    wait = min(doubled, self._patience.longest) * random.uniform(0.5, 1.5)
-    self._say(f"starting again in {wait:.0f} s")
+    doubled = self._policy.backoff * 2 ** min(
+      self._starts_without_progress - 1, 20
+    )
+    wait = min(doubled, self._policy.longest) * random.uniform(0.5, 1.5)
+    self._say(f"restarting in {wait:.0f} s")
     self._sleep(wait)
 
-  def _cause(self, trouble: Trouble) -> Verdict:
-    """What trouble in starting counts as; raises what a person must solve."""
-    if trouble.kind == troubles.CAPACITY:
-      return Verdict.PREEMPTED
-    if trouble.kind in (troubles.QUOTA, troubles.OUT_OF_REACH, troubles.OTHER):
-      return Verdict.BROKEN
-    if trouble.kind in (troubles.TAKEN, troubles.ABSENT):
-      return Verdict.PREEMPTED  # it changed while we looked
-    raise trouble
+  def _cause(self, failure: CommandFailed) -> RunOutcome:
+    """Returns the outcome of a failed start; raises what the user must fix."""
+    if failure.kind == failures.CAPACITY:
+      return RunOutcome.PREEMPTED
+    if failure.kind in (failures.QUOTA, failures.UNREACHABLE, failures.OTHER):
+      return RunOutcome.BROKEN
+    if failure.kind in (failures.NAME_TAKEN, failures.ABSENT):
+      return RunOutcome.PREEMPTED  # it changed between two calls
+    raise failure
 
-  def _bring_up(self) -> None:
-    """Slices that are ready, with the same code as before."""
+  def _prepare_slices(self) -> None:
+    """Makes the slices ready, with the same code as before."""
     slices, name = self._hosts.slices, self._hosts.entry.name
     state = slices.state()
-    if state is State.READY and not (self._recreate or self._bare):
-      self._hosts.stop(kill=True)  # a process that hangs would hold the TPU
+    if state is State.READY and not (self._recreate or self._needs_set_up):
+      self._hosts.stop(kill=True)  # a hung process would hold the TPU
       return
     if state is State.LOST or (state is State.READY and self._recreate):
       self._say(f"deleting {name}")
       slices.delete()
     while (state := slices.state()) is State.DELETING:
-      self._sleep(self._patience.poll)
-    self._recreate, self._bare = False, True
+      self._sleep(self._policy.poll)
+    self._recreate, self._needs_set_up = False, True
     if state is State.ABSENT:
       self._say(f"creating {name} again")
-      self._sleep(0)  # the last moment at which it can be told to end
+      self._sleep(0)  # the last chance to cancel
       slices.create()
-    wait_until_ready(slices, self._say, self._patience.poll, self._sleep)
+    wait_until_ready(slices, self._say, self._policy.poll, self._sleep)
     self._offset = 0  # its log is a new one
     self._hosts.set_up()
-    self._bare = False
+    self._needs_set_up = False
 
 
 def wait_until_ready(slices, say, poll: float, sleep=time.sleep) -> None:
-  """Until they are; says what they are at whenever that changes.
+  """Waits until slices are ready and reports each change of their state.
 
   Raises:
-    Trouble: they were lost on the way, with kind "capacity".
-    LaunchError: there are none.
+    CommandFailed: the slices were lost meanwhile; its kind is "capacity".
+    LaunchError: the slices were deleted.
   """
   before = State.CREATING
   while (state := slices.state()) is not State.READY:
     if state is State.LOST:
-      raise Trouble(troubles.CAPACITY, "they were lost before they were ready.")
+      raise CommandFailed(
+        failures.CAPACITY, "the slices were lost before they were ready."
+      )
     if state is State.ABSENT:
-      raise LaunchError("they are gone; somebody else deleted them.")
+      raise LaunchError("the slices are gone; someone else deleted them.")
     if state is not before:
       say(state.value)
     before = state

@@ -1,9 +1,10 @@
-"""Slices of TPUs that can be had, and what each service calls them.
+"""TPU slices that exist, and what each service calls them.
 
-One shape for each number of chips: the one that Cloud TPU makes of an
-accelerator type, so that what was planned is what is created. Sources, read
-on 2026-11-21: docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e and tpu7x;
-/compute/docs/tpus/tpu-machines; /kubernetes-engine/docs/concepts/plan-tpus.
+There is one shape for each number of chips: the one that Cloud TPU creates for
+an accelerator type, so the slice that is created is the one that was planned.
+Sources, read on 2026-11-21: docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e
+and tpu7x; /compute/docs/tpus/tpu-machines;
+/kubernetes-engine/docs/concepts/plan-tpus.
 """
 
 import dataclasses
@@ -23,17 +24,17 @@ class Chip:
   """One kind of TPU.
 
   Attributes:
-    name: as in `v5e:2x4`.
-    shapes: the slices there are.
-    accelerator: what an accelerator type begins with; None: Cloud TPU's API
-      does not have it.
-    counts: by how much the number in an accelerator type exceeds the chips; it
-      counts cores, where a chip has two.
+    name: the part before the colon in `v5e:2x4`.
+    shapes: shapes of the slices that exist.
+    accelerator: prefix of its accelerator types; None if Cloud TPU's API does
+      not have it.
+    counts: ratio of the number in an accelerator type to the number of chips: 2
+      where it counts cores.
     runtime: the software version of its TPU VMs.
-    machine: what a machine type of Compute Engine begins with; None: it has no
+    machine: prefix of its Compute Engine machine types; None if it has no
       managed instance groups.
-    image: the family of its images there.
-    node: GKE's label of its nodes.
+    image: family of its Compute Engine images.
+    node: label of its nodes on GKE.
   """
 
   name: str
@@ -91,11 +92,11 @@ CHIPS = {
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-  """One slice.
+  """The chip and shape of a slice.
 
   Attributes:
     chip: its kind of TPU.
-    shape: as `2x4`.
+    shape: chips along each dimension, such as `2x4`.
   """
 
   chip: Chip
@@ -103,21 +104,21 @@ class Topology:
 
   @classmethod
   def parse(cls, text: str) -> "Topology":
-    """`"v5e:2x4"` → the slice.
+    """Parses a topology such as `"v5e:2x4"`.
 
     Raises:
-      LaunchError: there is none of that name; names those that exist.
+      LaunchError: no such slice exists; the message lists those that do.
     """
     kind, _, shape = text.partition(":")
     if kind not in CHIPS:
       raise LaunchError(
-        f"--topology={text}: {kind!r} is no TPU; there are {', '.join(CHIPS)},"
-        " as in v5e:2x4."
+        f"--topology={text}: {kind!r} is not a TPU; choose one of"
+        f" {', '.join(CHIPS)}, as in v5e:2x4."
       )
     chip = CHIPS[kind]
     if shape not in chip.shapes:
       raise LaunchError(
-        f"--topology={text}: {kind} has no slice {shape!r}; there are"
+        f"--topology={text}: {kind} has no slice {shape!r}; choose one of"
         f" {', '.join(f'{kind}:{x}' for x in chip.shapes)}."
       )
     return cls(chip, shape)
@@ -127,26 +128,26 @@ class Topology:
 
   @property
   def chips(self) -> int:
-    """In the slice."""
+    """Number of chips in the slice."""
     return math.prod(map(int, self.shape.split("x")))
 
   @property
-  def chips_a_host(self) -> int:
-    """Flat slices of up to eight chips are one host; all others have four."""
+  def chips_per_host(self) -> int:
+    """Chips per host: all of a flat slice of up to eight chips, else four."""
     whole = len(self.shape.split("x")) == 2 and self.chips <= 8
     return self.chips if whole else 4
 
   @property
   def hosts(self) -> int:
-    """Machines in the slice; each is one process of the run."""
-    return self.chips // self.chips_a_host
+    """Number of hosts in the slice; each runs one process."""
+    return self.chips // self.chips_per_host
 
   @property
   def accelerator_type(self) -> str:
-    """What Cloud TPU's API calls it."""
+    """Name of the slice in Cloud TPU's API."""
     return f"{self.chip.accelerator}-{self.chips * self.chip.counts}"
 
   @property
   def machine_type(self) -> str:
-    """What Compute Engine calls one of its hosts."""
-    return f"{self.chip.machine}-{self.chips_a_host}t"
+    """Name of one of its hosts in Compute Engine."""
+    return f"{self.chip.machine}-{self.chips_per_host}t"

@@ -1,11 +1,11 @@
-"""TPU VMs, made at once or through a queue: Cloud TPU's own API, v4 to v6e."""
+"""TPU VMs, created at once or through a queue by Cloud TPU's API: v4 to v6e."""
 
 import json
 from collections.abc import Sequence
 
-from launch import remote
-from launch.command import Done, Shell
-from launch.request import LONGEST, Request
+from launch import ssh_commands
+from launch.command import CommandResult, Shell
+from launch.request import LONGEST_FLEX_START, Request
 from launch.states import State
 
 _TPUS = ("gcloud", "compute", "tpus")
@@ -29,7 +29,7 @@ _QUEUED = {
 
 
 class TpuVm:
-  """The slices of one request. A spot VM that is gone must be deleted first."""
+  """The slices of one request. A preempted spot VM must be deleted first."""
 
   def __init__(self, request: Request, shell: Shell):
     self._request, self._shell = request, shell
@@ -41,19 +41,19 @@ class TpuVm:
     return [name] if count == 1 else [f"{name}-{i}" for i in range(count)]
 
   def create(self) -> None:
-    """Asks for them; see `state` for when they are there.
+    """Requests the slices; `state` tells when they are ready.
 
     Raises:
-      Trouble: they were refused.
+      CommandFailed: the request was refused.
     """
     queued = self._request.is_queued
-    self._shell.must(self._queue() if queued else self._make())
+    self._shell.run_checked(self._queue() if queued else self._make())
 
   def state(self) -> State:
-    """What they are at."""
+    """Returns the state of the slices."""
     queued = self._request.is_queued
     service = "queued-resources" if queued else "tpu-vm"
-    found = self._shell.unless_absent(
+    found = self._shell.output_if_found(
       [
         *_TPUS,
         service,
@@ -74,28 +74,32 @@ class TpuVm:
     return _NODE.get(said, State.LOST)
 
   def delete(self) -> None:
-    """Deletes them all; good if they are gone already."""
+    """Deletes all slices; succeeds if they are already gone."""
     argv = [*_TPUS, "tpu-vm", "delete", self._request.name]
     force = []
     if self._request.is_queued:
       argv[3], force = "queued-resources", ["--force"]  # its slices with it
-    self._shell.unless_absent([*argv, *self._request.place, *force, "--quiet"])
+    self._shell.output_if_found(
+      [*argv, *self._request.place, *force, "--quiet"]
+    )
 
-  def everywhere(self, command: str, assume: str = "") -> list[Done]:
-    """Runs a shell command on each worker: for each slice, what all said."""
+  def run_on_all(self, command: str, assume: str = "") -> list[CommandResult]:
+    """Runs a command on all workers; returns the result of each slice."""
     return [
       self._shell.run(self._ssh(s, "all", command), assume) for s in self.slices
     ]
 
-  def at(self, slice: int, worker: int, command: str, assume="") -> Done:
-    """Runs a shell command on one worker of one slice."""
+  def run_on(
+    self, slice: int, worker: int, command: str, assume=""
+  ) -> CommandResult:
+    """Runs a command on one worker of one slice and returns its result."""
     argv = self._ssh(self.slices[slice], str(worker), command)
     return self._shell.run(argv, assume)
 
   def copy(self, files: Sequence[str], folder: str) -> None:
-    """Copies local files into a folder below the home of each worker."""
+    """Copies local files into a folder in the home of each worker."""
     for name in self.slices:
-      self._shell.must(
+      self._shell.run_checked(
         [
           *_TPUS,
           "tpu-vm",
@@ -158,24 +162,24 @@ class TpuVm:
       name,
       *self._request.place,
       f"--worker={worker}",
-      *remote.PATIENCE,
+      *ssh_commands.SSH_TIMEOUTS,
       "--quiet",
       f"--command={command}",
     ]
 
 
 def running(shell: Shell, owner: Sequence[str]) -> list[tuple[str, str, str]]:
-  """Name, zone and state of all with our label, in all zones.
+  """Lists name, zone and state of all TPUs with our label, in all zones.
 
   Args:
-    owner: the flag of gcloud that says whose.
+    owner: the project flag of gcloud, if any.
   """
   argv = [*_TPUS, "tpu-vm", "list", "--zone=-", *owner]
-  nodes = shell.must(
+  nodes = shell.run_checked(
     [*argv, "--filter=labels.jaxsae:*", "--format=json"], assume="[]"
   )
   argv[3] = "queued-resources"
-  queued = shell.must([*argv, "--format=json"], assume="[]")
+  queued = shell.run_checked([*argv, "--format=json"], assume="[]")
   found = [(*_place(node), node["state"]) for node in json.loads(nodes)]
   for request in json.loads(queued):
     if any(_label(spec) for spec in request.get("tpu", {}).get("nodeSpec", [])):
@@ -186,7 +190,7 @@ def running(shell: Shell, owner: Sequence[str]) -> list[tuple[str, str, str]]:
 def _terms(request: Request) -> list[str]:
   terms = ["--spot"] * (request.capacity == "spot")
   if request.capacity == "flex-start":
-    longest = request.max_run_duration or LONGEST
+    longest = request.max_run_duration or LONGEST_FLEX_START
     terms = ["--provisioning-model=flex-start", f"--max-run-duration={longest}"]
   if request.valid_until_duration:
     terms.append(f"--valid-until-duration={request.valid_until_duration}")

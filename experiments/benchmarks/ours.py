@@ -63,7 +63,7 @@ class Training:
   def read_tokens(self, buckets: int) -> np.ndarray:
     """The rows of the first so many buckets, int [R, T]."""
     batches = self._open_batches()
-    return np.concatenate([next(batches)["tokens"] for _ in range(buckets)])
+    return np.concatenate([next(batches).tokens for _ in range(buckets)])
 
   def _open_batches(self):
     return sources.open_batches(self._config, self._mesh, self._rows)

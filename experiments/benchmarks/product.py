@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-IN_AN_UPDATE = 5
+from jaxsae.sae.flops import update_flops_per_token
 
 
 def turn(n: int, d: int, f: int) -> Callable[[], object]:
@@ -21,3 +21,6 @@ def turn(n: int, d: int, f: int) -> Callable[[], object]:
 
 def flops(n: int, d: int, f: int) -> int:
   return 2 * n * d * f
+
+
+IN_AN_UPDATE = update_flops_per_token(1, 1, 1) / flops(1, 1, 1)

@@ -148,15 +148,14 @@ def activations(c: Comparison, lm: Lm, corpus) -> np.ndarray:
 
 def read(lm: Lm, site: Site, batch):
   """Activations [B, T, D] and the mask of text [B, T]."""
-  batch = {k: jnp.asarray(v) for k, v in batch.items()}
-  packing = {name: batch[name] for name in ("segments", "positions")}
-  seen = _capture(lm, site, batch["tokens"], packing)
-  return seen, lm.text_mask(batch["tokens"], batch["segments"])
+  batch = jax.tree.map(jnp.asarray, batch)
+  seen = _capture(lm, site, batch)
+  return seen, lm.text_mask(batch.tokens, batch.segments)
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _capture(lm, site, tokens, packing):
-  return capture(lm, tokens, site, **packing)[site]
+def _capture(lm, site, batch):
+  return capture(lm, batch.tokens, site, **batch.packing)[site]
 
 
 def judge(c: Comparison, lm: Lm, corpus, sae: Sae) -> evals.Result:

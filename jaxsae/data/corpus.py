@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from jaxsae.data.tokens import (
   token_policy,
 )
 from jaxsae.errors import UserError
+from jaxsae.token_batch import TokenBatch
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Rows:
 
   @property
   def context(self) -> int:
+    """T, the number of tokens in a row."""
     return self.table.context
 
   @property
@@ -50,17 +53,20 @@ class Rows:
     """Indices of the documents on this side, sorted."""
     return np.unique(self.table.documents)
 
-  def read(self, rows, batch: int | None = None) -> dict[str, np.ndarray]:
-    """Reads rows by index as a batch of int32 arrays, each [B, T].
+  def documents_of(self, rows: Sequence[int]) -> np.ndarray:
+    """Indices of the documents that lie in some of the rows, sorted."""
+    table = self.table
+    segments = [slice(*table.rows[row : row + 2]) for row in rows]
+    return np.unique(np.concatenate([table.documents[s] for s in segments]))
+
+  def read(
+    self, rows: Sequence[int] | np.ndarray, batch: int | None = None
+  ) -> TokenBatch[np.ndarray]:
+    """Reads rows by index, as NumPy arrays [B, T].
 
     Args:
       rows: row indices.
       batch: B; places after the last row are padding. Default: len(rows).
-
-    Returns:
-      `tokens`; `segments`, 1, 2, … in a row and 0 for padding; `positions`,
-      from 0 in every segment; `document`, the index of each token's document
-      in `Corpus.documents`, -1 for padding.
     """
     filled = empty_batch(len(rows) if batch is None else batch, self.context)
     for place, row in enumerate(rows):
@@ -74,7 +80,7 @@ class Corpus:
 
   train: Rows
   held_out: Rows  # in an order that no seed changes
-  documents: list[str]  # names, on both sides, indexed by `document`
+  documents: list[str]  # names, on both sides, indexed by a batch's `documents`
   policy: TokenPolicy  # to be saved with a run
   fingerprint: str  # of everything that decides the rows
   duplicates: int  # documents left out because the same text came before
@@ -151,7 +157,9 @@ def _split(hashes: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
   return order[:held], order[held:]
 
 
-def _rows(store: Store, order, policy: TokenPolicy, fingerprint: str) -> Rows:
+def _rows(
+  store: Store, order: np.ndarray, policy: TokenPolicy, fingerprint: str
+) -> Rows:
   table = pack(order, store.offsets, policy.context)
   return Rows(table, store.tokens, policy.bos, fingerprint)
 

@@ -20,18 +20,24 @@ _NOT_STDLIB = {"site-packages", "dist-packages", "__pycache__"}
 
 @dataclass(frozen=True)
 class Document:
+  """A text of the source, with its name."""
+
   name: str  # path below the source; `path#row` in a table or a lone file
   text: str
 
 
 @dataclass(frozen=True)
 class Unreadable:
+  """The name of a text that was left out, and why."""
+
   name: str
   reason: str
 
 
 @dataclass(frozen=True)
 class File:
+  """A file of the source, as it was when the source was listed."""
+
   path: str
   name: str
   size: int  # bytes

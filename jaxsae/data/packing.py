@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jaxsae.token_batch import TokenBatch
+
 
 @dataclass(frozen=True)
 class RowTable:
@@ -62,39 +64,45 @@ def pack(order: np.ndarray, offsets: np.ndarray, context: int) -> RowTable:
       free -= length + 1
   if len(starts) > rows[-1]:
     rows.append(len(starts))
-  columns = (np.array(a, np.int64) for a in (documents, starts, lengths, rows))
-  return RowTable(*columns, context)
+  return RowTable(
+    documents=np.array(documents, np.int64),
+    starts=np.array(starts, np.int64),
+    lengths=np.array(lengths, np.int64),
+    rows=np.array(rows, np.int64),
+    context=context,
+  )
 
 
-def empty_batch(rows: int, context: int) -> dict[str, np.ndarray]:
+def empty_batch(rows: int, context: int) -> TokenBatch[np.ndarray]:
   """Makes a batch of padding, int32 [rows, context] each."""
   shape = (rows, context)
-  batch = {
-    name: np.zeros(shape, np.int32)
-    for name in ("tokens", "segments", "positions")
-  }
-  return batch | {"document": np.full(shape, -1, np.int32)}
+  return TokenBatch(
+    documents=np.full(shape, -1, np.int32),
+    positions=np.zeros(shape, np.int32),
+    segments=np.zeros(shape, np.int32),
+    tokens=np.zeros(shape, np.int32),
+  )
 
 
 def fill_row(
-  batch: dict[str, np.ndarray],
+  batch: TokenBatch[np.ndarray],
   place: int,
   table: RowTable,
   row: int,
   store_tokens: np.ndarray,
   bos: int,
 ) -> None:
-  """Writes row `row` of the table into row `place` of the batch."""
+  """Writes row `row` of the table into row `place` of an `empty_batch`."""
+  assert batch.documents is not None
   at = 0
   first, last = table.rows[row : row + 2]
   for segment in range(first, last):
     start, length = table.starts[segment], table.lengths[segment]
     here = slice(at, at + length + 1)
-    batch["tokens"][place, at] = bos
-    batch["tokens"][place, at + 1 : here.stop] = store_tokens[
-      start : start + length
-    ]
-    batch["segments"][place, here] = segment - first + 1
-    batch["positions"][place, here] = np.arange(length + 1)
-    batch["document"][place, here] = table.documents[segment]
+    text = store_tokens[start : start + length]
+    batch.tokens[place, at] = bos
+    batch.tokens[place, at + 1 : here.stop] = text
+    batch.segments[place, here] = segment - first + 1
+    batch.positions[place, here] = np.arange(length + 1)
+    batch.documents[place, here] = table.documents[segment]
     at = here.stop

@@ -7,6 +7,7 @@ from absl import logging
 
 from jaxsae.data.corpus import Corpus, Rows
 from jaxsae.errors import UserError
+from jaxsae.token_batch import TokenBatch
 
 # On import Grain warns about a profiler of worker processes; we start none.
 logging.get_absl_logger().addFilter(
@@ -21,7 +22,7 @@ def batches(
   rows: Rows,
   batch: int,
   seed: int = 0,
-  mine: Sequence[int] | None = None,
+  mine: Sequence[int] | np.ndarray | None = None,
 ) -> "Batches":
   """Makes an endless iterator over shuffled batches of `rows`.
 
@@ -49,13 +50,13 @@ def batches(
   return Batches(rows, batch, seed, np.asarray(places))
 
 
-class Batches(Iterator):
+class Batches(Iterator[TokenBatch[np.ndarray]]):
   """An iterator over batches whose whole state is the next batch's index.
 
   The state is the same on every process and for every number of processes.
   """
 
-  def __init__(self, rows, batch, seed, mine):
+  def __init__(self, rows: Rows, batch: int, seed: int, mine: np.ndarray):
     self._identity = {"corpus": rows.fingerprint, "batch": batch, "seed": seed}
     # Grain's shuffle takes another order for each pass of the repeat. Only
     # indices are batched here, so the rows of other processes are never read.
@@ -65,11 +66,8 @@ class Batches(Iterator):
     self._next = 0
     self._reader = None
 
-  def __next__(self) -> dict[str, np.ndarray]:
-    """Reads this process's rows of the next batch, int32 [≤ B, T].
-
-    `Rows.read` lists the arrays.
-    """
+  def __next__(self) -> TokenBatch[np.ndarray]:
+    """Reads this process's rows of the next batch, NumPy arrays [≤ B, T]."""
     if self._reader is None:
       rest = self._dataset.slice(slice(self._next, None))
       self._reader = iter(rest.to_iter_dataset(_READ_AHEAD))
@@ -115,11 +113,10 @@ class Batches(Iterator):
     """
     number = state["next_batch"]
     rows = [int(row) for row in self._order[number]]
-    documents = np.unique(self._rows.read(rows)["document"])
     return {
       "pass": number * len(rows) // len(self._rows) + 1,
       "rows": rows,
-      "documents": [int(d) for d in documents if d >= 0],
+      "documents": self._rows.documents_of(rows).tolist(),
     }
 
   def close(self) -> None:
@@ -131,7 +128,7 @@ class Batches(Iterator):
 
 def held_out_batches(
   corpus: Corpus, batch: int
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Iterator[TokenBatch[np.ndarray]]:
   """Yields every held-out row once, in order; pads the last batch to size.
 
   Raises:

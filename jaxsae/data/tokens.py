@@ -69,6 +69,7 @@ class Store:
 
 
 def token_policy(tokenizer: Tokenizer, context: int) -> TokenPolicy:
+  """Returns the settings that make rows of `context` tokens of text."""
   return TokenPolicy(
     tokenizer.fingerprint, tokenizer.bos, tokenizer.eos, context
   )

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
 from jaxsae import mesh as meshes
 from jaxsae import pod
 from jaxsae.errors import UserError
-from jaxsae.lm import Lm, Site, edit, next_token_loss, splice
+from jaxsae.lm import Lm, Patch, Site, Splice, next_token_loss, run, splice
 from jaxsae.sae import Sae
+from jaxsae.token_batch import TokenBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,30 +58,16 @@ class Fidelity:
     return (ablated - self.spliced_loss) / lost if lost else math.nan
 
 
-@struct.dataclass
-class Constant:
-  """A stand-in for an autoencoder that returns one value for every input.
-
-  Attributes:
-    value: [D], the value.
-  """
-
-  value: jax.Array
-
-  def __call__(self, x: jax.Array) -> jax.Array:
-    return jnp.broadcast_to(self.value, x.shape)
-
-
-Edits = dict[Site, Sae | Constant]
+Edits = dict[Site, Splice | Patch]
 
 
 def measure_fidelity(
   lm: Lm,
   saes: Mapping[str, tuple[Site, Sae]],
   means: Mapping[Site, np.ndarray],
-  batches: Iterable[Mapping],
+  batches: Iterable[TokenBatch],
 ) -> dict[str, Fidelity]:
-  """Runs the model on each batch: clean, ablated at each site, and spliced.
+  """Measures the loss of the model clean, ablated and spliced.
 
   Only text is edited; the activations of special tokens stay as they are.
 
@@ -91,7 +77,7 @@ def measure_fidelity(
       and transcoder. Those of one shape at one site share one compiled
       function.
     means: mean activation [D] of each site that is written, for mean ablation.
-    batches: `tokens`, `segments` and `positions`, int32 [B, T].
+    batches: the text, [B, T].
 
   Raises:
     UserError: the batches hold no token to predict.
@@ -119,40 +105,28 @@ def measure_fidelity(
 
 
 def _variants(saes, means) -> dict[str, Edits]:
-  """The edits of each forward pass: none, then by site, then by autoencoder."""
+  """Returns the edits of each forward pass, by the name of the pass."""
   variants = {"clean": {}}
   for site in sorted({site.output for site, _ in saes.values()}):
     mean = np.asarray(means[site], np.float32)
-    variants[f"mean {site}"] = {site: Constant(mean)}
-    variants[f"zero {site}"] = {site: Constant(np.zeros_like(mean))}
+    variants[f"mean {site}"] = {site: Patch(mean)}
+    variants[f"zero {site}"] = {site: Patch(np.zeros_like(mean))}
   for name, (site, sae) in saes.items():
-    variants[f"spliced {name}"] = {site: sae}
+    variants[f"spliced {name}"] = {site: Splice(sae)}
   return variants
 
 
 @jax.jit
-def _loss(lm: Lm, batch: Mapping, edits: Edits):
+def _loss(lm: Lm, batch: TokenBatch, edits: Edits):
   """Returns Σ cross-entropy in nats with edits on text, and how many tokens."""
-  tokens, segments = batch["tokens"], batch["segments"]
-  text = lm.text_mask(tokens, segments)[..., None] > 0
-  taps = {}
-  for site, replace in edits.items():
-    taps |= _splice_text(text, site, replace)
-  packing = {k: batch[k] for k in ("segments", "positions")}
-  logits = edit(lm, tokens, taps, **packing)
+  tokens, segments = batch.tokens, batch.segments
+  text = lm.text_mask(tokens, segments)
+  on_text = {}
+  for site, edit in edits.items():
+    on_text |= splice(site, edit.replace(mask=text))
+  logits = run(lm, tokens, on_text, **batch.packing)
   losses, mask = next_token_loss(logits, tokens, segments)
   return jnp.sum(losses), jnp.sum(mask, dtype=jnp.int32)
-
-
-def _splice_text(text, site: Site, replace) -> dict:
-  """Makes a splice that keeps special tokens and the activation's dtype."""
-  edits = splice(site, lambda x: replace(x.astype(jnp.float32)))
-  write = edits[site.output]
-
-  def on_text(x):
-    return jnp.where(text, write(x).astype(x.dtype), x)
-
-  return edits | {site.output: on_text}
 
 
 def _fidelity(losses, tokens: int, name: str, site: Site) -> Fidelity:

@@ -24,6 +24,7 @@ from jaxsae import pod
 from jaxsae.errors import UserError
 from jaxsae.lm import Lm, Site, capture
 from jaxsae.sae import Sae
+from jaxsae.token_batch import TokenBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Moments:
 def measure_sparsity(
   lm: Lm,
   saes: Mapping[str, tuple[Site, Sae]],
-  batches: Iterable[Mapping],
+  batches: Iterable[TokenBatch],
 ) -> tuple[dict[str, Sparsity], dict[Site, Moments]]:
   """Measures autoencoders and the moments of their sites, in one pass.
 
@@ -92,7 +93,7 @@ def measure_sparsity(
     lm: the language model.
     saes: name → site and autoencoder of raw activations, or a pair of sites
       and transcoder. Those of one shape share one compiled function.
-    batches: `tokens`, `segments` and `positions`, int32 [B, T].
+    batches: the text, [B, T].
 
   Returns:
     The figures of each autoencoder, and the moments of each site that is
@@ -133,10 +134,9 @@ def _measure_batch(lm, saes, sites, batch):
 @functools.partial(jax.jit, static_argnames="sites")
 def _capture(lm, sites, batch):
   """Activations {site: [B, T, D]}, text mask [B, T] and moments by site."""
-  packing = {k: batch[k] for k in ("segments", "positions")}
   ends = {end for site in sites for end in (site.input, site.output)}
-  activations = capture(lm, batch["tokens"], *sorted(ends), **packing)
-  mask = lm.text_mask(batch["tokens"], batch["segments"]) > 0
+  activations = capture(lm, batch.tokens, *sorted(ends), **batch.packing)
+  mask = lm.text_mask(batch.tokens, batch.segments) > 0
   written = {site.output for site in sites}
   moments = {site: _moments(activations[site], mask) for site in written}
   return activations, mask, moments

@@ -17,6 +17,7 @@ from jaxsae.evals.sparsity import Sparsity, measure_sparsity
 from jaxsae.files import whole_file
 from jaxsae.lm import Lm, Site
 from jaxsae.sae import Sae
+from jaxsae.token_batch import TokenBatch
 
 # The meaning of each name in the file; written into it.
 DEFINITIONS = {
@@ -91,7 +92,7 @@ class Result:
 def evaluate(
   lm: Lm,
   saes: Mapping[str, tuple[Site, Sae]],
-  batches: Callable[[], Iterable[Mapping]],
+  batches: Callable[[], Iterable[TokenBatch]],
   loss_batches: int,
   progress: Callable[[str, int], None] | None = None,
 ) -> dict[str, Result]:
@@ -105,8 +106,7 @@ def evaluate(
     saes: name → site and autoencoder of raw activations (`sae.fold`), or a
       pair of sites and transcoder.
     batches: called twice; returns the same held-out batches from the start, all
-      of one shape: `tokens`, `segments` and `positions`, int32 [B, T], in
-      numpy, or in JAX if they are sharded over a mesh.
+      of one shape [B, T], in NumPy, or in JAX if they are sharded over a mesh.
     loss_batches: number of batches, from the start, on which losses are
       measured; each takes a forward pass per autoencoder, and two per site.
     progress: called with "sparsity" or "fidelity" and the number of batches
@@ -223,7 +223,7 @@ def _check(lm: Lm, saes, loss_batches: int) -> None:
         )
 
 
-def _counted(batches, phase: str, report) -> Iterator[Mapping]:
+def _counted(batches, phase: str, report) -> Iterator[TokenBatch]:
   """Yields the batches; reports each when the next one is asked for."""
   for done, batch in enumerate(batches, start=1):
     yield batch

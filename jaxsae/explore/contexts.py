@@ -4,18 +4,16 @@ Shapes: B rows, T time, F latents, K contexts of a latent, W tokens of a
 context.
 """
 
-from collections.abc import Mapping
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
 from jaxsae.explore.report import Contexts
+from jaxsae.token_batch import TokenBatch
 
 
-@struct.dataclass
-class TopContexts:
+class TopContexts(struct.PyTreeNode):
   """The K strongest contexts of each of F latents so far, strongest first.
 
   Attributes:
@@ -46,7 +44,7 @@ def no_contexts(latents: int, contexts: int, window: int) -> TopContexts:
 
 
 def add_contexts(
-  top: TopContexts, latents: jax.Array, batch: Mapping[str, jax.Array]
+  top: TopContexts, latents: jax.Array, batch: TokenBatch
 ) -> TopContexts:
   """Returns the strongest of the contexts so far and those of a new batch.
 
@@ -57,7 +55,7 @@ def add_contexts(
   Args:
     top: the contexts so far.
     latents: activations [B, T, F], 0 on tokens that may not be a peak.
-    batch: `tokens`, `segments`, `positions` and `document`, int [B, T].
+    batch: the text, [B, T], with its documents.
   """
   peaks, times = _peaks(latents)  # [F, B]
   contexts = top.values.shape[1]
@@ -81,15 +79,14 @@ def add_contexts(
 
 def to_report(top: TopContexts) -> Contexts:
   """Converts contexts to the form that a report holds."""
-  top = jax.tree.map(np.asarray, top)
   window = top.tokens.shape[-1]
   return Contexts(
-    tokens=top.tokens,
-    activations=top.activations,
+    tokens=np.asarray(top.tokens),
+    activations=np.asarray(top.activations),
     peak=np.full(top.values.shape, _tokens_before_peak(window), np.int32),
-    position=top.position,
-    document=top.document,
-    count=np.sum(top.values > 0, axis=1),
+    position=np.asarray(top.position),
+    document=np.asarray(top.document),
+    count=np.sum(np.asarray(top.values) > 0, axis=1),
   )
 
 
@@ -113,14 +110,14 @@ def _windows(latents, batch, rows, times, window):
   inside = (span >= 0) & (span < latents.shape[1])
   rows, peak = rows[..., None], peak[..., None]
   span = jnp.clip(span, 0, latents.shape[1] - 1)
-  segments = batch["segments"]
+  segments = batch.segments
   inside &= segments[rows, span] == segments[rows, peak]
   latent = jnp.arange(latents.shape[-1])[:, None, None]
   return {
-    "tokens": jnp.where(inside, batch["tokens"][rows, span], -1),
+    "tokens": jnp.where(inside, batch.tokens[rows, span], -1),
     "activations": jnp.where(inside, latents[rows, span, latent], 0),
-    "position": batch["positions"][rows, peak][..., 0],
-    "document": batch["document"][rows, peak][..., 0],
+    "position": batch.positions[rows, peak][..., 0],
+    "document": batch.documents[rows, peak][..., 0],
   }
 
 

@@ -31,13 +31,13 @@ def logit_effects(
 
   The effect is the direct one on the logits, minus its mean over tokens:
 
-    effect[v] = (d ⊙ (1 + final_norm.scale)) · E[v], d in the residual stream
+    effect[v] = (d ⊙ gain of the final norm) · E[v], d in the residual stream
 
   This approximation is known as the logit lens: it leaves out later layers,
   the final norm's division by the RMS, and the soft cap. At `attn` the
   direction first goes through the layer's W_O and the gain of the norm after
   it, again without the division. So only the order and the relative sizes of a
-  latent's effects have meaning. At `mlp_in` there are no effects, because only
+  direction's effects have a meaning. At `mlp_in` there are none, because only
   the MLP reads that site, and it is not linear.
 
   Args:
@@ -48,8 +48,8 @@ def logit_effects(
   """
   if site.where == "mlp_in":
     return _no_effects(len(directions))
-  table = lm.params["embedder"]["input_embedding"]
-  written = to_stream(lm, site, directions) * _gain(lm.params["final_norm"])
+  table, gain = lm.unembedding()
+  written = lm.to_stream(site, directions) * gain[None]
   rows = max(1, _MAX_LOGITS // len(table))
   blocks = [
     jax.device_get(_extremes(written[at : at + rows], table, count))
@@ -63,27 +63,9 @@ def _no_effects(latents: int) -> Effects:
   return Effects(ids, values, ids, values)
 
 
-def to_stream(lm: Lm, site: Site, directions: jax.Array) -> jax.Array:
-  """Maps directions [F, D] to what they add to the residual stream, [F, M].
-
-  The site is `resid` or `mlp`, whose directions lie in the stream, or `attn`.
-  """
-  if site.where != "attn":
-    return directions
-  layer = lm.params[f"layer_{site.layer}"]
-  out = layer["attn"]["attn_vec_einsum"]["w"]
-  out = out.reshape(-1, out.shape[-1])
-  written = jnp.matmul(directions, out, precision="highest")
-  return written * _gain(layer["post_attention_norm"])
-
-
-def _gain(norm):
-  return 1 + norm["scale"][None]
-
-
 @functools.partial(jax.jit, static_argnames="count")
 def _extremes(written, table, count):
-  """The fields of `Effects`, in order, for stream vectors `written` [F, M]."""
+  """Returns the fields of `Effects`, for stream vectors `written` [F, M]."""
   effect = jnp.einsum(
     "fm,vm->fv",
     # A copy of the table in float32 would be as large as a small model.

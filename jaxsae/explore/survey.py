@@ -31,6 +31,7 @@ from jaxsae.explore.promoted import logit_effects
 from jaxsae.explore.report import Report, SaeReport
 from jaxsae.lm import Lm, Site, capture
 from jaxsae.sae import Sae
+from jaxsae.token_batch import TokenBatch
 
 _CHUNK = 2048  # latents whose activations on a batch are in memory at a time
 
@@ -38,7 +39,7 @@ _CHUNK = 2048  # latents whose activations on a batch are in memory at a time
 def survey(
   lm: Lm,
   saes: Mapping[str, tuple[Site, Sae]],
-  batches: Iterable[Mapping[str, np.ndarray]],
+  batches: Iterable[TokenBatch],
   documents: list[str],
   metrics: Mapping[str, dict],
   *,
@@ -61,7 +62,7 @@ def survey(
       and transcoder.
     batches: as from `data.held_out_batches`; read one at a time, so they may be
       wrapped in a progress bar.
-    documents: names of the documents, indexed by a batch's `document`.
+    documents: names of the documents, indexed by a batch's `documents`.
     metrics: name → `SaeReport.metrics`.
     title: the report's title.
     run: facts about the run; see `Report.run`.
@@ -113,8 +114,7 @@ def _check_fits(lm: Lm, name: str, site: Site, sae: Sae) -> None:
       )
 
 
-@struct.dataclass
-class _LatentStats:
+class _LatentStats(struct.PyTreeNode):
   """Activation counts and top contexts of several latents so far."""
 
   counts: ActivationCounts
@@ -133,7 +133,7 @@ def _collect(lm, saes, batches, contexts, window) -> tuple[dict, int]:
   sites = tuple(dict.fromkeys(site.input for site, _ in saes.values()))
   tokens = 0
   for batch in batches:
-    batch = jax.tree.map(jnp.asarray, dict(batch))
+    batch = jax.tree.map(jnp.asarray, batch)
     activations, mask = _read(lm, sites, batch)
     for name, (site, sae) in saes.items():
       x = activations[site.input]
@@ -149,9 +149,8 @@ def _collect(lm, saes, batches, contexts, window) -> tuple[dict, int]:
 @functools.partial(jax.jit, static_argnames="sites")
 def _read(lm, sites, batch):
   """Activations {site: [B, T, D]} and the mask of text [B, T]."""
-  packing = {name: batch[name] for name in ("segments", "positions")}
-  mask = lm.text_mask(batch["tokens"], batch["segments"])
-  return capture(lm, batch["tokens"], *sites, **packing), mask
+  mask = lm.text_mask(batch.tokens, batch.segments)
+  return capture(lm, batch.tokens, *sites, **batch.packing), mask
 
 
 def _chunks(sae: Sae) -> list[slice]:

@@ -14,17 +14,22 @@ convert between the two.
 Shapes: D_in width of the site read, D of the one written, F latents.
 """
 
-import math
+import dataclasses
 import os
 import pathlib
+import re
 import zipfile
-import zlib
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxsae.errors import UserError
 from jaxsae.files import whole_file
+from jaxsae.formats import npz
+from jaxsae.formats.arrays import check_shapes, check_values
+from jaxsae.formats.format import Path
+from jaxsae.formats.published import Published
 from jaxsae.lm import Lm
 from jaxsae.lm.sites import GEMMA_SCOPE, Site
 from jaxsae.sae.model import Sae
@@ -40,17 +45,83 @@ _ARRAYS = {
   "threshold": "threshold",  # [F]
 }
 
-# Deflate cannot compress further than this, so a larger ratio is forged.
-_MAX_RATIO = 1032
+# The first part of a place → our site; the first transcoders' repository is
+# named in the plural.
+_SITES = {
+  **{name: where for where, name in GEMMA_SCOPE.items()},
+  "transcoders": "transcoder",
+  "mlp_in": "mlp_in",
+}
+
+# A file in a folder named by `folder`, or in a repository, which may lie in the
+# cache of Hugging Face: there, as published, the model comes with the site.
+_PLACE = re.compile(
+  r"(?:.*/)?"
+  r"(?:(?:models--google--)?gemma-scope-(?P<model>[0-9]+b-[pi]t)-)?"
+  rf"(?P<site>{'|'.join(_SITES)})"
+  r"(?:/snapshots/[^/]+)?"
+  r"/layer_(?P<layer>[0-9]+)"
+  r"/width_(?P<width>[0-9]+[km]?)"
+  r"/average_l0_(?P<l0>[0-9]+)(?:_[0-9]+)?"
+  rf"/{re.escape(FILE)}"
+)
+
+
+class GemmaScope:
+  """Gemma Scope's format, as one of `FORMATS`."""
+
+  name = "gemma_scope"
+  accepts = "a Gemma Scope .npz file or a directory that holds params.npz"
+
+  def matches(self, path: Path) -> bool:
+    """Returns whether it is an `.npz` that is damaged or has such an array."""
+    file = _file_at(path)
+    if file.suffix != ".npz" or not os.path.isfile(file):
+      return False
+    names = npz.names(file)
+    return names is None or any(
+      _as_published(n) in _ARRAYS.values() for n in names
+    )
+
+  def read(self, path: Path) -> Published:
+    """Reads a file; a published path tells its site, L0 and model too."""
+    file = _file_at(path)
+    sae = read(file)
+    place = _PLACE.fullmatch(file.absolute().as_posix())
+    if place is None or place["width"] != width_label(sae.width):
+      return Published(sae)
+    site = Site(_SITES[place["site"]], int(place["layer"]))
+    ones = np.ones(sae.w_enc.shape[0], np.float32)
+    return Published(
+      sae,
+      site,
+      ones if _is_transcoder(site) else None,
+      model=place["model"] and f"gemma2-{place['model']}",
+      metrics={"l0": float(place["l0"])},
+    )
+
+  def write(self, published: Published, path: Path) -> None:
+    """Writes `params.npz` into a folder; a transcoder's gain is taken out."""
+    write(_without_gain(published), pathlib.Path(path) / FILE)
+
+  def place(self, published: Published) -> str:
+    """Returns the folder that its site, width and L0 have."""
+    l0 = published.metrics.get("l0")
+    if published.site is None or l0 is None:
+      raise UserError(
+        "Gemma Scope's folders are named after site and L0, which are not both"
+        " known; give the record a site and metrics={'l0': …}."
+      )
+    return folder(published.site, published.sae.width, l0)
 
 
 def folder(site: Site, width: int, l0: float) -> str:
   """Returns the folder in which Gemma Scope keeps such an autoencoder.
 
   `folder(Site("resid", 20), 16_384, 71.2)` is
-  `"res/layer_20/width_16k/average_l0_71"`. Gemma Scope
-  publishes the first part as one repository per model. At `mlp_in`, where Gemma
-  Scope published nothing, the first part is the site's own name.
+  `"res/layer_20/width_16k/average_l0_71"`. Gemma Scope publishes the first
+  part as one repository per model. At `mlp_in`, where Gemma Scope published
+  nothing, the first part is the site's own name.
   """
   return (
     f"{GEMMA_SCOPE.get(site.where, site.where)}/layer_{site.layer}"
@@ -75,14 +146,7 @@ def to_published(sae: Sae, site: Site, lm: Lm | None) -> Sae:
       Autoencoders of other sites are returned unchanged.
     lm: the language model, which has the gain; needed only for transcoders.
   """
-  if site.where != "transcoder":
-    return sae
-  if lm is None:
-    raise UserError(
-      f"{site} cannot be written in Gemma Scope's format without its language"
-      " model, whose norm has a gain; give lm=."
-    )
-  return _rescale_input(sae, _gain(lm, site))
+  return _without_gain(Published(sae, site, input_gain(lm, site)))
 
 
 def from_published(sae: Sae, site: Site, lm: Lm) -> Sae:
@@ -92,9 +156,9 @@ def from_published(sae: Sae, site: Site, lm: Lm) -> Sae:
     UserError: the norm has a gain of 0, so the site lacks some of the values
       that the transcoder reads.
   """
-  if site.where != "transcoder":
+  if not _is_transcoder(site):
     return sae
-  gain = _gain(lm, site)
+  gain = lm.norm_gain(site)
   if not gain.all():
     raise UserError(
       f"The norm before {site} has a gain of 0, so some values that a published"
@@ -103,20 +167,41 @@ def from_published(sae: Sae, site: Site, lm: Lm) -> Sae:
   return _rescale_input(sae, 1 / gain)
 
 
-def _gain(lm: Lm, site: Site) -> np.ndarray:
-  """The gain [D_in], in float32, of the norm before the MLP."""
-  site.check(lm.config)
-  scale = lm.params[f"layer_{site.layer}"]["pre_ffw_norm"]["scale"]
-  return 1 + np.asarray(scale, np.float32)
+def input_gain(lm: Lm | None, site: Site) -> np.ndarray | None:
+  """Returns the gain [D_in] that a transcoder's input includes.
+
+  None for other sites, and where there is no language model to read it from.
+  """
+  if lm is None or not _is_transcoder(site):
+    return None
+  return lm.norm_gain(site)
+
+
+def _without_gain(published: Published) -> Sae:
+  """Converts to the autoencoder whose input does not include the gain."""
+  if published.site is None or not _is_transcoder(published.site):
+    return published.sae
+  if published.input_gain is None:
+    raise UserError(
+      f"{published.site} cannot be written in Gemma Scope's format without its"
+      " language model, whose norm has a gain; give lm=."
+    )
+  return _rescale_input(published.sae, published.input_gain)
+
+
+def _is_transcoder(site: Site) -> bool:
+  return site.where == "transcoder"
 
 
 def _rescale_input(sae: Sae, factor: np.ndarray) -> Sae:
   """Rescales W_enc and W_skip for an input divided by `factor` [D_in]."""
   skip = None if sae.w_skip is None else factor[:, None] * sae.w_skip
-  return sae.replace(w_enc=factor[:, None] * sae.w_enc, w_skip=skip)
+  return dataclasses.replace(
+    sae, w_enc=factor[:, None] * sae.w_enc, w_skip=skip
+  )
 
 
-def write(sae: Sae, path) -> None:
+def write(sae: Sae, path: Path) -> None:
   """Writes one autoencoder to a new `.npz` file, atomically.
 
   Args:
@@ -130,12 +215,12 @@ def write(sae: Sae, path) -> None:
   """
   path = pathlib.Path(path)
   _check_kind(sae)
-  arrays = {
+  arrays: dict[str, Any] = {
     name: np.asarray(getattr(sae, field), np.float32)
     for field, name in _ARRAYS.items()
   }
-  _check_shapes({name: x.shape for name, x in arrays.items()}, path)
-  _check_values(arrays, path)
+  check_shapes({name: x.shape for name, x in arrays.items()}, path)
+  check_values(arrays, path)
   if path.exists():
     raise UserError(f"{path} exists; remove it or choose another path.")
   try:
@@ -162,7 +247,7 @@ def _check_kind(sae: Sae) -> None:
     )
 
 
-def read(path) -> Sae:
+def read(path: Path) -> Sae:
   """Reads a `params.npz`; lower-case `w_enc` and `w_dec` are accepted too.
 
   A published transcoder reads before a norm's gain; see `from_published`.
@@ -175,48 +260,44 @@ def read(path) -> Sae:
   """
   path = pathlib.Path(path)
   try:
-    with _open(path) as archive:
+    with npz.open_zip(path) as archive:
       arrays = _read(archive, path)
   except OSError as error:
     raise UserError(
       f"{path} cannot be read ({error.strerror}); give a {FILE}."
     ) from error
-  _check_values(arrays, path)
-  return Sae(**{k: jnp.asarray(arrays[v]) for k, v in _ARRAYS.items()})
+  check_values(arrays, path)
+  fields: dict[str, Any] = {
+    field: jnp.asarray(arrays[name]) for field, name in _ARRAYS.items()
+  }
+  return Sae(**fields)
 
 
-def _open(path) -> zipfile.ZipFile:
-  try:
-    return zipfile.ZipFile(path)
-  except OSError:
-    raise
-  # Malformed bytes make the parsers raise almost any exception.
-  except Exception as error:
-    raise UserError(
-      f"{path} is not an .npz file, or only part of one ({error}); get it"
-      " again."
-    ) from error
+def _file_at(path: Path) -> pathlib.Path:
+  """Returns the file at a path that is a file or its folder."""
+  return pathlib.Path(path, FILE if os.path.isdir(path) else "")
 
 
-def _read(archive, path) -> dict[str, np.ndarray]:
+def _read(archive: zipfile.ZipFile, path: Path) -> dict[str, np.ndarray]:
   members = _members(archive, path)
   shapes = {
-    name: _shape(archive, member, f"{name} in {path}")
+    name: npz.shape(archive, member, f"{name} in {path}")
     for name, member in members.items()
   }
-  _check_shapes(shapes, path)
+  check_shapes(shapes, path)
   return {
-    name: _array(archive, member, f"{name} in {path}")
+    name: npz.array(archive, member, f"{name} in {path}")
     for name, member in members.items()
   }
 
 
-def _members(archive, path) -> dict[str, zipfile.ZipInfo]:
+def _members(
+  archive: zipfile.ZipFile, path: Path
+) -> dict[str, zipfile.ZipInfo]:
   """Maps array names to zip members; raises unless all five are there once."""
-  members = {}
+  members: dict[str, zipfile.ZipInfo] = {}
   for member in archive.infolist():
-    name = member.filename.removesuffix(".npy")
-    name = "W_" + name[2:] if name.startswith("w_") else name
+    name = _as_published(npz.name_of(member))
     if name not in _ARRAYS.values() or name in members:
       raise UserError(
         f"{path} holds {member.filename!r} beside the arrays of Gemma Scope"
@@ -232,83 +313,6 @@ def _members(archive, path) -> dict[str, zipfile.ZipInfo]:
   return members
 
 
-def _shape(archive, member, what) -> tuple[int, ...]:
-  """Reads the shape in an array's header, after checking the header."""
-  shape, dtype, start = _header(archive, member, what)
-  if dtype.kind != "f":
-    raise UserError(
-      f"{what} is of type {dtype}; Gemma Scope's arrays are float32."
-    )
-  promised = start + math.prod(shape) * dtype.itemsize
-  if promised != member.file_size or not _can_hold(archive, member):
-    raise _damaged(what, "its header promises a size that it does not have")
-  return shape
-
-
-def _header(archive, member, what):
-  """Reads an array's shape, dtype and the offset of its values."""
-  try:
-    with archive.open(member) as file:
-      version = np.lib.format.read_magic(file)
-      if version != (1, 0):  # later ones are for records; headers may be huge
-        raise ValueError(f"version {version} of the .npy format")
-      shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-      return shape, dtype, file.tell()
-  except Exception as error:  # as in _open
-    raise _damaged(what, error) from error
-
-
-def _can_hold(archive, member) -> bool:
-  """Returns whether the compressed bytes can hold the promised size."""
-  packed = min(member.compress_size, os.path.getsize(archive.filename))
-  ratio = 1 if member.compress_type == zipfile.ZIP_STORED else _MAX_RATIO
-  return member.file_size <= packed * ratio
-
-
-def _array(archive, member, what) -> np.ndarray:
-  try:
-    with archive.open(member) as file:
-      array = np.lib.format.read_array(file, allow_pickle=False)
-  except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-    raise _damaged(what, error) from error
-  with np.errstate(over="ignore"):  # _check_values refuses infinity
-    return array.astype(np.float32)
-
-
-def _damaged(what, error):
-  reason = str(error) or type(error).__name__
-  return UserError(f"{what} is damaged ({reason}); get it again.")
-
-
-def _check_shapes(shapes, path):
-  """Checks that all shapes agree with W_enc [D_in, F] and W_dec [F, D]."""
-  for name, axes in (
-    ("W_enc", "(site width, number of latents)"),
-    ("W_dec", "(number of latents, site width)"),
-  ):
-    if len(shapes[name]) != 2 or min(shapes[name]) < 1:
-      raise UserError(
-        f"{name} in {path} has shape {shapes[name]}; one autoencoder's is"
-        f" {axes}."
-      )
-  (_, f), (_, d) = w_enc, w_dec = shapes["W_enc"], shapes["W_dec"]
-  wanted = {"W_dec": (f, d), "b_enc": (f,), "b_dec": (d,), "threshold": (f,)}
-  for name, shape in wanted.items():
-    if shapes[name] != shape:
-      raise UserError(
-        f"{name} in {path} has shape {shapes[name]}; W_enc of shape {w_enc} and"
-        f" W_dec of shape {w_dec} need {shape}."
-      )
-
-
-def _check_values(arrays, path):
-  for name, array in arrays.items():
-    if not np.isfinite(array).all():
-      raise UserError(
-        f"{name} in {path} has values that are not finite; the autoencoder"
-        " is broken, use another."
-      )
-  if (arrays["threshold"] < 0).any():
-    raise UserError(
-      f"threshold in {path} has negative values; JumpReLU's are 0 or more."
-    )
+def _as_published(name: str) -> str:
+  """Writes the name of an array as in Gemma Scope: w_enc → W_enc."""
+  return f"W_{name[2:]}" if name.startswith("w_") else name

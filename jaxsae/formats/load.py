@@ -1,30 +1,47 @@
 """Loading an autoencoder from disk, in any supported format."""
 
-import pathlib
+import os
 
 from jaxsae.errors import UserError
-from jaxsae.formats import gemma_scope
-from jaxsae.sae.model import Sae
+from jaxsae.formats.format import Format, Path
+from jaxsae.formats.registry import FORMATS
+from jaxsae.sae import Sae
 
-SUPPORTED = "a Gemma Scope .npz file or a directory that holds params.npz"
 
-
-def load_sae(path) -> Sae:
+def load_sae(path: Path) -> Sae:
   """Loads the autoencoder at `path`, which takes raw activations.
 
   A transcoder published by Gemma Scope reads the activations of its site before
-  the norm's gain; `gemma_scope.from_published` converts it.
+  the norm's gain; `gemma_scope.from_published` converts it. For what else the
+  file says, use `format_of(path).read(path)`.
 
   Args:
-    path: a Gemma Scope `.npz` file, or the directory with its `params.npz`.
+    path: a file or folder in one of `FORMATS`, such as a Gemma Scope `.npz`
+      file or the directory with its `params.npz`.
 
   Raises:
     UserError: `path` does not exist or is not a readable autoencoder.
   """
-  path = pathlib.Path(path)
-  if not path.exists():
-    raise UserError(f"{path} does not exist; give {SUPPORTED}.")
-  file = path / gemma_scope.FILE if path.is_dir() else path
-  if not file.is_file() or file.suffix != ".npz":
-    raise UserError(f"{path} is not an autoencoder; give {SUPPORTED}.")
-  return gemma_scope.read(file)
+  return format_of(path).read(path).sae
+
+
+def format_of(path: Path) -> Format:
+  """Returns the one format of `FORMATS` that matches a file or folder.
+
+  Raises:
+    UserError: no format matches, or more than one does.
+  """
+  matching = [f for f in FORMATS.values() if f.matches(path)]
+  if not matching:
+    exists = os.path.exists(path)
+    raise UserError(
+      f"{path} {'is not an autoencoder' if exists else 'does not exist'}; give"
+      f" {', or '.join(f.accepts for f in FORMATS.values())}."
+    )
+  if len(matching) > 1:
+    raise UserError(
+      f"{path} matches more than one format"
+      f" ({', '.join(f.name for f in matching)}); give a path that holds only"
+      " one, or call the read method of one of jaxsae.formats.FORMATS."
+    )
+  return matching[0]

@@ -5,18 +5,18 @@ from collections.abc import Iterable
 
 from jaxsae.errors import UserError
 from jaxsae.files import whole_folder
-from jaxsae.formats import gemma_scope
+from jaxsae.formats.format import Path
+from jaxsae.formats.gemma_scope import input_gain
+from jaxsae.formats.published import Published
+from jaxsae.formats.registry import FORMATS
 from jaxsae.lm import Lm, Site
 from jaxsae.sae import Sae
-
-# Name → the module that implements the format.
-FORMATS = {"gemma_scope": gemma_scope}
 
 
 def write_all(
   format: str,
   saes: Iterable[tuple[Site, Sae, float]],
-  out,
+  out: Path,
   lm: Lm | None = None,
 ) -> list[str]:
   """Writes autoencoders to a new folder, all of them or none.
@@ -35,6 +35,36 @@ def write_all(
   Raises:
     UserError: the format is unknown, or the folder exists or cannot be made.
   """
+  records = (
+    Published(
+      sae,
+      site,
+      input_gain(lm, site),
+      model=lm.name if lm is not None else None,
+      metrics={"l0": l0},
+    )
+    for site, sae, l0 in saes
+  )
+  return write_release(format, records, out)
+
+
+def write_release(
+  format: str, records: Iterable[Published], out: Path
+) -> list[str]:
+  """Writes records to a new folder, all of them or none.
+
+  Args:
+    format: one of `FORMATS`.
+    records: the autoencoders; the format decides the folder of each.
+    out: the new folder.
+
+  Returns:
+    The paths of the files, relative to the folder.
+
+  Raises:
+    UserError: the format is unknown or cannot hold an autoencoder, or the
+      folder exists or cannot be made.
+  """
   if format not in FORMATS:
     raise UserError(
       f"--format={format} is not known; use {' or '.join(FORMATS)}."
@@ -44,18 +74,23 @@ def write_all(
     raise UserError(f"{out} exists; remove it or give --out=DIR another name.")
   files = []
   with whole_folder(out) as partial:
-    for site, sae, l0 in saes:
-      place = _unused(layout.folder(site, sae.width, l0), files)
-      published = layout.to_published(sae, site, lm)
-      layout.write(published, partial / place / layout.FILE)
-      files.append(f"{place}/{layout.FILE}")
+    for published in records:
+      place = partial / _unused(layout.place(published), files)
+      layout.write(published, place)
+      files += _files(place, partial)
   return files
 
 
 def _unused(place: str, files: list[str]) -> str:
-  """Returns `place`, with a number if its rounded L0 is already taken."""
+  """Returns `place`, with a number if another autoencoder has taken it."""
   number, name = 1, place
   while any(file.startswith(name + "/") for file in files):
     number += 1
     name = f"{place}_{number}"
   return name
+
+
+def _files(folder: pathlib.Path, root: pathlib.Path) -> list[str]:
+  """Lists the files below a folder, relative to `root`."""
+  paths = sorted(path for path in folder.rglob("*") if path.is_file())
+  return [path.relative_to(root).as_posix() for path in paths]

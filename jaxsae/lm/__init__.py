@@ -1,10 +1,17 @@
 """The language model: Gemma 2 and 3 in Flax, with taps at every site."""
 
 from jaxsae.lm.config import GemmaConfig as GemmaConfig
+from jaxsae.lm.config import LmConfig as LmConfig
 from jaxsae.lm.config import gemma2_2b as gemma2_2b
 from jaxsae.lm.config import gemma2_9b as gemma2_9b
 from jaxsae.lm.config import gemma2_27b as gemma2_27b
 from jaxsae.lm.config import gemma2_tiny as gemma2_tiny
+from jaxsae.lm.edits import Ablate as Ablate
+from jaxsae.lm.edits import Clamp as Clamp
+from jaxsae.lm.edits import Edit as Edit
+from jaxsae.lm.edits import Patch as Patch
+from jaxsae.lm.edits import Splice as Splice
+from jaxsae.lm.edits import Steer as Steer
 from jaxsae.lm.forward import capture as capture
 from jaxsae.lm.forward import edit as edit
 from jaxsae.lm.forward import run as run

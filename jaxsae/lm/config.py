@@ -4,8 +4,28 @@ The numbers are those of the official library (google-deepmind/gemma).
 """
 
 import dataclasses
+from typing import Protocol
 
 from jaxsae.errors import UserError
+
+
+class LmConfig(Protocol):
+  """The sizes that other packages need to know of any language model."""
+
+  @property
+  def vocab_size(self) -> int:
+    """Number of tokens in the vocabulary."""
+
+  @property
+  def num_layers(self) -> int:
+    """Number of blocks."""
+
+  @property
+  def context(self) -> int:
+    """Longest row of tokens that the model takes."""
+
+  def site_width(self, where: str) -> int:
+    """Returns the length D of activations at this kind of site."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +70,15 @@ class GemmaConfig:
   def query_scale(self) -> float:
     """Factor that multiplies the queries after RoPE."""
     return self.query_pre_attn_scalar**-0.5
+
+  def site_width(self, where: str) -> int:
+    """Returns the length D of activations at `resid`, `attn` and so on.
+
+    Of a pair, such as `transcoder`, it is that of the output.
+    """
+    if where == "attn":
+      return self.num_heads * self.head_dim
+    return self.embed_dim
 
   def is_local(self, layer: int) -> bool:
     """Returns whether attention in this layer sees only `window` tokens."""

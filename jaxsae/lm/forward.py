@@ -1,16 +1,15 @@
 """Running the language model while reading or editing its sites."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import jax
 
 from jaxsae.errors import UserError
-from jaxsae.lm.config import GemmaConfig
+from jaxsae.lm.config import LmConfig
+from jaxsae.lm.edits import Edit, PairEdit, is_pytree
 from jaxsae.lm.gemma import Tap
 from jaxsae.lm.lm import Lm
 from jaxsae.lm.sites import Site
-
-Edit = Callable[[jax.Array], jax.Array]  # [B, T, D] → [B, T, D]
 
 
 def run(
@@ -27,7 +26,8 @@ def run(
   Args:
     lm: the language model.
     tokens: int [B, T].
-    edits: site → function of the activation [B, T, D].
+    edits: site → `Steer`, `Clamp` or another edit, or any function of the
+      activation [B, T, D].
     segments: int [B, T] for packed rows; by default each row is one document.
     positions: int [B, T], counted from 0 in each segment.
     num_blocks: stop after this many blocks, without logits.
@@ -39,7 +39,7 @@ def run(
   return lm.apply(tokens, segments, positions, tap, num_blocks)
 
 
-def make_tap(edits: Mapping[Site, Edit], config: GemmaConfig) -> Tap:
+def make_tap(edits: Mapping[Site, Edit], config: LmConfig) -> Tap:
   """Makes the tap that puts each site's activation through its edit.
 
   The result is cast to the activation's dtype, whatever the edit computes in.
@@ -51,10 +51,16 @@ def make_tap(edits: Mapping[Site, Edit], config: GemmaConfig) -> Tap:
   for site in edits:
     site.check(config)
     _check_single(site)
+  reads = {e.reads for e in edits.values() if isinstance(e, PairEdit)}
+  kept = {}
 
   def tap(where, layer, x):
     site = Site(where, layer)
-    return _apply(edits[site], site, x) if site in edits else x
+    if site in edits:
+      x = _apply(edits[site], site, x, kept)
+    if site in reads:
+      kept[site] = x
+    return x
 
   return tap
 
@@ -67,8 +73,9 @@ def _check_single(site: Site) -> None:
     )
 
 
-def _apply(edit: Edit, site: Site, x: jax.Array) -> jax.Array:
-  new = edit(x)
+def _apply(edit: Edit, site: Site, x: jax.Array, kept: dict) -> jax.Array:
+  # Popping leaves no tracer behind when a trace is over.
+  new = edit(x, kept.pop(edit.reads)) if isinstance(edit, PairEdit) else edit(x)
   if new.shape != x.shape:
     raise UserError(
       f"The edit at {site} made {list(new.shape)} of {list(x.shape)}; return"
@@ -82,11 +89,27 @@ def edit(
 ) -> jax.Array:
   """Returns the logits [B, T, V] of a forward pass with edits in place.
 
-  `edit(lm, tokens, {site: sae})` splices an autoencoder in;
-  `edit(lm, tokens, {site: lambda x: x + 8 * direction})` steers; for
+  `edit(lm, tokens, {site: Steer(direction, 8)})` steers; a function such as
+  `lambda x: x + 8 * direction` or an autoencoder may stand in its place. For
   transcoders there is `splice`.
+
+  If all edits are pytrees, such as those of `jaxsae.lm.edits`, an `Sae` or a
+  `jax.tree_util.Partial`, the pass is compiled once for each shape, and other
+  values compile nothing. With a plain function it runs operation by operation.
+
+  Args:
+    lm: the language model.
+    tokens: int [B, T].
+    edits: site → edit of its activation.
+    **packing: `segments` and `positions`, as for `run`.
   """
-  return run(lm, tokens, edits, **packing)
+  if not edits or not all(map(is_pytree, edits.values())):
+    return run(lm, tokens, edits, **packing)
+  lm.check_ids(tokens)  # inside `jit` they cannot be read
+  return _compiled(lm, tokens, dict(edits), **packing)
+
+
+_compiled = jax.jit(run, static_argnames="num_blocks")
 
 
 def splice(site: Site, replace: Edit) -> dict[Site, Edit]:
@@ -98,18 +121,12 @@ def splice(site: Site, replace: Edit) -> dict[Site, Edit]:
   Args:
     site: a site or a pair.
     replace: maps the activation [B, T, D_in] of `site.input` to the new
-      activation [B, T, D] of `site.output`.
+      activation [B, T, D] of `site.output`. At a pair, a `Splice` or `Clamp`
+      keeps the output's own values where its mask is 0.
   """
   if site.input == site.output:
     return {site: replace}
-  kept = []
-
-  def keep(x):
-    kept.append(x)
-    return x
-
-  # Popping leaves no tracer behind when a trace is over.
-  return {site.input: keep, site.output: lambda _: replace(kept.pop())}
+  return {site.output: PairEdit(replace, site.input)}
 
 
 def capture(

@@ -1,6 +1,6 @@
 """A language model as one value: weights, configuration, tokenizer."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,21 @@ from jaxsae.errors import UserError
 from jaxsae.lm.attention import Packing
 from jaxsae.lm.config import GemmaConfig
 from jaxsae.lm.gemma import Gemma, Tap, pass_through
+from jaxsae.lm.sites import Site
 from jaxsae.lm.tokenizer import Tokenizer
+
+# The norm whose output is the activation of a site.
+_NORMS = {"mlp_in": "pre_ffw_norm", "mlp": "post_ffw_norm"}
+
+
+class Unembedding(NamedTuple):
+  """The last, linear part of the model, in the dtype of the weights.
+
+  The logits of a normed stream n [D] are table @ (gain ⊙ n), up to a soft cap.
+  """
+
+  table: jax.Array  # [V, D]
+  gain: jax.Array  # [D], of the final norm
 
 
 @struct.dataclass
@@ -105,6 +119,55 @@ class Lm:
       if self.tokenizer.eos is not None:
         mask &= tokens != self.tokenizer.eos
     return mask.astype(jnp.float32)
+
+  def unembedding(self) -> Unembedding:
+    """Returns the table and the gain that turn the stream into logits."""
+    table = self.params["embedder"]["input_embedding"]
+    return Unembedding(table, _gain(self.params["final_norm"]))
+
+  def norm_gain(self, site: Site) -> np.ndarray:
+    """Returns the gain, float32 [D], of the norm that ends at a site.
+
+    Of a pair of sites it is that of the input, [D_in].
+
+    Raises:
+      UserError: the model lacks the site, or no norm ends there.
+    """
+    site.check(self.config)
+    if site.input.where not in _NORMS:
+      raise UserError(
+        f"No norm ends at {site}; ask for the gain at {' or '.join(_NORMS)}."
+      )
+    norm = self.params[f"layer_{site.layer}"][_NORMS[site.input.where]]
+    return 1 + np.asarray(norm["scale"], np.float32)
+
+  def to_stream(self, site: Site, directions: jax.Array) -> jax.Array:
+    """Maps directions [F, D] to what they add to the residual stream, [F, M].
+
+    Those of `resid` and `mlp` lie in the stream. Those of `attn` go through the
+    layer's W_O and the gain of the norm after it, without the norm's division.
+
+    Raises:
+      UserError: the model lacks the site, or the site is `mlp_in`, which only
+        the MLP reads.
+    """
+    site.check(self.config)
+    if site.where == "mlp_in":
+      raise UserError(
+        f"Directions at {site} are not written to the residual stream, because"
+        f" only the MLP reads them; use mlp.{site.layer}."
+      )
+    if site.where != "attn":
+      return directions
+    layer = self.params[f"layer_{site.layer}"]
+    out = layer["attn"]["attn_vec_einsum"]["w"]
+    out = out.reshape(-1, out.shape[-1])
+    written = jnp.matmul(directions, out, precision="highest")
+    return written * _gain(layer["post_attention_norm"])[None]
+
+
+def _gain(norm) -> jax.Array:
+  return 1 + norm["scale"]
 
 
 def _is_concrete(x) -> bool:

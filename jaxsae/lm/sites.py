@@ -4,7 +4,7 @@ import dataclasses
 import re
 
 from jaxsae.errors import UserError
-from jaxsae.lm.config import GemmaConfig
+from jaxsae.lm.config import LmConfig
 
 # The three sites of Gemma Scope (arXiv 2408.05147 §3.1) and the one that Gemma
 # Scope 2's transcoders read; and what others call them: TransformerLens,
@@ -86,13 +86,11 @@ class Site:
     _, where = PAIRS.get(self.where, (self.where, self.where))
     return Site(where, self.layer)
 
-  def width(self, config: GemmaConfig) -> int:
+  def width(self, config: LmConfig) -> int:
     """Returns the length D of activations here; of the output, for a pair."""
-    if self.where == "attn":
-      return config.num_heads * config.head_dim
-    return config.embed_dim
+    return config.site_width(self.where)
 
-  def check(self, config: GemmaConfig) -> None:
+  def check(self, config: LmConfig) -> None:
     """Raises UserError unless the model has this layer."""
     if not 0 <= self.layer < config.num_layers:
       raise UserError(

@@ -36,7 +36,7 @@ def bytes_sent(config: TrainConfig, mesh: Mesh, text: str) -> BytesSent:
     mesh: the mesh of devices, slice by slice.
     text: the compiled program, which is the same for each slice.
   """
-  within, between = collections.Counter(), 0.0
+  within, between = collections.defaultdict(float), 0.0
   for one, times in _collectives(config, text):
     if one.between_slices:
       between += times * one.sent

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import time
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -58,6 +59,7 @@ def compile_run(
     peak = needed(str(error))
     return Compilation(time.monotonic() - start, peak)
   memory = step.memory_analysis()
+  assert memory is not None  # CPUs and TPUs have one
   return Compilation(
     seconds=time.monotonic() - start,
     peak=_peak(memory),
@@ -66,7 +68,7 @@ def compile_run(
   )
 
 
-def _peak(memory) -> int:
+def _peak(memory: Any) -> int:
   """Returns the larger of the compiler's own peak and the sum of all parts.
 
   Each leaves out something: the former, on a CPU, some of the arguments.

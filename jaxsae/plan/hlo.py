@@ -94,7 +94,7 @@ def outside(text: str, *scopes: str) -> list[Collective]:
 
 def total(found: list[Collective]) -> dict[str, float]:
   """Returns the bytes sent by each kind of collective."""
-  sums = collections.Counter()
+  sums = collections.defaultdict(float)
   for one in found:
     sums[one.kind] += one.sent
   return dict(sums)
@@ -121,7 +121,7 @@ def _computations(text: str) -> Program:
 
 
 def _entry(text: str) -> str:
-  return re.search(r"^ENTRY %?([^\s(]+)", text, re.MULTILINE)[1]
+  return _first(r"(?m)^ENTRY %?([^\s(]+)", text)
 
 
 def _loops(program: Program, scope: str) -> Iterator[str]:
@@ -143,7 +143,13 @@ def _is_in_scope(program: Program, line: str, scope: str) -> bool:
 
 
 def _body(line: str) -> str:
-  return re.search(r"body=%?([^\s,)}]+)", line)[1]
+  return _first(r"body=%?([^\s,)}]+)", line)
+
+
+def _first(pattern: str, text: str) -> str:
+  match = re.search(pattern, text)
+  assert match is not None, f"{pattern} is not in {text[:200]}"
+  return match[1]
 
 
 def _reachable(
@@ -198,9 +204,9 @@ def _count(indices: str) -> int:
 
 
 def _size(dtype: str, bits: str, dims: str) -> int:
-  bits = {"pred": 8, "bf16": 16}.get(dtype) or int(bits)
+  width = {"pred": 8, "bf16": 16}.get(dtype) or int(bits)
   count = math.prod(int(n) for n in dims.split(",") if n)
-  return count * bits // 8
+  return count * width // 8
 
 
 def _devices(line: str) -> int:

@@ -142,13 +142,14 @@ def of_run_set(runs: RunSet) -> dict:
 
   Memory is that of the run that needs most, or null unless all were compiled.
   """
-  needed = [plan.needed for plan in runs.plans.values()]
+  found = [plan.needed for plan in runs.plans.values()]
+  needed = [size for size in found if size is not None]
   return {
     "prediction": True,
     "topology": runs.slices.topology,
     "slices": runs.slices.count,
     "chips": runs.slices.chips,
-    "hbm_bytes_per_device": None if None in needed else max(needed),
+    "hbm_bytes_per_device": max(needed) if needed == found else None,
     "hbm_capacity_bytes": int(runs.slices.kind.hbm),
     "runs": {name: of_plan(plan) for name, plan in runs.plans.items()},
     "compiled_as": runs.stand_ins,

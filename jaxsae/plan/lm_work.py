@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from jax.sharding import AbstractMesh, Mesh
 
 from jaxsae.lm import GemmaConfig, Site
+from jaxsae.lm.flops import block_weights, blocks_to, forward_flops_per_token
 from jaxsae.train.config.run import TrainConfig
 
 _BFLOAT16 = 2  # bytes of a number; the language model is in bfloat16
@@ -40,18 +41,18 @@ def work(
 
   Counts the blocks that run: the last one up to its site, those below whole.
 
-  FLOPs: two per weight and token for each product; in attention four per
-  number of a query and key that it sees. Traffic: each product reads its
+  FLOPs: `forward_flops_per_token`. Traffic: each product reads its
   weights once per microbatch, and reads its input and writes its output once
   per token; residuals are read or written eight times. Sent, as in a ring:
   sums over `model`, two per block, and with `fsdp` the weights, gathered over
   `data` for each microbatch.
   """
   data, model = mesh.shape["data"], mesh.shape["model"]
-  parts = _parts(config.sites if sites is None else sites)
-  blocks = [_block(gemma, *part, config) for part in parts]
+  sites = config.sites if sites is None else sites
+  blocks = [_block(gemma, until) for _, until in blocks_to(sites)]
   tokens = config.bucket_tokens / data
-  flops = tokens / model * sum(block.flops for block in blocks)
+  per_token = forward_flops_per_token(gemma, sites, config.data.context)
+  flops = tokens / model * per_token
   weights = _BFLOAT16 * sum(block.weights for block in blocks) / model
   passes = config.bucket.microbatches
   numbers = sum(block.sharded for block in blocks) / model
@@ -67,44 +68,21 @@ def work(
 
 @dataclasses.dataclass(frozen=True)
 class _Block:
-  """The work of one block: its weights, and the rest per token."""
+  """The traffic of one block: its weights, and the rest per token."""
 
-  flops: float
   weights: float  # number of weights in its products
   sharded: float  # numbers read and written that are sharded over `model`
   replicated: float  # numbers read and written by every device of `model`
   sums: int  # all-reduces of embed_dim numbers over `model`
 
 
-def _parts(sites: Sequence[Site]) -> list[tuple[int, str]]:
-  """Returns (layer, site up to which it runs) of every block that runs."""
-  order = ("attn", "mlp_in", "mlp", "resid")
-  sites = [(site.layer, order.index(site.where)) for site in sites]
-  last, where = max(sites)
-  return [(i, "resid") for i in range(last)] + [(last, order[where])]
-
-
-def _block(
-  gemma: GemmaConfig, layer: int, until: str, config: TrainConfig
-) -> _Block:
+def _block(gemma: GemmaConfig, until: str) -> _Block:
   d, f = gemma.embed_dim, gemma.hidden_dim
   h = gemma.num_heads * gemma.head_dim
   k = gemma.num_kv_heads * gemma.head_dim
-  seen = _keys_seen(gemma, layer, config.data.context)
-  weights, sums = d * (h + 2 * k), 0
-  sharded, replicated = 2 * (h + 2 * k), 3 * d
-  attention = 4 * h * seen
+  sharded, replicated, sums = 2 * (h + 2 * k), 3 * d, 0
   if until != "attn":
-    weights, replicated, sums = weights + h * d, replicated + 3 * d, 1
-    sharded += 2 * h
+    sharded, replicated, sums = sharded + 2 * h, replicated + 3 * d, 1
   if until in ("mlp", "resid"):
-    weights, replicated, sums = weights + 3 * d * f, replicated + 4 * d, 2
-    sharded += 2 * f
-  return _Block(2 * weights + attention, weights, sharded, replicated, sums)
-
-
-def _keys_seen(gemma: GemmaConfig, layer: int, time: int) -> float:
-  """Returns the mean number of keys a query sees, in a row of one document."""
-  reach = min(gemma.window, time) if gemma.is_local(layer) else time
-  ramp = reach * (reach + 1) / 2
-  return (ramp + (time - reach) * reach) / time
+    sharded, replicated, sums = sharded + 2 * f, replicated + 4 * d, 2
+  return _Block(block_weights(gemma, until), sharded, replicated, sums)

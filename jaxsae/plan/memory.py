@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, Sharding
 
 from jaxsae import mesh as meshes
 from jaxsae.lm import GemmaConfig, Lm
@@ -94,6 +94,7 @@ def in_all(tree: Any) -> int:
 
 
 def _shard_bytes(x: jax.Array | jax.ShapeDtypeStruct) -> int:
+  assert isinstance(x.sharding, Sharding)
   return math.prod(x.sharding.shard_shape(x.shape)) * _itemsize(x)
 
 

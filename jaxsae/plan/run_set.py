@@ -86,11 +86,12 @@ class RunSet:
     )
 
   def _sum(self, name: str) -> float | None:
-    values = [
-      None if plan.error else getattr(plan, name)
-      for plan in self.plans.values()
+    plans = self.plans.values()
+    values: list[float | None] = [
+      None if plan.error else getattr(plan, name) for plan in plans
     ]
-    return None if None in values else sum(values)
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
 
 
 def plan_all(
@@ -208,6 +209,7 @@ def _unshared_step(plan: Plan, gemma: GemmaConfig, stack: Stack) -> float:
     updates=config.updates_per_bucket,
     token_bytes=2 * columns,
     moments=2 if stack.sweep.optim.b1 else 1,
+    skip=stack.sweep.skip,
   )
   best = update_times(updates, mesh, chip)[0]
   reading = lm_work.work(config, gemma, mesh, (site.input, site.output))

@@ -6,6 +6,7 @@ from rich import box
 from rich.table import Table
 
 from jaxsae.chips import GIB
+from jaxsae.plan.communication import BytesSent
 from jaxsae.plan.parts import COMPILED
 from jaxsae.plan.plan import Plan
 from jaxsae.plan.run_set import RunSet
@@ -22,7 +23,7 @@ def of_plan(name: str, plan: Plan) -> Iterator[str | Table]:
   yield _step(plan)
   yield from _placements(plan)
   if plan.sent is not None:
-    yield _sent(plan)
+    yield _sent(plan.sent)
   yield _run(plan)
 
 
@@ -115,18 +116,18 @@ def _placements(plan: Plan) -> Iterator[str]:
       yield f"  {part.name}: {part.where}{why}"
 
 
-def _sent(plan: Plan) -> Table:
+def _sent(sent: BytesSent) -> Table:
   made = _table(
     "Sent by a device in one step",
     ("collective", "along", "MB"),
   )
-  sizes = sorted(plan.sent.within.items(), key=lambda item: -item[1])
+  sizes = sorted(sent.within.items(), key=lambda item: -item[1])
   for (kind, axis), size in sizes:
     if size >= 5e4:
       made.add_row(kind, axis, f"{size / 1e6:,.1f}")
-  if plan.sent.between:
-    made.add_row("all", "slices", f"{plan.sent.between / 1e6:,.1f}")
-  made.add_row("", "", f"{plan.sent.total / 1e6:,.1f}")
+  if sent.between:
+    made.add_row("all", "slices", f"{sent.between / 1e6:,.1f}")
+  made.add_row("", "", f"{sent.total / 1e6:,.1f}")
   return made
 
 
@@ -266,7 +267,7 @@ def of_run_set(runs: RunSet) -> Iterator[str | Table]:
   for name, other in runs.stand_ins.items():
     yield f"  {name} was not compiled; {other} stands in for its memory"
   plan = next(iter(runs.plans.values()))
-  if runs.chip_hours is None:
+  if runs.chip_hours is None or runs.hours is None:
     yield "There are no sums, because some runs are impossible."
     return
   yield (
@@ -296,7 +297,7 @@ def _shares(runs: RunSet) -> str:
 
 def amount(value: float | None, plan: Plan) -> str:
   """Formats an amount of money, which is None if no price is known."""
-  if value is None:
+  if value is None or plan.price is None:
     return "no price"
   return f"{value:,.2f} {plan.price.currency}"
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -186,11 +187,11 @@ def make_mesh(config: MeshConfig, slices: Slices) -> Mesh:
   return mesh
 
 
-def find_devices(slices: Slices) -> Sequence[jax.Device]:
+def find_devices(slices: Slices) -> Sequence[jax.Device]:  # type: ignore
   """Returns the slices' devices, in the order in which JAX numbers them."""
   from jax.experimental import topologies
 
-  options = dict(slices.kind.options)
+  options: dict[str, Any] = dict(slices.kind.options)
   if math.prod(slices.shape) == 1:
     options["chips_per_host_bounds"] = (1, 1, 1)
   if slices.count > 1:

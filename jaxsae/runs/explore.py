@@ -1,5 +1,7 @@
 """The report of a run: a survey of its latents, written as a page."""
 
+from collections.abc import Iterable
+
 import jax
 from etils import epath
 
@@ -59,5 +61,5 @@ def _about(run: Run) -> dict[str, str]:
   }
 
 
-def _comma(values) -> str:
+def _comma(values: Iterable[object]) -> str:
   return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)

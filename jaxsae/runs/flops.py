@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 
 from jaxsae.lm import GemmaConfig
+from jaxsae.lm.flops import forward_flops_per_token
+from jaxsae.sae.flops import update_flops_per_token
 from jaxsae.train.config.run import TrainConfig
 
 
@@ -36,9 +38,8 @@ class RunFlops:
 def run_flops(config: TrainConfig, gemma: GemmaConfig) -> RunFlops:
   """Counts the FLOPs of a run from its config and the model's sizes.
 
-  Gemma Scope's rule (arXiv 2408.05147 §3.3): training an autoencoder takes 6
-  FLOPs per weight and token, for dense products forward and backward.
-  Evaluation is not counted.
+  As a plan counts them: `update_flops_per_token` for each autoencoder, and
+  `forward_flops_per_token` once for all of them. Evaluation is not counted.
 
   Raises:
     UserError: the model does not have one of the sites.
@@ -49,31 +50,19 @@ def run_flops(config: TrainConfig, gemma: GemmaConfig) -> RunFlops:
   for stack in config.stacks:
     size, f = len(stack.members), stack.width
     d_in, d = stack.site.input.width(gemma), stack.site.output.width(gemma)
-    weights = (d_in + d) * f + (d_in * d if stack.sweep.skip else 0)
+    skip = stack.sweep.skip
+    weights = (d_in + d) * f + (d_in * d if skip else 0)
+    per_token = update_flops_per_token(d_in, d, f, skip)
     total += RunFlops(
       saes=size,
       parameters=size * (weights + 2 * f + d),
-      sae_flops=size * 6 * weights * config.tokens,
+      sae_flops=round(size * per_token * config.tokens),
     )
-  lm_flops = config.tokens * _forward_flops_per_token(config, gemma)
-  return total + RunFlops(lm_flops=lm_flops)
+  per_token = forward_flops_per_token(gemma, config.sites, config.data.context)
+  return total + RunFlops(lm_flops=round(config.tokens * per_token))
 
 
-def _forward_flops_per_token(config: TrainConfig, gemma: GemmaConfig) -> int:
-  """FLOPs per token of a forward pass that ends at the last site.
-
-  Two for each weight of a matrix product, plus attention's products over all
-  pairs of a row. The last block is counted in full, wherever its site is.
-  """
-  blocks = 1 + max(site.layer for site in config.sites)
-  heads = gemma.num_heads * gemma.head_dim
-  kv_heads = gemma.num_kv_heads * gemma.head_dim
-  weights = gemma.embed_dim * (2 * heads + 2 * kv_heads + 3 * gemma.hidden_dim)
-  pairs = 2 * heads * config.data.context
-  return blocks * 2 * (weights + pairs)
-
-
-def balanced_shares(flops: Mapping[str, int], count: int) -> list[list[str]]:
+def balanced_shares(flops: Mapping[str, float], count: int) -> list[list[str]]:
   """Splits runs into one share per machine, with about equal FLOPs.
 
   Largest run first, each goes to the machine with the least FLOPs so far, so
@@ -84,8 +73,9 @@ def balanced_shares(flops: Mapping[str, int], count: int) -> list[list[str]]:
     flops: run's name → FLOPs.
     count: number of machines; with too few runs, some shares are empty.
   """
-  assigned, loads = [set() for _ in range(count)], [0] * count
-  for name in sorted(flops, key=flops.get, reverse=True):
+  assigned: list[set[str]] = [set() for _ in range(count)]
+  loads = [0.0] * count
+  for name in sorted(flops, key=lambda name: flops[name], reverse=True):
     least = loads.index(min(loads))
     assigned[least].add(name)
     loads[least] += flops[name]

@@ -68,6 +68,7 @@ class Grid:
 
   def _split(self, part: GridPart) -> Iterable[tuple[str, TrainConfig]]:
     """Splits a part into as few runs as the bound allows."""
+    configs: list[tuple[str, TrainConfig]] = []
     for count in range(1, len(part.layers) + 1):
       pieces = [
         dataclasses.replace(
@@ -88,9 +89,9 @@ class Grid:
     return run_flops(config, read_sizes(self.lm)).parameters
 
   def _config(self, part: GridPart) -> TrainConfig:
-    sites = [
+    sites = tuple(
       Site(where, layer) for layer in part.layers for where in part.where
-    ]
+    )
     return TrainConfig(
       workdir=f"{self.workdir}/{part.name}",
       lm=self.lm,

@@ -106,7 +106,7 @@ class RunSelection:
   workdir: str = "runs"  # contains the folders of all runs
 
 
-def _parse(configs: Configs, doc) -> tuple[RunSelection, Configs]:
+def _parse(configs: Configs, doc: str | None) -> tuple[RunSelection, Configs]:
   """Returns the selected runs, and all configs with their overrides."""
   names = f"{len(configs)} in all; --list names them"
   parsed = {

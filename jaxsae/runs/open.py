@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 
 import jax
 from etils import epath
@@ -40,13 +41,17 @@ class Run:
   targets: Mapping[str, float | None]
 
 
-def open_run(path) -> Run:
-  """Opens a run at its newest checkpoint, on all devices of this machine."""
-  path = epath.Path(path)
-  config = workdir.read_config(path)
-  checkpoints = Checkpoints(path / "checkpoints", keep=None)
+def open_run(path: str | os.PathLike[str]) -> Run:
+  """Opens a run at its newest checkpoint, on all devices of this machine.
+
+  Raises:
+    UserError: the folder has no checkpoint yet.
+  """
+  folder = epath.Path(path)
+  config = workdir.read_config(folder)
+  checkpoints = Checkpoints(folder / "checkpoints", keep=None)
   if checkpoints.latest is None:
-    raise UserError(f"{path} has no checkpoint yet; train it first.")
+    raise UserError(f"{folder} has no checkpoint yet; train it first.")
   # The `model` axis of training, as far as this machine has the devices.
   model = math.gcd(config.mesh.model, jax.device_count())
   mesh = meshes.make(MeshConfig(model=model))
@@ -55,7 +60,7 @@ def open_run(path) -> Run:
   checkpoints.close()
   saes = dict(_folded(config, state))
   return Run(
-    path=path,
+    path=folder,
     config=config,
     lm=lm,
     step=int(state.step),
@@ -68,7 +73,9 @@ def open_run(path) -> Run:
   )
 
 
-def _folded(config: TrainConfig, state: TrainState):
+def _folded(
+  config: TrainConfig, state: TrainState
+) -> Iterator[tuple[str, tuple[Site, Sae]]]:
   for stack, trained in zip(config.stacks, state.stacks, strict=True):
     for name, sae in states.folded(stack, trained).items():
       yield name, (stack.site, sae)

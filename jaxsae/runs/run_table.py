@@ -22,8 +22,9 @@ def table(
     pad_edge=False,
     padding=0,
     show_footer=True,
-    caption="FLOPs: 6 per weight of an autoencoder and token, as in Gemma"
-    " Scope's paper, and the language model's forward passes of each run.",
+    caption="FLOPs: of all updates, 10 D F per autoencoder and token (Gemma"
+    " Scope's paper: 12), and of each run's forward passes, up to its last"
+    " site.",
     caption_justify="left",
   )
   total = sum(flops.values(), RunFlops())

@@ -54,7 +54,7 @@ def train(config: TrainConfig) -> TrainState:
   ends only what is being written. See `process/shutdown.py`.
 
   Raises:
-    UserError: something about the run can not be.
+    UserError: something about the run is impossible.
     RunError: a number was not finite, and `config.not_finite` is "stop"; or
       devices that should hold the same do not.
   """
@@ -135,7 +135,7 @@ def open_corpus(config: TrainConfig, lm: Lm) -> Corpus:
   """The run's text."""
   if lm.tokenizer is None:
     raise UserError(
-      f"{config.lm} has no tokenizer.model, so it can not read text; put its"
+      f"{config.lm} has no tokenizer.model, so it cannot read text; put its"
       " tokenizer beside its weights."
     )
   return data.open_corpus(config.data, lm.tokenizer)

@@ -14,8 +14,8 @@ from jax.sharding import Mesh
 from jaxsae import data
 from jaxsae import mesh as meshes
 from jaxsae.data import Batches, Rows
+from jaxsae.token_batch import TokenBatch
 from jaxsae.train.config.run import TrainConfig
-from jaxsae.train.step import Batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Bucket:
     after: the data position to go on from when it has been trained on.
   """
 
-  batch: Batch
+  batch: TokenBatch
   before: dict
   after: dict
 
@@ -73,13 +73,15 @@ def open_batches(config: TrainConfig, mesh: Mesh, rows: Rows) -> Batches:
   return data.batches(rows, every.size, config.data.seed, mine)
 
 
-def next_bucket(config: TrainConfig, mesh: Mesh, batches: Batches) -> Batch:
+def next_bucket(
+  config: TrainConfig, mesh: Mesh, batches: Batches
+) -> TokenBatch[jax.Array]:
   """The next bucket on the devices: int [M, B, T] each."""
   rows, columns = next(batches), _columns(config, mesh)
   layout = meshes.shard(mesh, None, "data", None)
 
-  def put(name):
-    own = rows[name].reshape(config.bucket.microbatches, len(columns), -1)
+  def put(own: np.ndarray) -> jax.Array:
+    own = own.reshape(config.bucket.microbatches, len(columns), -1)
     shape = (own.shape[0], config.bucket.rows, own.shape[2])
 
     def part(index):
@@ -88,7 +90,7 @@ def next_bucket(config: TrainConfig, mesh: Mesh, batches: Batches) -> Batch:
 
     return jax.make_array_from_callback(shape, layout, part)
 
-  return {name: put(name) for name in ("tokens", "segments", "positions")}
+  return jax.tree.map(put, rows.replace(documents=None))
 
 
 def _columns(config: TrainConfig, mesh: Mesh) -> np.ndarray:

@@ -29,6 +29,7 @@ from jaxsae import mesh as meshes
 from jaxsae.lm import GemmaConfig, Lm, capture
 from jaxsae.lm.weights import abstract_lm
 from jaxsae.sae.normalisation import estimate_scale
+from jaxsae.token_batch import TokenBatch
 from jaxsae.train import metrics as figures
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.group import Group, groups
@@ -41,11 +42,9 @@ from jaxsae.train.update import Progress, Tokens, diagnose, update_group
 # compiled step is read (`plan/hlo.py`).
 READS, UPDATES = "reads", "updates"
 
-Batch = dict[str, jax.Array]  # tokens, segments, positions: int [M, B, T]
-
 
 def compile_step(
-  config: TrainConfig, mesh: Mesh, state: TrainState, lm: Lm, batch: Batch
+  config: TrainConfig, mesh: Mesh, state: TrainState, lm: Lm, batch: TokenBatch
 ) -> jax.stages.Compiled:
   """Compiles `(state, lm, batch) -> (state, metrics of each stack)`.
 
@@ -63,7 +62,7 @@ def compile_step(
 
 def abstract_arguments(
   config: TrainConfig, gemma: GemmaConfig, mesh: Mesh, dtype=jnp.bfloat16
-) -> tuple[TrainState, Lm, Batch]:
+) -> tuple[TrainState, Lm, TokenBatch]:
   """The state, language model and batch of a step as shapes and shardings.
 
   Args:
@@ -79,15 +78,17 @@ def abstract_arguments(
   )
 
 
-def _abstract_batch(config: TrainConfig, mesh: Mesh) -> Batch:
+def _abstract_batch(
+  config: TrainConfig, mesh: Mesh
+) -> TokenBatch[jax.ShapeDtypeStruct]:
   shape = (config.bucket.microbatches, config.bucket.rows, config.data.context)
   layout = meshes.shard(mesh, None, "data", None)
   ids = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=layout)
-  return {name: ids for name in ("tokens", "segments", "positions")}
+  return TokenBatch(positions=ids, segments=ids, tokens=ids)
 
 
 def step(
-  config: TrainConfig, mesh: Mesh, state: TrainState, lm: Lm, batch: Batch
+  config: TrainConfig, mesh: Mesh, state: TrainState, lm: Lm, batch: TokenBatch
 ) -> tuple[TrainState, tuple[Metrics, ...]]:
   """Trains on one bucket."""
   activations, mask = harvest(config, mesh, lm, batch)
@@ -157,15 +158,14 @@ def _apart(mesh: Mesh, trained: Sequence[Group], trees: Sequence[Any]) -> tuple:
   return tuple(parts[index] for index in sorted(parts))
 
 
-def harvest(config: TrainConfig, mesh: Mesh, lm: Lm, batch: Batch):
+def harvest(config: TrainConfig, mesh: Mesh, lm: Lm, batch: TokenBatch):
   """The LM's activations: {site: [B, L, D]}, and the mask [B, L].
 
   Special tokens and padding are masked: they are never trained on.
   """
 
   def read(_, rows):
-    packing = {k: rows[k] for k in ("segments", "positions")}
-    seen = capture(lm, rows["tokens"], *config.sites, **packing)
+    seen = capture(lm, rows.tokens, *config.sites, **rows.packing)
     dtype = config.bucket.dtype
     return None, {s: x.astype(dtype or x.dtype) for s, x in seen.items()}
 
@@ -176,7 +176,7 @@ def harvest(config: TrainConfig, mesh: Mesh, lm: Lm, batch: Batch):
 
   with jax.named_scope(READS):
     _, seen = jax.lax.scan(read, None, batch)
-  mask = lanes(lm.text_mask(batch["tokens"], batch["segments"]))
+  mask = lanes(lm.text_mask(batch.tokens, batch.segments))
   return {site: lanes(x) for site, x in seen.items()}, mask
 
 
@@ -198,7 +198,7 @@ def take(x: jax.Array, order: jax.Array) -> jax.Array:
 
 
 def estimate_scales(
-  config: TrainConfig, mesh: Mesh, lm: Lm, batch: Batch
+  config: TrainConfig, mesh: Mesh, lm: Lm, batch: TokenBatch
 ) -> list[tuple[jax.Array, jax.Array]]:
   """The scales of what each stack reads and reconstructs, from one bucket."""
   activations, mask = harvest(config, mesh, lm, batch)

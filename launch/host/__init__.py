@@ -1,1 +1,1 @@
-"""What is copied to each worker and runs there."""
+"""Files that are copied to each worker and run there."""

@@ -1,13 +1,13 @@
-"""Runs on each worker: starts a run, says what it is at, ends it.
+"""Runs on each worker: starts a run, reports its state and stops it.
 
 It is copied there and must work with the system's Python (3.8 or newer) and
 nothing else. A run's folder is ~/.jaxsae/runs/RUN:
 
   job.json      what to run            process.json  who runs it
   log           what it printed        ended.json    its exit status
-  stop          somebody asked it to end
+  stop          present if the run was asked to stop
 
-Each verb says what it has to say in one line of JSON.
+Each verb prints its result as one line of JSON.
 """
 
 import argparse
@@ -27,12 +27,12 @@ STARTING = 15.0  # seconds for which `start` waits for the process
 CHUNK = 1 << 18  # bytes of log at a time
 METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/"
 # A read from a store that has stalled fails and is tried again.
-PATIENCE = {
+NETWORK_TIMEOUTS = {
   "TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS": "60",
   "TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES": "1024",
 }
 # The newest step in a bucket; run by the Python that also writes there.
-NEWEST = """
+NEWEST_STEP_SCRIPT = """
 import sys
 from etils import epath
 folder = epath.Path(sys.argv[1]) / "checkpoints"
@@ -42,7 +42,7 @@ print(max([int(n) for n in names if n.isdecimal()], default=-1))
 
 
 def main(argv):
-  """One verb; the status is 3 where another run is under way."""
+  """Carries out one verb; the status is 3 if another run is running."""
   options = parse(argv)
   folder = HOME / "runs" / options.run
   said = VERBS[options.verb](folder, options)
@@ -52,10 +52,10 @@ def main(argv):
 
 
 def start(folder, options):
-  """Starts the run, detached, unless something runs already."""
+  """Starts the run, detached, unless a run is already running."""
   folder.mkdir(parents=True, exist_ok=True)
-  worker = number()
-  busy = under_way()
+  worker = worker_number()
+  busy = active_run()
   if busy is not None:
     again = busy == folder and read(folder / "job.json")["attempt"] == (
       options.attempt
@@ -76,7 +76,7 @@ def start(folder, options):
 
 
 def work(folder, options):
-  """Runs the job to its end and writes down how it ended."""
+  """Runs the job to its end and records its exit status."""
   job = read(folder / "job.json")
   with open(folder / "log", "ab") as log:
     begin = f"--- attempt {job['attempt']} on {socket.gethostname()} ---\n"
@@ -92,7 +92,7 @@ def work(folder, options):
     )
   # A machine that shuts down tells this process; the run has to hear of it.
   signal.signal(signal.SIGTERM, lambda *_: child.send_signal(signal.SIGTERM))
-  who = [[pid, birth(pid)] for pid in (child.pid, os.getpid())]
+  who = [[pid, start_time(pid)] for pid in (child.pid, os.getpid())]
   write(folder / "process.json", who)
   status = child.wait()
   status = 128 - status if status < 0 else status
@@ -100,17 +100,22 @@ def work(folder, options):
 
 
 def poll(folder, options):
-  """What the run is at: running, ended, lost or absent; and its newest step."""
-  said = {"worker": number(), "state": "absent", "status": None, "step": None}
+  """Reports whether the run is running, ended, lost or absent, and its step."""
+  said = {
+    "worker": worker_number(),
+    "state": "absent",
+    "status": None,
+    "step": None,
+  }
   if not (folder / "job.json").exists():
     return said
   job = read(folder / "job.json")
   said["attempt"] = job["attempt"]
   said["stopped"] = (folder / "stop").exists()
   if said["worker"] == 0:
-    said["step"] = newest(job)
-  # In this order: between the two it may end, but not begin.
-  running = alive(folder)
+    said["step"] = newest_step(job)
+  # In this order, because the run may end between the two, but not begin.
+  running = is_running(folder)
   ended = (
     read(folder / "ended.json") if (folder / "ended.json").exists() else {}
   )
@@ -120,8 +125,8 @@ def poll(folder, options):
 
 
 def log(folder, options):
-  """What was logged from a byte on, and the byte to go on from."""
-  if options.worker != number():
+  """Returns the log from a byte offset on, and the next offset."""
+  if options.worker != worker_number():
     return None
   file = folder / "log"
   size = file.stat().st_size if file.exists() else 0
@@ -136,22 +141,22 @@ def log(folder, options):
 
 
 def stop(folder, options):
-  """SIGTERM, after which a run leaves a checkpoint; with --kill, SIGKILL."""
-  if not folder.exists() or not alive(folder):
-    return {"worker": number(), "stopping": False}
+  """Sends SIGTERM, on which a run saves a checkpoint; with --kill, SIGKILL."""
+  if not folder.exists() or not is_running(folder):
+    return {"worker": worker_number(), "stopping": False}
   if not options.kill:
     (folder / "stop").touch()
   pid, born = read(folder / "process.json")[0]
-  if birth(pid) == born:
+  if start_time(pid) == born:
     os.kill(pid, signal.SIGKILL if options.kill else signal.SIGTERM)
   end = time.monotonic() + STARTING * options.kill
-  while alive(folder) and time.monotonic() < end:
+  while is_running(folder) and time.monotonic() < end:
     time.sleep(0.05)
-  return {"worker": number(), "stopping": True}
+  return {"worker": worker_number(), "stopping": True}
 
 
 def job(folder, options, worker):
-  """What to run, in full, so that a later set-up changes nothing of it."""
+  """Returns all of what to run, so that a later set-up does not change it."""
   tree = (HOME / "tree").resolve()
   return {
     "attempt": options.attempt,
@@ -164,17 +169,17 @@ def job(folder, options, worker):
 
 
 def environment(job):
-  """The variables of the run; secrets come from a file of this machine."""
+  """Returns the run's environment, with secrets from a file on this machine."""
   return dict(
     os.environ,
     PYTHONUNBUFFERED="1",
     PYTHONPATH=job["tree"],
-    **dict(PATIENCE, **pod(), **secrets(), **job["env"]),
+    **dict(NETWORK_TIMEOUTS, **pod_variables(), **secrets(), **job["env"]),
   )
 
 
 def secrets():
-  """KEY=VALUE lines of ~/.jaxsae/env, which nobody else may read."""
+  """Reads KEY=VALUE lines from ~/.jaxsae/env, which must be private."""
   if not SECRETS.exists():
     return {}
   if SECRETS.stat().st_mode & 0o077:
@@ -183,15 +188,18 @@ def secrets():
   return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
-def pod():
-  """Who the pod is, where JAX does not see it by itself.
+def pod_variables():
+  """Returns the pod's variables where JAX cannot find them by itself.
 
   It reads `agent-worker-number`. Hosts of an instance group have `worker-id`
   in its place.
   """
-  if "JAX_PROCESS_ID" in os.environ or metadata("agent-worker-number"):
+  if "JAX_PROCESS_ID" in os.environ or metadata_value("agent-worker-number"):
     return {}
-  mine, all_ = metadata("worker-id"), metadata("worker-network-endpoints")
+  mine, all_ = (
+    metadata_value("worker-id"),
+    metadata_value("worker-network-endpoints"),
+  )
   if not mine or not all_:
     return {}
   hosts = [entry.split(":")[-1] for entry in all_.split(",")]
@@ -202,22 +210,24 @@ def pod():
   }
 
 
-def number():
-  """Which worker of its slice this is, from 0."""
+def worker_number():
+  """Returns the index of this worker in its slice, from 0."""
   for job in sorted((HOME / "runs").glob("*/job.json")):
-    return read(job)["worker"]  # asking the metadata server takes its time
-  found = os.environ.get("JAX_PROCESS_ID") or metadata("agent-worker-number")
-  return int(found or metadata("worker-id") or 0)
+    return read(job)["worker"]  # asking the metadata server is slow
+  found = os.environ.get("JAX_PROCESS_ID") or metadata_value(
+    "agent-worker-number"
+  )
+  return int(found or metadata_value("worker-id") or 0)
 
 
-def metadata(key):
-  """What Google's metadata server says of this machine; "" if nothing."""
+def metadata_value(key):
+  """Returns a value of this machine from Google's metadata server, or ""."""
   if not pathlib.Path("/sys/class/dmi/id/product_name").exists():
     return ""
   product = pathlib.Path("/sys/class/dmi/id/product_name").read_text()
   if "Google" not in product:
     return ""
-  import urllib.request  # as slow as all else here together
+  import urllib.request  # slow to import, so only when needed
 
   asked = urllib.request.Request(
     METADATA + "attributes/" + key, headers={"Metadata-Flavor": "Google"}
@@ -229,10 +239,11 @@ def metadata(key):
     return ""
 
 
-def newest(job):
-  """The newest step of which something was written down, or None.
+def newest_step(job):
+  """Returns the newest step that was recorded, or None.
 
-  None too if that can not be read: what the run is at has to be said anyway.
+  It is None too if the files cannot be read, because the state of the run has
+  to be reported anyway.
   """
   try:
     if "://" in job["workdir"]:
@@ -240,7 +251,7 @@ def newest(job):
     run = pathlib.Path(job["workdir"])
     names = [path.name for path in run.glob("checkpoints/*")]
     steps = [int(name) for name in names if name.isdigit()]
-    return max(steps + logged(run / "metrics.jsonl"), default=None)
+    return max(steps + last_logged_step(run / "metrics.jsonl"), default=None)
   except (
     OSError,
     ValueError,
@@ -252,9 +263,9 @@ def newest(job):
 
 
 def steps_in_bucket(job):
-  """The newest step of a remote folder, or None."""
+  """Returns the newest step in a remote folder, or None."""
   found = subprocess.run(
-    [job["argv"][0], "-c", NEWEST, job["workdir"]],
+    [job["argv"][0], "-c", NEWEST_STEP_SCRIPT, job["workdir"]],
     stdout=subprocess.PIPE,
     stderr=subprocess.DEVNULL,
     timeout=120,
@@ -264,8 +275,8 @@ def steps_in_bucket(job):
   return step if step >= 0 else None
 
 
-def logged(metrics):
-  """The step of its last line, if there is one."""
+def last_logged_step(metrics):
+  """Returns a list with the step of the last line, empty if there is none."""
   if not metrics.exists():
     return []
   with open(metrics, "rb") as file:
@@ -275,12 +286,12 @@ def logged(metrics):
 
 
 def detach(folder, options):
-  """Leaves a process that outlives the ssh session; the process, if ours."""
+  """Starts a process that outlives the ssh session; None under systemd."""
   work = [sys.executable, os.path.abspath(__file__), "work", folder.name]
   with open(folder / "host.log", "wb") as out:
     if has_systemd():
       subprocess.run(
-        unit(folder.name, options.attempt) + work,
+        systemd_command(folder.name, options.attempt) + work,
         stdin=subprocess.DEVNULL,
         stdout=out,
         stderr=out,
@@ -296,7 +307,7 @@ def detach(folder, options):
 
 
 def has_systemd():
-  """Whether it runs here, and we may use it."""
+  """Returns whether systemd runs here and we may use it."""
   if not (shutil.which("sudo") and shutil.which("systemd-run")):
     return False
   asked = ["sudo", "-n", "systemctl", "show", "--property=Version"]
@@ -304,8 +315,8 @@ def has_systemd():
   return subprocess.call(asked, stdin=null, stdout=null, stderr=null) == 0
 
 
-def unit(run, attempt):
-  """The command that runs another as a service of the system."""
+def systemd_command(run, attempt):
+  """Returns the command prefix that runs a program as a system service."""
   variables = [f"--setenv={k}={os.environ[k]}" for k in ("HOME", "PATH")]
   return [
     "sudo",
@@ -322,21 +333,21 @@ def unit(run, attempt):
   ]
 
 
-def under_way():
-  """The folder of a run that is alive on this machine, or None."""
+def active_run():
+  """Returns the folder of a run that is running on this machine, or None."""
   found = (HOME / "runs").glob("*/process.json")
-  return next((x.parent for x in sorted(found) if alive(x.parent)), None)
+  return next((x.parent for x in sorted(found) if is_running(x.parent)), None)
 
 
-def alive(folder):
-  """Whether one of its processes is."""
+def is_running(folder):
+  """Returns whether a process of the run is running."""
   if not (folder / "process.json").exists():
     return False
-  return any(birth(pid) == b for pid, b in read(folder / "process.json"))
+  return any(start_time(pid) == b for pid, b in read(folder / "process.json"))
 
 
-def birth(pid):
-  """When a process was born, in ticks since the machine started; else None."""
+def start_time(pid):
+  """Returns a process's start time in ticks since boot; None if it ended."""
   try:
     text = pathlib.Path(f"/proc/{pid}/stat").read_text()
   except OSError:
@@ -350,7 +361,7 @@ def read(file):
 
 
 def write(file, data):
-  """Whole or not at all, and for nobody else to read."""
+  """Writes JSON atomically, readable by its owner only."""
   partial = file.with_name(file.name + ".partial")
   with open(os.open(partial, os.O_WRONLY | os.O_CREAT, 0o600), "w") as out:
     out.truncate()
@@ -359,12 +370,12 @@ def write(file, data):
 
 
 def tail(file):
-  """The end of what a file says."""
+  """Returns the last 500 characters of a file."""
   return file.read_text(errors="replace")[-500:] if file.exists() else ""
 
 
 def parse(argv):
-  """The verb and what it needs; after `--`, the experiment and its flags."""
+  """Parses the verb and its options; the experiment follows `--`."""
   at = argv.index("--") if "--" in argv else len(argv)
   parser = argparse.ArgumentParser(prog="host.py", allow_abbrev=False)
   parser.add_argument("verb", choices=VERBS)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes a worker ready: the tree in ~/.jaxsae/tree and, in its .venv, exactly
-# what its lock names. Again with the same tree, it has nothing to do.
+# Sets up a worker: the code in ~/.jaxsae/tree and, in its .venv, exactly what
+# its lock file names. Running it again with the same code changes nothing.
 set -euo pipefail
 cd "$HOME/.jaxsae"
 exec 9> setup.lock
@@ -12,7 +12,7 @@ if command -v sudo > /dev/null && sudo -n true 2> /dev/null; then
     apt-daily-upgrade.timer 2> /dev/null ||
     echo "setup: no unattended upgrades to stop"
 else
-  echo "setup: unattended upgrades stay on, for there is no sudo"
+  echo "setup: unattended upgrades stay on, because there is no sudo"
 fi
 
 tree="trees/$(sha256sum tree.tar | cut -c 1-12)"

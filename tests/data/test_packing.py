@@ -31,7 +31,7 @@ def pack_lengths(lengths, context, random):
 def test_every_token_is_in_exactly_one_place(drawn):
   rows, store, _ = pack_lengths(*drawn)
   batch = rows.read(range(len(rows)))
-  text = batch["tokens"][(batch["segments"] > 0) & (batch["positions"] > 0)]
+  text = batch.tokens[(batch.segments > 0) & (batch.positions > 0)]
   assert sorted(text) == store.tolist()
 
 
@@ -50,7 +50,10 @@ def test_segments_and_positions(drawn):
   rows, _, _ = pack_lengths(*drawn)
   batch = rows.read(range(len(rows)))
   for tokens, segments, positions, document in zip(
-    *(batch[k] for k in ("tokens", "segments", "positions", "document")),
+    batch.tokens,
+    batch.segments,
+    batch.positions,
+    batch.documents,
     strict=True,
   ):
     used = segments > 0
@@ -70,12 +73,12 @@ def test_segments_and_positions(drawn):
 @given(corpora)
 def test_only_the_last_row_has_more_than_one_free_place(drawn):
   rows, _, _ = pack_lengths(*drawn)
-  free = (rows.read(range(len(rows)))["segments"] == 0).sum(1)
+  free = (rows.read(range(len(rows))).segments == 0).sum(1)
   assert (free[:-1] <= 1).all()
 
 
 def test_padding_and_tokens_count_the_places(corpus):
   rows = corpus.train
-  used = (rows.read(range(len(rows)))["segments"] > 0).sum()
+  used = (rows.read(range(len(rows))).segments > 0).sum()
   assert rows.tokens == used
   assert np.isclose(rows.padding, 1 - used / (len(rows) * rows.context))

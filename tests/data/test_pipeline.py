@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -18,7 +19,7 @@ def take(batches, count):
 
 def row_keys(batches):
   """One bytes object per row."""
-  return [row.tobytes() for batch in batches for row in batch["tokens"]]
+  return [row.tobytes() for batch in batches for row in batch.tokens]
 
 
 def test_an_epoch_reads_every_row_once(corpus):
@@ -43,8 +44,11 @@ def test_a_process_reads_its_own_places_of_every_batch(corpus, mine):
   whole = take(data.batches(corpus.train, BATCH), 30)
   share = take(data.batches(corpus.train, BATCH, mine=mine), 30)
   for batch, part in zip(whole, share, strict=True):
-    for name, array in batch.items():
-      np.testing.assert_array_equal(part[name], array[mine])
+    jax.tree.map(
+      lambda all_rows, own: np.testing.assert_array_equal(own, all_rows[mine]),
+      batch,
+      part,
+    )
 
 
 @pytest.mark.parametrize("at", [0, 1, 7, 29])  # an epoch is about nine batches
@@ -65,7 +69,7 @@ def test_the_position_is_the_same_on_every_process(corpus):
   take(one, 5)
   other = data.batches(corpus.train, BATCH, mine=[2])
   other.set_state(one.get_state())
-  np.testing.assert_equal(next(other)["tokens"], next(one)["tokens"][[2]])
+  np.testing.assert_equal(next(other).tokens, next(one).tokens[[2]])
   assert other.get_state() == one.get_state()
 
 
@@ -96,10 +100,10 @@ def test_too_few_rows_are_counted(corpus):
 
 def test_held_out_rows_come_once_in_order(corpus):
   rows = corpus.held_out
-  batches = [b["tokens"] for b in data.held_out_batches(corpus, BATCH)]
+  batches = [b.tokens for b in data.held_out_batches(corpus, BATCH)]
   assert all(batch.shape == (BATCH, rows.context) for batch in batches)
   tokens = np.concatenate(batches)
-  expected = rows.read(range(len(rows)))["tokens"]
+  expected = rows.read(range(len(rows))).tokens
   np.testing.assert_array_equal(tokens[: len(rows)], expected)
   assert not tokens[len(rows) :].any()
 
@@ -111,8 +115,8 @@ def test_the_contents_of_a_batch_are_told_without_reading_on(corpus):
   what = json.loads(json.dumps(batches.contents(state)))
   batch = next(batches)
   rows = corpus.train.read(what["rows"])
-  np.testing.assert_array_equal(rows["tokens"], batch["tokens"])
-  assert what["documents"] == sorted({*batch["document"].ravel()} - {-1})
+  np.testing.assert_array_equal(rows.tokens, batch.tokens)
+  assert what["documents"] == sorted({*batch.documents.ravel()} - {-1})
   assert what["pass"] == 2
   assert batches.contents(state)["rows"] == what["rows"]
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxsae.lm import GemmaConfig, Lm, Site, init_params
+from jaxsae.token_batch import TokenBatch
 from tests.evals import reference
 from tests.evals.samples import BOS, EOS, lookup_transcoder, split
 
@@ -59,13 +60,12 @@ def rows():
     positions[row, cut:end] = np.arange(end - cut)
     tokens[row, [0, cut]] = BOS
     tokens[row, cut - 1] = EOS
-  document = np.where(segments > 0, segments, -1)
-  return {
-    "tokens": tokens,
-    "segments": segments,
-    "positions": positions,
-    "document": document,
-  }
+  return TokenBatch(
+    documents=np.where(segments > 0, segments, -1),
+    positions=positions,
+    segments=segments,
+    tokens=tokens,
+  )
 
 
 @pytest.fixture(scope="session")

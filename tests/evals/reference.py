@@ -10,8 +10,8 @@ from tests.evals.samples import BOS, EOS
 
 
 def is_text(batch):
-  special = np.isin(batch["tokens"], [BOS, EOS])
-  return (batch["segments"] > 0) & ~special
+  special = np.isin(batch.tokens, [BOS, EOS])
+  return (batch.segments > 0) & ~special
 
 
 def activations(lm, batches, site):
@@ -70,8 +70,7 @@ def _capture(lm, batch, site):
 
 @functools.partial(jax.jit, static_argnames="site")
 def _captured(lm, batch, site):
-  packing = {k: batch[k] for k in ("segments", "positions")}
-  return capture(lm, batch["tokens"], site, **packing)[site]
+  return capture(lm, batch.tokens, site, **batch.packing)[site]
 
 
 @functools.partial(jax.jit, static_argnames="site")
@@ -82,17 +81,16 @@ def _logits(lm, batch, value, site):
     here = site is not None and (where, layer) == (site.where, site.layer)
     return value if here else x
 
-  arrays = [batch[k] for k in ("tokens", "segments", "positions")]
-  return lm.apply(*arrays, tap)
+  return lm.apply(batch.tokens, batch.segments, batch.positions, tap)
 
 
 def _losses(logits, batch):
   found = []
-  rows, length = batch["tokens"].shape
+  rows, length = batch.tokens.shape
   for row in range(rows):
     for t in range(length - 1):
-      here, there = batch["segments"][row, t : t + 2]
+      here, there = batch.segments[row, t : t + 2]
       if here == there > 0:
         log_sum = np.log(np.exp(logits[row, t]).sum())
-        found.append(log_sum - logits[row, t, batch["tokens"][row, t + 1]])
+        found.append(log_sum - logits[row, t, batch.tokens[row, t + 1]])
   return found

@@ -1,5 +1,6 @@
 """Autoencoders whose figures are known, and how rows become batches."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -10,10 +11,11 @@ BOS, EOS = 2, 1
 
 def split(rows, size, padding=0):
   """Rows cut into batches of `size`, in order, each with rows of padding."""
-  starts = range(0, len(rows["tokens"]), size)
+  starts = range(0, len(rows.tokens), size)
   more = ((0, padding), (0, 0))
   return [
-    {k: np.pad(v[i : i + size], more) for k, v in rows.items()} for i in starts
+    jax.tree.map(lambda x, i=i: np.pad(x[i : i + size], more), rows)
+    for i in starts
   ]
 
 

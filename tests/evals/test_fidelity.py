@@ -114,19 +114,19 @@ def test_how_rows_are_cut_into_batches_does_not_matter(
 
 
 def test_padding_does_not_matter(lm, saes, means, batches, measured):
-  padding = {k: np.zeros_like(v) for k, v in batches[0].items()}
+  padding = jax.tree.map(np.zeros_like, batches[0])
   other = [
-    b | {"tokens": np.where(b["segments"] > 0, b["tokens"], 7)} for b in batches
+    b.replace(tokens=np.where(b.segments > 0, b.tokens, 7)) for b in batches
   ]
-  assert (other[0]["tokens"] != batches[0]["tokens"]).any()
+  assert (other[0].tokens != batches[0].tokens).any()
   found = measure_fidelity(lm, saes, means, [padding, *other])
   same(found, measured)
 
 
 def test_special_tokens_are_left_as_they_are(lm, saes, means, batches):
   """Where nothing is text, every edit leaves the model alone."""
-  special = {k: v.copy() for k, v in batches[0].items()}
-  special["tokens"][:] = lm.tokenizer.bos
+  special = jax.tree.map(np.copy, batches[0])
+  special.tokens[:] = lm.tokenizer.bos
   measured = measure_fidelity(lm, saes, means, [special])
   for found in (measured["a"], measured["pair"]):
     clean = {found.spliced_loss, found.zero_loss, found.mean_loss}

@@ -8,6 +8,7 @@ from jaxsae.errors import UserError
 from jaxsae.evals import Moments, measure_sparsity
 from jaxsae.lm import Site
 from jaxsae.sae import Sae
+from jaxsae.token_batch import TokenBatch
 from tests.evals import reference
 from tests.evals.samples import (
   BOS,
@@ -68,13 +69,13 @@ def test_batch_sizes_do_not_matter(lm, saes, rows, measured):
 
 
 def test_only_text_counts(lm, saes, batches, measured):
-  padding = {k: np.zeros_like(v) for k, v in batches[0].items()}
-  other_padding = padding | {"tokens": np.full_like(padding["tokens"], 7)}
-  special = {
-    "tokens": np.full_like(padding["tokens"], BOS),
-    "segments": np.ones_like(padding["tokens"]),
-    "positions": padding["positions"],
-  }
+  padding = jax.tree.map(np.zeros_like, batches[0])
+  other_padding = padding.replace(tokens=np.full_like(padding.tokens, 7))
+  special = TokenBatch(
+    tokens=np.full_like(padding.tokens, BOS),
+    segments=np.ones_like(padding.tokens),
+    positions=padding.positions,
+  )
   more = [special, padding, *batches, other_padding]
   found, _ = measure_sparsity(lm, saes, more)
   same(found, measured[0])
@@ -185,7 +186,7 @@ def test_autoencoders_of_one_shape_compile_once(lm, batches, monkeypatch):
 
 @pytest.mark.parametrize("kept", [0, 1])
 def test_no_text_is_an_error(lm, saes, batches, kept):
-  padding = {k: np.zeros_like(v) for k, v in batches[0].items()}
+  padding = jax.tree.map(np.zeros_like, batches[0])
   with pytest.raises(UserError, match="hold no text"):
     measure_sparsity(lm, saes, [padding] * kept)
 

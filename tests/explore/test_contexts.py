@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxsae.explore.contexts import add_contexts, no_contexts, to_report
+from jaxsae.token_batch import TokenBatch
 
 ROWS, TIME, LATENTS = 12, 20, 6
 CONTEXTS, WINDOW = 4, 9
@@ -26,12 +27,12 @@ def make_text(seed=0):
   starts = np.maximum.accumulate(
     np.where(breaks, np.arange(TIME), 0), axis=1, dtype="i4"
   )
-  return latents, {
-    "tokens": rng.integers(100, size=shape, dtype="i4"),
-    "segments": segments,
-    "positions": np.arange(TIME, dtype="i4") - starts,
-    "document": segments * 100 + np.arange(ROWS, dtype="i4")[:, None],
-  }
+  return latents, TokenBatch(
+    tokens=rng.integers(100, size=shape, dtype="i4"),
+    segments=segments,
+    positions=np.arange(TIME, dtype="i4") - starts,
+    documents=segments * 100 + np.arange(ROWS, dtype="i4")[:, None],
+  )
 
 
 def found(latents, batch, sizes):
@@ -41,7 +42,7 @@ def found(latents, batch, sizes):
   at = 0
   for size in sizes:
     rows = slice(at, at + size)
-    part = {name: jnp.asarray(x[rows]) for name, x in batch.items()}
+    part = jax.tree.map(lambda x, rows=rows: jnp.asarray(x[rows]), batch)
     top = add(top, jnp.asarray(latents[rows]), part)
     at += size
   return to_report(top)
@@ -64,8 +65,8 @@ def test_they_are_the_strongest_rows_however_batched(sizes, seed):
     assert contexts.count[latent] == len(best)
     for k, (row, time) in enumerate(best):
       at = latent, k
-      assert contexts.position[at] == batch["positions"][row, time]
-      assert contexts.document[at] == batch["document"][row, time]
+      assert contexts.position[at] == batch.positions[row, time]
+      assert contexts.document[at] == batch.documents[row, time]
       check_window(contexts, at, latents[..., latent], batch, row, time)
 
 
@@ -75,9 +76,9 @@ def check_window(contexts, at, activations, batch, row, time):
   for i in range(WINDOW):
     here = time + i - peak
     token, activation = -1, 0
-    segments = batch["segments"][row]
+    segments = batch.segments[row]
     if 0 <= here < TIME and segments[here] == segments[time]:
-      token, activation = batch["tokens"][row, here], activations[row, here]
+      token, activation = batch.tokens[row, here], activations[row, here]
     assert contexts.tokens[at][i] == token
     assert contexts.activations[at][i] == activation
 

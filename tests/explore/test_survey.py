@@ -14,6 +14,7 @@ from jaxsae.explore import logit_effects
 from jaxsae.explore import survey as survey_of
 from jaxsae.lm import GemmaConfig, Lm, Site, capture, init_params
 from jaxsae.sae import Sae
+from jaxsae.token_batch import TokenBatch
 
 CONFIG = GemmaConfig(
   vocab_size=64,
@@ -78,22 +79,22 @@ def make_text():
   first = iter(range(3, 60))
   rng = np.random.default_rng(0)
   shape = (ROWS, TIME)
-  text = {
-    "tokens": rng.integers(3, 60, shape, dtype="i4"),
-    "segments": np.zeros(shape, "i4"),
-    "positions": np.zeros(shape, "i4"),
-    "document": np.full(shape, -1, "i4"),
-  }
+  text = TokenBatch(
+    tokens=rng.integers(3, 60, shape, dtype="i4"),
+    segments=np.zeros(shape, "i4"),
+    positions=np.zeros(shape, "i4"),
+    documents=np.full(shape, -1, "i4"),
+  )
   for row in range(ROWS - 1):
     ends = np.sort(2 * rng.choice(np.arange(2, TIME // 2), 3, replace=False))
     for segment, (at, end) in enumerate(zip([0, *ends], ends, strict=False), 1):
       here = (row, slice(at, end))
-      text["tokens"][row, at : at + 2] = BOS, next(first)
-      text["tokens"][row, end - 1] = EOS
-      text["segments"][here] = segment
-      text["positions"][here] = np.arange(end - at)
-      text["document"][here] = rng.integers(5)
-  text["tokens"][text["segments"] == 0] = PAD
+      text.tokens[row, at : at + 2] = BOS, next(first)
+      text.tokens[row, end - 1] = EOS
+      text.segments[here] = segment
+      text.positions[here] = np.arange(end - at)
+      text.documents[here] = rng.integers(5)
+  text.tokens[text.segments == 0] = PAD
   return text
 
 
@@ -102,8 +103,7 @@ PAIR, MLP_IN = Site("transcoder", 1), Site("mlp_in", 1)
 
 @jax.jit
 def activations(lm, text):
-  packing = {k: text[k] for k in ("segments", "positions")}
-  return capture(lm, text["tokens"], *SITES.values(), MLP_IN, **packing)
+  return capture(lm, text.tokens, *SITES.values(), MLP_IN, **text.packing)
 
 
 TEXT = make_text()
@@ -116,7 +116,7 @@ SAES = {
 
 def batches(rows):
   return (
-    {name: x[at : at + rows] for name, x in TEXT.items()}
+    jax.tree.map(lambda x, at=at: x[at : at + rows], TEXT)
     for at in range(0, ROWS, rows)
   )
 
@@ -141,7 +141,7 @@ def latents_of(name):
   """[B, T, F] by numpy, with the mask of text applied, and that mask."""
   site, sae = SAES[name]
   pre = ACTIVATIONS[site] @ np.asarray(sae.w_enc)
-  mask = (TEXT["segments"] > 0) & ~np.isin(TEXT["tokens"], (BOS, EOS))
+  mask = (TEXT.segments > 0) & ~np.isin(TEXT.tokens, (BOS, EOS))
   fires = (pre > np.asarray(sae.threshold)) & mask[..., None]
   return np.where(fires, pre, 0), mask
 
@@ -171,9 +171,9 @@ def test_contexts_are_those_of_plain_numpy(sae):
       np.testing.assert_allclose(
         contexts.activations[at][peak], latents[row, time, latent], rtol=1e-5
       )
-      assert contexts.tokens[at][peak] == TEXT["tokens"][row, time]
-      assert contexts.position[at] == TEXT["positions"][row, time]
-      assert contexts.document[at] == TEXT["document"][row, time]
+      assert contexts.tokens[at][peak] == TEXT.tokens[row, time]
+      assert contexts.position[at] == TEXT.positions[row, time]
+      assert contexts.document[at] == TEXT.documents[row, time]
 
 
 def test_no_peak_is_a_special_token():
@@ -290,7 +290,7 @@ def test_a_layer_that_is_not_there_is_named():
     look(saes={"a": (Site("resid", 7), SAES["resid.1/a"][1])})
 
 
-PADDING = {name: x[[-1] * 4] for name, x in TEXT.items()}
+PADDING = jax.tree.map(lambda x: x[[-1] * 4], TEXT)
 
 
 @pytest.mark.parametrize("text", [[], [PADDING]], ids=["none", "padding"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxsae.errors import UserError
-from jaxsae.formats import gemma_scope
+from jaxsae.formats import FORMATS, Published, gemma_scope
 from jaxsae.lm import GemmaConfig, Lm, Site, init_params
 from jaxsae.sae import JumpRelu
 from jaxsae.sae.model import Sae
@@ -545,3 +545,85 @@ def test_a_wrong_checksum_is_named(arrays, file):
   file.write_bytes(data)
   with pytest.raises(UserError, match=r"b_dec in .*damaged"):
     gemma_scope.read(file)
+
+
+# The file as one of the formats.
+
+FORMAT = FORMATS["gemma_scope"]
+PLACE = "layer_1/width_16/average_l0_71"
+
+
+@pytest.mark.parametrize(
+  ("place", "site", "model"),
+  [
+    (f"res/{PLACE}", "resid.1", None),
+    (f"att/{PLACE}_2", "attn.1", None),
+    (f"gemma-scope-9b-it-res/{PLACE}", "resid.1", "gemma2-9b-it"),
+    (f"gemma-scope-2b-pt-transcoders/{PLACE}", "transcoder.1", "gemma2-2b-pt"),
+    (
+      f"models--google--gemma-scope-2b-pt-mlp/snapshots/fd57/{PLACE}",
+      "mlp.1",
+      "gemma2-2b-pt",
+    ),
+  ],
+)
+def test_a_published_path_tells_where_it_belongs(
+  sae, tmp_path, place, site, model
+):
+  gemma_scope.write(sae, tmp_path / place / "params.npz")
+  for path in (tmp_path / place, tmp_path / place / "params.npz"):
+    record = FORMAT.read(path)
+    assert (str(record.site), record.model) == (site, model)
+    assert record.metrics == {"l0": 71}
+
+
+@pytest.mark.parametrize(
+  "place",
+  [
+    "mine",
+    PLACE,
+    f"embedding/{PLACE}",
+    f"notres/{PLACE}",
+    "res/layer_1/width_16k/average_l0_71",  # it has 16 latents
+    "res/layer_1/width_16/canonical",
+    "res/layer_x/width_16/average_l0_71",
+  ],
+)
+def test_another_path_tells_nothing(sae, tmp_path, place):
+  gemma_scope.write(sae, tmp_path / place / "params.npz")
+  record = FORMAT.read(tmp_path / place)
+  assert (record.site, record.model, dict(record.metrics)) == (None, None, {})
+
+
+def test_a_published_transcoder_is_written_as_it_was_read(sae, lm, tmp_path):
+  ours = Published(
+    sae, PAIR, gemma_scope.input_gain(lm, PAIR), metrics={"l0": 3}
+  )
+  FORMAT.write(ours, tmp_path / FORMAT.place(ours))
+  theirs = FORMAT.read(tmp_path / FORMAT.place(ours))
+  assert theirs.site == PAIR
+  FORMAT.write(theirs, tmp_path / "again")
+  for folder in (FORMAT.place(ours), "again"):
+    np.testing.assert_array_equal(
+      gemma_scope.read(tmp_path / folder / "params.npz").w_enc,
+      gemma_scope.to_published(sae, PAIR, lm).w_enc,
+    )
+
+
+def test_only_its_own_files_match(sae, arrays, tmp_path):
+  gemma_scope.write(sae, tmp_path / "params.npz")
+  np.savez(tmp_path / "other.npz", weights=arrays["W_enc"])
+  (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04")
+  (tmp_path / "ae.pt").write_bytes(b"PK")
+  (tmp_path / "folder.npz").mkdir()
+  os.mkfifo(tmp_path / "pipe.npz")
+  matching = ["params.npz", "", "cut.npz"]
+  others = ["other.npz", "ae.pt", "folder.npz", "pipe.npz", "no.npz", "\0"]
+  assert all(FORMAT.matches(tmp_path / name) for name in matching)
+  assert not any(FORMAT.matches(tmp_path / name) for name in others)
+
+
+def test_matching_reads_no_array(sae, file, monkeypatch):
+  gemma_scope.write(sae, file)
+  forbid_reading(monkeypatch)
+  assert FORMAT.matches(file)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from launch import hosts, tree
+from launch import hosts, source_archive
 from launch.__main__ import main
 from tests.launch.fake_gcloud import Cloud
 
@@ -80,7 +80,7 @@ def checkout(tmp_path, monkeypatch):
   (root / "experiments" / "count.py").write_text(COUNT)
   (root / "requirements-tpu.txt").write_text("jax==0.10.0\n")
   commit(root)
-  monkeypatch.setattr(tree, "ROOT", root)
+  monkeypatch.setattr(source_archive, "ROOT", root)
   return root
 
 

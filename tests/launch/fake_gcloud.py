@@ -75,7 +75,7 @@ class Cloud:
     lines = file.read_text().splitlines() if file.exists() else []
     return [json.loads(line) for line in lines]
 
-  def will(self, kind, *faults):
+  def fail_next(self, kind, *faults):
     """The next calls of a kind go wrong: each a status and what is said."""
     file = self.folder / "faults.json"
     data = json.loads(file.read_text()) if file.exists() else {}

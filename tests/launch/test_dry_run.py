@@ -11,7 +11,7 @@ import shlex
 
 import pytest
 
-from launch import tree
+from launch import source_archive
 from launch.__main__ import main
 from launch.command import Shell
 from launch.ledger import Entry, Ledger, Run
@@ -43,8 +43,8 @@ OUTSIDE = ("gcloud", "kubectl", "git", "ssh", "sky", "uv")
 
 
 @pytest.fixture
-def rehearse(tmp_path, monkeypatch, capsys):
-  """`rehearse("mig", "delete demo")`: what it prints; it may call nothing."""
+def dry_run(tmp_path, monkeypatch, capsys):
+  """`dry_run("mig", "delete demo")`: what it prints; it may call nothing."""
   stubs = tmp_path / "stubs"
   stubs.mkdir()
   for name in OUTSIDE:
@@ -67,7 +67,7 @@ def rehearse(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "called").exists()
     assert sorted(state.rglob("*")) == before
     out = said.out.replace(str(state), "STATE")
-    return out.replace(str(tree.ROOT), "ROOT")
+    return out.replace(str(source_archive.ROOT), "ROOT")
 
   return call
 
@@ -84,8 +84,8 @@ def steps(file):
   "kind, line, printed",
   [(file.stem, *step) for file in GOLDEN for step in steps(file)],
 )
-def test_what_it_prints(rehearse, kind, line, printed):
-  assert rehearse(kind, line) == printed
+def test_what_it_prints(dry_run, kind, line, printed):
+  assert dry_run(kind, line) == printed
 
 
 def test_every_verb_is_in_a_transcript():

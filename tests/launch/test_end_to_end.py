@@ -17,7 +17,7 @@ from experiments.soak import pods
 from jaxsae import overrides
 from jaxsae.lm import Site
 from tests.launch.conftest import TWO, commit
-from tests.launch.test_preemption import later
+from tests.launch.test_preemption import act_when
 
 ROOT = pathlib.Path(__file__).parents[2]
 TOY = '''"""A toy."""
@@ -81,7 +81,7 @@ def test_a_preempted_run_ends_as_one_that_was_not(
 
   metrics = folder / "metrics.jsonl"
   begun = lambda: metrics.exists() and metrics.read_text().count("\n") > 2
-  thread = later(lambda: cloud.preempt("toy"), begun, tries=6000)
+  thread = act_when(lambda: cloud.preempt("toy"), begun, tries=6000)
   fast = ("--poll=0.5", "--backoff=0.1", "--delete-when-done")
   out = launch("watch", *fast)
   thread.join()
@@ -91,11 +91,11 @@ def test_a_preempted_run_ends_as_one_that_was_not(
   launched = replace(small, workdir=str(folder))
   pods.assert_same(pods.newest(launched)[0], pods.newest(undisturbed)[0])
   assert pods.metrics(launched) == pods.metrics(undisturbed)
-  assert judged(launched) == judged(undisturbed)
+  assert evaluation(launched) == evaluation(undisturbed)
   with cloud.open() as data:
     assert data["nodes"] == {}
 
 
-def judged(config):
+def evaluation(config):
   file = pathlib.Path(config.workdir) / "eval" / f"{config.steps}.json"
   return json.loads(file.read_text())

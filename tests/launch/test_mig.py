@@ -28,7 +28,7 @@ def test_it_is_made_and_deleted_whole(cloud, launch):
 @pytest.mark.parametrize("refused", [0, 1, 2])
 def test_a_part_that_is_refused_leaves_none_behind(cloud, launch, refused):
   fault = [1, "Quota 'TPUS_PER_TPU_FAMILY' exceeded."]
-  cloud.will("part", *[[0, ""]] * refused, fault)
+  cloud.fail_next("part", *[[0, ""]] * refused, fault)
   status, _, err = launch("create", "a", *WHERE)
   assert status == 2 and "quota" in err
   assert parts(cloud) == set()

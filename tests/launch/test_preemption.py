@@ -15,11 +15,11 @@ from tests.launch.test_run import EXPERIMENT
 
 FAST = ("--poll=0.05", "--backoff=0.01")
 # How a shell starts what it puts in the background: SIGINT is ignored.
-UNHEARD = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
+IGNORING_SIGINT = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")
 NO_SSH = (255, "ssh: connect to host port 22: Connection refused")
 
 
-def later(act, when, tries=1000):
+def act_when(act, when, tries=1000):
   """Does something from another thread once something is so."""
 
   def wait():
@@ -57,7 +57,7 @@ def test_a_preempted_run_is_brought_back_and_goes_on(
   made("a", TWO)
   folder = run("--steps=40", "--pause=0.05")
   step = folder / "checkpoints" / "5"
-  thread = later(lambda: cloud.preempt("a"), step.exists)
+  thread = act_when(lambda: cloud.preempt("a"), step.exists)
   status, out, err = launch("watch", *FAST)
   thread.join()
   assert status == 0, out + err
@@ -78,7 +78,7 @@ def test_what_is_set_up_again_is_what_was_set_up_before(
   folder = run("--steps=30", "--pause=0.05")
   (checkout / EXPERIMENT).write_text("raise SystemExit(1)")
   step = folder / "checkpoints" / "2"
-  thread = later(lambda: cloud.preempt("a"), step.exists)
+  thread = act_when(lambda: cloud.preempt("a"), step.exists)
   status, out, _ = launch("watch", *FAST)
   thread.join()
   assert status == 0, out
@@ -88,14 +88,14 @@ def test_status_42_is_started_again_where_it_is(made, run, launch, cloud):
   made("a", TWO)
   folder = run("--steps=3", "--status=42")
   done = lambda: (folder / "checkpoints" / "2").exists()
-  thread = later(lambda: launch_ends(cloud), done)
+  thread = act_when(lambda: make_the_next_attempt_succeed(cloud), done)
   status, out, _ = launch("watch", *FAST)
   thread.join()
   assert status == 0, out
-  assert "started again" in out and verbs(cloud) == ["create", "scp"]
+  assert "restarted" in out and verbs(cloud) == ["create", "scp"]
 
 
-def launch_ends(cloud):
+def make_the_next_attempt_succeed(cloud):
   """The next attempt is a good one: a file of the run says so no longer."""
   for worker in range(2):
     home = cloud.home("a", worker) / ".jaxsae" / "tree" / EXPERIMENT
@@ -110,7 +110,7 @@ def test_a_fault_of_the_run_is_not_started_again(
   run(f"--status={status}", "--bad=1")
   ended, out, _ = launch("watch", *FAST)
   assert ended == 1 and f"slice 0 worker 1: {status}" in out
-  assert "not started again" in out
+  assert "not restarted" in out
   assert "worker 1" in out.split("worker 1: ")[1]  # its log is shown
   assert verbs(cloud) == ["create", "scp"]
 
@@ -118,16 +118,16 @@ def test_a_fault_of_the_run_is_not_started_again(
 def test_ssh_that_fails_now_and_then_harms_nothing(made, run, launch, cloud):
   made()
   run("--steps=20", "--pause=0.05")
-  cloud.will("ssh", *[NO_SSH] * 6)
+  cloud.fail_next("ssh", *[NO_SSH] * 6)
   status, out, _ = launch("watch", *FAST)
   assert status == 0, out
   assert verbs(cloud) == ["create", "scp"]
 
 
 def test_ssh_that_fails_during_set_up_is_tried_again(made, launch, cloud, run):
-  cloud.will("ssh", NO_SSH, NO_SSH)
+  cloud.fail_next("ssh", NO_SSH, NO_SSH)
   made()
-  cloud.will("ssh", NO_SSH)
+  cloud.fail_next("ssh", NO_SSH)
   run("--steps=1")
   assert launch("watch", *FAST)[0] == 0
 
@@ -135,7 +135,7 @@ def test_ssh_that_fails_during_set_up_is_tried_again(made, launch, cloud, run):
 def test_a_machine_that_stays_silent_is_made_anew(made, run, launch, cloud):
   made()
   run("--steps=5", "--pause=0.05")
-  cloud.will("ssh", *[NO_SSH] * 10)
+  cloud.fail_next("ssh", *[NO_SSH] * 10)
   status, out, _ = launch("watch", *FAST)
   assert status == 0, out
   assert verbs(cloud) == ["create", "scp", "delete", "create", "scp"]
@@ -148,17 +148,17 @@ def test_set_up_that_failed_halfway_is_done_again(made, run, launch, cloud):
 
   def preempt():
     cloud.preempt("a")
-    cloud.will("ssh", [1, "disk full"])
+    cloud.fail_next("ssh", [1, "disk full"])
 
   # The poll that finds the slice gone takes no fault: its node is lost first.
-  thread = later(preempt, step.exists)
+  thread = act_when(preempt, step.exists)
   status, out, _ = launch("watch", *FAST)
   thread.join()
   assert status == 0, out
 
 
 def test_slow_boots_are_waited_for(cloud, checkout, launch):
-  cloud.will("boot", 3)
+  cloud.fail_next("boot", 3)
   status, out, _ = launch(
     "create", "a", "--topology=v5p:2x2x2", "--zone=us-east5-a", "--poll=0.01"
   )
@@ -188,7 +188,7 @@ def test_a_suspended_queue_is_deleted_before_it_is_asked_again(
   made("a", "v5p:2x2x1", "--capacity=queued")
   folder = run("--steps=30", "--pause=0.05")
   step = folder / "checkpoints" / "2"
-  thread = later(lambda: cloud.preempt("a"), step.exists)
+  thread = act_when(lambda: cloud.preempt("a"), step.exists)
   status, out, _ = launch("watch", *FAST)
   thread.join()
   assert status == 0, out
@@ -211,15 +211,15 @@ def test_deletion_that_fails_is_tried_again_and_else_is_told(
 ):
   made()
   run()
-  cloud.will("delete", [1, "backend error"])
+  cloud.fail_next("delete", [1, "backend error"])
   assert launch("watch", *FAST, "--delete-when-done")[0] == 0
   with cloud.open() as data:
     assert data["nodes"] == {}
   made()
   run()
-  cloud.will("delete", *[[1, "backend error"]] * 5)
+  cloud.fail_next("delete", *[[1, "backend error"]] * 5)
   status, _, err = launch("watch", *FAST, "--delete-when-done")
-  assert status == 0 and "may be running still, and cost money" in err
+  assert status == 0 and "cost money" in err and "launch delete a" in err
   assert launch("status")[0] == 0  # it is remembered
 
 
@@ -228,7 +228,7 @@ def watching(tmp_path, *words):
   state = f"--state={tmp_path / 'state'}"
   command = [sys.executable, "-m", "launch", "watch", state, *FAST, *words]
   watch = subprocess.Popen(
-    [*UNHEARD, *command], stdout=subprocess.PIPE, text=True
+    [*IGNORING_SIGINT, *command], stdout=subprocess.PIPE, text=True
   )
   assert any("worker 0" in line for line in watch.stdout)
   return watch

@@ -8,7 +8,7 @@ import pytest
 from launch import command_line
 from launch.host import host
 from launch.request import BACKENDS
-from launch.tree import ROOT
+from launch.source_archive import ROOT
 
 README = (ROOT / "launch" / "README.md").read_text()
 COMMANDS = re.findall(

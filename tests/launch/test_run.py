@@ -63,7 +63,7 @@ def test_it_outlives_the_session_and_is_started_once(made, run, launch):
   wait(launch, "step 1")
   status, _, err = launch("run", EXPERIMENT, f"--workdir={folder}", "--steps=2")
   assert status == 2
-  assert "runs on slice 0 worker 0 already" in err and "launch stop a" in err
+  assert "slice 0 worker 0" in err and "launch stop a" in err
   # The one that runs is still the one that is looked at.
   assert "running" in wait(launch, "step 2")
 
@@ -124,7 +124,7 @@ def test_a_revision_is_copied_as_it_was(made, launch, checkout, cloud):
   assert launch("setup", "a", "--rev=HEAD~1")[0] == 0
   assert not (tree / "later.txt").exists()
   status, _, err = launch("setup", "a", "--rev=nonsense")
-  assert status == 2 and "nonsense" in err and "a revision it has" in err
+  assert status == 2 and "nonsense" in err and "revision" in err
 
 
 def test_setting_up_twice_installs_once(made, launch, cloud):

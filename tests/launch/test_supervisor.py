@@ -4,12 +4,12 @@ import types
 
 import pytest
 
-from launch import troubles, verdict
-from launch.errors import LaunchError, Trouble
+from launch import failures, run_outcome
+from launch.errors import CommandFailed, LaunchError
 from launch.ledger import Run
+from launch.run_outcome import RunOutcome
 from launch.states import State
-from launch.supervisor import Patience, Supervisor
-from launch.verdict import Verdict
+from launch.supervisor import RetryPolicy, Supervisor
 
 
 class Script:
@@ -17,7 +17,7 @@ class Script:
 
   Args:
     ends: of each attempt its statuses by worker, and the step it came to.
-    refusals: kinds of trouble, of each attempt to create.
+    refusals: kinds of failure, of each attempt to create.
   """
 
   def __init__(self, ends, refusals=(), workers=1):
@@ -47,7 +47,7 @@ class Script:
   def create(self):
     self.calls.append("create")
     if self.refusals:
-      raise Trouble(self.refusals.pop(0), "refused.")
+      raise CommandFailed(self.refusals.pop(0), "refused.")
     self.there = True
 
   def delete(self):
@@ -64,11 +64,11 @@ class Script:
   def stop(self, kill=False):
     self.calls.append("kill" if kill else "stop")
 
-  def watch(self, **patience):
-    patience = Patience(poll=0, **{"backoff": 1, **patience})
+  def watch(self, **policy):
+    policy = RetryPolicy(poll=0, **{"backoff": 1, **policy})
     quiet = lambda text: None
     return Supervisor(
-      self, patience, quiet, quiet, sleep=self.waits.append
+      self, policy, quiet, quiet, sleep=self.waits.append
     ).watch()
 
 
@@ -102,21 +102,21 @@ def test_slices_that_are_gone_are_made_again_without_a_limit():
   assert script.calls.count("create") == 30
 
 
-@pytest.mark.parametrize("kind", [troubles.CAPACITY, troubles.TAKEN])
+@pytest.mark.parametrize("kind", [failures.CAPACITY, failures.NAME_TAKEN])
 def test_capacity_is_waited_for_without_a_limit(kind):
   script = Script([("gone", None), DONE], refusals=[kind] * 20)
   assert script.watch(retries=1) == 0
   assert script.calls.count("create") == 21
 
 
-@pytest.mark.parametrize("kind", [troubles.QUOTA, troubles.OTHER])
+@pytest.mark.parametrize("kind", [failures.QUOTA, failures.OTHER])
 def test_other_refusals_end_it_after_a_few_tries(kind):
   script = Script([("gone", None), DONE], refusals=[kind] * 20)
   assert script.watch(retries=2) == 1
   assert script.calls.count("create") == 3
 
 
-@pytest.mark.parametrize("kind", [troubles.LOGIN, troubles.PERMISSION])
+@pytest.mark.parametrize("kind", [failures.LOGIN, failures.PERMISSION])
 def test_what_only_a_person_can_solve_is_left_to_one(kind):
   with pytest.raises(LaunchError, match="refused"):
     Script([("gone", None), DONE], refusals=[kind]).watch()
@@ -136,11 +136,15 @@ def test_waits_double_until_there_is_progress_and_are_spread():
 
 def test_a_network_of_our_own_that_fails_ends_nothing():
   script = Script([("gone", None)] * 2 + [DONE])
-  states = [Trouble(troubles.OTHER, "no route."), State.READY, State.ABSENT]
+  states = [
+    CommandFailed(failures.OTHER, "no route."),
+    State.READY,
+    State.ABSENT,
+  ]
 
   def state():
     found = states.pop(0) if states else State.READY
-    if isinstance(found, Trouble):
+    if isinstance(found, CommandFailed):
       raise found
     return found
 
@@ -165,34 +169,34 @@ def ended(*statuses, **more):
 @pytest.mark.parametrize(
   "said, expected",
   [
-    (ended(0, 0), Verdict.DONE),
-    (ended(42, 42), Verdict.PREEMPTED),
-    (ended(0, 42), Verdict.PREEMPTED),
-    (ended(42, 134), Verdict.PREEMPTED),
-    (ended(134, 137), Verdict.BROKEN),
-    (ended(0, 143), Verdict.BROKEN),
+    (ended(0, 0), RunOutcome.DONE),
+    (ended(42, 42), RunOutcome.PREEMPTED),
+    (ended(0, 42), RunOutcome.PREEMPTED),
+    (ended(42, 134), RunOutcome.PREEMPTED),
+    (ended(134, 137), RunOutcome.BROKEN),
+    (ended(0, 143), RunOutcome.BROKEN),
     # One has a bug; JAX aborts the other.
-    (ended(1, 134), Verdict.FAILED),
-    (ended(42, 1), Verdict.FAILED),
-    (ended(139, 134), Verdict.FAILED),
-    (ended(2, 2), Verdict.FAILED),
-    (ended(130, 134), Verdict.STOPPED),
-    (ended(42, 42, stopped=True), Verdict.STOPPED),
-    (ended(0, 0, stopped=True), Verdict.DONE),
-    (ended(1, 1, stopped=True), Verdict.FAILED),
-    (ended(0), Verdict.SILENT),
-    ({}, Verdict.SILENT),
-    ({**ended(0), (0, 1): {"state": "running"}}, Verdict.RUNNING),
-    ({**ended(1), (0, 1): {"state": "running"}}, Verdict.ENDING),
-    ({**ended(137), (0, 1): {"state": "running"}}, Verdict.ENDING),
-    ({**ended(137), (0, 1): {"state": "lost"}}, Verdict.BROKEN),
-    ({**ended(0), (0, 1): {"state": "lost"}}, Verdict.BROKEN),
-    ({(0, i): {"state": "absent"} for i in range(2)}, Verdict.BROKEN),
-    ({(0, i): {"state": "running"} for i in range(2)}, Verdict.RUNNING),
+    (ended(1, 134), RunOutcome.FAILED),
+    (ended(42, 1), RunOutcome.FAILED),
+    (ended(139, 134), RunOutcome.FAILED),
+    (ended(2, 2), RunOutcome.FAILED),
+    (ended(130, 134), RunOutcome.STOPPED),
+    (ended(42, 42, stopped=True), RunOutcome.STOPPED),
+    (ended(0, 0, stopped=True), RunOutcome.DONE),
+    (ended(1, 1, stopped=True), RunOutcome.FAILED),
+    (ended(0), RunOutcome.SILENT),
+    ({}, RunOutcome.SILENT),
+    ({**ended(0), (0, 1): {"state": "running"}}, RunOutcome.RUNNING),
+    ({**ended(1), (0, 1): {"state": "running"}}, RunOutcome.ENDING),
+    ({**ended(137), (0, 1): {"state": "running"}}, RunOutcome.ENDING),
+    ({**ended(137), (0, 1): {"state": "lost"}}, RunOutcome.BROKEN),
+    ({**ended(0), (0, 1): {"state": "lost"}}, RunOutcome.BROKEN),
+    ({(0, i): {"state": "absent"} for i in range(2)}, RunOutcome.BROKEN),
+    ({(0, i): {"state": "running"} for i in range(2)}, RunOutcome.RUNNING),
   ],
 )
 def test_the_worst_that_a_worker_says_counts(said, expected):
-  assert verdict.of(said, 2) is expected
+  assert run_outcome.from_workers(said, 2) is expected
 
 
 def test_workers_that_do_not_follow_one_that_ended_are_ended():

@@ -53,7 +53,7 @@ def test_slices_are_made_of_whole_hosts():
   for chip in CHIPS.values():
     for shape in chip.shapes:
       slice = Topology(chip, shape)
-      assert slice.hosts * slice.chips_a_host == slice.chips
+      assert slice.hosts * slice.chips_per_host == slice.chips
 
 
 @pytest.mark.parametrize("chip", CHIPS)

@@ -73,6 +73,26 @@ def test_the_compiler_counts_as_many(placement, model):
   assert planned(config, GEMMA).roofline.flops == pytest.approx(found, rel=0.05)
 
 
+@pytest.mark.parametrize("placement", ["by_sae", "by_latent"])
+def test_the_compiler_counts_as_many_for_transcoders_with_a_skip(placement):
+  """Devices that share the latents of one transcoder each compute its skip."""
+  config = TrainConfig(
+    data=DataConfig(context=64),
+    sae=SweepConfig(
+      sites=(Site("transcoder", 1), Site("transcoder", 2)),
+      widths=(2048,),
+      sparsity_coefficient=(1e-4, 2e-4, 4e-4, 8e-4),
+      placement=placement,
+      skip=True,
+    ),
+    bucket=BucketConfig(microbatches=1, rows=16, update_tokens=1024),
+  )
+  mesh = meshes.make(config.mesh)
+  step = compile_step(config, mesh, *abstract_arguments(config, GEMMA, mesh))
+  found = step.cost_analysis()["flops"]
+  assert planned(config, GEMMA).roofline.flops == pytest.approx(found, rel=0.03)
+
+
 def test_copies_are_counted_for_they_are_computed():
   """Three autoencoders on eight devices, one each: eight are trained."""
   config = TrainConfig(

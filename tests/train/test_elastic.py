@@ -76,5 +76,5 @@ def trained_on(log, count, first, last):
 def everything(config, steps):
   """Rows of all buckets, from one reader of its own."""
   batches = data.batches(corpus(config).train, 32)
-  rows = [next(batches)["tokens"].tolist() for _ in range(steps)]
+  rows = [next(batches).tokens.tolist() for _ in range(steps)]
   return collections.Counter(tuple(row) for batch in rows for row in batch)

@@ -36,7 +36,7 @@ next_bucket = sources.next_bucket
 def noting(config, mesh, batches):
   number = batches.get_state()["next_batch"]
   bucket = next_bucket(config, mesh, batches)
-  shards = bucket["tokens"].addressable_shards
+  shards = bucket.tokens.addressable_shards
   parts = {str(shard.index): shard.data for shard in shards}
   rows = [row for x in parts.values() for row in x.reshape(-1, 16).tolist()]
   name = f"{os.environ['CONFIG']}.{jax.process_index()}"
@@ -129,9 +129,7 @@ def assert_rows_are_shared(config, folder, count):
   read = [noted(folder, index) for index in range(count)]
   straight = data.batches(corpus(config).train, 32)
   for number in range(config.steps):
-    expected = collections.Counter(
-      map(tuple, next(straight)["tokens"].tolist())
-    )
+    expected = collections.Counter(map(tuple, next(straight).tokens.tolist()))
     parts = [counts[number] for counts in read]
     # Two processes that share a row of the mesh hold the same rows of text.
     distinct = {frozenset(part.items()): part for part in parts}.values()

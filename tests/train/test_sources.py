@@ -9,6 +9,7 @@ import pytest
 from jaxsae import data
 from jaxsae import mesh as meshes
 from jaxsae.lm import load_lm
+from jaxsae.token_batch import TokenBatch
 from jaxsae.train import loop
 from jaxsae.train.sources import Prefetcher, open_batches
 
@@ -29,7 +30,7 @@ class Counting:
       raise OSError("the disk is gone")
     self.number += 1
     rows = np.full(self._shape, self.number - 1, np.int32)
-    return dict.fromkeys(("tokens", "segments", "positions"), rows)
+    return TokenBatch(positions=rows, segments=rows, tokens=rows)
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def mesh(config):
 
 
 def number_of(bucket):
-  return int(bucket.batch["tokens"][0, 0, 0])
+  return int(bucket.batch.tokens[0, 0, 0])
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 3])

@@ -146,10 +146,10 @@ def test_harvest_sees_what_capture_sees(config):
   bucket = sources.next_bucket(config, mesh, batches)
   seen, mask = steps.harvest(config, mesh, lm, bucket)
   site = Site("attn", 0)
-  rows = {k: v[1] for k, v in bucket.items()}
-  direct = capture(lm, rows.pop("tokens"), site, **rows)[site]
+  rows = jax.tree.map(lambda x: x[1], bucket)
+  direct = capture(lm, rows.tokens, site, **rows.packing)[site]
   np.testing.assert_allclose(seen[site][:, 16:32], direct, atol=1e-5)
-  text = lm.text_mask(bucket["tokens"][1], bucket["segments"][1])
+  text = lm.text_mask(bucket.tokens[1], bucket.segments[1])
   np.testing.assert_array_equal(mask[:, 16:32], text)
   assert 0 < text.sum() < text.size
 
@@ -179,7 +179,7 @@ def test_idle_counts_tokens_since_a_latent_fired(config, replace):
   mesh, lm, batches, state = start(high)
   bucket = sources.next_bucket(high, mesh, batches)
   step = steps.compile_step(high, mesh, state, lm, bucket)
-  text = int(lm.text_mask(bucket["tokens"], bucket["segments"]).sum())
+  text = int(lm.text_mask(bucket.tokens, bucket.segments).sum())
   state, (metrics, _) = step(state, lm, bucket)
   np.testing.assert_array_equal(metrics.idle, text)
 

@@ -19,7 +19,8 @@ from jax.sharding import Mesh
 
 from jaxsae.lm.attention import Packing
 from jaxsae.lm.config import GemmaConfig
-from jaxsae.lm.forward import Edit, make_tap
+from jaxsae.lm.edits import Edit, is_pytree
+from jaxsae.lm.forward import make_tap
 from jaxsae.lm.gemma import CacheColumns, Gemma
 from jaxsae.lm.generation.prompts import Batch
 from jaxsae.lm.generation.sampling import Sampling, choose
@@ -56,13 +57,10 @@ def decode(
 def _compiled_for(edits):
   """Returns prefill, step, and the edits that are arguments of both.
 
-  A plain function may do something else at the next call, if a variable that
-  it refers to has changed, and compiled code would not notice. Such edits are
-  compiled anew for each call.
+  The other edits, plain functions, are compiled anew for each call.
   """
-  leaf = lambda edit: jax.tree_util.all_leaves([edit])
-  plain = {site: edit for site, edit in edits.items() if leaf(edit)}
-  pytrees = {site: edit for site, edit in edits.items() if site not in plain}
+  pytrees = {site: edit for site, edit in edits.items() if is_pytree(edit)}
+  plain = {site: edit for site, edit in edits.items() if site not in pytrees}
   return *(_compile(plain) if plain else _SHARED), pytrees
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from jaxsae.errors import UserError
-from jaxsae.lm.forward import Edit
+from jaxsae.lm.edits import Edit, PairEdit
 from jaxsae.lm.generation.decode import decode
 from jaxsae.lm.generation.prompts import (
   Prompts,
@@ -39,7 +39,7 @@ def generate(
   """Continues a prompt with the language model.
 
   Each number of prompts, padded length, number of columns and set of edited
-  sites is compiled once. Edits that are pytrees, such as an `Sae` or
+  sites is compiled once. Edits that are pytrees, such as `Steer`, an `Sae` or
   `jax.tree_util.Partial(steer, strength)`, may come with other values without
   compiling anything; with a plain function every call compiles anew.
 
@@ -49,7 +49,7 @@ def generate(
       they are; or a list of either, of different lengths.
     edits: site → function of its activation [B, t, D], applied at every step:
       first to the prompts, padded on the left to t tokens, then to each new
-      token, with t = 1.
+      token, with t = 1. So a mask may choose rows, as [B, 1], but not tokens.
     max_tokens: how many tokens to write at most.
     temperature: 0 takes the likeliest token; otherwise tokens are drawn, from
       the model's own distribution at 1, from flatter ones above.
@@ -71,21 +71,36 @@ def generate(
   Raises:
     UserError: a prompt is empty, or does not fit the cache or the model's
       context with `max_tokens` more; a token is not in the vocabulary; text
-      is given and there is no tokenizer; the model lacks a site; or a
-      setting is out of range.
+      is given and there is no tokenizer; the model lacks a site; an edit has
+      a mask over tokens; or a setting is out of range.
   """
+  edits = dict(edits or {})
+  _check_masks(edits)
   prompts = read_prompts(lm, prompt)
   batch = lay_out(lm, prompts, max_tokens, cache)
   sampling = make_sampling(temperature, top_k, top_p, seed)
   stops = _stops(lm, stop)
 
   answer = _Answer(prompts, lm.tokenizer, stream)
-  steps = decode(lm, batch, edits or {}, sampling, max_tokens)
+  steps = decode(lm, batch, edits, sampling, max_tokens)
   for i, new in enumerate(steps, start=1):
     answer.add(new, stops, is_last=i == max_tokens)
     if answer.is_complete:
       break
   return answer.result()
+
+
+def _check_masks(edits: Mapping[Site, Edit]) -> None:
+  """Raises UserError if a mask chooses tokens, of which there is one a step."""
+  for site, edit in edits.items():
+    edit = edit.edit if isinstance(edit, PairEdit) else edit
+    shape = np.shape(getattr(edit, "mask", None))
+    if shape and shape[-1] != 1:
+      raise UserError(
+        f"The edit at {site} has a mask of shape {list(shape)}, but generate()"
+        " edits every token of a row; choose rows with a mask of shape"
+        " [rows, 1]."
+      )
 
 
 def _stops(lm: Lm, stop) -> list[int]:

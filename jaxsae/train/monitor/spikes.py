@@ -75,7 +75,7 @@ class LossSpikeCheck:
     return np.array(found, float)  # null, what was not finite, is not a number
 
   def _deviations(self, losses: np.ndarray) -> np.ndarray:
-    """How many standard deviations above their mean, [S]; 0: can not tell."""
+    """How many standard deviations above their mean, [S]; 0 if unknown."""
     if len(self._losses) < LEAST:
       return np.zeros(len(losses))
     before = np.stack(self._losses)

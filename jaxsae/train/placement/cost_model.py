@@ -15,6 +15,7 @@ from jax.sharding import AbstractMesh, Mesh
 
 from jaxsae import mesh as meshes
 from jaxsae.chips import GIB, Chip
+from jaxsae.sae.flops import update_flops_per_token
 from jaxsae.train.placement.layout import resting_axes
 from jaxsae.train.placement.placements import ALL, BY_LATENT, Axes, Placement
 
@@ -35,6 +36,7 @@ class Work:
     updates: updates per bucket.
     token_bytes: bytes of activations that an autoencoder takes per token.
     moments: arrays that Adam keeps for each weight.
+    skip: the autoencoders are transcoders with an affine skip.
   """
 
   sites: int
@@ -46,6 +48,7 @@ class Work:
   updates: int
   token_bytes: int
   moments: int = 1
+  skip: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,13 +168,12 @@ class _Share:
 
   @property
   def flops(self) -> float:
-    """FLOPs: two per weight and token for each product.
-
-    The encoder has two products, as activations need no gradient, and the
-    decoder has three.
-    """
-    each = 4 * self.work.d_in + 6 * self.work.d
-    return self.members * self.tokens * self.latents * each
+    """FLOPs: `update_flops_per_token`; a skip is not sharded over latents."""
+    work = self.work
+    per_token = update_flops_per_token(
+      work.d_in, work.d, self.latents, work.skip
+    )
+    return self.members * self.tokens * per_token
 
   @property
   def traffic(self) -> float:

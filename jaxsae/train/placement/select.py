@@ -91,6 +91,7 @@ def _work(
     updates=config.updates_per_bucket,
     token_bytes=columns * jnp.dtype(dtype).itemsize,
     moments=2 if stack.sweep.optim.b1 else 1,
+    skip=stack.sweep.skip,
   )
 
 

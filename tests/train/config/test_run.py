@@ -25,12 +25,12 @@ from jaxsae.train import SweepConfig, TrainConfig
     ),
     (
       {"penalty": "quadratic"},
-      "penalty=quadratic pulls L0 to targets and there are none; add e.g."
+      "penalty=quadratic pulls L0 to targets, and there are none; add e.g."
       " --sae.target_l0=32,64.",
     ),
     (
       {"penalty": "batch_quadratic"},
-      "penalty=batch_quadratic pulls L0 to targets and there are none; add"
+      "penalty=batch_quadratic pulls L0 to targets, and there are none; add"
       " e.g. --sae.target_l0=32,64.",
     ),
     (

@@ -77,7 +77,7 @@ class Told:
     jax.block_until_ready(compiled(x, whole))
 
     def step(state, lm, batch):
-      number = int(batch["tokens"][0, 0, 0]) + 1
+      number = int(batch.tokens[0, 0, 0]) + 1
       self.events.append(f"step {number}")
       broken = 0 if number == broken_at else -1
       broken = jax.device_put(np.int32(broken), whole.sharding)

@@ -133,7 +133,7 @@ def poisoned(config, replace, tmp_path):
   lm = load_lm(config.lm)
   corpus = loop.open_corpus(config, lm)
   batches = sources.open_batches(config, meshes.make(config.mesh), corpus.train)
-  read = [next(batches)["tokens"] for _ in range(4)]
+  read = [next(batches).tokens for _ in range(4)]
   words = np.setdiff1d(read[3], np.concatenate(read[:3]))
   table = lm.params["embedder"]["input_embedding"].at[words[0]].set(jnp.nan)
   params = lm.params | {"embedder": {"input_embedding": table}}
@@ -173,8 +173,8 @@ def test_a_step_that_broke_is_named_and_the_run_goes_on_without_it(
 def assert_rows_hold(run, data, word):
   corpus = loop.open_corpus(run, load_lm(run.lm))
   read = corpus.train.read(data["rows"])
-  assert (read["tokens"] == word).any()
-  found = {corpus.documents[i] for i in np.unique(read["document"]) if i >= 0}
+  assert (read.tokens == word).any()
+  found = {corpus.documents[i] for i in np.unique(read.documents) if i >= 0}
   assert set(data["documents"]) == found
   assert data["pass"] == 1 and data["next_batch"] == 3
 

@@ -61,6 +61,19 @@ def test_the_work_of_all_devices_is_all_the_work(place):
   assert found.flops * 64 == pytest.approx(every)
 
 
+def test_a_skip_is_computed_by_every_device_that_has_the_tokens():
+  skips = dataclasses.replace(SWEEP, skip=True)
+  for place, times in (
+    (placements.BY_SAE, 64),
+    (placements.BY_LATENT, 64 * 64),
+  ):
+    plain, found = (
+      update_time(work, place, mesh(16, 4), V5P).flops
+      for work in (SWEEP, skips)
+    )
+    assert 64 * (found - plain) == times * 4096 * 4 * 2304 * 2304
+
+
 def test_a_copy_takes_as_many_flops_as_an_autoencoder():
   few = dataclasses.replace(SWEEP, sites=13, members=5)  # 65: two for each
   whole = update_time(SWEEP, placements.BY_SAE, mesh(16, 4), V5P)

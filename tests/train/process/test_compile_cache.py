@@ -180,7 +180,7 @@ def test_a_folder_that_can_not_be_made_is_told_of(tmp_path, capsys):
     compile_anew()
   assert not cache.start().found
   err = capsys.readouterr().err
-  assert f"{tmp_path / FOLDER} can not be written (File exists)" in err
+  assert f"{tmp_path / FOLDER} cannot be written (File exists)" in err
 
 
 def test_it_lies_beside_the_run(tmp_path):

@@ -175,7 +175,7 @@ def dead() -> Owner:
 
 
 def elsewhere(**fields) -> Owner:
-  """A process whose life can not be seen from here."""
+  """A process whose life cannot be seen from here."""
   return dataclasses.replace(Owner.me(), host="far", place="far", **fields)
 
 

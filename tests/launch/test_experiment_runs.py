@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from launch import sweep
+from launch import experiment_runs
 from launch.errors import LaunchError
 from launch.ledger import Ledger
 from tests.launch.conftest import commit
-from tests.launch.test_preemption import FAST, later
+from tests.launch.test_preemption import FAST, act_when
 
 EXPERIMENT = "experiments/grid.py"
 # Six runs, dealt out as `main_each` does; one that is complete is left alone.
@@ -45,9 +45,9 @@ def grid(checkout, made):
 # In the checkout of the test, as a process of its own.
 SWEEP = """
 import pathlib, sys
-from launch import tree
+from launch import source_archive
 from launch.__main__ import main
-tree.ROOT = pathlib.Path(sys.argv.pop(1))
+source_archive.ROOT = pathlib.Path(sys.argv.pop(1))
 sys.exit(main())
 """
 
@@ -85,7 +85,7 @@ def test_each_run_is_taken_once(grid, launch, tmp_path, cloud):
 def test_a_slice_that_is_preempted_goes_on(grid, launch, tmp_path, cloud):
   folder = tmp_path / "runs"
   first = folder / "run0"
-  thread = later(lambda: cloud.preempt("a"), first.exists)
+  thread = act_when(lambda: cloud.preempt("a"), first.exists)
   words = (EXPERIMENT, f"--workdir={folder}", "--pause=0.3")
   status, out, _ = launch("sweep", "--on=a,b", *FAST, *words)
   thread.join()
@@ -125,17 +125,21 @@ def test_a_sweep_that_runs_already_is_only_watched(
   with sweeping(tmp_path, *words) as process:
     process.kill()
   asked = len(cloud.calls)
-  thread = later(gate.touch, lambda: len(cloud.calls) > asked + 8)
+  thread = act_when(gate.touch, lambda: len(cloud.calls) > asked + 8)
   status, out, _ = launch("sweep", "--on=a,b", *FAST, *words)
   thread.join()
-  assert status == 0 and "on a already" in out and "on b already" in out
+  assert (
+    status == 0
+    and "already running on a" in out
+    and "already running on b" in out
+  )
   assert len(taken(tmp_path / "runs")) == 6
 
 
 @pytest.mark.parametrize("flag", ["--only=a", "--shard=1/2"])
 def test_a_sweep_chooses_the_runs_itself(flag):
   with pytest.raises(LaunchError, match=flag):
-    sweep.argv_of(["x.py", flag], 0, 2)
+    experiment_runs.shard_argv(["x.py", flag], 0, 2)
 
 
 def test_slices_of_one_program_and_names_given_twice_are_refused(
@@ -150,8 +154,8 @@ def test_slices_of_one_program_and_names_given_twice_are_refused(
 
 
 def test_the_worst_share_is_the_status():
-  assert sweep.Watch().all([lambda: 0, lambda: 42]) == 42
-  assert sweep.Watch().all([lambda: 1, lambda: 42]) == 1
+  assert experiment_runs.ParallelWatch().run([lambda: 0, lambda: 42]) == 42
+  assert experiment_runs.ParallelWatch().run([lambda: 1, lambda: 42]) == 1
 
 
 def test_what_a_share_raises_is_raised_when_all_are_over():
@@ -166,5 +170,5 @@ def test_what_a_share_raises_is_raised_when_all_are_over():
     raise LaunchError("no login.")
 
   with pytest.raises(LaunchError, match="no login"):
-    sweep.Watch().all([wrong, slow])
+    experiment_runs.ParallelWatch().run([wrong, slow])
   assert ended == [1]

@@ -1,20 +1,28 @@
-"""What gcloud and kubectl say when they fail → one sentence and a remedy."""
+"""Turns errors of gcloud and kubectl into one sentence with a remedy."""
 
 import re
 from collections.abc import Sequence
 
-from launch.errors import Trouble
+from launch.errors import CommandFailed
 
 LOGIN, PROJECT, QUOTA = "login", "project", "quota"
-CAPACITY, TAKEN, ABSENT = "capacity", "taken", "absent"
-PLACE, PERMISSION, OUT_OF_REACH = "place", "permission", "out of reach"
+CAPACITY, NAME_TAKEN, ABSENT = "capacity", "taken", "absent"
+ZONE, PERMISSION, UNREACHABLE = "place", "permission", "out of reach"
 OTHER = "other"
 
-# After these nothing was made, so there is nothing to delete or to pay.
-BEFORE_ANYTHING = {LOGIN, PROJECT, QUOTA, CAPACITY, TAKEN, PLACE, PERMISSION}
+# After these, nothing was created: there is nothing to delete or to pay for.
+NOTHING_CREATED = {
+  LOGIN,
+  PROJECT,
+  QUOTA,
+  CAPACITY,
+  NAME_TAKEN,
+  ZONE,
+  PERMISSION,
+}
 
-# The first that matches what was said, whatever its case, is taken.
-_SIGNS = (
+# The first pattern that matches, ignoring case, decides.
+_PATTERNS = (
   (
     LOGIN,
     r"gcloud auth login|not currently have an active account|"
@@ -22,7 +30,7 @@ _SIGNS = (
     r"must be logged in to the server",
   ),
   (PROJECT, r"property \[(core/)?project\]|parameter \[project\]"),
-  (TAKEN, r"ALREADY_EXISTS|already exists"),
+  (NAME_TAKEN, r"ALREADY_EXISTS|already exists"),
   (
     CAPACITY,
     r"no more capacity|stockout|RESOURCE_POOL_EXHAUSTED|"
@@ -30,7 +38,7 @@ _SIGNS = (
   ),
   (QUOTA, r"quota"),
   (
-    PLACE,
+    ZONE,
     r"locations/\S+ \(or it may not exist\)|location \S+ is not found|"
     r"unknown zone|invalid value for field '?zone|"
     r"accelerator type \S+ (was )?not found|"
@@ -49,58 +57,62 @@ _REMEDY = {
   PROJECT: "no project is set; give --project=ID, or run `gcloud config set"
   " project ID`",
   QUOTA: "the project's quota does not allow it; ask for more at"
-  " https://console.cloud.google.com/iam-admin/quotas, or take a smaller"
+  " https://console.cloud.google.com/iam-admin/quotas, or choose a smaller"
   " --topology, another --zone or another --capacity",
   CAPACITY: "there is no capacity in this zone now; try again later, another"
   " --zone, or --capacity=queued, which waits for it",
-  TAKEN: "the name is taken; choose another NAME",
-  ABSENT: "there is no such thing; `python -m launch list` shows what is there",
-  PLACE: "the zone is not one, or does not have this TPU; `gcloud compute tpus"
+  NAME_TAKEN: "the name is taken; choose another NAME",
+  ABSENT: "it does not exist; `python -m launch list` shows what does",
+  ZONE: "the zone does not exist or lacks this TPU; `gcloud compute tpus"
   " locations list` and `gcloud compute tpus accelerator-types list"
-  " --zone=ZONE` show what there is",
+  " --zone=ZONE` show what is available",
   PERMISSION: "you may not do this in this project; ask its owner for the role"
   " TPU Admin, and check --project",
-  OUT_OF_REACH: "the machine does not answer by ssh; try again, and check the"
+  UNREACHABLE: "the machine does not answer by ssh; try again, and check the"
   " firewall (`gcloud compute firewall-rules list`)",
 }
 
 
-def of(argv: Sequence[str], said: str, status: int) -> Trouble:
-  """The trouble that a command is in.
+def from_command(argv: Sequence[str], said: str, status: int) -> CommandFailed:
+  """Returns the error to raise for a command that failed.
 
   Args:
     argv: the command.
-    said: what it printed.
+    said: its error output.
     status: its exit status; ssh's own is 255.
   """
   kind = kind_of(said, status)
-  remedy = _REMEDY.get(kind, "see what it says")
+  remedy = _REMEDY.get(kind, "the command failed")
   what = " ".join(word for word in argv[:6] if not word.startswith("-"))
-  return Trouble(kind, f"{remedy} (`{what} …`: {_gist(said, status)}).")
+  return CommandFailed(
+    kind, f"{remedy} (`{what} …`: {_main_line(said, status)})."
+  )
 
 
-def of_worker(name: str, said: str, status: int) -> Trouble:
-  """The trouble that a command on a worker is in.
+def from_worker(name: str, said: str, status: int) -> CommandFailed:
+  """Returns the error to raise for a command that failed on a worker.
 
-  What workers print is theirs; only gcloud's own errors are understood.
+  Only gcloud's own errors are classified; a worker may print anything.
   """
   if "ERROR: (gcloud" in said:
-    return of(("gcloud", "ssh", name), said, status)
-  kind = OUT_OF_REACH if status == 255 else OTHER
-  remedy = _REMEDY.get(kind, "a command failed there")
-  return Trouble(kind, f"{remedy} (on {name}: {_gist(said, status)}).")
+    return from_command(("gcloud", "ssh", name), said, status)
+  kind = UNREACHABLE if status == 255 else OTHER
+  remedy = _REMEDY.get(kind, "a command on the worker failed")
+  return CommandFailed(
+    kind, f"{remedy} (on {name}: {_main_line(said, status)})."
+  )
 
 
 def kind_of(said: str, status: int = 1) -> str:
-  """Which kind of trouble it is."""
-  for kind, sign in _SIGNS:
-    if re.search(sign, said, re.IGNORECASE):
+  """Returns the kind of failure that an error message describes."""
+  for kind, pattern in _PATTERNS:
+    if re.search(pattern, said, re.IGNORECASE):
       return kind
-  return OUT_OF_REACH if status == 255 else OTHER
+  return UNREACHABLE if status == 255 else OTHER
 
 
-def _gist(said: str, status: int) -> str:
-  """The line that says most, of at most 300 letters."""
+def _main_line(said: str, status: int) -> str:
+  """Returns the most informative line, cut to 300 characters."""
   lines = [line.strip() for line in said.splitlines() if line.strip()]
   telling = [line for line in lines if "ERROR" in line] or lines[-1:]
   return telling[0][:300].rstrip(".") if telling else f"status {status}"

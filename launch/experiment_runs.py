@@ -1,8 +1,8 @@
-"""The runs of an experiment over several slices, each run taken once.
+"""Divides the runs of an experiment among several slices.
 
-Slice i of n gets `--shard=i/n`: about the same work each, and no run twice. An
-experiment skips what is complete, so the same command goes on where it was
-stopped. Each slice runs a program of its own.
+Slice i of n gets `--shard=i/n`: each gets about the same work, and no run is
+done twice. An experiment skips complete runs, so the same command resumes
+where it was stopped. Each slice runs a program of its own.
 """
 
 import threading
@@ -15,31 +15,31 @@ from launch.hosts import Hosts
 _WORST_LAST = (0, 42, 1)  # exit statuses
 
 
-class Over(Exception):
-  """Tells a watcher that all is over."""
+class WatchCancelled(Exception):
+  """Raised in a watcher when the whole watch is being stopped."""
 
 
-class Watch:
-  """Watches several slices at once, each in a thread of its own."""
+class ParallelWatch:
+  """Watches several slices at once, each in its own thread."""
 
   def __init__(self):
-    self._over = threading.Event()
+    self._cancelled = threading.Event()
     self._statuses: list[int] = []
     self._raised: list[Exception] = []
 
   def sleep(self, seconds: float) -> None:
-    """Waits; raises Over once the others are being ended."""
-    if self._over.wait(seconds):
-      raise Over
+    """Sleeps; raises WatchCancelled once the watch is being stopped."""
+    if self._cancelled.wait(seconds):
+      raise WatchCancelled
 
-  def all(self, watchers: Sequence[Callable[[], int]]) -> int:
-    """Calls all of them, which wait with `sleep`; the worst exit status.
+  def run(self, watchers: Sequence[Callable[[], int]]) -> int:
+    """Runs all watchers in parallel and returns the worst exit status.
 
-    When this is interrupted, all come to an end before it raises, so that
-    none makes again what the caller deletes.
+    If this is interrupted, all watchers end before it raises, so that none
+    recreates what the caller deletes. Watchers must wait with `sleep`.
 
     Raises:
-      Exception: the first that one raised, when all are over.
+      Exception: the first that a watcher raised, after all have ended.
     """
     threads = [
       threading.Thread(target=self._follow, args=(watcher,))
@@ -51,7 +51,7 @@ class Watch:
       while any(thread.is_alive() for thread in threads):
         time.sleep(0.1)
     finally:
-      self._over.set()
+      self._cancelled.set()
       for thread in threads:
         thread.join()
     if self._raised:
@@ -61,25 +61,24 @@ class Watch:
   def _follow(self, watcher: Callable[[], int]) -> None:
     try:
       self._statuses.append(watcher())
-    except Over:
+    except WatchCancelled:
       pass
-    except Exception as error:  # raised when all are over
+    except Exception as error:  # raised when all have ended
       self._raised.append(error)
 
 
-def argv_of(argv: Sequence[str], index: int, count: int) -> list[str]:
-  """The experiment and its flags on slice `index`, from 0, of `count`."""
+def shard_argv(argv: Sequence[str], index: int, count: int) -> list[str]:
+  """Returns the command line for slice `index`, from 0, of `count` slices."""
   chosen = [word for word in argv if word.startswith(("--only", "--shard"))]
   if chosen:
     raise LaunchError(
-      f"{chosen[0]} chooses among the runs, and a sweep does that itself; leave"
-      " it out."
+      f"{chosen[0]} selects runs, which a sweep does by itself; leave it out."
     )
   return [*argv, f"--shard={index + 1}/{count}"]
 
 
-def check(all_hosts: Sequence[Hosts]) -> None:
-  """Raises LaunchError where a name is not one slice of its own."""
+def check_slices(all_hosts: Sequence[Hosts]) -> None:
+  """Raises LaunchError unless each name is given once and is one slice."""
   names = [hosts.entry.name for hosts in all_hosts]
   if len(set(names)) < len(names):
     raise LaunchError(f"--on={','.join(names)} names a slice twice.")

@@ -1,4 +1,4 @@
-"""Deletes what costs money when its watcher ends, however that ends."""
+"""Deletes paid machines when a watch ends, however it ends."""
 
 import contextlib
 import signal
@@ -10,20 +10,22 @@ from launch.errors import LaunchError
 from launch.hosts import Hosts
 from launch.states import State
 
-CHECKPOINT = 90.0  # seconds that an interrupted run has for its last one
-_TRIES = 5  # what is just being made can not be deleted for a while
+CHECKPOINT = (
+  90.0  # seconds that an interrupted run has to save its last checkpoint
+)
+_TRIES = 5  # a slice that is being created cannot be deleted for a while
 
 
 class Terminated(BaseException):
-  """SIGTERM came; like KeyboardInterrupt, nothing but the end catches it."""
+  """SIGTERM was received; like KeyboardInterrupt, only `main` handles it."""
 
 
 @contextlib.contextmanager
-def signals():
-  """While it lasts, SIGTERM and SIGINT are exceptions.
+def raise_on_signals():
+  """Turns SIGTERM and SIGINT into exceptions inside the context.
 
-  SIGINT too has to be made one: to what a shell starts in the background, or
-  `nohup` in a script, it means nothing.
+  SIGINT needs a handler too, because a shell starts background jobs and
+  scripts under `nohup` with SIGINT ignored.
   """
 
   def terminate(*_):
@@ -39,39 +41,39 @@ def signals():
 
 
 @contextlib.contextmanager
-def deletion(
+def delete_after(
   pending: list[Hosts],
   forget: Callable[[str], None],
   say: Callable[[str], None],
-  look: float,
+  poll: float,
 ):
-  """Around a watch: deletes slices at its end, good or bad.
+  """Deletes slices when the context ends, normally or by an error.
 
-  If the watch is interrupted, the runs first get the time for a checkpoint.
+  If the watch is interrupted, the runs first get time to save a checkpoint.
   Nothing interrupts the deletion.
 
   Args:
-    pending: what to delete; looked at when the watch ends.
-    forget: called with each name that is deleted.
-    look: seconds between two looks at whether a run has ended.
+    pending: the slices to delete, read when the watch ends.
+    forget: called with the name of each slice that was deleted.
+    poll: seconds between two checks of whether a run has ended.
   """
   try:
     yield
   except (KeyboardInterrupt, Terminated):
     _hold_signals()
-    say("interrupted: asking for checkpoints before the deletion")
+    say("interrupted: asking for checkpoints before deleting")
     with contextlib.suppress(LaunchError):
-      _leave_checkpoints(pending, look)
+      _leave_checkpoints(pending, poll)
     raise
   finally:
     _hold_signals()
     for hosts in pending:
-      delete(hosts, forget, say, look)
+      delete(hosts, forget, say, poll)
 
 
-def delete(hosts: Hosts, forget, say, look: float) -> None:
-  """Deletes slices and makes sure of it; says so loudly if it can not."""
-  name, reason = hosts.entry.name, "it is there still."
+def delete(hosts: Hosts, forget, say, poll: float) -> None:
+  """Deletes slices and verifies it; prints an error if that fails."""
+  name, reason = hosts.entry.name, "it still exists."
   say(f"deleting {name}")
   for _ in range(_TRIES):
     try:
@@ -82,9 +84,9 @@ def delete(hosts: Hosts, forget, say, look: float) -> None:
         return
     except LaunchError as error:
       reason = str(error)
-    time.sleep(look)
+    time.sleep(poll)
   print(
-    f"error: {name} may be running still, and cost money: {reason} Try `python"
+    f"error: {name} may still run and cost money: {reason} Try `python"
     f" -m launch delete {name}`.",
     file=sys.stderr,
   )
@@ -95,7 +97,7 @@ def _hold_signals() -> None:
     signal.signal(number, signal.SIG_IGN)
 
 
-def _leave_checkpoints(pending: list[Hosts], look: float) -> None:
+def _leave_checkpoints(pending: list[Hosts], poll: float) -> None:
   for hosts in pending:
     hosts.stop()
   end = time.monotonic() + CHECKPOINT
@@ -103,4 +105,4 @@ def _leave_checkpoints(pending: list[Hosts], look: float) -> None:
     said = [one for hosts in pending for one in hosts.poll().values()]
     if all(one["state"] != "running" for one in said):
       return
-    time.sleep(look)
+    time.sleep(poll)

@@ -1,8 +1,8 @@
-"""What the workers of a run say together.
+"""Combines the states of a run's workers into one outcome.
 
 Exit statuses: 0 done, 42 preempted, 134, 137 and 143 the machines' fault
 (aborted for a lost process, killed, terminated), 130 ended by Ctrl-C. Anything
-else is a fault of the run, which would strike again.
+else is a fault of the run, which would happen again.
 """
 
 import enum
@@ -12,8 +12,8 @@ PREEMPTED, INTERRUPTED = 42, 130
 INFRASTRUCTURE = {134, 137, 143}
 
 
-class Verdict(enum.Enum):
-  """What to make of it."""
+class RunOutcome(enum.Enum):
+  """Outcome of a run, or its state while it lasts."""
 
   RUNNING = "running"
   ENDING = "ended on some workers"
@@ -25,28 +25,32 @@ class Verdict(enum.Enum):
   SILENT = "does not answer"
 
 
-def of(said: Mapping[tuple[int, int], dict], workers: int) -> Verdict:
-  """The verdict.
+def from_workers(
+  said: Mapping[tuple[int, int], dict], workers: int
+) -> RunOutcome:
+  """Combines what the workers report into the outcome of the run.
 
   When one process fails, the others are aborted: the fault of one explains the
-  others, so the worst counts.
+  others, so the worst one counts.
 
   Args:
-    said: what each worker said that answered; see `poll` in
+    said: the reply of each worker that answered; see `poll` in
       `launch/host/host.py`.
-    workers: how many there are.
+    workers: number of workers.
   """
   states = [one["state"] for one in said.values()]
   ended = [one["status"] for one in said.values() if one["state"] == "ended"]
   faults = {status for status in ended if status != 0}
   if faults - INFRASTRUCTURE - {PREEMPTED, INTERRUPTED}:
-    return Verdict.FAILED if "running" not in states else Verdict.ENDING
+    return RunOutcome.FAILED if "running" not in states else RunOutcome.ENDING
   if len(said) < workers:
-    return Verdict.SILENT
+    return RunOutcome.SILENT
   if "running" in states:
-    return Verdict.ENDING if faults or "lost" in states else Verdict.RUNNING
+    return (
+      RunOutcome.ENDING if faults or "lost" in states else RunOutcome.RUNNING
+    )
   if all(status == 0 for status in ended) and len(ended) == workers:
-    return Verdict.DONE
+    return RunOutcome.DONE
   if any(one.get("stopped") for one in said.values()) or INTERRUPTED in faults:
-    return Verdict.STOPPED
-  return Verdict.PREEMPTED if PREEMPTED in faults else Verdict.BROKEN
+    return RunOutcome.STOPPED
+  return RunOutcome.PREEMPTED if PREEMPTED in faults else RunOutcome.BROKEN

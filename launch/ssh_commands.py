@@ -1,14 +1,14 @@
-"""The commands that cross ssh: each is quoted for the shell at the other end.
+"""Commands that run on workers by ssh, quoted for the remote shell.
 
-They begin in the home of the worker. `host.py` and `setup_host.sh` are there
-since `setup`; see `launch/host/`.
+They start in the worker's home folder. `setup` copies `host.py` and
+`setup_host.sh` there; see `launch/host/`.
 """
 
 import shlex
 from collections.abc import Mapping, Sequence
 
-# For ssh: a machine that is gone does not hold us for ever.
-PATIENCE = (
+# Without these, ssh would wait forever for a machine that is gone.
+SSH_TIMEOUTS = (
   "--ssh-flag=-oConnectTimeout=30",
   "--ssh-flag=-oServerAliveInterval=30",
   "--ssh-flag=-oServerAliveCountMax=4",
@@ -18,12 +18,12 @@ _HOST = ("python3", f"{FOLDER}/host.py")
 
 
 def make_folder() -> str:
-  """Makes the folder that files are copied to."""
+  """Returns the command that creates the folder that files are copied to."""
   return _line("mkdir", "-p", FOLDER)
 
 
 def set_up() -> str:
-  """Unpacks the tree and installs what it needs."""
+  """Returns the command that unpacks the code and installs its requirements."""
   return _line("bash", f"{FOLDER}/setup_host.sh")
 
 
@@ -34,13 +34,13 @@ def start(
   env: Mapping[str, str],
   argv: Sequence[str],
 ) -> str:
-  """Starts a run and leaves it running.
+  """Returns the command that starts a run and leaves it running.
 
   Args:
     run: its id.
-    attempt: which start of it this is; the same twice is one start.
+    attempt: number of this start; the same number twice starts the run once.
     workdir: where its checkpoints are.
-    env: variables.
+    env: environment variables.
     argv: the experiment's file and its flags.
   """
   variables = [f"--env={key}={value}" for key, value in env.items()]
@@ -49,17 +49,17 @@ def start(
 
 
 def poll(run: str) -> str:
-  """Says in a line of JSON what the run is at."""
+  """Returns the command that prints the state of a run as a line of JSON."""
   return _line(*_HOST, "poll", run)
 
 
 def log(run: str, worker: int, offset: int) -> str:
-  """Says in a line of JSON what was logged from a byte on; only this worker."""
+  """Returns the command that prints one worker's log from a byte offset on."""
   return _line(*_HOST, "log", run, f"--worker={worker}", f"--offset={offset}")
 
 
 def stop(run: str, kill: bool = False) -> str:
-  """Asks the run to leave a checkpoint and end; or ends it at once."""
+  """Returns the command that asks a run to save and exit, or kills it."""
   return _line(*_HOST, "stop", run, *["--kill"] * kill)
 
 

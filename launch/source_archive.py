@@ -1,6 +1,6 @@
-"""The code that is copied: what git tracks, and how it differs from a commit.
+"""Archives the code to copy: tracked files, with uncommitted changes.
 
-Never what git does not track: that is where secrets and results lie.
+Untracked files are never copied, because secrets and results are among them.
 """
 
 import hashlib
@@ -18,14 +18,14 @@ def pack(shell: Shell, folder: pathlib.Path, revision: str | None) -> dict:
   """Writes `tree.tar` and `dirty.diff` into a folder.
 
   Args:
-    folder: which exists.
-    revision: of git; None: the files as they are now.
+    folder: an existing folder.
+    revision: a git revision; None for the files as they are now.
 
   Returns:
-    What to remember: `commit`, `dirty` and the tar's `sha256`.
+    What to record: `commit`, `dirty` and the `sha256` of the archive.
 
   Raises:
-    LaunchError: this is no git checkout, or has no such revision.
+    LaunchError: this is not a git checkout, or it has no such revision.
   """
   commit = _git(
     shell, "rev-parse", "--verify", f"{revision or 'HEAD'}^{{commit}}"
@@ -45,7 +45,7 @@ def pack(shell: Shell, folder: pathlib.Path, revision: str | None) -> dict:
   }
 
 
-def check_has(shell: Shell, experiment: str) -> None:
+def check_contains(shell: Shell, experiment: str) -> None:
   """Raises LaunchError unless the experiment is a file that is copied."""
   path = pathlib.PurePath(experiment)
   if path.is_absolute() or ".." in path.parts:
@@ -54,12 +54,12 @@ def check_has(shell: Shell, experiment: str) -> None:
     files = sorted(ROOT.glob("experiments/*.py"))
     there = [str(file.relative_to(ROOT)) for file in files]
     raise LaunchError(
-      f"{experiment} is no file in {ROOT}; there are {', '.join(there)}."
+      f"{experiment} is not a file in {ROOT}; choose one of {', '.join(there)}."
     )
   if not shell.dry and experiment not in _tracked(shell):
     raise LaunchError(
       f"{experiment} is not tracked by git, so it is not copied; `git add` it"
-      " and set up again."
+      " and run `setup` again."
     )
 
 
@@ -69,7 +69,7 @@ def _tracked(shell: Shell) -> list[str]:
 
 
 def _write(shell: Shell, folder, paths: list[str], diff: str) -> None:
-  """The same files make the same tar, so that workers know them again."""
+  """Writes an archive that depends on the files only, so it can be reused."""
   if shell.dry:
     return
   with tarfile.open(folder / TAR, "w") as tar:
@@ -94,6 +94,6 @@ def _git(shell: Shell, *words: str) -> str:
   if done.status:
     raise LaunchError(
       f"`git {' '.join(words)}` failed in {ROOT} ({done.err.strip()}); launch"
-      " from a git checkout, and name a revision it has."
+      " from a git checkout, and name a revision that it has."
     )
   return done.out

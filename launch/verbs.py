@@ -1,4 +1,4 @@
-"""One verb, carried out."""
+"""Carries out the verbs of the command line."""
 
 import argparse
 import hashlib
@@ -8,24 +8,24 @@ import re
 
 from launch import (
   command_line,
-  guard,
+  delete_on_exit,
+  experiment_runs,
   mig,
   names,
-  price,
   skypilot,
-  sweep,
+  source_archive,
+  spending_limit,
   tpu_vm,
-  tree,
 )
 from launch.clusters import Cluster
 from launch.command import Shell
 from launch.errors import LaunchError
 from launch.ledger import Entry, Ledger, Run, now
-from launch.machines import Machines, rehearse, watcher
+from launch.machines import Machines, dry_run_watch, make_supervisor
 
 
 class Session:
-  """The verb and its options; see `launch.command_line`."""
+  """One call of `python -m launch`: its verb and options."""
 
   def __init__(self, options: argparse.Namespace):
     self._options = options
@@ -33,7 +33,7 @@ class Session:
     self._ledger = Ledger(options.state, dry=options.dry_run)
 
   def do(self) -> int:
-    """Does it; the exit status."""
+    """Carries out the verb and returns its exit status."""
     return getattr(self, f"_{self._options.verb}")() or 0
 
   def _create(self) -> None:
@@ -41,42 +41,44 @@ class Session:
     request = command_line.request(options)
     if request.name in self._ledger.names():
       raise LaunchError(
-        f"{request.name} was created from here already; choose another NAME, or"
+        f"{request.name} was already created here; choose another NAME or run"
         f" `python -m launch delete {request.name}` first."
       )
-    self._say(price.check(request, options.plan, options.max_cost, options.yes))
+    self._say(
+      spending_limit.check(request, options.plan, options.max_cost, options.yes)
+    )
     entry = Entry(request, now())
-    # Before anything is there, so that nothing is there unrecorded.
+    # Recorded before it is created, so that nothing exists unrecorded.
     self._ledger.write(entry)
-    self._of(entry).create(options.poll)
+    self._backend(entry).create(options.poll)
     self._say(f"{request.name} is ready: {request.hosts} workers")
 
   def _setup(self) -> None:
-    self._of(self._entry()).set_up(self._options.rev)
+    self._backend(self._entry()).set_up(self._options.rev)
 
   def _run(self) -> None:
     entry = self._ledger.read(self._options.on)
     run = self._new_run(entry, self._argv())
-    self._of(entry).start(run)
+    self._backend(entry).start(run)
     self._say(
-      f"{run.id} runs on {entry.name}; `python -m launch watch {entry.name}`"
-      " shows it"
+      f"{run.id} runs on {entry.name}; follow it with `python -m launch watch"
+      f" {entry.name}`"
     )
 
   def _watch(self) -> int:
-    return self._of(self._entry()).watch(self._options)
+    return self._backend(self._entry()).watch(self._options)
 
   def _status(self) -> None:
-    self._of(self._entry()).status()
+    self._backend(self._entry()).status()
 
   def _logs(self) -> None:
-    self._of(self._entry()).logs(self._options.slice, self._options.worker)
+    self._backend(self._entry()).logs(self._options.slice, self._options.worker)
 
   def _stop(self) -> None:
-    self._of(self._entry()).stop()
+    self._backend(self._entry()).stop()
 
   def _delete(self) -> None:
-    self._of(self._entry()).delete()
+    self._backend(self._entry()).delete()
 
   def _list(self) -> None:
     project = self._options.project
@@ -93,44 +95,54 @@ class Session:
   def _sweep(self) -> int:
     entries = map(self._ledger.read, self._options.on.split(","))
     every = [self._machines(entry) for entry in entries]
-    sweep.check([machines.hosts for machines in every])
+    experiment_runs.check_slices([machines.hosts for machines in every])
     argv = self._argv()
     for index, machines in enumerate(every):
-      self._resume(machines, sweep.argv_of(argv, index, len(every)))
+      self._resume(
+        machines, experiment_runs.shard_argv(argv, index, len(every))
+      )
     if self._shell.dry:
       delete = self._options.delete_when_done
-      return max(rehearse(machines.hosts, delete) for machines in every)
+      return max(dry_run_watch(machines.hosts, delete) for machines in every)
     return self._watch_all([machines.hosts for machines in every])
 
   def _resume(self, machines: Machines, argv: list[str]) -> None:
-    """Starts a share of a sweep, unless it is under way from before."""
+    """Starts one slice's share of a sweep unless it is already running."""
     entry = machines.hosts.entry
     run = self._new_run(entry, argv)
     if entry.run is not None and entry.run.id == run.id and not self._shell.dry:
       states = {said["state"] for said in machines.hosts.poll().values()}
       if states == {"running"}:
-        self._say(f"{run.id} runs on {entry.name} already")
+        self._say(f"{run.id} is already running on {entry.name}")
         return
     machines.start(run)
 
   def _watch_all(self, every: list) -> int:
-    options, watch = self._options, sweep.Watch()
+    options, watch = self._options, experiment_runs.ParallelWatch()
     pending = list(every) if options.delete_when_done else []
-    shares = [self._share(hosts, pending, watch.sleep) for hosts in every]
-    with guard.deletion(pending, self._ledger.remove, self._say, options.poll):
-      return watch.all(shares)
+    shares = [
+      self._share_watcher(hosts, pending, watch.sleep) for hosts in every
+    ]
+    with delete_on_exit.delete_after(
+      pending, self._ledger.remove, self._say, options.poll
+    ):
+      return watch.run(shares)
 
-  def _share(self, hosts, pending: list, sleep):
-    """Watches one slice of a sweep, and deletes it when its share is over."""
+  def _share_watcher(self, hosts, pending: list, sleep):
+    """Returns a function that watches one slice, and deletes it if asked."""
     tell = lambda line: self._say(f"[{hosts.entry.name}] {line}")
     stream = lambda text: [tell(line) for line in text.splitlines()]
-    supervisor = watcher(hosts, self._options, tell, stream, sleep=sleep)
+    supervisor = make_supervisor(
+      hosts, self._options, tell, stream, sleep=sleep
+    )
 
     def share() -> int:
       status = supervisor.watch()
       if hosts in pending:
         pending.remove(hosts)
-        guard.delete(hosts, self._ledger.remove, tell, self._options.poll)
+        delete_on_exit.delete(
+          hosts, self._ledger.remove, tell, self._options.poll
+        )
       return status
 
     return share
@@ -144,27 +156,27 @@ class Session:
   def _entry(self) -> Entry:
     return self._ledger.read(self._options.name)
 
-  def _of(self, entry: Entry):
-    """Who carries out the verbs on it."""
+  def _backend(self, entry: Entry):
+    """Returns the backend that carries out the verbs on an entry."""
     kind = Cluster if entry.request.backend == "gke" else Machines
     return kind(entry, self._ledger, self._shell, self._say)
 
   def _machines(self, entry: Entry) -> Machines:
     if entry.request.backend == "gke":
       raise LaunchError(
-        f"{entry.name} is a JobSet; a sweep needs slices that are reached by"
-        " ssh: create them with --backend=tpu-vm or mig."
+        f"{entry.name} is a JobSet; a sweep needs slices that can be reached"
+        " by ssh: create them with --backend=tpu-vm or mig."
       )
-    return self._of(entry)
+    return self._backend(entry)
 
   def _argv(self) -> list[str]:
     argv, _ = command_line.experiment(self._options)
-    tree.check_has(self._shell, argv[0])
+    source_archive.check_contains(self._shell, argv[0])
     return argv
 
   def _new_run(self, entry: Entry, argv: list[str]) -> Run:
-    """The same command is the same run, so that it goes on."""
-    env = dict(map(names.setting, self._options.env))
+    """Returns the run of a command; repeating the command resumes the run."""
+    env = dict(map(names.env_variable, self._options.env))
     _, workdir = command_line.experiment(self._options)
     stem = re.sub("[^a-z0-9]+", "-", pathlib.Path(argv[0]).stem.lower())
     told = json.dumps([entry.name, argv, sorted(env.items())])
@@ -172,6 +184,6 @@ class Session:
     return Run(f"{stem.strip('-')}-{digest}", argv, workdir, env)
 
   def _say(self, line: str) -> None:
-    """For a person; in a dry run nothing has happened that could be told."""
+    """Prints a line, except in a dry run, where nothing has happened."""
     if not self._shell.dry:
       print(line, flush=True)

@@ -1,0 +1,58 @@
+"""Checks of arrays that may not be an autoencoder, the same in every format.
+
+Shapes: D_in width of the site read, D of the one written, F latents.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from jaxsae.errors import UserError
+from jaxsae.formats.format import Path
+
+
+def check_shapes(shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
+  """Checks that all shapes agree with W_enc [D_in, F] and W_dec [F, D].
+
+  Args:
+    shapes: of `W_enc`, `b_enc`, `W_dec`, `b_dec` and `threshold`.
+    path: the file, for messages.
+
+  Raises:
+    UserError: names the array that has a wrong shape.
+  """
+  for name, axes in (
+    ("W_enc", "(site width, number of latents)"),
+    ("W_dec", "(number of latents, site width)"),
+  ):
+    if len(shapes[name]) != 2 or min(shapes[name]) < 1:
+      raise UserError(
+        f"{name} in {path} has shape {shapes[name]}; one autoencoder's is"
+        f" {axes}."
+      )
+  (_, f), (_, d) = w_enc, w_dec = shapes["W_enc"], shapes["W_dec"]
+  wanted = {"W_dec": (f, d), "b_enc": (f,), "b_dec": (d,), "threshold": (f,)}
+  for name, shape in wanted.items():
+    if shapes[name] != shape:
+      raise UserError(
+        f"{name} in {path} has shape {shapes[name]}; W_enc of shape {w_enc} and"
+        f" W_dec of shape {w_dec} need {shape}."
+      )
+
+
+def check_values(arrays: Mapping[str, np.ndarray], path: Path) -> None:
+  """Checks that all values are finite and no `threshold` is negative.
+
+  Raises:
+    UserError: names the array that has a wrong value.
+  """
+  for name, array in arrays.items():
+    if not np.isfinite(array).all():
+      raise UserError(
+        f"{name} in {path} has values that are not finite; the autoencoder"
+        " is broken, use another."
+      )
+  if (arrays["threshold"] < 0).any():
+    raise UserError(
+      f"threshold in {path} has negative values; JumpReLU's are 0 or more."
+    )

@@ -1,0 +1,9 @@
+"""The formats that autoencoders are read from and written in."""
+
+from jaxsae.formats.format import Format
+from jaxsae.formats.gemma_scope import GemmaScope
+
+# A new format is one new file, and one more entry here.
+_ALL: tuple[Format, ...] = (GemmaScope(),)
+
+FORMATS: dict[str, Format] = {format.name: format for format in _ALL}

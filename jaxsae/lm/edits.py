@@ -1,0 +1,318 @@
+"""Edits of activations that are pytrees, so new values compile nothing.
+
+Each is called on a site's activation x [B, T, D] and returns its new value,
+computed in float32 and rounded to the dtype of x. Each has an optional `mask`,
+of a shape that broadcasts to [B, T]: tokens where it is 0 or False stay as they
+are. The formulas are those of one token, x [D].
+
+Shapes: B batch, T time, D site width, F latents, K latents that are clamped.
+"""
+
+import operator
+from collections.abc import Callable
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from jaxsae.errors import UserError
+from jaxsae.lm.sites import Site
+
+Edit = Callable[[jax.Array], jax.Array]  # [B, T, D] → [B, T, D]
+Number = jax.Array | float
+
+
+class Autoencoder(Protocol):
+  """The part of an autoencoder or transcoder that edits need."""
+
+  w_dec: jax.Array  # [F, D]
+
+  def encode(self, x: jax.Array) -> jax.Array:
+    """Maps activations [..., D_in] to latents [..., F]."""
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps activations [..., D_in] to their reconstruction [..., D]."""
+
+
+@struct.dataclass
+class Splice:
+  """Replaces the activation by the autoencoder's reconstruction.
+
+    x ← sae(x) + (latents(z) − z) W_dec, z = sae.encode(x)
+
+  With `keep_error` the first term is x itself, so the reconstruction error
+  stays, and without an edit of latents nothing changes, to the bit.
+  `splice(pair, Splice(transcoder))` reads the pair's input and writes its
+  output.
+
+  Attributes:
+    sae: an autoencoder of raw activations, or any pytree that maps [B, T, D]
+      to [B, T, D] if there are no edits of latents.
+    keep_error: keep the difference between activation and reconstruction.
+    latents: an edit of the latents [B, T, F], such as `Steer`, or None.
+    mask: tokens that are edited, broadcast to [B, T]; None: all.
+  """
+
+  sae: Autoencoder
+  keep_error: bool = struct.field(pytree_node=False, default=False)
+  latents: Edit | None = None
+  mask: jax.Array | None = None
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Returns the new activation [B, T, D]."""
+    return self.at_output(x, x)
+
+  def at_output(self, written: jax.Array, read: jax.Array) -> jax.Array:
+    """Returns the new value of a pair's output, given its input as well."""
+    read = read.astype(jnp.float32)
+    return _edited(self.mask, written, lambda x: self._change(x, read))
+
+  def _change(self, written, read):
+    new = written if self.keep_error else self.sae(read)
+    if self.latents is None:
+      return new
+    latents = self.sae.encode(read)
+    added = self.latents(latents) - latents
+    return new + jnp.matmul(added, self.sae.w_dec, precision="highest")
+
+
+@struct.dataclass
+class Steer:
+  """Adds a direction to the activation: x ← x + strength · direction.
+
+  Attributes:
+    direction: [D], not normalised here; a latent's is its row of `w_dec`.
+    strength: a number, or an array that broadcasts to [B, T], such as [B, 1]
+      for one strength per row.
+    mask: tokens that are edited, broadcast to [B, T]; None: all.
+  """
+
+  direction: jax.Array
+  strength: Number
+  mask: jax.Array | None = None
+
+  def __post_init__(self):
+    if _is_array(self.direction):
+      _set_float32(self, "strength")
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Returns the new activation [B, T, D]."""
+    direction = _direction(self, x)
+    return _edited(
+      self.mask, x, lambda x: x + _per_token(self.strength, x) * direction
+    )
+
+
+@struct.dataclass
+class Clamp:
+  """Sets latents of an autoencoder to a value and keeps everything else.
+
+    x ← x + (value − z_i) · d_i, z = sae.encode(x), d_i = row i of W_dec
+
+  The reconstruction error and the other latents' parts stay. A value of 0
+  ablates the latents. `splice(pair, Clamp(transcoder, …))` reads the pair's
+  input and changes its output.
+
+  Attributes:
+    sae: an autoencoder of raw activations.
+    latent: index of the latent, or int [K], different indices.
+    value: a number, or [K].
+    mask: tokens that are edited, broadcast to [B, T]; None: all.
+
+  Raises:
+    UserError: the autoencoder has no such latent (checked where the index is
+      a Python number).
+  """
+
+  sae: Autoencoder
+  latent: jax.Array | int
+  value: Number
+  mask: jax.Array | None = None
+
+  def __post_init__(self):
+    if _is_array(getattr(self.sae, "w_dec", None)):
+      _set_index(self, "latent", len(self.sae.w_dec))
+      _set_float32(self, "value")
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Returns the new activation [B, T, D]."""
+    return self.at_output(x, x)
+
+  def at_output(self, written: jax.Array, read: jax.Array) -> jax.Array:
+    """Returns the new value of a pair's output, given its input as well."""
+    read = read.astype(jnp.float32)
+    return _edited(self.mask, written, lambda x: x + self._added(read))
+
+  def _added(self, read):
+    chosen = jnp.atleast_1d(self.latent)  # [K]
+    latents = self.sae.encode(read)[..., chosen]
+    value = jnp.broadcast_to(jnp.float32(self.value), chosen.shape)
+    missing = value.reshape((1,) * (read.ndim - 1) + (-1,)) - latents
+    directions = self.sae.w_dec[chosen]
+    return jnp.matmul(missing, directions, precision="highest")
+
+
+@struct.dataclass
+class Ablate:
+  """Removes the component along a direction: x ← x − (x · d̂) d̂.
+
+  d̂ is the direction divided by its norm; a direction of zeros removes nothing.
+  To set a latent to zero instead, use `Clamp(sae, latent, 0)`.
+
+  Attributes:
+    direction: [D], of any length.
+    mask: tokens that are edited, broadcast to [B, T]; None: all.
+  """
+
+  direction: jax.Array
+  mask: jax.Array | None = None
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Returns the new activation [B, T, D]."""
+    direction = _direction(self, x)
+    norm = jnp.sqrt(jnp.sum(jnp.square(direction)))
+    unit = direction / jnp.where(norm > 0, norm, 1.0)
+
+    def remove(x):
+      return x - jnp.sum(x * unit, axis=-1, keepdims=True) * unit
+
+    return _edited(self.mask, x, remove)
+
+
+@struct.dataclass
+class Patch:
+  """Sets the activation to a value: x ← value.
+
+  The site's mean makes it mean ablation, zeros make it zero ablation, and an
+  activation captured from other tokens makes it activation patching.
+
+  Attributes:
+    value: [D], or an array that broadcasts to [B, T, D].
+    mask: tokens that are edited, broadcast to [B, T]; None: all.
+  """
+
+  value: jax.Array
+  mask: jax.Array | None = None
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Returns the new activation [B, T, D]."""
+    value = jnp.asarray(self.value, jnp.float32)
+    if not _broadcasts(value.shape, x.shape):
+      raise UserError(
+        f"Patch has a value of shape {list(value.shape)}, and the activation"
+        f" has {list(x.shape)}; give one vector, or one for each token."
+      )
+    value = value.reshape((1,) * (x.ndim - value.ndim) + value.shape)
+    return _edited(self.mask, x, lambda x: jnp.broadcast_to(value, x.shape))
+
+
+@struct.dataclass
+class PairEdit:
+  """An edit of one site that is computed from an earlier one.
+
+  `splice` makes it for a pair of sites.
+
+  Attributes:
+    edit: maps the activation of the site that is read to the new activation of
+      the site that is written.
+    reads: the site that is read.
+  """
+
+  edit: Edit
+  reads: Site = struct.field(pytree_node=False)
+
+  def __call__(self, written: jax.Array, read: jax.Array) -> jax.Array:
+    """Returns the new activation of the site that is written."""
+    if isinstance(self.edit, Splice | Clamp):
+      return self.edit.at_output(written, read)
+    return self.edit(read)
+
+
+def is_pytree(edit: Edit) -> bool:
+  """Returns whether an edit consists of arrays that can be arguments of `jit`.
+
+  A plain function is not: it may do something else at the next call, if a
+  variable that it refers to has changed, and compiled code would not notice.
+  """
+  return all(map(_is_value, jax.tree.leaves(edit)))
+
+
+def _is_value(leaf) -> bool:
+  return _is_array(leaf) or isinstance(leaf, np.generic | int | float | complex)
+
+
+def _is_array(x) -> bool:
+  return isinstance(x, jax.Array | np.ndarray)
+
+
+# The fields below hold arrays, except in trees of axes or shardings, which have
+# the same class and must keep what they hold. So callers check first.
+
+
+def _set_float32(edit, field: str) -> None:
+  """Turns a Python number into an array, so that 8 and 8.5 compile once."""
+  value = getattr(edit, field)
+  if isinstance(value, int | float | list | tuple):
+    object.__setattr__(edit, field, np.asarray(value, np.float32)[()])
+
+
+def _set_index(edit, field: str, size: int) -> None:
+  """Turns Python indices into an array, after checking them."""
+  given = getattr(edit, field)
+  if not isinstance(given, int | list | tuple):
+    return
+  indices = [given] if isinstance(given, int) else given
+  for i in map(operator.index, indices):
+    if not 0 <= i < size:
+      raise UserError(
+        f"{type(edit).__name__} cannot find latent {i}; the autoencoder has"
+        f" latents 0 to {size - 1}."
+      )
+  object.__setattr__(edit, field, np.asarray(given, np.int32)[()])
+
+
+def _edited(mask, x, change: Edit) -> jax.Array:
+  """Applies a change in float32 to the tokens where the mask is not 0."""
+  new = change(x.astype(jnp.float32)).astype(x.dtype)
+  return new if mask is None else jnp.where(_per_token(mask, x) != 0, new, x)
+
+
+def _per_token(values, x) -> jax.Array:
+  """Adds axes to values for tokens, so that they fit x [B, T, D].
+
+  Raises:
+    UserError: they do not broadcast to [B, T].
+  """
+  values, tokens = jnp.asarray(values), x.shape[:-1]
+  if not _broadcasts(values.shape, tokens):
+    raise UserError(
+      f"A mask or strength of shape {list(values.shape)} does not fit tokens of"
+      f" shape {list(tokens)}; give it a shape that broadcasts to theirs."
+    )
+  return values.reshape(
+    (1,) * (len(tokens) - values.ndim) + values.shape + (1,)
+  )
+
+
+def _broadcasts(shape, target) -> bool:
+  """Returns whether an array of this shape broadcasts to the target's."""
+  pairs = zip(reversed(shape), reversed(target), strict=False)
+  return len(shape) <= len(target) and all(n in (1, m) for n, m in pairs)
+
+
+def _direction(edit, x) -> jax.Array:
+  """Returns the edit's direction in float32, with the rank of x.
+
+  Raises:
+    UserError: it is not a vector as long as the activation.
+  """
+  direction = jnp.asarray(edit.direction, jnp.float32)
+  if direction.shape != x.shape[-1:]:
+    raise UserError(
+      f"{type(edit).__name__} has a direction of shape {list(direction.shape)},"
+      f" and the activation has {list(x.shape)}; use a direction of this site,"
+      f" with {x.shape[-1]} numbers."
+    )
+  return direction.reshape((1,) * (x.ndim - 1) + (-1,))
