@@ -7,7 +7,7 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
   --annotation-style line --custom-compile-command "make lock"
 
-# The order is that of tests/conftest.py, longest files first.
+# The order is that of tests/conftest.py: slow files first.
 SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help

@@ -17,7 +17,10 @@ with warnings.catch_warnings():
   warnings.simplefilter("ignore")  # SAELens imports what is deprecated
   from experiments.benchmarks import end_to_end, saelens, sweep
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # SAELens' own
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.filterwarnings("ignore"),  # SAELens' own
+]
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ import pytest
 from jaxsae.lm.weights import read_sizes
 from jaxsae.train import state as states
 
+pytestmark = pytest.mark.slow
+
 WHERE = {
   "residual": "resid",
   "mlp": "mlp",

@@ -16,6 +16,8 @@ from jaxsae.sae import JumpRelu
 from jaxsae.sae.model import Sae
 from jaxsae.sae.stack import init
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
 D, F = 4, 16
 

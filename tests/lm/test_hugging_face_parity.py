@@ -7,7 +7,10 @@ import pytest
 from jaxsae.lm import Site, save_lm
 from jaxsae.lm.sites import HUGGING_FACE
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.filterwarnings("ignore"),  # torch's own
+]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from jaxsae.lm import save_lm
 from jaxsae.lm.sites import TRANSFORMER_LENS
 
 # What importing these two warns of is theirs.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 ONLY_BRIDGE = ("mlp_in",)  # sites that HookedTransformer has no name for
 

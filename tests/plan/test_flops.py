@@ -15,6 +15,8 @@ from jaxsae.train.config import presets
 from jaxsae.train.config.run import BucketConfig, SweepConfig, TrainConfig
 from jaxsae.train.step import abstract_arguments, compile_step
 
+pytestmark = pytest.mark.slow
+
 SLICES = parse("v5e:2x4")
 GEMMA = GemmaConfig(
   vocab_size=256,

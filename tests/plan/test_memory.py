@@ -14,6 +14,8 @@ from jaxsae.train import state as states
 from jaxsae.train.state import abstract_state
 from jaxsae.train.step import abstract_arguments, compile_step
 
+pytestmark = pytest.mark.slow
+
 SLICES = parse("v5e:2x4")
 
 

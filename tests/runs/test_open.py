@@ -5,6 +5,8 @@ import pytest
 from jaxsae.runs.open import open_run
 from jaxsae.train import loop
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("fsdp", [False, True])
 def test_a_run_is_opened_as_wide_as_it_was_trained(config, replace, fsdp):

@@ -12,7 +12,6 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.soak import pods
 from jaxsae import overrides
 from jaxsae.errors import UserError
 from jaxsae.lm import capture
@@ -20,7 +19,10 @@ from jaxsae.runs import open_run
 from jaxsae.train import loop, sources
 from jaxsae.train.loop import train
 from jaxsae.train.process.shutdown import INTERRUPTED, PREEMPTED
+from tests import pods
 from tests.train.toys import make_config
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = """
 import json, sys
@@ -57,11 +59,18 @@ def stop_at(monkeypatch, bucket):
   monkeypatch.setattr(sources, "next_bucket", reading)
 
 
+@pytest.fixture(scope="module")
+def over(tmp_path_factory, texts, lm_path):
+  """A run of six steps that is over, and its last state; look only."""
+  config = make_config(tmp_path_factory.mktemp("over"), texts, lm_path)
+  return config, train(config)
+
+
 @pytest.mark.parametrize("bucket", [2, 4, 6])
 def test_a_stopped_run_ends_as_if_it_had_not_been(
-  config, replace, tmp_path, monkeypatch, capsys, bucket
+  over, replace, tmp_path, monkeypatch, capsys, bucket
 ):
-  whole = train(config)
+  config, whole = over
   parts = replace(config, workdir=str(tmp_path / "parts"))
   with monkeypatch.context() as patch:
     stop_at(patch, bucket)
@@ -74,8 +83,8 @@ def test_a_stopped_run_ends_as_if_it_had_not_been(
   assert pods.metrics(parts) == pods.metrics(config)
 
 
-def test_a_finished_run_does_nothing_more(config):
-  state = train(config)
+def test_a_finished_run_does_nothing_more(over):
+  config, state = over
   before = pods.metrics(config)
   pods.assert_same(train(config), state)
   assert pods.metrics(config) == before
@@ -117,8 +126,8 @@ def test_nothing_is_compiled_and_no_transfer_hides_in_any_step(
   assert made(texts[compiled[2] :]) == []
 
 
-def test_metrics_are_one_object_a_line_with_every_autoencoder(config):
-  train(config)
+def test_metrics_are_one_object_a_line_with_every_autoencoder(over):
+  config, _ = over
   found = pods.metrics(config)
   assert [x["step"] for x in found] == [1, 2, 3, 4, 5, 6]
   for name in ("resid.1/64/l0_4", "attn.0/64/l0_8"):
@@ -137,8 +146,8 @@ def test_lines_that_a_crash_left_are_written_again(config, replace):
   assert pods.metrics(config) == expected
 
 
-def test_an_opened_run_holds_folded_autoencoders(config):
-  state = train(config)
+def test_an_opened_run_holds_folded_autoencoders(over):
+  config, state = over
   run = open_run(config.workdir)
   assert list(run.saes) == [
     "resid.1/64/l0_4",

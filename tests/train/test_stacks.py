@@ -13,6 +13,8 @@ from jaxsae.runs.open import open_run
 from jaxsae.train import SweepConfig
 from tests.train.toys import make_config, some_buckets
 
+pytestmark = pytest.mark.slow
+
 RESID = Site("resid", 1)
 TRANSCODER = Site("transcoder", 0)
 # Both ways to train all of them have this mesh, so the step, which takes a

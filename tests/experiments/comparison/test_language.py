@@ -7,6 +7,8 @@ import pytest
 from jaxsae.data import DataConfig
 from jaxsae.lm import Site
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("torch")
 pytest.importorskip("sae_lens")  # so that its warnings are not errors
 language = pytest.importorskip("experiments.comparison.language")

@@ -13,6 +13,8 @@ from experiments.comparison import tuning
 from experiments.comparison.recovery import Recovery
 from jaxsae.train import arrays
 
+pytestmark = pytest.mark.slow
+
 torch = pytest.importorskip("torch")
 pytest.importorskip("sae_lens")  # so that its warnings are not errors
 trainers = pytest.importorskip("experiments.comparison.trainers")

@@ -20,7 +20,10 @@ from jaxsae.lm import GemmaConfig, init_params, sharding
 from jaxsae.lm.config import PUBLISHED
 from jaxsae.lm.formats import official
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # gemma's own, and Orbax's
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.filterwarnings("ignore"),  # gemma's own, and Orbax's
+]
 
 TINY = GemmaConfig(
   vocab_size=64,

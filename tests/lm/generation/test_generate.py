@@ -20,6 +20,8 @@ from jaxsae.lm.generation import decode
 from jaxsae.lm.generation.generate import generate
 from jaxsae.lm.sharding import placement
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["grouped", "full", "normed", "single_key"]
 ROOM = 48  # columns of every cache here, so that little is compiled
 COUNT = 10

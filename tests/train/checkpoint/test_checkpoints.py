@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.soak import pods
 from jaxsae.errors import UserError
 from jaxsae.lm.weights import read_sizes
 from jaxsae.train import state as states
 from jaxsae.train.checkpoint.checkpoints import Checkpoints
+from tests import pods
 from tests.train.toys import small
 
 

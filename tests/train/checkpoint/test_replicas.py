@@ -15,6 +15,8 @@ from jaxsae.train.checkpoint.fingerprint import fingerprints
 from jaxsae.train.loop import train
 from tests.train.toys import start
 
+pytestmark = pytest.mark.slow
+
 MESH = meshes.make(MeshConfig(4, 2))
 
 

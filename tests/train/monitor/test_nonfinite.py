@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.soak import pods
 from jaxsae import mesh as meshes
 from jaxsae.errors import RunError
 from jaxsae.lm import Lm, Site, load_lm, save_lm
@@ -22,7 +21,10 @@ from jaxsae.train.metrics import Metrics
 from jaxsae.train.monitor.nonfinite import RECORD, NonFiniteCheck
 from jaxsae.train.sources import Bucket
 from jaxsae.train.state import StackState
+from tests import pods
 from tests.train.toys import start
+
+pytestmark = pytest.mark.slow
 
 GOOD = 3e-3
 NAMES = ("resid.1/64/l0_4_lr_0.003", "resid.1/64/l0_4_lr_1e+30")

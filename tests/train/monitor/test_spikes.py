@@ -5,12 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from experiments.soak import pods
 from jaxsae.train.loop import train
 from jaxsae.train.metrics import Metrics
 from jaxsae.train.monitor import spikes
 from jaxsae.train.monitor.spikes import LEAST, WINDOW, LossSpikeCheck
+from tests import pods
 from tests.train.monitor.test_nonfinite import BUCKET, Told
+
+pytestmark = pytest.mark.slow
 
 STEPS = 400
 
