@@ -16,6 +16,8 @@ from jaxsae.train import loop, sources, step
 from jaxsae.train import state as states
 from jaxsae.train.checkpoint.checkpoints import Checkpoints
 from jaxsae.train.config import run as configs
+from jaxsae.train.group import place_stacks
+from jaxsae.train.placement.select import bucket_dtype
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +49,11 @@ class Training:
     bucket = self._next_bucket()
     self._state = self._begin(bucket)
     self.members = tuple(self._members())
-    shapes = (self._config, self._mesh, self._state, self.lm, bucket)
-    self._step = step.compile_step(*shapes)
+    dtype = bucket_dtype(self._config, self.lm)
+    groups = place_stacks(self._config, self._mesh, self._state.stacks, dtype)
+    self._step = step.compile_step(
+      self._read, groups, self._state, self.lm, bucket
+    )
 
   def turn(self) -> None:
     bucket = self._next_bucket()
@@ -65,6 +70,9 @@ class Training:
     batches = self._open_batches()
     return np.concatenate([next(batches).tokens for _ in range(buckets)])
 
+  def _read(self, lm, bucket):
+    return step.read_bucket(self._config, self._mesh, lm, bucket)
+
   def _open_batches(self):
     return sources.open_batches(self._config, self._mesh, self._rows)
 
@@ -73,8 +81,10 @@ class Training:
 
   def _begin(self, bucket):
     def begin(lm, bucket):
-      scales = step.estimate_scales(self._config, self._mesh, lm, bucket)
-      return states.init(self._config, lm.config, scales)
+      scales = step.estimate_scales(self._read(lm, bucket))
+      widths = {site: site.width(lm.config) for site in scales}
+      seed = self._config.data.seed
+      return states.init(self._config.stacks, seed, widths, scales)
 
     shapes = jax.eval_shape(begin, self.lm, bucket)
     layout = states.sharding(shapes, self._mesh)

@@ -8,6 +8,7 @@ python experiments/benchmarks/placements.py --out=docs/placements.md
 
 import argparse
 import dataclasses
+import functools
 import pathlib
 import time
 
@@ -22,6 +23,7 @@ from jaxsae.plan import compiler_process, hlo
 from jaxsae.plan.topology import make_mesh, parse
 from jaxsae.train import step as steps
 from jaxsae.train.config.run import BucketConfig, SweepConfig, TrainConfig
+from jaxsae.train.group import place_stacks
 from jaxsae.train.placement import placements
 from jaxsae.train.placement.select import bucket_dtype, choose_placements
 from jaxsae.train.step import abstract_arguments
@@ -109,7 +111,10 @@ def row(case: Case, name: str) -> str:
   config, mesh = configured(case, name), chips()
   arguments = abstract_arguments(config, STUB, mesh)
   update = choice(config, mesh, *arguments[:2]).time
-  compiled = steps.compile_step(config, mesh, *arguments)
+  state, lm, _ = arguments
+  groups = place_stacks(config, mesh, state.stacks, bucket_dtype(config, lm))
+  read = functools.partial(steps.read_bucket, config, mesh)
+  compiled = steps.compile_step(read, groups, *arguments)
   sent = hlo.total(hlo.in_updates(compiled.as_text()))
   predicted = update.sent - update.moved / config.updates_per_bucket
   times = (update.seconds, update.compute, update.memory, update.communication)
@@ -136,7 +141,9 @@ def chosen(case: Case) -> str:
 
 def choice(config, mesh, state, lm):
   dtype = bucket_dtype(config, lm)
-  (found,) = choose_placements(config, mesh, state.stacks, dtype)
+  (found,) = choose_placements(
+    config.stacks, config.schedule, mesh, state.stacks, dtype
+  )
   return found
 
 

@@ -16,8 +16,8 @@ from jaxsae.sae import JumpRelu, Sae
 from jaxsae.sae import stack as stacks
 from jaxsae.train import arrays, optim
 from jaxsae.train.config.run import SweepConfig, TrainConfig
-from jaxsae.train.group import groups
-from jaxsae.train.state import StackState
+from jaxsae.train.group import place_stacks
+from jaxsae.train.state import StackState, TrainState
 
 L0 = 64  # of the trained state
 
@@ -46,19 +46,20 @@ def turn(sae: Sae, x: np.ndarray) -> Callable[[], None]:
   )
   config = TrainConfig(sae=sweep, mesh=MeshConfig(1, 1))
   mesh = meshes.make(config.mesh)
-  state = StackState(
+  stack = StackState(
     sae=jax.tree.map(jnp.copy, sae),
     moments=optim.transformation(sweep.optim).init(sae),
-    idle=jnp.zeros((size, width), jnp.int32),
+    tokens_since_fired=jnp.zeros((size, width), jnp.int32),
     scale=jnp.ones(size),
     target_scale=jnp.ones(size),
   )
-  x, number = jnp.asarray(x), jnp.int32(0)
-  (group,) = groups(config, mesh, [state], x.dtype)
+  state = TrainState(jnp.zeros((), jnp.int32), jax.random.key(0), (stack,))
+  x = jnp.asarray(x)
+  groups = place_stacks(config, mesh, state.stacks, x.dtype)
 
   def one():
     nonlocal state
-    state = arrays.update(config, mesh, group, state, x, number)
+    state = arrays.update(groups, state, x)
     jax.block_until_ready(state)
 
   return one

@@ -1,18 +1,20 @@
 """Compiles a run's own step for TPU slices without having them."""
 
 import dataclasses
+import functools
 import re
 import time
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
 from jaxsae.chips import GIB
 from jaxsae.lm import Lm
+from jaxsae.token_batch import TokenBatch
 from jaxsae.train.config.run import TrainConfig
+from jaxsae.train.group import Group
 from jaxsae.train.state import TrainState
-from jaxsae.train.step import compile_step
+from jaxsae.train.step import compile_step, read_bucket
 
 # libtpu's messages about a program that needs more than a device has.
 _TOO_BIG = (
@@ -43,18 +45,21 @@ class Compilation:
 
 
 def compile_run(
-  config: TrainConfig, mesh: Mesh, arguments: tuple[TrainState, Lm, dict]
+  config: TrainConfig,
+  groups: tuple[Group, ...],
+  arguments: tuple[TrainState, Lm, TokenBatch],
 ) -> Compilation:
   """Compiles the step that `train` runs, from shapes alone.
 
   Args:
     config: the run's config.
-    mesh: the mesh of devices.
+    groups: the stacks of the run, grouped and placed.
     arguments: the step's arguments, from `step.abstract_arguments`.
   """
   start = time.monotonic()
   try:
-    step = compile_step(config, mesh, *arguments)
+    read = functools.partial(read_bucket, config, groups[0].mesh)
+    step = compile_step(read, groups, *arguments)
   except jax.errors.JaxRuntimeError as error:
     peak = needed(str(error))
     return Compilation(time.monotonic() - start, peak)

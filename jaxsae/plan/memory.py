@@ -11,6 +11,7 @@ from jax.sharding import Mesh, Sharding
 from jaxsae import mesh as meshes
 from jaxsae.lm import GemmaConfig, Lm
 from jaxsae.plan.compilation import Compilation
+from jaxsae.token_batch import TokenBatch
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.placement.select import bucket_dtype
 from jaxsae.train.state import TrainState
@@ -53,7 +54,7 @@ def breakdown(
   config: TrainConfig,
   gemma: GemmaConfig,
   mesh: Mesh,
-  arguments: tuple[TrainState, Lm, dict],
+  arguments: tuple[TrainState, Lm, TokenBatch],
   compiled: Compilation | None,
 ) -> MemoryBreakdown:
   """Computes a breakdown from shapes, shardings and what the compiler says.

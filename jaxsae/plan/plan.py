@@ -14,7 +14,9 @@ from jaxsae.plan.memory import MemoryBreakdown
 from jaxsae.plan.prices import ChipPrice, PriceTable
 from jaxsae.plan.roofline import Roofline
 from jaxsae.plan.topology import Slices, make_mesh
+from jaxsae.token_batch import TokenBatch
 from jaxsae.train.config.run import TrainConfig
+from jaxsae.train.group import make_groups
 from jaxsae.train.placement.layout import check_rows
 from jaxsae.train.placement.select import (
   PlacementChoice,
@@ -176,9 +178,10 @@ def on_mesh(
   arguments = abstract_arguments(config, gemma, mesh)
   arguments[1].check_length(config.data.context)
   placed, error = _placed(config, mesh, arguments)
-  compiled = (
-    compile_run(config, mesh, arguments) if compiles and placed else None
-  )
+  compiled = None
+  if compiles and placed:
+    groups = make_groups(config.stacks, config.schedule, mesh, placed)
+    compiled = compile_run(config, groups, arguments)
   sent = None
   if compiled is not None and compiled.text is not None:
     sent = communication.bytes_sent(config, mesh, compiled.text)
@@ -200,12 +203,15 @@ def on_mesh(
 
 
 def _placed(
-  config: TrainConfig, mesh: Mesh, arguments: tuple[TrainState, Lm, dict]
+  config: TrainConfig, mesh: Mesh, arguments: tuple[TrainState, Lm, TokenBatch]
 ) -> tuple[list[PlacementChoice], str]:
   """Returns the placement of each stack, or why none is possible."""
   state, lm, _ = arguments
   try:
     dtype = bucket_dtype(config, lm)
-    return choose_placements(config, mesh, state.stacks, dtype), ""
+    choices = choose_placements(
+      config.stacks, config.schedule, mesh, state.stacks, dtype
+    )
+    return choices, ""
   except UserError as error:
     return [], str(error)

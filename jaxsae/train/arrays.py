@@ -1,68 +1,103 @@
-"""Training on activations that are already there, without a language model.
+"""Training on activations in memory, without a language model.
 
 Shapes: N tokens, D site width.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
 from jaxsae import mesh as meshes
+from jaxsae.errors import UserError
+from jaxsae.lm import Site
+from jaxsae.mesh import MeshConfig
 from jaxsae.sae import Sae
 from jaxsae.sae.normalisation import estimate_scale
-from jaxsae.train.config.run import TrainConfig
-from jaxsae.train.group import Group, groups
-from jaxsae.train.state import StackState, folded, init_stack
-from jaxsae.train.update import Progress, Tokens, update_group
+from jaxsae.train import state as states
+from jaxsae.train.config.run import Schedule, TrainConfig
+from jaxsae.train.config.sweep import Stack, SweepConfig
+from jaxsae.train.group import Group, make_groups
+from jaxsae.train.placement.select import choose_placements
+from jaxsae.train.state import TrainState
+from jaxsae.train.step import train_bucket
+from jaxsae.train.update import Activations
 
 
 def train_on(
-  config: TrainConfig, draw: Iterator[jax.Array], scale_on: jax.Array
+  config: TrainConfig | SweepConfig,
+  draw: Iterator[jax.Array],
+  scale_on: jax.Array,
+  updates: int | None = None,
 ) -> dict[str, Sae]:
-  """Trains the autoencoders of one site, as a run would.
+  """Trains autoencoders on arrays, as a run would on a language model.
 
   Args:
-    config: the sweeps, and how many updates; of one site.
+    config: a sweep, or the configuration of a run whose stacks all read one
+      site, of which only the sweeps, the number of updates, `mesh` and
+      `not_finite` are used.
     draw: raw activations [N, D] of one update after the other.
-    scale_on: raw activations [N, D] whose mean squared norm is taken for 1.
+    scale_on: raw activations [N, D] whose mean squared norm is scaled to 1.
+    updates: the number of updates; needed for a sweep.
 
   Returns:
     Name → autoencoder of raw activations.
+
+  Raises:
+    UserError: a sweep is given without `updates`.
   """
-  mesh = meshes.make(config.mesh)
-  scale = estimate_scale(scale_on, jnp.ones(len(scale_on)))
-  d = scale_on.shape[-1]
-  stacks = [init_stack(stack, d, d, scale, scale) for stack in config.stacks]
-  trained = groups(config, mesh, stacks, scale_on.dtype)
-  states = [group.gather(stacks, mesh) for group in trained]
-  for number in range(config.updates):
-    x = next(draw)
-    states = [
-      update(config, mesh, group, state, x, jnp.int32(number))
-      for group, state in zip(trained, states, strict=True)
-    ]
+  stacks, schedule, mesh = _settings(config, len(scale_on), updates)
+  sites = {stack.site.input for stack in stacks}
+  state = _begin(stacks, sites, scale_on)
+  choices = choose_placements(
+    stacks, schedule, mesh, state.stacks, scale_on.dtype
+  )
+  groups = make_groups(stacks, schedule, mesh, choices)
+  for _ in range(schedule.updates):
+    state = update(groups, state, next(draw))
   return {
     name: sae
-    for group, state in zip(trained, states, strict=True)
-    for stack, part in zip(group.stacks, group.split(state, mesh), strict=True)
-    for name, sae in folded(stack, part).items()
+    for stack, trained in zip(stacks, state.stacks, strict=True)
+    for name, sae in states.folded(stack, trained).items()
   }
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
+def _settings(
+  config: TrainConfig | SweepConfig, tokens: int, updates: int | None
+) -> tuple[Sequence[Stack], Schedule, jax.sharding.Mesh]:
+  """Returns the stacks, the schedule of one update a bucket, and the mesh."""
+  if isinstance(config, TrainConfig):
+    schedule = Schedule(
+      updates=updates or config.updates,
+      per_bucket=1,
+      tokens=config.bucket.update_tokens,
+      skip_not_finite=config.not_finite == "skip",
+    )
+    return config.stacks, schedule, meshes.make(config.mesh)
+  if updates is None:
+    raise UserError(
+      "train_on() with a SweepConfig does not know how long to train; give"
+      " updates=, the number of updates."
+    )
+  schedule = Schedule(updates, per_bucket=1, tokens=tokens)
+  return config.stacks, schedule, meshes.make(MeshConfig(1, 1))
+
+
+def _begin(
+  stacks: Sequence[Stack], sites: set[Site], scale_on: jax.Array
+) -> TrainState:
+  scale = estimate_scale(scale_on, jnp.ones(len(scale_on)))
+  widths = dict.fromkeys(sites, scale_on.shape[-1])
+  return states.init(stacks, 0, widths, dict.fromkeys(sites, scale))
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def update(
-  config: TrainConfig,
-  mesh: Mesh,
-  group: Group,
-  state: StackState,
-  x: jax.Array,
-  number: jax.Array,
-) -> StackState:
-  """One update of a group on raw activations x [N, D]."""
-  sites = {site: x for site in config.sites}
-  tokens = Tokens(sites, jnp.ones(len(x)), number)
-  begin = Progress(state, jnp.zeros(state.idle.shape))
-  return update_group(config, mesh, group, begin, tokens)[0].state
+  groups: tuple[Group, ...], state: TrainState, x: jax.Array
+) -> TrainState:
+  """Updates all groups once on raw activations x [N, D], in their order."""
+  sites = {stack.site.input for group in groups for stack in group.stacks}
+  bucket = Activations(dict.fromkeys(sites, x[None]), jnp.ones((1, len(x))))
+  order = jnp.arange(len(x))[None, None]
+  return train_bucket(groups, state, bucket, order)[0]

@@ -1,8 +1,8 @@
-"""A group: the stacks that are trained as one array, in one place.
+"""A group: the stacks that train as one array, in one placement.
 
-Where autoencoders are spread over devices, stacks that differ in their site
-alone are trained together, so that there are enough of them to spread. If they
-still do not come out even, some are trained twice and the copies forgotten.
+Where autoencoders are sharded over devices, stacks that differ only in their
+site train together, so that there are enough of them to shard. If the devices
+still do not divide them, some are trained twice and the copies are dropped.
 
 Shapes: S autoencoders of a group, N tokens, D site width, F latents.
 """
@@ -10,6 +10,7 @@ Shapes: S autoencoders of a group, N tokens, D site width, F latents.
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,29 +20,39 @@ from jax.sharding import Mesh
 from jaxsae import mesh as meshes
 from jaxsae.lm import Site
 from jaxsae.sae import Architecture, UpdateTokens
-from jaxsae.train.config.run import TrainConfig
+from jaxsae.train.config.run import Schedule, TrainConfig
 from jaxsae.train.config.sweep import OptimConfig, Stack
-from jaxsae.train.placement.layout import resting_axes, shardings
+from jaxsae.train.placement.layout import (
+  StackArrays,
+  resting_axes,
+  shardings,
+)
 from jaxsae.train.placement.placements import Placement
-from jaxsae.train.placement.select import choose_placements
+from jaxsae.train.placement.select import PlacementChoice, choose_placements
 from jaxsae.train.state import StackState
+
+Tree = TypeVar("Tree")
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-  """Stacks of one sweep, width and pair of site widths.
+  """The stacks that train as one array: one sweep, width and site widths.
 
   Attributes:
-    stacks: their configurations.
-    indices: where each is in the state.
-    placement: where they are trained.
-    size: S, with copies.
+    stacks: the configurations of the stacks.
+    indices: the index of each stack in the state.
+    placement: the mesh axes over which they are sharded while they train.
+    size: S, the number of autoencoders, copies included.
+    mesh: the mesh of devices.
+    schedule: the updates of the run.
   """
 
   stacks: tuple[Stack, ...]
   indices: tuple[int, ...]
   placement: Placement
   size: int
+  mesh: Mesh
+  schedule: Schedule
 
   @property
   def architecture(self) -> Architecture:
@@ -52,7 +63,7 @@ class Group:
     return self.stacks[0].sweep.optim
 
   def each(self, attribute: str) -> np.ndarray:
-    """A number of every member, [S]; L0* is 0 where there is none."""
+    """Returns a number of every member, [S]; L0* is 0 if there is none."""
     values = [
       getattr(member, attribute) or 0
       for stack in self.stacks
@@ -60,34 +71,34 @@ class Group:
     ]
     return np.resize(np.array(values, np.float32), self.size)
 
-  def gather(self, all_stacks: Sequence[StackState], mesh: Mesh) -> StackState:
-    """The stacks as one, where they are trained."""
+  def gather(self, all_stacks: Sequence[StackState]) -> StackState:
+    """Joins the stacks of the group, moved to their placement."""
     stacks = [all_stacks[i] for i in self.indices]
-    return self.keep(jax.tree.map(self._join, *stacks), mesh)
+    return self.constrain(jax.tree.map(self._join, *stacks))
 
   def _join(self, *arrays):
-    if arrays[0].ndim == 0:  # counts of updates, which are those of all
+    if arrays[0].ndim == 0:  # Adam's count of updates, equal in all stacks
       return arrays[0]
     joined = jnp.concatenate(arrays)
     if len(joined) == self.size:
       return joined
     return joined[np.arange(self.size) % len(joined)]
 
-  def keep(self, tree, mesh: Mesh):
-    """Arrays of the group, held to their place."""
+  def constrain(self, tree: Tree) -> Tree:
+    """Constrains arrays of the group to the sharding of their placement."""
     place = self.placement
-    layout = shardings(tree, mesh, place.saes, place.latents)
+    layout = shardings(tree, self.mesh, place.saes, place.latents)
     return jax.lax.with_sharding_constraint(tree, layout)
 
-  def split(self, tree, mesh: Mesh) -> list:
-    """A tree of arrays [S, …] → one for each stack, without the copies.
+  def split(self, tree: Tree) -> list[Tree]:
+    """Splits arrays [S, …] into one tree for each stack, without the copies.
 
-    It goes to rest first: there each device has some of every autoencoder, and
-    to take some of these moves nothing.
+    They first move to where stacks are between buckets: there every device
+    holds a part of each autoencoder, so taking some of these moves nothing.
     """
     size = len(self.stacks[0].members)
-    rest = resting_axes(self.stacks[0].width, mesh)
-    layout = shardings(tree, mesh, latents=rest)
+    resting = resting_axes(self.stacks[0].width, self.mesh)
+    layout = shardings(tree, self.mesh, latents=resting)
     tree = jax.lax.with_sharding_constraint(tree, layout)
 
     def part(i):
@@ -96,116 +107,141 @@ class Group:
 
     return [part(i) for i in range(len(self.stacks))]
 
-  def rows(
+  def update_tokens(
     self,
-    taken: Mapping[Site, jax.Array],
+    activations: Mapping[Site, jax.Array],
     mask: jax.Array,
-    group: StackState,
-    mesh: Mesh,
+    state: StackState,
   ) -> UpdateTokens:
-    """The tokens of one update, scaled: [N, D] for all, or [S, N, D].
+    """Scales the tokens of one update: [N, D] shared by all, or [S, N, D].
 
     Args:
-      taken: raw activations [N, D] of every site.
-      mask: [N].
-      group: whose scales to use.
-      mesh: of the devices.
+      activations: raw activations [N, D] of every site.
+      mask: [N], 1 for tokens that count.
+      state: the group's state, which has the scales.
     """
-    layout = meshes.shard(mesh, self.placement.tokens or None)
+    layout = meshes.shard(self.mesh, self.placement.tokens or None)
     mask = jax.lax.with_sharding_constraint(mask, layout)
-    x = self._scaled(taken, "input", group.scale, mesh)
+    x = self._scaled(activations, "input", state.scale)
     if self.architecture.transcodes:
-      return UpdateTokens(
-        x, self._scaled(taken, "output", group.target_scale, mesh), mask
-      )
+      y = self._scaled(activations, "output", state.target_scale)
+      return UpdateTokens(x, y, mask)
     return UpdateTokens(x, x, mask)
 
-  def _scaled(self, taken, end: str, scale, mesh):
+  def _scaled(self, activations, end: str, scale):
     if len(self.stacks) == 1:
-      layout = meshes.shard(mesh, self.placement.tokens or None, None)
-      x = taken[self.sites(end)[0]]
+      layout = meshes.shard(self.mesh, self.placement.tokens or None, None)
+      x = activations[self.sites(end)[0]]
       x = jax.lax.with_sharding_constraint(x, layout)
       return x.astype(jnp.float32) / scale[0]
-    x = self._dealt(taken, end, mesh)
+    x = self._distribute(activations, end)
     return x.astype(jnp.float32) / scale[:, None, None]
 
-  def _dealt(self, taken, end: str, mesh):
-    """Raw [S, N, D], where only those devices have a row that need it.
+  def _distribute(self, activations, end: str):
+    """Gathers raw activations [S, N, D], each only where it is needed.
 
-    Rows lie over `data`, and all devices of `model` have the same. So each
-    first leaves out what is for others of `model`, and the rest goes round
-    `data`, once for each site however many members read it.
+    Tokens are sharded over `data` and replicated over `model`. So each device
+    first drops what other devices of `model` need, and the rest is gathered
+    over `data`, once for each site however many members read it.
     """
-    places = meshes.axes_size(mesh, self.placement.saes)
-    sites, seats = deal(self.sites(end), places)
-    hold = lambda x, *spec: jax.lax.with_sharding_constraint(
-      x, meshes.shard(mesh, *spec, None)
+    shards = meshes.axes_size(self.mesh, self.placement.saes)
+    sites, choice = sites_of_shards(self.sites(end), shards)
+    constrain = lambda x, *spec: jax.lax.with_sharding_constraint(
+      x, meshes.shard(self.mesh, *spec, None)
     )
-    x = hold(jnp.stack([taken[site] for site in sites.ravel()]), None, "data")
-    x = hold(hold(x, "model", "data"), self.placement.saes, None)
-    if sites.shape == seats.shape:
+    x = jnp.stack([activations[site] for site in sites.ravel()])
+    x = constrain(constrain(x, None, "data"), "model", "data")
+    x = constrain(x, self.placement.saes, None)
+    if sites.shape == choice.shape:
       return x
     x = x.reshape(*sites.shape, *x.shape[1:])
-    x = jnp.take_along_axis(x, seats[..., None, None], axis=1)
+    x = jnp.take_along_axis(x, choice[..., None, None], axis=1)
     x = x.reshape(self.size, *x.shape[2:])
-    return hold(x, self.placement.saes, None)
+    return constrain(x, self.placement.saes, None)
 
   def sites(self, end: str) -> list[Site]:
-    """What each member reads (`"input"`) or writes (`"output"`)."""
+    """Returns the site each member reads (`"input"`) or writes (`"output"`)."""
     sites = [
       getattr(stack.site, end) for stack in self.stacks for _ in stack.members
     ]
     return list(itertools.islice(itertools.cycle(sites), self.size))
 
   @property
-  def axes(self) -> UpdateTokens:
-    """Over which axis of its rows vmap goes: none where all read the same."""
+  def token_axes(self) -> UpdateTokens:
+    """The axes over which vmap maps tokens: none if all share the tokens."""
     own = None if len(self.stacks) == 1 else 0
     return UpdateTokens(own, own, None)
 
 
-def deal(sites: Sequence[Site], count: int) -> tuple[np.ndarray, np.ndarray]:
-  """What each of `count` places needs when members are dealt in order.
+def sites_of_shards(
+  sites: Sequence[Site], shards: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Finds the sites that each shard needs when members are split in order.
 
   Args:
-    sites: of every member.
-    count: which divides them.
+    sites: the site of every member.
+    shards: number of shards, which divides the members.
 
   Returns:
-    The sites of each place, each once and then any to fill up [count, most],
-    and of each member which of these is its own [count, members a place].
+    The sites of each shard, repeated to fill up [shards, most]; and for each
+    member the index of its own site among these [shards, members per shard].
   """
-  dealt = [list(some) for some in np.split(np.arange(len(sites)), count)]
-  needed = [list(dict.fromkeys(sites[i] for i in some)) for some in dealt]
+  split = [list(some) for some in np.split(np.arange(len(sites)), shards)]
+  needed = [list(dict.fromkeys(sites[i] for i in some)) for some in split]
   most = max(map(len, needed))
-  chosen = np.empty((count, most), object)
-  for place, some in enumerate(needed):
-    chosen[place] = list(itertools.islice(itertools.cycle(some), most))
-  seats = [
+  filled = np.empty((shards, most), object)
+  for shard, some in enumerate(needed):
+    filled[shard] = list(itertools.islice(itertools.cycle(some), most))
+  indices = [
     [some.index(sites[i]) for i in own]
-    for some, own in zip(needed, dealt, strict=True)
+    for some, own in zip(needed, split, strict=True)
   ]
-  return chosen, np.array(seats)
+  return filled, np.array(indices)
 
 
-def groups(
+def place_stacks(
   config: TrainConfig,
   mesh: Mesh,
-  states: Sequence[StackState],
+  states: Sequence[StackArrays],
   dtype: jnp.dtype,
 ) -> tuple[Group, ...]:
-  """All stacks of a run, grouped as `choose_placements` has them."""
+  """Decides where the stacks of a run train, and groups them accordingly.
+
+  Args:
+    config: the run's configuration.
+    mesh: the mesh of devices.
+    states: the state of each stack; only its shapes are used.
+    dtype: dtype of the bucket's activations.
+
+  Raises:
+    UserError: no placement is possible.
+  """
+  choices = choose_placements(
+    config.stacks, config.schedule, mesh, states, dtype
+  )
+  return make_groups(config.stacks, config.schedule, mesh, choices)
+
+
+def make_groups(
+  stacks: Sequence[Stack],
+  schedule: Schedule,
+  mesh: Mesh,
+  choices: Sequence[PlacementChoice],
+) -> tuple[Group, ...]:
+  """Groups the stacks of a run as `choose_placements` decided."""
   made = []
-  for choice in choose_placements(config, mesh, states, dtype):
+  for choice in choices:
     together = [choice.indices]
     if not choice.placement.saes:
       together = [(i,) for i in choice.indices]
-    made += [_group(config, mesh, choice.placement, some) for some in together]
+    for indices in together:
+      some = tuple(stacks[i] for i in indices)
+      size = _padded(len(some) * len(some[0].members), choice.placement, mesh)
+      made.append(Group(some, indices, choice.placement, size, mesh, schedule))
   return tuple(made)
 
 
-def _group(config, mesh, placement, indices) -> Group:
-  stacks = tuple(config.stacks[i] for i in indices)
-  size = len(stacks) * len(stacks[0].members)
-  over = meshes.axes_size(mesh, placement.saes)
-  return Group(stacks, indices, placement, -(-size // over) * over)
+def _padded(size: int, placement: Placement, mesh: Mesh) -> int:
+  """Returns the least number of autoencoders, S, that shards divide."""
+  shards = meshes.axes_size(mesh, placement.saes)
+  return -(-size // shards) * shards

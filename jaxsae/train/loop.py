@@ -18,6 +18,7 @@ Evaluation is not part of this: it comes after training, in the same process.
 
 import contextlib
 import dataclasses
+import functools
 import sys
 
 import jax
@@ -33,17 +34,22 @@ from jaxsae.train import state as states
 from jaxsae.train.checkpoint import replicas, start_from
 from jaxsae.train.checkpoint.checkpoints import Checkpoints
 from jaxsae.train.config.run import TrainConfig
+from jaxsae.train.group import Group, make_groups
 from jaxsae.train.monitor.monitor import RunMonitor
 from jaxsae.train.monitor.nonfinite import check_scales
-from jaxsae.train.placement import select
 from jaxsae.train.placement.layout import check_rows, sharding
+from jaxsae.train.placement.select import (
+  bucket_dtype,
+  choose_placements,
+  log_lines,
+)
 from jaxsae.train.process import corpus_check, workdir
 from jaxsae.train.process import lease as leases
 from jaxsae.train.process.compile_cache import CompileCache
 from jaxsae.train.process.shutdown import ShutdownSignal, resume_command
 from jaxsae.train.sources import Prefetcher, next_bucket, open_batches
 from jaxsae.train.state import TrainState, abstract_state
-from jaxsae.train.step import compile_step, estimate_scales
+from jaxsae.train.step import compile_step, estimate_scales, read_bucket
 
 
 def train(config: TrainConfig) -> TrainState:
@@ -60,7 +66,7 @@ def train(config: TrainConfig) -> TrainState:
   """
   cache = CompileCache(config.workdir)
   setting = _prepare(config)
-  mesh, lm, path = setting.mesh, setting.lm, epath.Path(config.workdir)
+  path = epath.Path(config.workdir)
   with contextlib.ExitStack() as ending:
     ending.callback(setting.batches.close)
     lease = ending.enter_context(leases.hold(path))
@@ -84,10 +90,8 @@ def train(config: TrainConfig) -> TrainState:
     )
     monitor.time_first_step(cache.start)
     stop = ending.enter_context(ShutdownSignal())
-    prefetcher = Prefetcher(config, mesh, setting.batches)
-    state = _run(
-      config, mesh, lm, state, prefetcher, checkpoints, monitor, stop
-    )
+    prefetcher = Prefetcher(config, setting.mesh, setting.batches)
+    state = _run(setting, state, prefetcher, checkpoints, monitor, stop)
   if stop.status is not None and int(state.step) < config.steps:
     _exit(int(state.step), stop)
   return state
@@ -95,25 +99,31 @@ def train(config: TrainConfig) -> TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class _Setting:
-  """All that a run needs beside its state and its folder.
+  """Everything that a run needs besides its state and its folder.
 
   Attributes:
-    abstract: the state's shapes and shardings.
-    placed: what is said of where stacks are trained.
-    batches: of the corpus' training part; to be closed.
+    config: the run's configuration.
+    mesh: the mesh of devices.
+    lm: the language model.
+    abstract: the shapes and shardings of the state.
+    groups: the stacks, grouped and placed.
+    placement_lines: the log's lines about placements.
+    corpus: the run's text.
+    batches: batches of the corpus' training part; to be closed.
   """
 
   config: TrainConfig
   mesh: Mesh
   lm: Lm
   abstract: TrainState
-  placed: tuple[str, ...]
+  groups: tuple[Group, ...]
+  placement_lines: tuple[str, ...]
   corpus: Corpus
   batches: Batches
 
 
 def _prepare(config: TrainConfig) -> _Setting:
-  """What is quick to find wrong comes first."""
+  """Prepares a run; checks that are quick come first."""
   mesh = meshes.make(config.mesh)
   check_rows(config, mesh)
   start_from.check(config)
@@ -123,12 +133,20 @@ def _prepare(config: TrainConfig) -> _Setting:
   for site in config.sites:
     site.check(lm.config)
   abstract = abstract_state(config, lm.config, mesh)
-  placed = tuple(select.log_lines(config, mesh, abstract, lm))
+  choices = choose_placements(
+    config.stacks,
+    config.schedule,
+    mesh,
+    abstract.stacks,
+    bucket_dtype(config, lm),
+  )
+  groups = make_groups(config.stacks, config.schedule, mesh, choices)
+  lines = tuple(log_lines(config, mesh, choices, lm))
   pod.print_on_leader(f"reading {config.data.source} …")
   corpus = open_corpus(config, lm)
   pod.print_on_leader(corpus_check.summary(corpus))
   batches = open_batches(config, mesh, corpus.train)
-  return _Setting(config, mesh, lm, abstract, placed, corpus, batches)
+  return _Setting(config, mesh, lm, abstract, groups, lines, corpus, batches)
 
 
 def open_corpus(config: TrainConfig, lm: Lm) -> Corpus:
@@ -164,7 +182,7 @@ def _announce(setting: _Setting, step: int) -> None:
     f"{config.tokens:,} of {setting.corpus.train.tokens:,} tokens, in"
     f" {config.steps} buckets of {config.bucket_tokens:,}; starts after bucket"
     f" {step}",
-    *setting.placed,
+    *setting.placement_lines,
     "compiling the step …",
   )
 
@@ -191,20 +209,21 @@ def _start(setting: _Setting, checkpoints: Checkpoints) -> TrainState:
 
 def _begin(config, mesh, lm, abstract, bucket) -> TrainState:
   def begin(lm, bucket):
-    scales = estimate_scales(config, mesh, lm, bucket)
-    return states.init(config, lm.config, scales)
+    scales = estimate_scales(read_bucket(config, mesh, lm, bucket))
+    widths = {site: site.width(lm.config) for site in scales}
+    return states.init(config.stacks, config.data.seed, widths, scales)
 
   layout = sharding(abstract, mesh)
   return jax.jit(begin, out_shardings=layout)(lm, bucket)
 
 
-def _run(
-  config, mesh, lm, state, prefetcher, checkpoints, monitor, stop
-) -> TrainState:
+def _run(setting, state, prefetcher, checkpoints, monitor, stop) -> TrainState:
+  config, mesh, lm = setting.config, setting.mesh, setting.lm
+  read = functools.partial(read_bucket, config, mesh)
   number, step = int(state.step), None
   while number < config.steps and not stop.asked(number):
     bucket = prefetcher.take()
-    step = step or compile_step(config, mesh, state, lm, bucket.batch)
+    step = step or compile_step(read, setting.groups, state, lm, bucket.batch)
     monitor.before_step(number + 1, bucket)
     state, metrics = step(state, lm, bucket.batch)
     number += 1

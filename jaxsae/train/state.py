@@ -1,6 +1,6 @@
-"""What training changes, and where it lies on the mesh between two buckets."""
+"""The state that training changes, and its sharding between two buckets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +8,9 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
-from jaxsae.lm import GemmaConfig
+from jaxsae.lm import GemmaConfig, Site
 from jaxsae.sae import Sae
-from jaxsae.sae import stack as stacks
+from jaxsae.sae import stack as sae_stacks
 from jaxsae.sae.architectures.architecture import Params
 from jaxsae.train import optim
 from jaxsae.train.config.run import TrainConfig
@@ -23,28 +23,28 @@ class StackState:
   """One stack of S autoencoders in training.
 
   Attributes:
-    sae: the autoencoders, every array with a leading S.
-    moments: Adam's.
-    idle: int32 [S, F], tokens since each latent was last active.
-    scale: [S], what the activations that are read are divided by.
-    target_scale: [S], the same of those that are reconstructed.
+    sae: the autoencoders; every array has a leading S.
+    moments: Adam's moments.
+    tokens_since_fired: int32 [S, F], tokens since each latent was last active.
+    scale: [S], the scale of the activations that are read.
+    target_scale: [S], the scale of the activations that are reconstructed.
   """
 
   sae: Params
   moments: optax.OptState
-  idle: jax.Array
+  tokens_since_fired: jax.Array
   scale: jax.Array
   target_scale: jax.Array
 
 
 @struct.dataclass
 class TrainState:
-  """All of it.
+  """The state of a whole run.
 
   Attributes:
-    step: int32, buckets trained on.
-    key: from which each bucket's shuffle is derived.
-    stacks: in the order of `config.stacks`.
+    step: int32 [], the number of buckets trained on.
+    key: the random key from which each bucket's permutation is derived.
+    stacks: the state of each stack, in the order of `config.stacks`.
   """
 
   step: jax.Array
@@ -53,28 +53,28 @@ class TrainState:
 
 
 def init(
-  config: TrainConfig,
-  gemma: GemmaConfig,
-  scales: Sequence[tuple[jax.Array, jax.Array]],
+  stacks: Sequence[Stack],
+  seed: int,
+  widths: Mapping[Site, int],
+  scales: Mapping[Site, jax.Array],
 ) -> TrainState:
-  """The state before the first bucket.
+  """Makes the state before the first bucket.
 
   Args:
-    config: the run's.
-    gemma: the language model's sizes.
-    scales: of what each stack reads, and of what it reconstructs.
+    stacks: the stacks of the run.
+    seed: the seed of the permutations of buckets.
+    widths: D of every site.
+    scales: the scale of every site.
   """
+  ends = [(stack.site.input, stack.site.output) for stack in stacks]
   return TrainState(
     step=jnp.zeros((), jnp.int32),
-    key=jax.random.key(config.data.seed),
+    key=jax.random.key(seed),
     stacks=tuple(
       init_stack(
-        stack,
-        stack.site.input.width(gemma),
-        stack.site.output.width(gemma),
-        *pair,
+        stack, widths[read], widths[write], scales[read], scales[write]
       )
-      for stack, pair in zip(config.stacks, scales, strict=True)
+      for stack, (read, write) in zip(stacks, ends, strict=True)
     ),
   )
 
@@ -82,8 +82,16 @@ def init(
 def init_stack(
   stack: Stack, d_in: int, d: int, scale: jax.Array, target_scale: jax.Array
 ) -> StackState:
-  """A stack before its first update; scalars in, one for all its members."""
-  sae = stacks.init(
+  """Makes a stack before its first update.
+
+  Args:
+    stack: the configuration of the stack.
+    d_in: D_in, the width of the site that is read.
+    d: D, the width of the site that is written.
+    scale: the scale of the activations that are read, for all members.
+    target_scale: the scale of those that are reconstructed.
+  """
+  sae = sae_stacks.init(
     stack.architecture,
     [member.seed for member in stack.members],
     d_in,
@@ -96,17 +104,17 @@ def init_stack(
   return StackState(
     sae=sae,
     moments=optim.transformation(stack.sweep.optim).init(sae),
-    idle=jnp.zeros((size, stack.width), jnp.int32),
+    tokens_since_fired=jnp.zeros((size, stack.width), jnp.int32),
     scale=every(scale),
     target_scale=every(target_scale),
   )
 
 
 def folded(stack: Stack, state: StackState) -> dict[str, Sae]:
-  """The name of each member, and the autoencoder of raw activations."""
+  """Returns each member by name, as an autoencoder of raw activations."""
   return {
     name: stack.architecture.fold(
-      stacks.member(state.sae, i),
+      sae_stacks.member(state.sae, i),
       state.scale[i],
       state.target_scale[i],
       target=member.target,
@@ -120,9 +128,12 @@ def folded(stack: Stack, state: StackState) -> dict[str, Sae]:
 def abstract_state(
   config: TrainConfig, gemma: GemmaConfig, mesh: Mesh
 ) -> TrainState:
-  """Shapes and shardings of the state."""
-  scales = [(1.0, 1.0) for _ in config.stacks]
-  shapes = jax.eval_shape(lambda: init(config, gemma, scales))
+  """Returns the shapes and shardings of a run's state."""
+  widths = {site: site.width(gemma) for site in config.sites}
+  scales = dict.fromkeys(config.sites, 1.0)
+  shapes = jax.eval_shape(
+    lambda: init(config.stacks, config.data.seed, widths, scales)
+  )
   return jax.tree.map(_shaped, shapes, sharding(shapes, mesh))
 
 

@@ -1,75 +1,92 @@
-"""The step: one bucket of tokens through the LM and into every autoencoder.
+"""The step: reads one bucket of activations and trains all autoencoders on it.
 
-  1. scan: the frozen language model reads the bucket, some rows at a time, and
-     the activations of every tapped site are kept;
-  2. every row of the batch permutes its own tokens;
-  3. stacks go where they are trained (`group.py`);
+  1. read the bucket. With the language model as the source: scan, the frozen
+     model reads some rows at a time, and the activations of every site are
+     kept;
+  2. permute: every row of the bucket permutes its own tokens;
+  3. move each stack to its placement (`group.py`);
   4. scan: each update takes the same number of tokens from every row and
      trains all autoencoders of all stacks on them;
-  5. stacks go back to where they rest.
+  5. move the stacks back to their sharding between buckets.
 
-A bucket never outlives its step, so there is no shuffle buffer to save, and a
+A bucket never outlives its step, so there is no shuffle buffer to save. A
 permutation never crosses a row, so shuffling costs no communication and does
-not depend on how rows are spread over devices.
+not depend on how rows are sharded over devices.
 
 Shapes: M microbatches, B rows in each, T time, L = M·T tokens of one row of
-the batch (a lane), U updates, K tokens a lane gives to an update, N = B·K;
+the bucket, U updates, K tokens that a row gives to an update, N = B·K;
 S autoencoders in a stack or group, D site width, F latents.
 """
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxsae import mesh as meshes
-from jaxsae.lm import GemmaConfig, Lm, capture
+from jaxsae.lm import GemmaConfig, Lm, Site, capture
 from jaxsae.lm.weights import abstract_lm
 from jaxsae.sae.normalisation import estimate_scale
 from jaxsae.token_batch import TokenBatch
 from jaxsae.train import metrics as figures
 from jaxsae.train.config.run import TrainConfig
-from jaxsae.train.group import Group, groups
+from jaxsae.train.group import Group
 from jaxsae.train.metrics import Metrics
 from jaxsae.train.placement.layout import sharding
 from jaxsae.train.state import TrainState, abstract_state
-from jaxsae.train.update import Progress, Tokens, diagnose, update_group
+from jaxsae.train.update import Activations, Progress, diagnose, update_group
 
 # The scopes of the loops over microbatches and over updates, by which a
-# compiled step is read (`plan/hlo.py`).
+# compiled step is parsed (`plan/hlo.py`).
 READS, UPDATES = "reads", "updates"
+
+# (weights that reading needs, a source's batch) → the bucket; traced.
+Read = Callable[[Any, Any], Activations]
+Tree = TypeVar("Tree")
 
 
 def compile_step(
-  config: TrainConfig, mesh: Mesh, state: TrainState, lm: Lm, batch: TokenBatch
+  read: Read,
+  groups: tuple[Group, ...],
+  state: TrainState,
+  weights: Any,
+  batch: Any,
 ) -> jax.stages.Compiled:
-  """Compiles `(state, lm, batch) -> (state, metrics of each stack)`.
+  """Compiles `(state, weights, batch) -> (state, metrics of each stack)`.
 
   Arguments may be abstract: only shapes and shardings matter. The result runs
   for these alone, so nothing can ever be compiled a second time.
+
+  Args:
+    read: reads a bucket, such as `partial(read_bucket, config, mesh)`.
+    groups: all groups of the run.
+    state: the state of the run.
+    weights: the first argument of `read`, such as the language model.
+    batch: its second argument.
   """
+  mesh = groups[0].mesh
   layout = sharding(state, mesh)
   jitted = jax.jit(
-    functools.partial(step, config, mesh),
+    functools.partial(step, read, groups),
     out_shardings=(layout, meshes.shard(mesh)),
     donate_argnums=0,
   )
-  return jitted.lower(state, lm, batch).compile()
+  return jitted.lower(state, weights, batch).compile()
 
 
 def abstract_arguments(
   config: TrainConfig, gemma: GemmaConfig, mesh: Mesh, dtype=jnp.bfloat16
 ) -> tuple[TrainState, Lm, TokenBatch]:
-  """The state, language model and batch of a step as shapes and shardings.
+  """Returns a step's state, language model and batch as abstract arrays.
 
   Args:
-    config: the run's.
+    config: the run's configuration.
     gemma: the language model's sizes.
-    mesh: of devices that need not exist here.
-    dtype: of the language model's weights.
+    mesh: the mesh, of devices that need not exist here.
+    dtype: the dtype of the language model's weights.
   """
   return (
     abstract_state(config, gemma, mesh),
@@ -88,78 +105,22 @@ def _abstract_batch(
 
 
 def step(
-  config: TrainConfig, mesh: Mesh, state: TrainState, lm: Lm, batch: TokenBatch
+  read: Read,
+  groups: tuple[Group, ...],
+  state: TrainState,
+  weights: Any,
+  batch: Any,
 ) -> tuple[TrainState, tuple[Metrics, ...]]:
-  """Trains on one bucket."""
-  activations, mask = harvest(config, mesh, lm, batch)
-  order = shuffle(config, state, mask)
-  first = state.step * config.updates_per_bucket
-  numbers = first + jnp.arange(config.updates_per_bucket)
-  dtype = activations[config.sites[0]].dtype
-  trained = groups(config, mesh, state.stacks, dtype)
-
-  def draw(chosen, number) -> Tokens:
-    taken = {site: take(x, chosen) for site, x in activations.items()}
-    tokens = Tokens(taken, take(mask, chosen), number)
-    # Each row's where that row is.
-    return meshes.constrain(tokens, mesh, "data")
-
-  def update(carry, numbered):
-    tokens = draw(*numbered)
-    done = [
-      update_group(config, mesh, group, progress, tokens)
-      for group, progress in zip(trained, carry, strict=True)
-    ]
-    return tuple(zip(*done, strict=True))
-
-  befores = [group.gather(state.stacks, mesh) for group in trained]
-  begin = tuple(
-    group.keep(Progress(before, jnp.zeros(before.idle.shape)), mesh)
-    for group, before in zip(trained, befores, strict=True)
-  )
-  with jax.named_scope(UPDATES):
-    ends, seen = jax.lax.scan(update, begin, (order, numbers))
-  # Still in their place: where they go next must not reach into the loop.
-  ends = [
-    group.keep(end, mesh) for group, end in zip(trained, ends, strict=True)
-  ]
-
-  spread = figures.spread(activations, mask)
-  last = draw(order[-1], numbers[-1])
-  metrics = [
-    figures.of_group(
-      group,
-      end.state,
-      end.fired,
-      updates,
-      spread,
-      diagnose(mesh, group, before, end.state, last),
-    )
-    for group, before, end, updates in zip(
-      trained, befores, ends, seen, strict=True
-    )
-  ]
-  return (
-    state.replace(
-      step=state.step + 1,
-      stacks=_apart(mesh, trained, [end.state for end in ends]),
-    ),
-    _apart(mesh, trained, metrics),
-  )
+  """Reads a bucket and trains on it; for the arguments see `compile_step`."""
+  bucket = read(weights, batch)
+  updates = groups[0].schedule.per_bucket
+  return train_bucket(groups, state, bucket, shuffle(state, bucket, updates))
 
 
-def _apart(mesh: Mesh, trained: Sequence[Group], trees: Sequence[Any]) -> tuple:
-  """What is of each group → what is of each stack, in their own order."""
-  parts = {
-    index: part
-    for group, tree in zip(trained, trees, strict=True)
-    for index, part in zip(group.indices, group.split(tree, mesh), strict=True)
-  }
-  return tuple(parts[index] for index in sorted(parts))
-
-
-def harvest(config: TrainConfig, mesh: Mesh, lm: Lm, batch: TokenBatch):
-  """The LM's activations: {site: [B, L, D]}, and the mask [B, L].
+def read_bucket(
+  config: TrainConfig, mesh: Mesh, lm: Lm, batch: TokenBatch
+) -> Activations:
+  """Reads a bucket with the language model: [B, L, D] at every site.
 
   Special tokens and padding are masked: they are never trained on.
   """
@@ -169,41 +130,118 @@ def harvest(config: TrainConfig, mesh: Mesh, lm: Lm, batch: TokenBatch):
     dtype = config.bucket.dtype
     return None, {s: x.astype(dtype or x.dtype) for s, x in seen.items()}
 
-  def lanes(x):  # [M, B, T, …] → [B, L, …]
+  def join_rows(x):  # [M, B, T, …] → [B, L, …]
     x = jnp.swapaxes(x, 0, 1)
     x = x.reshape(x.shape[0], -1, *x.shape[3:])
     return jax.lax.with_sharding_constraint(x, meshes.shard(mesh, "data"))
 
   with jax.named_scope(READS):
     _, seen = jax.lax.scan(read, None, batch)
-  mask = lanes(lm.text_mask(batch.tokens, batch.segments))
-  return {site: lanes(x) for site, x in seen.items()}, mask
+  mask = join_rows(lm.text_mask(batch.tokens, batch.segments))
+  return Activations({s: join_rows(x) for s, x in seen.items()}, mask)
 
 
-def shuffle(config: TrainConfig, state: TrainState, mask: jax.Array):
-  """Which tokens of its lane each row gives to each update: int [U, B, K]."""
-  rows, lane = mask.shape
+def shuffle(state: TrainState, bucket: Activations, updates: int) -> jax.Array:
+  """Permutes the tokens of each row and deals them to updates: int [U, B, K].
+
+  The permutation depends on the state's key and step, and on the row.
+  """
+  rows, length = bucket.mask.shape
   key = jax.random.fold_in(state.key, state.step)
   keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(rows))
-  order = jax.vmap(lambda k: jax.random.permutation(k, lane))(keys)
-  order = order.reshape(rows, config.updates_per_bucket, -1)
-  return jnp.swapaxes(order, 0, 1)
+  order = jax.vmap(lambda k: jax.random.permutation(k, length))(keys)
+  return jnp.swapaxes(order.reshape(rows, updates, -1), 0, 1)
 
 
-def take(x: jax.Array, order: jax.Array) -> jax.Array:
-  """Tokens [N, …] of x [B, L, …] by order [B, K]."""
-  index = order.reshape(*order.shape, *(1,) * (x.ndim - 2))
-  chosen = jnp.take_along_axis(x, index, axis=1)
-  return chosen.reshape(-1, *x.shape[2:])
+def train_bucket(
+  groups: tuple[Group, ...],
+  state: TrainState,
+  bucket: Activations,
+  order: jax.Array,
+) -> tuple[TrainState, tuple[Metrics, ...]]:
+  """Trains all autoencoders on one bucket.
 
+  Args:
+    groups: all groups of the run.
+    state: the state before the bucket.
+    bucket: raw activations, [B, L, D] at every site.
+    order: the tokens of each row that each update takes, int [U, B, K].
 
-def estimate_scales(
-  config: TrainConfig, mesh: Mesh, lm: Lm, batch: TokenBatch
-) -> list[tuple[jax.Array, jax.Array]]:
-  """The scales of what each stack reads and reconstructs, from one bucket."""
-  activations, mask = harvest(config, mesh, lm, batch)
-  scales = {site: estimate_scale(x, mask) for site, x in activations.items()}
-  return [
-    (scales[stack.site.input], scales[stack.site.output])
-    for stack in config.stacks
+  Returns:
+    The state after the bucket, and the metrics of each stack.
+  """
+  first = state.step * len(order)
+  numbers = first + jnp.arange(len(order))
+
+  def update(carry, numbered):
+    chosen, number = numbered
+    tokens = take(groups[0].mesh, bucket, chosen)
+    done = [
+      update_group(group, progress, tokens, number)
+      for group, progress in zip(groups, carry, strict=True)
+    ]
+    return tuple(zip(*done, strict=True))
+
+  befores = [group.gather(state.stacks) for group in groups]
+  begin = tuple(map(_begin, groups, befores))
+  with jax.named_scope(UPDATES):
+    ends, updates = jax.lax.scan(update, begin, (order, numbers))
+  # Keep the placement here: where stacks go next must not reach into the loop.
+  ends = [group.constrain(end) for group, end in zip(groups, ends, strict=True)]
+
+  deviations = figures.squared_deviations(bucket)
+  last = take(groups[0].mesh, bucket, order[-1])
+  metrics = [
+    figures.of_group(
+      group,
+      end.state,
+      end.fired,
+      of_group,
+      deviations,
+      diagnose(group, before, end.state, last, numbers[-1]),
+    )
+    for group, before, end, of_group in zip(
+      groups, befores, ends, updates, strict=True
+    )
   ]
+  after = state.replace(
+    step=state.step + 1,
+    stacks=_by_stack(groups, [end.state for end in ends]),
+  )
+  return after, _by_stack(groups, metrics)
+
+
+def _begin(group: Group, before) -> Progress:
+  fired = jnp.zeros(before.tokens_since_fired.shape)
+  return group.constrain(Progress(before, fired))
+
+
+def _by_stack(
+  groups: Sequence[Group], trees: Sequence[Tree]
+) -> tuple[Tree, ...]:
+  """Splits a tree of each group into a tree of each stack, in their order."""
+  parts = {
+    index: part
+    for group, tree in zip(groups, trees, strict=True)
+    for index, part in zip(group.indices, group.split(tree), strict=True)
+  }
+  return tuple(parts[index] for index in sorted(parts))
+
+
+def take(mesh: Mesh, bucket: Activations, chosen: jax.Array) -> Activations:
+  """Takes tokens [N, …] of a bucket [B, L, …] by their indices, int [B, K]."""
+
+  def take_from(x):
+    index = chosen.reshape(*chosen.shape, *(1,) * (x.ndim - 2))
+    taken = jnp.take_along_axis(x, index, axis=1)
+    return taken.reshape(-1, *x.shape[2:])
+
+  # The tokens of a row stay on the devices that hold the row.
+  return meshes.constrain(jax.tree.map(take_from, bucket), mesh, "data")
+
+
+def estimate_scales(bucket: Activations) -> dict[Site, jax.Array]:
+  """Estimates the scale of every site from one bucket."""
+  return {
+    site: estimate_scale(x, bucket.mask) for site, x in bucket.sites.items()
+  }

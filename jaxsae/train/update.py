@@ -1,49 +1,46 @@
 """One update of the autoencoders of one group.
 
-Shapes: S autoencoders, N tokens, D site width, F latents.
+Shapes: S autoencoders, B rows, L tokens of each row, N tokens of an update, D
+site width, F latents.
 """
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jax.sharding import Mesh
 
 from jaxsae.lm import Site
 from jaxsae.sae import UpdateInputs, UpdateStats, UpdateTokens, sparse
 from jaxsae.sae.architectures.architecture import Params
 from jaxsae.train import optim
-from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.group import Group
 from jaxsae.train.state import StackState
 
-MOST_IDLE = 2**30  # where the count of idle tokens stops growing
+MAX_SINCE_FIRED = 2**30  # where the count of tokens since fired stops
 NEVER = 2**31 - 1  # a count that is never reached
-WIDE = 16_384  # the least width at which few pairs are worth a try
+WIDE = 16_384  # the least width at which the sparse gradient is tried
 
 
 @struct.dataclass
-class Tokens:
-  """What all groups are updated on at once.
+class Activations:
+  """Raw activations of a bucket [B, L], or of one update [N].
 
   Attributes:
-    activations: of every site, raw, [N, D].
-    mask: [N], 1 for tokens that count.
-    number: int32 [], of the update, counted from 0.
+    sites: the activations of every site, [B, L, D] or [N, D].
+    mask: [B, L] or [N], 1 for tokens that count and 0 for special ones.
   """
 
-  activations: dict[Site, jax.Array]
+  sites: dict[Site, jax.Array]
   mask: jax.Array
-  number: jax.Array
 
 
 @struct.dataclass
 class Progress:
-  """How far one group is in a bucket.
+  """The progress of one group in a bucket.
 
   Attributes:
-    state: its stacks' as one.
-    fired: [S, F], how often latents were active so far.
+    state: the state of the group's stacks, as one stack.
+    fired: [S, F], on how many tokens of the bucket each latent was active.
   """
 
   state: StackState
@@ -52,15 +49,15 @@ class Progress:
 
 @struct.dataclass
 class Update:
-  """What one update of one group leaves for the metrics, [S] each.
+  """The figures of one update of one group, [S] each.
 
   Attributes:
-    tokens: n, that count.
-    loss: Σ over them.
-    squared_error: Σ over them.
-    coefficient: λ.
-    finite: bool, whether loss and gradient are finite; and the new weights,
-      where what is not is skipped.
+    tokens: number of tokens that count.
+    loss: Σ loss over these tokens.
+    squared_error: Σ ‖y - ŷ‖² over these tokens.
+    coefficient: the sparsity coefficient λ.
+    finite: bool, whether loss and gradient are finite; also the new weights,
+      if such updates are skipped.
   """
 
   tokens: jax.Array
@@ -71,29 +68,27 @@ class Update:
 
 
 def update_group(
-  config: TrainConfig,
-  mesh: Mesh,
   group: Group,
   progress: Progress,
-  tokens: Tokens,
+  activations: Activations,
+  number: jax.Array,
 ) -> tuple[Progress, Update]:
-  """One update of S autoencoders.
+  """Updates the S autoencoders of a group once.
 
   Args:
-    config: the run's.
-    mesh: of the devices.
-    group: what they are.
-    progress: their state and count.
-    tokens: what to update them on.
+    group: the group.
+    progress: its state, and how often latents fired so far.
+    activations: raw activations of the tokens of the update.
+    number: int32 [], the number of the update, counted from 0.
   """
-  progress = group.keep(progress, mesh)
+  progress = group.constrain(progress)
   before = progress.state
-  rows = group.rows(tokens.activations, tokens.mask, before, mesh)
-  inputs = group.keep(_update_inputs(group, before, tokens.number), mesh)
-  grads, seen = _gradients(mesh, group, before.sae, rows, inputs)
-  # Summed here; the optimiser works where the arrays are.
-  grads, seen = group.keep((grads, seen), mesh)
-  warm = optim.learning_rate(group.optim, config.updates, tokens.number)
+  tokens = group.update_tokens(activations.sites, activations.mask, before)
+  inputs = group.constrain(_update_inputs(group, before, number))
+  grads, stats = _gradients(group, before.sae, tokens, inputs)
+  # Sum over devices now: the optimiser works where the arrays are.
+  grads, stats = group.constrain((grads, stats))
+  warm = optim.learning_rate(group.optim, group.schedule.updates, number)
   sae, moments = optim.apply(
     group.optim,
     group.architecture,
@@ -101,41 +96,48 @@ def update_group(
     grads,
     before.moments,
     warm * group.each("lr"),
-    seen.post_update_stats,
+    stats.post_update_stats,
   )
-  after = before.replace(sae=sae, moments=moments, idle=_idle(before, seen))
-  finite = jnp.isfinite(seen.loss) & jnp.isfinite(norms(grads))
-  if config.not_finite == "skip":
+  after = before.replace(
+    sae=sae,
+    moments=moments,
+    tokens_since_fired=_tokens_since_fired(before, stats),
+  )
+  finite = jnp.isfinite(stats.loss) & jnp.isfinite(norms(grads))
+  if group.schedule.skip_not_finite:
     finite &= jnp.isfinite(norms(sae))
-    after = _chosen(finite, after, before)
-    seen = seen.replace(fired=jnp.where(finite[:, None], seen.fired, 0))
+    after = _where_finite(finite, after, before)
+    stats = stats.replace(fired=jnp.where(finite[:, None], stats.fired, 0))
   update = Update(
-    tokens=seen.tokens,
-    loss=seen.loss,
-    squared_error=seen.squared_error,
+    tokens=stats.tokens,
+    loss=stats.loss,
+    squared_error=stats.squared_error,
     coefficient=inputs.coefficient,
     finite=finite,
   )
-  progress = Progress(after, progress.fired + seen.fired)
-  return group.keep(progress, mesh), update
+  progress = Progress(after, progress.fired + stats.fired)
+  return group.constrain(progress), update
 
 
 def _gradients(
-  mesh: Mesh, group: Group, params, rows: UpdateTokens, inputs: UpdateInputs
-):
-  """Of all latents, or, on one CPU and where it is quicker, of few pairs."""
+  group: Group, params: Params, tokens: UpdateTokens, inputs: UpdateInputs
+) -> tuple[Params, UpdateStats]:
+  """Computes gradients from all latents, or on one CPU from active pairs.
+
+  The latter where `sparse` supports the architecture and latents are many.
+  """
   architecture, width = group.architecture, group.stacks[0].width
-  alone = mesh.size == 1 and len(group.stacks) == 1
-  is_cpu = mesh.devices.flat[0].platform == "cpu"
+  alone = group.mesh.size == 1 and len(group.stacks) == 1
+  is_cpu = group.mesh.devices.flat[0].platform == "cpu"
   if alone and is_cpu and width >= WIDE and sparse.supports(architecture):
     budget = sparse.budget(width)
     one = lambda each: sparse.gradients(
-      architecture, each[0], rows, each[1], budget
+      architecture, each[0], tokens, each[1], budget
     )
-    # Not vmap, which would take both ways for each.
+    # Not vmap, which would compute both branches for each autoencoder.
     return jax.lax.map(one, (params, inputs))
-  of_all = jax.vmap(architecture.gradients, in_axes=(0, group.axes, 0))
-  return of_all(params, rows, inputs)
+  dense = jax.vmap(architecture.gradients, in_axes=(0, group.token_axes, 0))
+  return dense(params, tokens, inputs)
 
 
 def _update_inputs(
@@ -146,26 +148,28 @@ def _update_inputs(
   return UpdateInputs(
     coefficient=warm * group.each("coefficient"),
     target=jnp.asarray(group.each("target")),
-    dead=state.idle >= wake_after,
+    dead=state.tokens_since_fired >= wake_after,
   )
 
 
-def _idle(state: StackState, seen: UpdateStats) -> jax.Array:
-  tokens = seen.tokens.astype(jnp.int32)[:, None]
-  idle = jnp.where(seen.fired > 0, 0, state.idle + tokens)
-  return jnp.minimum(idle, MOST_IDLE)
+def _tokens_since_fired(state: StackState, stats: UpdateStats) -> jax.Array:
+  tokens = stats.tokens.astype(jnp.int32)[:, None]
+  grown = state.tokens_since_fired + tokens
+  return jnp.minimum(jnp.where(stats.fired > 0, 0, grown), MAX_SINCE_FIRED)
 
 
 def norms(params: Params) -> jax.Array:
-  """Of each autoencoder's gradient or weights, [S]."""
+  """Returns the norm of each autoencoder's gradient or weights, [S]."""
   return jax.vmap(optax.tree.norm)(params)
 
 
-def _chosen(finite: jax.Array, after: StackState, before: StackState):
-  """For each autoencoder, what the update made of it, or what it was."""
+def _where_finite(
+  finite: jax.Array, after: StackState, before: StackState
+) -> StackState:
+  """Returns each autoencoder after its update if that was finite, or before."""
 
   def choose(new, old):
-    if new.ndim == 0:  # the count of updates goes on for all
+    if new.ndim == 0:  # the count of updates grows for all
       return new
     return jnp.where(finite.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
 
@@ -173,24 +177,23 @@ def _chosen(finite: jax.Array, after: StackState, before: StackState):
 
 
 def diagnose(
-  mesh: Mesh,
   group: Group,
   before: StackState,
   after: StackState,
-  tokens: Tokens,
+  activations: Activations,
+  number: jax.Array,
 ) -> dict[str, jax.Array]:
-  """What the architecture says of a bucket: name → [S].
+  """Returns the architecture's own figures of a bucket: name → [S].
 
   Args:
-    mesh: of the devices.
-    group: what its autoencoders are.
-    before: their state before the bucket.
-    after: their state after it.
-    tokens: of its last update.
+    group: the group.
+    before: its state before the bucket.
+    after: its state after the bucket.
+    activations: raw activations of the tokens of the bucket's last update.
+    number: the number of that update.
   """
-  rows = group.rows(tokens.activations, tokens.mask, after, mesh)
-  inputs = group.keep(_update_inputs(group, after, tokens.number), mesh)
-  tell = group.architecture.diagnose
-  return jax.vmap(tell, in_axes=(0, 0, group.axes, 0))(
-    before.sae, after.sae, rows, inputs
-  )
+  tokens = group.update_tokens(activations.sites, activations.mask, after)
+  inputs = group.constrain(_update_inputs(group, after, number))
+  axes = (0, 0, group.token_axes, 0)
+  figures = jax.vmap(group.architecture.diagnose, in_axes=axes)
+  return figures(before.sae, after.sae, tokens, inputs)

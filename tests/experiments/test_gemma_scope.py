@@ -12,7 +12,7 @@ import pytest
 
 from jaxsae.lm.weights import read_sizes
 from jaxsae.runs.flops import RunFlops, run_flops
-from jaxsae.train import state as states
+from tests.train.toys import init_state
 
 pytestmark = pytest.mark.slow
 
@@ -165,8 +165,7 @@ def test_every_run_has_the_shapes_of_the_published_model(grids, name):
 
 
 def abstract(config, gemma):
-  scales = ((1.0, 1.0),) * len(config.stacks)
-  return jax.eval_shape(lambda: states.init(config, gemma, scales))
+  return jax.eval_shape(lambda: init_state(config, gemma))
 
 
 @pytest.mark.parametrize("name", NAMES)

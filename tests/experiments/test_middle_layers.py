@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from jaxsae.lm.weights import read_sizes
-from jaxsae.train import state as states
+from tests.train.toys import init_state
 
 pytestmark = pytest.mark.slow
 
@@ -48,8 +48,7 @@ def test_a_middle_layer_of_the_published_model(load, name):
   assert str(site) == f"{WHERE[kind]}.{LAYERS[model]}"
   assert config.lm == f"{model.replace('_', '-')}-pt"
   assert config.workdir == f"runs/{name}"
-  scales = [(1.0, 1.0)] * len(config.stacks)
-  state = jax.eval_shape(lambda: states.init(config, gemma, scales))
+  state = jax.eval_shape(lambda: init_state(config, gemma))
   count, width = len(config.sae.members), config.sae.widths[0]
   shape = (count, SIZES[model][kind], width)
   assert state.stacks[0].sae.w_enc.shape == shape

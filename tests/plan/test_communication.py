@@ -8,8 +8,9 @@ from jaxsae import mesh as meshes
 from jaxsae.mesh import MeshConfig
 from jaxsae.plan import communication
 from jaxsae.plan.hlo import Collective
-from jaxsae.train.step import abstract_arguments, compile_step
+from jaxsae.train.step import abstract_arguments
 from tests.train import placed
+from tests.train.toys import compile_step
 
 MESH = AbstractMesh((4, 2), ("data", "model"))
 

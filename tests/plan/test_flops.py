@@ -13,7 +13,8 @@ from jaxsae.plan import plan as plans
 from jaxsae.plan.topology import parse
 from jaxsae.train.config import presets
 from jaxsae.train.config.run import BucketConfig, SweepConfig, TrainConfig
-from jaxsae.train.step import abstract_arguments, compile_step
+from jaxsae.train.step import abstract_arguments
+from tests.train.toys import compile_step
 
 pytestmark = pytest.mark.slow
 

@@ -1,5 +1,7 @@
 """The plan's figures of memory, compared with real arrays."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -10,9 +12,10 @@ from jaxsae.plan import memory
 from jaxsae.plan import plan as plans
 from jaxsae.plan.compilation import needed
 from jaxsae.plan.topology import parse
-from jaxsae.train import state as states
+from jaxsae.train.placement.layout import sharding
 from jaxsae.train.state import abstract_state
-from jaxsae.train.step import abstract_arguments, compile_step
+from jaxsae.train.step import abstract_arguments
+from tests.train.toys import compile_step, init_state
 
 pytestmark = pytest.mark.slow
 
@@ -49,12 +52,9 @@ def here(tree) -> int:
 
 def test_the_breakdown_is_what_the_arrays_of_a_run_hold(config, mesh, lm):
   breakdown = plans.on_mesh(config, lm.config, mesh, SLICES, False).memory
-  layout = states.sharding(abstract_state(config, lm.config, mesh), mesh)
-  scales = [(1.0, 1.0) for _ in config.stacks]
-  begin = jax.jit(
-    lambda: states.init(config, lm.config, scales), out_shardings=layout
-  )
-  state = begin()
+  layout = sharding(abstract_state(config, lm.config, mesh), mesh)
+  begin = functools.partial(init_state, config, lm.config)
+  state = jax.jit(begin, out_shardings=layout)()
   moments = [stack.moments for stack in state.stacks]
   assert breakdown.lm == here(lm.params)
   assert breakdown.moments == here(moments)

@@ -13,16 +13,15 @@ from jaxsae.lm import Lm, Site, capture, init_params
 from jaxsae.lm.weights import read_sizes
 from jaxsae.plan import lm_work
 from jaxsae.runs.flops import RunFlops, balanced_shares, run_flops
-from jaxsae.train import state as states
 from jaxsae.train.config.run import SweepConfig, TrainConfig
+from tests.train.toys import init_state
 
 pytestmark = pytest.mark.slow
 
 
 def test_parameters_are_those_of_the_arrays(config):
   gemma = read_sizes(config.lm)
-  scales = ((1.0, 1.0),) * len(config.stacks)
-  state = jax.eval_shape(lambda: states.init(config, gemma, scales))
+  state = jax.eval_shape(lambda: init_state(config, gemma))
   arrays = jax.tree.leaves([stack.sae for stack in state.stacks])
   found = run_flops(config, gemma)
   assert found.parameters == sum(x.size for x in arrays)

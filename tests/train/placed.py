@@ -5,10 +5,10 @@ import jax.numpy as jnp
 from jaxsae.data import DataConfig
 from jaxsae.lm import GemmaConfig, Site
 from jaxsae.plan import hlo
-from jaxsae.train import step as steps
 from jaxsae.train.config.run import BucketConfig, SweepConfig, TrainConfig
 from jaxsae.train.placement.select import bucket_dtype, choose_placements
 from jaxsae.train.step import abstract_arguments
+from tests.train.toys import compile_step
 
 GEMMA = GemmaConfig(
   vocab_size=256,
@@ -48,9 +48,13 @@ def compiled(placement: str, mesh, dtype=jnp.bfloat16) -> dict:
   arguments = abstract_arguments(settings, GEMMA, mesh, dtype)
   state, lm, _ = arguments
   (choice,) = choose_placements(
-    settings, mesh, state.stacks, bucket_dtype(settings, lm)
+    settings.stacks,
+    settings.schedule,
+    mesh,
+    state.stacks,
+    bucket_dtype(settings, lm),
   )
-  text = steps.compile_step(settings, mesh, *arguments).as_text()
+  text = compile_step(settings, mesh, *arguments).as_text()
   time, updates = choice.time, settings.updates_per_bucket
   return {
     "sent": hlo.total(hlo.in_updates(text)),

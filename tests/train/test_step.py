@@ -18,7 +18,11 @@ from jaxsae.train import sources
 from jaxsae.train import state as states
 from jaxsae.train import step as steps
 from jaxsae.train.placement.layout import check_rows
+from jaxsae.train.update import Activations
+from tests.train import toys
 from tests.train.toys import curve, start
+
+pytestmark = pytest.mark.slow
 
 SHAPES = [(8, 1), (4, 2), (2, 4), (1, 8)]
 
@@ -71,7 +75,7 @@ def test_directions_are_unit_after_every_bucket(config):
   step = None
   for _ in range(3):
     bucket = sources.next_bucket(config, mesh, batches)
-    step = step or steps.compile_step(config, mesh, state, lm, bucket)
+    step = step or toys.compile_step(config, mesh, state, lm, bucket)
     state, _ = step(state, lm, bucket)
     for stack in state.stacks:
       norms = np.linalg.norm(stack.sae.w_dec, axis=-1)
@@ -82,7 +86,7 @@ def test_metrics_tell_what_moves_thresholds(config, replace):
   mesh, lm, batches, state = start(config)
   was = np.asarray(state.stacks[0].sae.threshold)
   bucket = sources.next_bucket(config, mesh, batches)
-  step = steps.compile_step(config, mesh, state, lm, bucket)
+  step = toys.compile_step(config, mesh, state, lm, bucket)
   state, (metrics, _) = step(state, lm, bucket)
   now = np.asarray(state.stacks[0].sae.threshold)
   np.testing.assert_allclose(
@@ -103,7 +107,7 @@ def test_without_a_penalty_it_does_not_pull(config, replace):
   none = replace(config, sae__optim__sparsity_warmup=10**9)
   mesh, lm, batches, state = start(none)
   bucket = sources.next_bucket(none, mesh, batches)
-  step = steps.compile_step(none, mesh, state, lm, bucket)
+  step = toys.compile_step(none, mesh, state, lm, bucket)
   _, (metrics, _) = step(state, lm, bucket)
   assert (metrics.figures["pull"] < 1e-3).all()
 
@@ -130,13 +134,14 @@ def test_sites_do_not_disturb_one_another(config, replace):
 def test_every_token_of_a_bucket_is_taken_once(config):
   mask = jnp.ones((8, 64))
   state = states.TrainState(jnp.array(3), jax.random.key(0), ())
-  order = steps.shuffle(config, state, mask)
+  bucket = Activations({}, mask)
+  order = steps.shuffle(state, bucket, updates=8)
   assert order.shape == (8, 8, 8)  # updates, rows, tokens
   for row in range(8):
     assert sorted(order[:, row].ravel().tolist()) == list(range(64))
-  again = steps.shuffle(config, state, mask)
+  again = steps.shuffle(state, bucket, updates=8)
   np.testing.assert_array_equal(order, again)
-  other = steps.shuffle(config, state.replace(step=jnp.array(4)), mask)
+  other = steps.shuffle(state.replace(step=jnp.array(4)), bucket, updates=8)
   assert (order != other).any()
   assert (order[:, 0] != order[:, 1]).any()
 
@@ -144,7 +149,8 @@ def test_every_token_of_a_bucket_is_taken_once(config):
 def test_harvest_sees_what_capture_sees(config):
   mesh, lm, batches, _ = start(config)
   bucket = sources.next_bucket(config, mesh, batches)
-  seen, mask = steps.harvest(config, mesh, lm, bucket)
+  read = steps.read_bucket(config, mesh, lm, bucket)
+  seen, mask = read.sites, read.mask
   site = Site("attn", 0)
   rows = jax.tree.map(lambda x: x[1], bucket)
   direct = capture(lm, rows.tokens, site, **rows.packing)[site]
@@ -162,10 +168,11 @@ def test_metrics_agree_with_the_folded_autoencoder(config, replace):
   scale = first.scale[1]
   sae = fold(member(first.sae, 1), scale, scale)
   bucket = sources.next_bucket(frozen, mesh, batches)
-  seen, mask = steps.harvest(frozen, mesh, lm, bucket)
+  read = steps.read_bucket(frozen, mesh, lm, bucket)
+  seen, mask = read.sites, read.mask
   x = np.asarray(seen[Site("resid", 1)])[np.asarray(mask) > 0]
   np.testing.assert_allclose(np.square(x / scale).sum(-1).mean(), 1, rtol=0.05)
-  step = steps.compile_step(frozen, mesh, state, lm, bucket)
+  step = toys.compile_step(frozen, mesh, state, lm, bucket)
   _, (metrics, _) = step(state, lm, bucket)
   error = np.square(np.asarray(sae(x)) - x).sum()
   spread = np.square(x - x.mean(0)).sum()
@@ -178,16 +185,16 @@ def test_idle_counts_tokens_since_a_latent_fired(config, replace):
   high = replace(config, sae__initial_threshold=1e3)
   mesh, lm, batches, state = start(high)
   bucket = sources.next_bucket(high, mesh, batches)
-  step = steps.compile_step(high, mesh, state, lm, bucket)
+  step = toys.compile_step(high, mesh, state, lm, bucket)
   text = int(lm.text_mask(bucket.tokens, bucket.segments).sum())
   state, (metrics, _) = step(state, lm, bucket)
-  np.testing.assert_array_equal(metrics.idle, text)
+  np.testing.assert_array_equal(metrics.tokens_since_fired, text)
 
 
 def test_no_transfer_hides_in_the_step(config):
   mesh, lm, batches, state = start(config)
   bucket = sources.next_bucket(config, mesh, batches)
-  step = steps.compile_step(config, mesh, state, lm, bucket)
+  step = toys.compile_step(config, mesh, state, lm, bucket)
   with jax.transfer_guard("disallow"):
     state, metrics = step(state, lm, bucket)
   assert np.isfinite(metrics[0].loss).all()
@@ -206,6 +213,6 @@ def test_shuffling_costs_no_communication(config, replace):
   )
   mesh, lm, batches, state = start(wide)
   bucket = sources.next_bucket(wide, mesh, batches)
-  program = steps.compile_step(wide, mesh, state, lm, bucket).as_text()
+  program = toys.compile_step(wide, mesh, state, lm, bucket).as_text()
   found = hlo.in_updates(program)
   assert {one.kind for one in found} == {"all-reduce"}

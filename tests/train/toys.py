@@ -1,6 +1,7 @@
 """A toy run, step by step."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -17,7 +18,17 @@ from jaxsae.train.config.run import (
   SweepConfig,
   TrainConfig,
 )
-from jaxsae.train.state import abstract_state
+from jaxsae.train.group import place_stacks
+from jaxsae.train.placement.select import bucket_dtype
+from jaxsae.train.state import abstract_state, init
+
+
+def compile_step(config, mesh, state, lm, batch):
+  """Compiles the step of a run whose arguments are given."""
+  dtype = bucket_dtype(config, lm)
+  groups = place_stacks(config, mesh, state.stacks, dtype)
+  read = functools.partial(steps.read_bucket, config, mesh)
+  return steps.compile_step(read, groups, state, lm, batch)
 
 
 def start(config):
@@ -32,6 +43,13 @@ def start(config):
   return mesh, lm, batches, state
 
 
+def init_state(config, gemma, scale=1.0):
+  """The state of a run before its first bucket, all scales alike."""
+  widths = {site: site.width(gemma) for site in config.sites}
+  scales = dict.fromkeys(config.sites, scale)
+  return init(config.stacks, config.data.seed, widths, scales)
+
+
 def curve(config, buckets=3):
   """Losses, L0s and FVUs of the first buckets, and the last state."""
   seen, state = some_buckets(config, buckets)
@@ -44,7 +62,7 @@ def some_buckets(config, buckets):
   seen, step = [], None
   for _ in range(buckets):
     bucket = sources.next_bucket(config, mesh, batches)
-    step = step or steps.compile_step(config, mesh, state, lm, bucket)
+    step = step or compile_step(config, mesh, state, lm, bucket)
     state, metrics = step(state, lm, bucket)
     seen.append(jax.device_get(metrics))
   return seen, state

@@ -27,6 +27,7 @@ from jaxsae.lm.formats.orbax_errors import (
 from jaxsae.train.checkpoint import corruption, manifest
 from jaxsae.train.checkpoint.corruption import Corrupted, agreed
 from jaxsae.train.checkpoint.fingerprint import fingerprints
+from jaxsae.train.checkpoint.saved import from_saved, to_saved
 from jaxsae.train.state import TrainState
 
 _policies = ocp.training.preservation_policies
@@ -70,7 +71,7 @@ class Checkpoints:
 
     Removes what a crash left half-written, and compiles what saving needs.
     """
-    fingerprints(state)
+    fingerprints(to_saved(state))
     self._open()
 
   def save(self, state: TrainState, data: dict) -> None:
@@ -91,10 +92,11 @@ class Checkpoints:
     self.wait()
     self._check_room(state)
     self._newest = step
+    saved = to_saved(state)
     with self._failure_named():
       # Without force, Orbax skips a save, silently, while another is written.
       self._saving = self._orbax.save_async(
-        step, state, force=True, custom_metadata=manifest.write(state, data)
+        step, saved, force=True, custom_metadata=manifest.write(saved, data)
       )
 
   def restore(self, like: TrainState) -> tuple[TrainState, dict]:
@@ -108,6 +110,7 @@ class Checkpoints:
     Raises:
       UserError: no checkpoint is intact; the message says why for each.
     """
+    like = to_saved(like)
     contents, corrupted = self._manifests(like)
     for step, content in contents.items():
       try:
@@ -120,7 +123,7 @@ class Checkpoints:
         if self._keep is not None:
           corruption.put_aside(self.directory, corrupted)
           self._open()
-        return state, content["data"]
+        return from_saved(state), content["data"]
     raise corruption.refusal(self.directory, corrupted)
 
   def wait(self) -> None:

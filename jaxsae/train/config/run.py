@@ -48,6 +48,24 @@ class EvalConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class Schedule:
+  """The updates of a run.
+
+  Attributes:
+    updates: number of updates in the whole run.
+    per_bucket: number of updates in one bucket.
+    tokens: tokens in one update.
+    skip_not_finite: whether an autoencoder skips an update whose loss, gradient
+      or weights are not finite.
+  """
+
+  updates: int
+  per_bucket: int
+  tokens: int
+  skip_not_finite: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
   """The configuration of a run. `experiments/` has one file for each run."""
 
@@ -138,3 +156,13 @@ class TrainConfig:
   def updates(self) -> int:
     """Number of updates in the whole run."""
     return self.steps * self.updates_per_bucket
+
+  @property
+  def schedule(self) -> Schedule:
+    """The updates of the run."""
+    return Schedule(
+      updates=self.updates,
+      per_bucket=self.updates_per_bucket,
+      tokens=self.bucket.update_tokens,
+      skip_not_finite=self.not_finite == "skip",
+    )

@@ -154,7 +154,7 @@ def figures(config: TrainConfig, metrics: tuple[Metrics, ...]) -> Values:
       "loss": of_stack.loss,
       "coefficient": of_stack.coefficient,
       "density_max": of_stack.density_max,
-      "dead": (of_stack.idle >= config.dead_after).mean(axis=-1),
+      "dead": (of_stack.tokens_since_fired >= config.dead_after).mean(axis=-1),
       **of_stack.figures,
     }
     for i, name in enumerate(stack.names):

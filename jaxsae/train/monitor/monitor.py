@@ -107,6 +107,13 @@ class RunMonitor:
 
 def _seen(metrics: tuple[Metrics, ...]) -> tuple[Metrics, ...]:
   """What is looked at in every step, off the devices in one go."""
-  names = ("l0", "fvu", "coefficient", "density_max", "idle", "figures")
+  names = (
+    "l0",
+    "fvu",
+    "coefficient",
+    "density_max",
+    "tokens_since_fired",
+    "figures",
+  )
   left = dict.fromkeys(names)
   return jax.device_get(tuple(of_stack.replace(**left) for of_stack in metrics))

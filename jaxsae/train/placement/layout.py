@@ -21,7 +21,7 @@ AXES = {
   "b_gate": "SF",
   "b_mag": "SF",
   "r_mag": "SF",
-  "idle": "SF",
+  "tokens_since_fired": "SF",
   "fired": "SF",
   "dead": "SF",
   "scale": "S",

@@ -10,10 +10,10 @@ from jax.sharding import Mesh
 from jaxsae import chips
 from jaxsae.errors import UserError
 from jaxsae.lm import Lm, Site
-from jaxsae.train.config.run import TrainConfig
+from jaxsae.train.config.run import Schedule, TrainConfig
 from jaxsae.train.config.sweep import Stack
 from jaxsae.train.placement.cost_model import UpdateTime, Work, update_times
-from jaxsae.train.placement.layout import StackArrays, StateArrays
+from jaxsae.train.placement.layout import StackArrays
 from jaxsae.train.placement.placements import Placement
 
 
@@ -37,7 +37,8 @@ class PlacementChoice:
 
 
 def choose_placements(
-  config: TrainConfig,
+  stacks: Sequence[Stack],
+  schedule: Schedule,
   mesh: Mesh,
   states: Sequence[StackArrays],
   dtype: jnp.dtype,
@@ -45,7 +46,8 @@ def choose_placements(
   """Chooses the placement that a sweep asks for, or else the fastest.
 
   Args:
-    config: the run's config.
+    stacks: the stacks of a run.
+    schedule: the updates of the run.
     mesh: the mesh of devices.
     states: the state of each stack; only its shapes are used.
     dtype: dtype of the bucket's activations.
@@ -54,14 +56,15 @@ def choose_placements(
     UserError: the placement asked for is impossible, or all are.
   """
   kinds: dict[tuple, list[int]] = {}
-  for i, stack in enumerate(config.stacks):
+  for i, stack in enumerate(stacks):
     kind = (stack.sweep, stack.width, _kind(stack.site))
     kinds.setdefault(kind, []).append(i)
   chip = chips.of(mesh.devices.flat[0].device_kind)
   made = []
   for indices in kinds.values():
-    work = _work(config, dtype, states[indices[0]], indices)
-    asked = config.stacks[indices[0]].sweep.placement
+    stack = stacks[indices[0]]
+    work = _work(stack, schedule, dtype, states[indices[0]], len(indices))
+    asked = stack.sweep.placement
     chosen, others = _choose(update_times(work, mesh, chip), asked)
     made.append(PlacementChoice(tuple(indices), chosen, others))
   return made
@@ -73,22 +76,23 @@ def _kind(site: Site) -> str:
 
 
 def _work(
-  config: TrainConfig,
+  stack: Stack,
+  schedule: Schedule,
   dtype: jnp.dtype,
   state: StackArrays,
-  indices: Sequence[int],
+  sites: int,
 ) -> Work:
-  stack = config.stacks[indices[0]]
+  """Describes the updates of `sites` stacks that differ only in their site."""
   d_in, d = state.sae.w_enc.shape[1], state.sae.w_dec.shape[2]
   columns = d_in + (d if stack.architecture.transcodes else 0)
   return Work(
-    sites=len(indices),
+    sites=sites,
     members=len(stack.members),
     d_in=d_in,
     d=d,
     width=stack.width,
-    tokens=config.bucket.update_tokens,
-    updates=config.updates_per_bucket,
+    tokens=schedule.tokens,
+    updates=schedule.per_bucket,
     token_bytes=columns * jnp.dtype(dtype).itemsize,
     moments=2 if stack.sweep.optim.b1 else 1,
     skip=stack.sweep.skip,
@@ -122,21 +126,17 @@ def _choose(
 
 
 def log_lines(
-  config: TrainConfig, mesh: Mesh, state: StateArrays, lm: Lm
+  config: TrainConfig,
+  mesh: Mesh,
+  choices: Sequence[PlacementChoice],
+  lm: Lm,
 ) -> Iterator[str]:
-  """Yields the log's lines about placements and the bucket.
-
-  `state` may be abstract.
-
-  Raises:
-    UserError: as `choose_placements`.
-  """
+  """Yields the log's lines about placements and the bucket."""
   kind = mesh.devices.flat[0].device_kind
   chip = chips.of(kind)
   stand_in = "" if chip.name == kind else f", as {kind!r} is not known"
   yield f"predicted with the figures of {chip.name}{stand_in}:"
-  dtype = bucket_dtype(config, lm)
-  for choice in choose_placements(config, mesh, state.stacks, dtype):
+  for choice in choices:
     stacks = [config.stacks[i] for i in choice.indices]
     count = sum(len(stack.members) for stack in stacks)
     yield (

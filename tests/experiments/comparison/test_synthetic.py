@@ -95,7 +95,7 @@ def test_both_sides_see_each_sample_once_and_in_order(monkeypatch, trial):
   seen, update = [], arrays.update
 
   def spy(*arguments):
-    seen.append(arguments[4])
+    seen.append(arguments[2])
     return update(*arguments)
 
   monkeypatch.setattr(arrays, "update", spy)

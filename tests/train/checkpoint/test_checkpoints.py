@@ -10,16 +10,15 @@ import pytest
 
 from jaxsae.errors import UserError
 from jaxsae.lm.weights import read_sizes
-from jaxsae.train import state as states
 from jaxsae.train.checkpoint.checkpoints import Checkpoints
 from tests import pods
-from tests.train.toys import small
+from tests.train.toys import init_state, small
 
 
 @pytest.fixture
 def state(tmp_path, texts, lm_path):
   config = small(tmp_path, texts, lm_path)
-  return states.init(config, read_sizes(config.lm), [(2.0, 2.0)])
+  return init_state(config, read_sizes(config.lm), 2.0)
 
 
 def at(state, step):

@@ -24,16 +24,19 @@ import jax.numpy as jnp
 from jax.experimental import multihost_utils
 from jaxsae import mesh as meshes
 from jaxsae.train.checkpoint import checkpoints
-from jaxsae.train.state import TrainState
+from jaxsae.train.state import StackState, TrainState
 
 mesh = meshes.make(meshes.MeshConfig())
 sharded, whole = meshes.shard(mesh, "data"), meshes.shard(mesh)
 
+def stack(w, other):
+  return StackState({"w": w}, (), other, other, other)
+
 def at(step):
-  layout = TrainState(whole, whole, ({"w": sharded},))
+  layout = TrainState(whole, whole, (stack(sharded, whole),))
+  w = lambda: step + jnp.arange(4000.0).reshape(400, 10)
   make = lambda: TrainState(
-    jnp.int32(step), jax.random.key(1),
-    ({"w": step + jnp.arange(4000.0).reshape(400, 10)},),
+    jnp.int32(step), jax.random.key(1), (stack(w(), jnp.ones(2)),)
   )
   return jax.jit(make, out_shardings=layout)()
 
@@ -60,7 +63,8 @@ checkpoints._read = reading
 
 reopened = checkpoints.Checkpoints(folder, 3)
 state, position = reopened.restore(at(0))
-right = bool((state.stacks[0]["w"] == at(int(state.step)).stacks[0]["w"]).all())
+w = at(int(state.step)).stacks[0].sae["w"]
+right = bool((state.stacks[0].sae["w"] == w).all())
 reopened.save(at(4), {"next_batch": 4})
 reopened.close()
 print(json.dumps({

@@ -39,7 +39,7 @@ def test_autoencoders_and_scales_are_taken_and_nothing_else(made, config):
   assert bits(mine.scale) == bits(theirs.scale) != bits(random.scale)
   assert bits(mine.target_scale) == bits(theirs.target_scale)
   assert bits(mine.moments) == bits(random.moments) != bits(theirs.moments)
-  assert not np.any(mine.idle) and int(state.step) == 0
+  assert not np.any(mine.tokens_since_fired) and int(state.step) == 0
   assert bits(state.key) == bits(fresh.key) != bits(last.key)
   for x, y in zip(jax.tree.leaves(state), jax.tree.leaves(fresh), strict=True):
     assert x.sharding == y.sharding

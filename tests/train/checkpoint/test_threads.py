@@ -9,12 +9,14 @@ import jax.numpy as jnp
 import pytest
 
 from jaxsae.train.checkpoint.checkpoints import Checkpoints
-from jaxsae.train.state import TrainState
+from jaxsae.train.state import StackState, TrainState
 
 
 def saved(checkpoints, numbers):
   for n in numbers:
-    state = TrainState(jnp.array(n), jax.random.key(0), (jnp.ones(8),))
+    one = jnp.ones(8)
+    stack = StackState(one, (), one, one, one)
+    state = TrainState(jnp.array(n), jax.random.key(0), (stack,))
     checkpoints.save(state, {"next_batch": n})
   checkpoints.wait()
 

@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -40,9 +41,9 @@ def run(config, replace, tmp_path, monkeypatch):
     ) as monitor:
       told.follow(monitor)
       loop._run(
-        told.config,
-        told.mesh,
-        None,
+        types.SimpleNamespace(
+          config=told.config, mesh=told.mesh, lm=None, groups=()
+        ),
         state,
         prefetcher,
         told,
@@ -133,7 +134,7 @@ def metrics(size, value, broken):
     fvu=one,
     coefficient=one,
     density_max=one,
-    idle=jnp.zeros((size, 4), jnp.int32),
+    tokens_since_fired=jnp.zeros((size, 4), jnp.int32),
     broken=jnp.full(size, broken),
     skipped=jnp.full(size, broken + 1),
     figures=dict.fromkeys(("in_window", "moved"), one),

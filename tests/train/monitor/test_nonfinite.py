@@ -15,13 +15,13 @@ from jaxsae.lm import Lm, Site, load_lm, save_lm
 from jaxsae.mesh import MeshConfig
 from jaxsae.runs import open_run
 from jaxsae.train import loop, metrics, sources
-from jaxsae.train import step as steps
 from jaxsae.train.loop import train
 from jaxsae.train.metrics import Metrics
 from jaxsae.train.monitor.nonfinite import RECORD, NonFiniteCheck
 from jaxsae.train.sources import Bucket
 from jaxsae.train.state import StackState
 from tests import pods
+from tests.train import toys
 from tests.train.toys import start
 
 pytestmark = pytest.mark.slow
@@ -53,7 +53,7 @@ def three_steps(config):
   step, seen = None, []
   for _ in range(3):
     bucket = sources.next_bucket(config, mesh, batches)
-    step = step or steps.compile_step(config, mesh, state, lm, bucket)
+    step = step or toys.compile_step(config, mesh, state, lm, bucket)
     state, (of_stack,) = step(state, lm, bucket)
     seen.append(of_stack)
   return state, jax.tree.map(lambda *x: np.stack(x), *seen)

@@ -10,13 +10,13 @@ from jaxsae.errors import UserError
 from jaxsae.lm import Site
 from jaxsae.mesh import MeshConfig
 from jaxsae.train.config.sweep import SweepConfig
-from jaxsae.train.group import deal
+from jaxsae.train.group import sites_of_shards
 from jaxsae.train.placement.select import (
   bucket_dtype,
   choose_placements,
   log_lines,
 )
-from jaxsae.train.step import abstract_arguments, harvest
+from jaxsae.train.step import abstract_arguments, read_bucket
 from tests.train.placed import GEMMA
 from tests.train.placed import config as toy
 
@@ -28,7 +28,18 @@ def asked(config, data=4, model=2):
 
 
 def chosen(config, mesh, state, lm):
-  return choose_placements(config, mesh, state.stacks, bucket_dtype(config, lm))
+  return choose_placements(
+    config.stacks,
+    config.schedule,
+    mesh,
+    state.stacks,
+    bucket_dtype(config, lm),
+  )
+
+
+def logged(config, mesh, state, lm):
+  choices = chosen(config, mesh, state, lm)
+  return list(log_lines(config, mesh, choices, lm))
 
 
 def test_a_sweep_gets_what_it_asks_for(replace):
@@ -55,7 +66,7 @@ def test_an_impossible_placement_is_refused(replace):
 
 
 def test_the_log_tells_placement_seconds_and_bucket():
-  said = list(log_lines(*asked(toy("by_sae", 4))))
+  said = logged(*asked(toy("by_sae", 4)))
   assert said[0] == "predicted with the figures of cpu:"
   assert "8 autoencoders of 2 stacks, resid.0/2048 to mlp.0/2048" in said[1]
   assert "by_sae" in said[1] and "ms an update" in said[1]
@@ -70,22 +81,20 @@ def test_the_bucket_is_kept_in_the_dtype_asked_for(replace, dtype):
   config = replace(toy("auto", 4), bucket__dtype=dtype)
   config, mesh, state, lm = asked(config)
   _, _, batch = abstract_arguments(config, GEMMA, mesh)
-  seen, mask = jax.eval_shape(
-    lambda lm, batch: harvest(config, mesh, lm, batch), lm, batch
+  bucket = jax.eval_shape(
+    lambda lm, batch: read_bucket(config, mesh, lm, batch), lm, batch
   )
+  seen, mask = bucket.sites, bucket.mask
   assert {x.dtype for x in seen.values()} == {jnp.dtype(dtype or "bfloat16")}
   assert mask.dtype == jnp.float32
   size = sum(x.size * x.dtype.itemsize for x in seen.values())
-  assert (
-    f"bucket: {size / 1e6:.1f} MB"
-    in list(log_lines(config, mesh, state, lm))[2]
-  )
+  assert f"bucket: {size / 1e6:.1f} MB" in logged(config, mesh, state, lm)[2]
 
 
 def test_a_place_needs_each_site_of_its_members_once():
   a, b, c = (Site("resid", layer) for layer in range(3))
-  sites, seats = deal([a, a, a, a, b, b, b, c], 2)
+  sites, seats = sites_of_shards([a, a, a, a, b, b, b, c], 2)
   assert sites.tolist() == [[a, a], [b, c]]
   np.testing.assert_array_equal(seats, [[0, 0, 0, 0], [0, 0, 0, 1]])
-  sites, seats = deal([a, a, b, b], 2)
+  sites, seats = sites_of_shards([a, a, b, b], 2)
   assert sites.tolist() == [[a], [b]]
