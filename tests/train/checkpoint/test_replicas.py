@@ -93,10 +93,13 @@ def test_the_fingerprint_of_an_array_is_that_of_one_copy():
   assert found([spoiled(x, 7)]) != []
 
 
-def test_a_sentence_names_few():
-  devices = list(jax.devices())
-  differing = [(f"w{i}", devices[:1], devices[1:]) for i in range(5)]
-  says = replicas._sentence(40, differing)
+def test_a_sentence_names_few(config, replace):
+  state = {f"w{i}": spoiled(placed(jnp.zeros(8)), 0) for i in range(5)}
+  config = replace(config, check_replicas_every=40)
+  replicas.check(config, MESH, 30, state, {})  # not its turn
+  with pytest.raises(RunError) as error:
+    replicas.check(config, MESH, 40, state, {})
+  says = str(error.value)
   assert says.startswith("step 40: devices ")
   assert "w0 on device 0 (process 0) differs from device 1 (process 0), " in (
     says
