@@ -7,18 +7,24 @@ INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
   --annotation-style line --custom-compile-command "make lock"
 
+# The order is that of tests/conftest.py: slow files first.
+SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint lock clean browser
+.PHONY: help quickstart test test-fast lint lock clean browser
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' \
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' \
 	  $(MAKEFILE_LIST)
 
 quickstart: $(VENV)/.core ## set up, train, evaluate and make a report
 	@$(BIN)/python experiments/quickstart.py --workdir=runs/quickstart
 
 test: $(VENV)/.full $(VENV)/.tpu browser lint ## set up, check style, run every test
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest $(SPREAD)
+
+test-fast: $(VENV)/.full $(VENV)/.tpu browser ## run the quick test files of every package
+	@$(BIN)/python -m pytest $(SPREAD) -m "not soak and not slow"
 
 lint: $(VENV)/.full ## check style and types
 	@$(BIN)/ruff format --check .

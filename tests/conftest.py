@@ -1,6 +1,7 @@
 """Strict everywhere: 8 CPU devices, no silent rank promotion; and toys."""
 
 import dataclasses
+import gc
 import os
 import random
 
@@ -22,21 +23,35 @@ from tests.train.toys import make_config
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+FOLDER = "JAX_COMPILATION_CACHE_DIR"
+
 
 def pytest_configure(config):
   """What one test compiles, others find, in this run and in the next.
 
-  It lies in `.pytest_cache`, from which `--cache-clear` removes it.
+  So do the processes that tests start. It lies in `.pytest_cache`, from which
+  `--cache-clear` removes it.
   """
   folder = str(config.cache.mkdir("compiled"))
   jax.config.update("jax_compilation_cache_dir", folder)
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+  os.environ[FOLDER] = folder
+  os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+  # Looking through all that was imported took a twentieth of the time.
+  gc.freeze()
+  gc.set_threshold(50_000, 20, 50)
+
+
+def pytest_collection_modifyitems(items):
+  """Slow files first, so that no worker is left with one at the end."""
+  items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture
-def no_compile_cache():
+def no_compile_cache(monkeypatch):
   """What is compiled is not kept, unless the test sees to that."""
   folder = jax.config.jax_compilation_cache_dir
+  monkeypatch.delenv(FOLDER)
   jax.config.update("jax_compilation_cache_dir", None)
   compilation_cache.reset_cache()
   yield

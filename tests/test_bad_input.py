@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 QUICKSTART = pathlib.Path(__file__).parents[1] / "experiments/quickstart.py"
 
 

@@ -11,6 +11,8 @@ import jaxsae
 from jaxsae import cli
 from jaxsae.train import train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def command(monkeypatch, capsys):

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.soak import pods
 from jaxsae import pod
 from jaxsae.errors import UserError
+from tests import pods
 
 SCRIPT = """
 import json, os, sys
@@ -23,7 +23,7 @@ jax.distributed.initialize(
   coordinator_bind_address=f"127.0.0.1:{port}", initialization_timeout=60)
 from etils import epath
 from jaxsae.errors import RunError, UserError
-from experiments.soak import pods
+from tests import pods
 from jaxsae import pod
 from jaxsae.train.process import lease
 

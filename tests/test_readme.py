@@ -10,6 +10,8 @@ from jaxsae.formats import gemma_scope
 from jaxsae.sae import JumpRelu
 from jaxsae.sae import stack as stacks
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 

@@ -12,6 +12,8 @@ import jaxsae
 from jaxsae import formats, runs, train
 from jaxsae.renamed import forward
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).parents[1]
 SAVED = ROOT / "tests/saved/quickstart_2026_11.py"
 

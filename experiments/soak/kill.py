@@ -25,7 +25,6 @@ import time
 import jax
 import numpy as np
 
-from experiments.soak import pods
 from jaxsae.data import DataConfig
 from jaxsae.lm import Site
 from jaxsae.train.config.run import (
@@ -35,6 +34,7 @@ from jaxsae.train.config.run import (
   SweepConfig,
   TrainConfig,
 )
+from tests import pods
 
 CONFIG = TrainConfig(
   workdir="",

@@ -20,6 +20,8 @@ from tests.evals.samples import (
   split,
 )
 
+pytestmark = pytest.mark.slow
+
 RESID, ATTN = Site("resid", 0), Site("attn", 1)
 PAIR = Taps.transcoder(1)
 

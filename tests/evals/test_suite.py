@@ -17,6 +17,8 @@ from jaxsae.lm import Site, Taps, sharding
 from tests.evals import reference
 from tests.evals.samples import random_sae, random_transcoder
 
+pytestmark = pytest.mark.slow
+
 RESID, ATTN = Site("resid", 0), Site("attn", 1)
 READS_16 = random_sae(24, 4, 0).replace(w_enc=random_sae(16, 4, 0).w_enc)
 

@@ -20,7 +20,10 @@ with warnings.catch_warnings():
   warnings.simplefilter("ignore")  # SAELens imports deprecated names
   from experiments.benchmarks import end_to_end, saelens, sweep
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # SAELens' own
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.filterwarnings("ignore"),  # SAELens' own
+]
 
 
 @pytest.fixture

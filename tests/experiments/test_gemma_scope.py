@@ -14,6 +14,8 @@ from jaxsae.lm.weights import read_sizes
 from jaxsae.runs.flops import RunFlops, run_flops
 from tests.train.toys import init_state
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).parents[2]
 NAMES = ["gemma_scope_2b", "gemma_scope_9b", "gemma_scope_27b"]
 RUNS = {"gemma_scope_2b": 9, "gemma_scope_9b": 29, "gemma_scope_27b": 1}

@@ -8,6 +8,8 @@ import pytest
 from jaxsae.lm.weights import read_sizes
 from tests.train.toys import init_state
 
+pytestmark = pytest.mark.slow
+
 WHERE = {
   "residual": "resid",
   "mlp": "mlp",

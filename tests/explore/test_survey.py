@@ -16,6 +16,8 @@ from jaxsae.lm import GemmaConfig, Lm, Site, Taps, capture, init_params
 from jaxsae.sae import Sae
 from jaxsae.token_batch import TokenBatch
 
+pytestmark = pytest.mark.slow
+
 CONFIG = GemmaConfig(
   vocab_size=64,
   num_layers=2,

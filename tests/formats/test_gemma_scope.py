@@ -17,6 +17,8 @@ from jaxsae.sae.model import Sae
 from jaxsae.sae.stack import init
 from tests.libraries import need
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
 D, F = 4, 16
 

@@ -13,11 +13,13 @@ import sys
 
 import pytest
 
-from experiments.soak import pods
 from jaxsae import overrides
 from jaxsae.lm import Site
+from tests import pods
 from tests.launch.conftest import TWO, commit
 from tests.launch.test_preemption import act_when
+
+pytestmark = pytest.mark.slow
 
 ROOT = pathlib.Path(__file__).parents[2]
 TOY = '''"""A toy."""
@@ -60,12 +62,14 @@ def checkout(tmp_path, small):
 def test_a_preempted_run_ends_as_one_that_was_not(
   cloud, checkout, small, replace, tmp_path
 ):
+  absent = {"PYTHONPATH", "JAX_COMPILATION_CACHE_DIR"}
+
   def launch(verb, *words):
     state = f"--state={tmp_path / 'state'}"
     done = subprocess.run(
       [sys.executable, "-m", "launch", verb, state, *words],
       cwd=checkout,
-      env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+      env={k: v for k, v in os.environ.items() if k not in absent},
       capture_output=True,
       text=True,
     )

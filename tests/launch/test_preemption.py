@@ -13,6 +13,8 @@ from launch.ledger import Ledger
 from tests.launch.conftest import TWO
 from tests.launch.test_run import EXPERIMENT
 
+pytestmark = pytest.mark.slow
+
 FAST = ("--poll=0.05", "--backoff=0.01")
 # How a shell starts what it puts in the background: SIGINT is ignored.
 IGNORING_SIGINT = ("sh", "-c", 'trap "" INT; exec "$@"', "sh")

@@ -11,6 +11,8 @@ from jaxsae.errors import UserError
 from jaxsae.lm import Site, Taps, capture, edit, run, splice
 from jaxsae.lm.sites import WHERE
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def sites(grouped):

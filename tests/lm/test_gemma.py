@@ -10,6 +10,8 @@ import pytest
 from jaxsae.errors import UserError
 from jaxsae.lm import Lm, gemma2_tiny
 
+pytestmark = pytest.mark.slow
+
 logits = jax.jit(Lm.logits)  # an eager pass compiles each operation by itself
 
 

@@ -8,7 +8,10 @@ from jaxsae.lm import Site, save_lm
 from jaxsae.lm.sites import HUGGING_FACE
 from tests.libraries import need
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.filterwarnings("ignore"),  # torch's own
+]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,10 @@ import pytest
 
 from jaxsae.lm.attention import Packing, attention_mask
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the official library's
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.filterwarnings("ignore"),  # the official library's
+]
 
 
 @pytest.fixture(scope="module", autouse=True)

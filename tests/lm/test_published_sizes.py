@@ -10,6 +10,8 @@ from jaxsae.lm import Lm, Site, capture, init_params
 from jaxsae.lm.config import PUBLISHED
 from tests.libraries import need
 
+pytestmark = pytest.mark.slow
+
 # What Hugging Face says of `google/gemma-…`: all parameters, and how many rows
 # their embedding table has, where the official one has 256,128 or 262,144.
 COUNTS = {

@@ -11,6 +11,8 @@ from jaxsae import mesh as meshes
 from jaxsae.lm import splash
 from jaxsae.lm.attention import Packing, attend
 
+pytestmark = pytest.mark.slow
+
 TIME, HEAD = 256, 128
 
 

@@ -14,9 +14,12 @@ from jaxsae.plan.compiler_process import environment
 
 HERE = pathlib.Path(__file__).parent
 
-pytestmark = pytest.mark.skipif(
-  sys.platform != "linux", reason="the TPU's compiler exists for Linux only"
-)
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.skipif(
+    sys.platform != "linux", reason="the TPU's compiler exists for Linux only"
+  ),
+]
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from jaxsae.lm.sites import TRANSFORMER_LENS
 from tests.libraries import need
 
 # What importing these two warns of is theirs.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 ONLY_BRIDGE = ("mlp_in",)  # sites that HookedTransformer has no name for
 

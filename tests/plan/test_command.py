@@ -9,6 +9,8 @@ from jaxsae.errors import UserError
 from jaxsae.plan import command, prices, topology
 from tests.plan.here import devices
 
+pytestmark = pytest.mark.slow
+
 NUMBERS = (
   "hbm_bytes_per_device",
   "hbm_capacity_bytes",

@@ -16,6 +16,8 @@ from jaxsae.train.config.run import BucketConfig, SweepConfig, TrainConfig
 from jaxsae.train.sources.text import abstract_arguments
 from tests.train.toys import compile_step
 
+pytestmark = pytest.mark.slow
+
 SLICES = parse("v5e:2x4")
 GEMMA = GemmaConfig(
   vocab_size=256,

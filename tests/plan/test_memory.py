@@ -17,6 +17,8 @@ from jaxsae.train.sources.text import abstract_arguments
 from jaxsae.train.state import abstract_state
 from tests.train.toys import compile_step, init_state
 
+pytestmark = pytest.mark.slow
+
 SLICES = parse("v5e:2x4")
 
 

@@ -9,6 +9,8 @@ from jaxsae.plan import plan, prices, run_set, topology
 from jaxsae.plan.topology import parse
 from tests.plan.here import devices
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def runs(config):

@@ -16,6 +16,8 @@ from jaxsae.runs.flops import RunFlops, balanced_shares, run_flops
 from jaxsae.train.config.run import SweepConfig, TrainConfig
 from tests.train.toys import init_state
 
+pytestmark = pytest.mark.slow
+
 
 def test_parameters_are_those_of_the_arrays(config):
   gemma = read_sizes(config.lm)

@@ -9,6 +9,8 @@ import pytest
 from jaxsae.lm import Site
 from jaxsae.runs import Grid, GridPart, main_each
 
+pytestmark = pytest.mark.slow
+
 # `jaxsae.runs.main` is the function of that name.
 mains = importlib.import_module("jaxsae.runs.main")
 

@@ -5,6 +5,8 @@ import pytest
 from jaxsae.runs.open import open_run
 from jaxsae.train import loop
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("fsdp", [False, True])
 def test_a_run_is_opened_with_the_model_axis_of_training(config, replace, fsdp):

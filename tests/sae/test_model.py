@@ -13,6 +13,8 @@ from jaxsae.sae.normalisation import estimate_scale
 from jaxsae.sae.penalty import L0, Quadratic
 from tests.sae.toys import loss, stack
 
+pytestmark = pytest.mark.slow
+
 ALIVE = jnp.zeros(32, bool)
 
 

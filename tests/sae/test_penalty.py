@@ -18,6 +18,8 @@ from jaxsae.sae.penalty import (
 )
 from tests.sae.toys import gradients, loss, stack
 
+pytestmark = pytest.mark.slow
+
 ALL = [L0(), Quadratic(), BatchQuadratic(), Tanh(), Frequency(0.1)]
 
 

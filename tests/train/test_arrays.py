@@ -13,6 +13,8 @@ from jaxsae.train import BucketConfig, OptimConfig, SweepConfig, TrainConfig
 from jaxsae.train import update as updates
 from jaxsae.train.arrays import train_on
 
+pytestmark = pytest.mark.slow
+
 UPDATES, BATCH, D = 30, 64, 16
 
 

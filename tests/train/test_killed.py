@@ -1,20 +1,23 @@
 """A run that is killed and restarted ends like one that was not."""
 
 import pathlib
-import random
 import time
 
 import pytest
 
-from experiments.soak import pods
 from jaxsae.lm import Site
+from tests import pods
 from tests.train.test_pod import final
 
-KILLS = 3
+pytestmark = pytest.mark.slow
+
+# Of the time that a run takes, the first with all that it compiles; at random,
+# and forty times, experiments/soak/kill.py does it.
+EARLY, LATE = 0.35, 0.9
 
 
 @pytest.mark.parametrize("count, devices", [(1, 2), (2, 1)])
-def test_killed_at_random_moments(config, replace, tmp_path, count, devices):
+def test_killed_early_and_late(config, replace, tmp_path, count, devices):
   """Start-up, steps, saves and the evaluation are all within reach."""
   config = replace(
     config, sae__sites=(Site("resid", 1),), checkpoint_every=1, tokens=12 * 512
@@ -24,10 +27,9 @@ def test_killed_at_random_moments(config, replace, tmp_path, count, devices):
   begin = time.monotonic()
   pods.run(whole, tmp_path / "log", count, devices)
   longest = time.monotonic() - begin
-  moments = random.Random(count)
-  for kill in range(KILLS):
-    with pods.Pod(parts, tmp_path / f"log {kill}", count, devices) as pod:
-      time.sleep(moments.uniform(0.2, 1.0) * longest)
+  for moment in (EARLY, LATE):
+    with pods.Pod(parts, tmp_path / f"log {moment}", count, devices) as pod:
+      time.sleep(moment * longest)
       pod.kill()
   pods.run(parts, tmp_path / "log last", count, devices)
   pods.assert_same(final(parts), final(whole))

@@ -1,5 +1,6 @@
 """A run from beginning to end: stopped and continued, it is the same run."""
 
+import dataclasses
 import json
 import pathlib
 import signal
@@ -11,7 +12,6 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.soak import pods
 from jaxsae import overrides
 from jaxsae.errors import UserError
 from jaxsae.lm import capture
@@ -20,6 +20,10 @@ from jaxsae.train import loop
 from jaxsae.train.loop import train
 from jaxsae.train.process.shutdown import INTERRUPTED, PREEMPTED
 from jaxsae.train.sources import text as text_source
+from tests import pods
+from tests.train.toys import make_config
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = """
 import json, sys
@@ -56,11 +60,18 @@ def stop_at(monkeypatch, bucket):
   monkeypatch.setattr(text_source, "next_bucket", reading)
 
 
+@pytest.fixture(scope="module")
+def over(tmp_path_factory, texts, lm_path):
+  """A run of six steps that is over, and its last state; look only."""
+  config = make_config(tmp_path_factory.mktemp("over"), texts, lm_path)
+  return config, train(config)
+
+
 @pytest.mark.parametrize("bucket", [2, 4, 6])
 def test_a_stopped_run_ends_as_if_it_had_not_been(
-  config, replace, tmp_path, monkeypatch, capsys, bucket
+  over, replace, tmp_path, monkeypatch, capsys, bucket
 ):
-  whole = train(config)
+  config, whole = over
   parts = replace(config, workdir=str(tmp_path / "parts"))
   with monkeypatch.context() as patch:
     stop_at(patch, bucket)
@@ -73,8 +84,8 @@ def test_a_stopped_run_ends_as_if_it_had_not_been(
   assert pods.metrics(parts) == pods.metrics(config)
 
 
-def test_a_finished_run_does_nothing_more(config):
-  state = train(config)
+def test_a_finished_run_does_nothing_more(over):
+  config, state = over
   before = pods.metrics(config)
   pods.assert_same(train(config), state)
   assert pods.metrics(config) == before
@@ -116,8 +127,8 @@ def test_only_the_first_step_compiles_and_none_transfers(
   assert made(texts[compiled[2] :]) == []
 
 
-def test_metrics_are_one_object_a_line_with_every_autoencoder(config):
-  train(config)
+def test_metrics_are_one_object_a_line_with_every_autoencoder(over):
+  config, _ = over
   found = pods.metrics(config)
   assert [x["step"] for x in found] == [1, 2, 3, 4, 5, 6]
   for name in ("resid.1/64/l0_4", "attn.0/64/l0_8"):
@@ -136,8 +147,8 @@ def test_lines_that_a_crash_left_are_written_again(config, replace):
   assert pods.metrics(config) == expected
 
 
-def test_an_opened_run_holds_folded_autoencoders(config):
-  state = train(config)
+def test_an_opened_run_holds_folded_autoencoders(over):
+  config, state = over
   run = open_run(config.workdir)
   assert list(run.saes) == [
     "resid.1/64/l0_4",
@@ -175,6 +186,14 @@ def test_a_run_without_a_checkpoint_is_not_opened(config, tmp_path):
     open_run(folder)
 
 
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory, texts, lm_path):
+  """A run of sixty steps that nobody stopped, and its last state."""
+  config = make_config(tmp_path_factory.mktemp("whole"), texts, lm_path)
+  config = dataclasses.replace(config, tokens=60 * 512, checkpoint_every=7)
+  return config, train(config)
+
+
 @pytest.mark.parametrize(
   "sent, status",
   [
@@ -183,11 +202,11 @@ def test_a_run_without_a_checkpoint_is_not_opened(config, tmp_path):
     (signal.SIGKILL, -signal.SIGKILL),
   ],
 )
-def test_a_real_process_is_stopped(config, replace, tmp_path, sent, status):
+def test_a_real_process_is_stopped(whole_run, replace, tmp_path, sent, status):
   """By a signal from outside, and gone on with, bit for bit."""
-  long = replace(config, tokens=60 * 512, checkpoint_every=7)
-  whole = train(long)
-  parts = replace(long, workdir=str(tmp_path / "parts"))
+  long, whole = whole_run
+  # Beside the whole run, where the next finds what this one compiled.
+  parts = replace(long, workdir=f"{long.workdir}_{sent.name}")
   (tmp_path / "config.json").write_text(json.dumps(overrides.to_json(parts)))
   command = [sys.executable, "-c", SCRIPT, str(tmp_path / "config.json")]
   process = subprocess.Popen(

@@ -11,6 +11,8 @@ from jaxsae.train import optim
 from jaxsae.train.config.run import OptimConfig
 from tests.sae.toys import stack
 
+pytestmark = pytest.mark.slow
+
 
 def rates(rate):
   """Makes rates that are the same for both."""

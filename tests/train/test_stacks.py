@@ -13,8 +13,13 @@ from jaxsae.runs.open import open_run
 from jaxsae.train import SweepConfig
 from tests.train.toys import make_config, some_buckets
 
+pytestmark = pytest.mark.slow
+
 RESID = Site("resid", 1)
 TRANSCODER = Taps.transcoder(0)
+# Both ways to train all of them have this mesh, so the step, which takes a
+# minute to compile, is compiled once.
+MESH = MeshConfig(data=2, model=1)
 
 
 def sweeps(config) -> dict[str, SweepConfig]:
@@ -38,10 +43,10 @@ def sweeps(config) -> dict[str, SweepConfig]:
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory, texts, lm_path):
-  """All of them in one step, on one device."""
+  """All of them in one step, on two devices."""
   config = make_config(tmp_path_factory.mktemp("stacks"), texts, lm_path)
-  config = dataclasses.replace(config, mesh=MeshConfig(1, 1))
-  return dataclasses.replace(config, also=tuple(sweeps(config).values()))
+  also = tuple(sweeps(config).values())
+  return dataclasses.replace(config, mesh=MESH, also=also)
 
 
 def figures(config, buckets=2):
@@ -81,10 +86,9 @@ def test_rates_and_seeds_make_a_difference(together):
   np.testing.assert_allclose(base, together["resid.1/64/l0_4"], rtol=2e-3)
 
 
-def test_a_run_of_all_is_judged_and_exported(config, tmp_path):
-  config = dataclasses.replace(config, also=tuple(sweeps(config).values()))
-  train.train(config)
-  run = open_run(config.workdir)
+def test_a_run_of_all_is_judged_and_exported(everything, tmp_path):
+  train.train(everything)
+  run = open_run(everything.workdir)
   results = runs.evaluate(run)
   assert results.keys() == run.saes.keys()
   for name, result in results.items():

@@ -21,28 +21,39 @@ from jaxsae.train.update import Activations
 from tests.train import toys
 from tests.train.toys import curve, start
 
+pytestmark = pytest.mark.slow
+
 SHAPES = [(8, 1), (4, 2), (2, 4), (1, 8)]
 
 
-@pytest.fixture
-def alone(config, replace):
-  return curve(replace(config, mesh=MeshConfig(1, 1)))
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory, texts, lm_path):
+  """What `config` is, for what several tests share."""
+  return toys.make_config(tmp_path_factory.mktemp("step"), texts, lm_path)
+
+
+@pytest.fixture(scope="module")
+def alone(toy):
+  """Its curve on one device."""
+  return curve(dataclasses.replace(toy, mesh=MeshConfig(1, 1)))[0]
+
+
+@pytest.fixture(scope="module")
+def together(toy):
+  """Its curve on all of them."""
+  return curve(toy)[0]
 
 
 @pytest.mark.parametrize(("data", "model"), SHAPES)
 def test_every_mesh_gives_the_same_run(config, replace, alone, data, model):
   """Sums differ in order, so a token at its threshold may change sides."""
   found, state = curve(replace(config, mesh=MeshConfig(data, model)))
-  expected, _ = alone
-  np.testing.assert_allclose(found, expected, rtol=2e-3)
+  np.testing.assert_allclose(found, alone, rtol=2e-3)
   w_enc = state.stacks[0].sae.w_enc
   assert w_enc.addressable_shards[0].data.shape == (2, 32, 64 // 8)
 
 
-@pytest.mark.parametrize(("data", "model"), [(8, 1), (4, 2), (1, 8)])
-def test_the_batch_mean_penalty_is_the_same_on_every_mesh(
-  config, replace, data, model
-):
+def test_the_batch_mean_penalty_is_the_same_on_every_mesh(config, replace):
   batch = replace(
     config,
     sae__penalty="batch_quadratic",
@@ -50,8 +61,9 @@ def test_the_batch_mean_penalty_is_the_same_on_every_mesh(
     sae__frequency_scale=0.2,
   )
   expected, _ = curve(replace(batch, mesh=MeshConfig(1, 1)), buckets=2)
-  found, _ = curve(replace(batch, mesh=MeshConfig(data, model)), buckets=2)
-  np.testing.assert_allclose(found, expected, rtol=2e-3)
+  for shape in ((4, 2), (1, 8)):
+    found, _ = curve(replace(batch, mesh=MeshConfig(*shape)), buckets=2)
+    np.testing.assert_allclose(found, expected, rtol=2e-3, err_msg=str(shape))
 
 
 @pytest.mark.parametrize("change", [
@@ -116,16 +128,14 @@ def test_the_run_learns(config, replace):
   assert (losses[-1, :, 0] < 0.6 * losses[0, :, 0]).all()
 
 
-def test_a_stack_of_one_equals_its_member_of_a_stack(config, replace):
-  together, _ = curve(config)
+def test_a_stack_of_one_equals_its_member_of_a_stack(config, replace, together):
   first = replace(config, sae__target_l0=(4.0,))
   alone, _ = curve(first)
   # The loss is another penalty's mean; what is trained is the same.
   np.testing.assert_allclose(together[..., :1], alone, rtol=2e-3)
 
 
-def test_sites_do_not_disturb_one_another(config, replace):
-  together, _ = curve(config)
+def test_sites_do_not_disturb_one_another(config, replace, together):
   alone, _ = curve(replace(config, sae__sites=(Site("resid", 1),)))
   np.testing.assert_allclose(together[:, :1], alone, rtol=2e-3)
 

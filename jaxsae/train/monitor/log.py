@@ -11,7 +11,6 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
-from tensorboardX import SummaryWriter
 
 from jaxsae.files import whole_file
 from jaxsae.train.config.run import TrainConfig
@@ -39,6 +38,9 @@ class Log:
       step: the step after which the run goes on.
       counts: the counts of its text, written in every line as `data/NAME`.
     """
+    # It takes as long to import as all the rest, and brings PyTorch if it can.
+    from tensorboardX import SummaryWriter
+
     self._config = config
     self._data = {f"data/{name}": count for name, count in counts.items()}
     self._first, self._started = step, time.perf_counter()

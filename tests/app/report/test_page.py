@@ -23,6 +23,8 @@ from jaxsae.app.report import page as pages
 from jaxsae.errors import UserError
 from jaxsae.explore import report
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = [
   "</script><img src=x onerror=alert(1)>",
   "<!--<script>",

@@ -10,6 +10,8 @@ import pytest
 from experiments.comparison import features as known
 from jaxsae.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 SMALL = known.Settings(features=64, width=16, roots=2, depth=2, rank=4)
 INDEPENDENT = dataclasses.replace(SMALL, roots=0, correlation=0.0)
 N = 20_000

@@ -8,6 +8,8 @@ from jaxsae.data import DataConfig
 from jaxsae.lm import Site
 from tests.libraries import need
 
+pytestmark = pytest.mark.slow
+
 need("torch")
 need("sae_lens")  # so that its warnings are not errors
 language = need("experiments.comparison.language")

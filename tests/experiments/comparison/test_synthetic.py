@@ -14,6 +14,8 @@ from experiments.comparison.recovery import Recovery
 from jaxsae.train import arrays
 from tests.libraries import need
 
+pytestmark = pytest.mark.slow
+
 torch = need("torch")
 need("sae_lens")  # so that its warnings are not errors
 trainers = need("experiments.comparison.trainers")

@@ -19,6 +19,8 @@ import pytest
 from jaxsae.lm import GemmaConfig, init_params
 from jaxsae.lm.formats import config_json, huggingface
 
+pytestmark = pytest.mark.slow
+
 MB = 1_000_000
 CONFIG = GemmaConfig(  # 1.5 GB in bfloat16
   vocab_size=16_384,

@@ -21,7 +21,10 @@ from jaxsae.lm.config import PUBLISHED
 from jaxsae.lm.formats import official
 from tests.libraries import need
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # gemma's own, and Orbax's
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.filterwarnings("ignore"),  # gemma's own, and Orbax's
+]
 
 TINY = GemmaConfig(
   vocab_size=64,

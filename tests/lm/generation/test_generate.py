@@ -21,6 +21,8 @@ from jaxsae.lm.generation.generate import generate
 from jaxsae.lm.sharding import placement
 from tests.libraries import need
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["grouped", "full", "normed", "single_key"]
 ROOM = 48  # columns of every cache here, so that little is compiled
 COUNT = 10

@@ -9,6 +9,8 @@ from jaxsae.errors import UserError
 from jaxsae.lm.generation import sampling
 from jaxsae.lm.generation.sampling import make_sampling
 
+pytestmark = pytest.mark.slow
+
 DRAWS = 20_000
 LOGITS = np.array([0.5, -1.0, 2.0, 0.5, 1.0, -3.0], np.float32)
 choose = jax.jit(sampling.choose)

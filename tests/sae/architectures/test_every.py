@@ -23,6 +23,8 @@ from tests.sae.architectures.samples import (
   make_inputs,
 )
 
+pytestmark = pytest.mark.slow
+
 D_IN = 4  # of transcoders
 LEARN_ALL = (JumpRelu, Gated)  # others have no threshold to learn
 FREE = (Relu, UnnormalisedJumpRelu)  # directions of others are unit

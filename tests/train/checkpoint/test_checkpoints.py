@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.soak import pods
 from jaxsae.errors import UserError
 from jaxsae.lm.weights import read_sizes
 from jaxsae.train.checkpoint.checkpoints import Checkpoints
+from tests import pods
 from tests.train.toys import init_state, small
 
 

@@ -17,6 +17,8 @@ from jaxsae.runs import open_run
 from jaxsae.train.checkpoint.checkpoints import Checkpoints
 from jaxsae.train.loop import train
 
+pytestmark = pytest.mark.slow
+
 MANIFEST = "_CHECKPOINT_METADATA"
 
 

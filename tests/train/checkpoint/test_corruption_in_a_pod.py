@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
-from experiments.soak import pods
+from tests import pods
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = """
 import json, os, pathlib, sys

@@ -15,6 +15,8 @@ from jaxsae.train.checkpoint.fingerprint import fingerprints
 from jaxsae.train.loop import train
 from tests.train.toys import start
 
+pytestmark = pytest.mark.slow
+
 MESH = meshes.make(MeshConfig(4, 2))
 
 
@@ -91,10 +93,13 @@ def test_the_fingerprint_of_an_array_is_that_of_one_copy():
   assert found([flip_bits(x, 7)]) != []
 
 
-def test_the_message_names_only_a_few_arrays():
-  devices = list(jax.devices())
-  differing = [(f"w{i}", devices[:1], devices[1:]) for i in range(5)]
-  says = replicas._sentence(40, differing)
+def test_the_message_names_only_a_few_arrays(config, replace):
+  state = {f"w{i}": flip_bits(placed(jnp.zeros(8)), 0) for i in range(5)}
+  config = replace(config, check_replicas_every=40)
+  replicas.check(config, MESH, 30, state, {})  # not its turn
+  with pytest.raises(RunError) as error:
+    replicas.check(config, MESH, 40, state, {})
+  says = str(error.value)
   assert says.startswith("step 40: devices ")
   assert "w0 on device 0 (process 0) differs from device 1 (process 0), " in (
     says

@@ -10,11 +10,13 @@ import sys
 import pytest
 from orbax.checkpoint._src.path import atomicity
 
-from experiments.soak import pods
 from jaxsae import overrides
 from jaxsae.errors import RunError
 from jaxsae.train.loop import train
+from tests import pods
 from tests.train.toys import small
+
+pytestmark = pytest.mark.slow
 
 # No file may grow beyond 20 kB once the first checkpoint is there: as if the
 # disk were full, and as real.

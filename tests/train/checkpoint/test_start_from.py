@@ -15,6 +15,8 @@ from jaxsae.train.loop import train
 from tests.train.checkpoint.test_corruption import bits, flip_weights, snapshot
 from tests.train.toys import start
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def config(made, replace, tmp_path):

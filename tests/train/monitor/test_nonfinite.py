@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.soak import pods
 from jaxsae import mesh as meshes
 from jaxsae.errors import RunError
 from jaxsae.lm import Lm, Site, load_lm, save_lm
@@ -20,10 +19,13 @@ from jaxsae.train.loop import train
 from jaxsae.train.monitor.nonfinite import RECORD, NonFiniteCheck
 from jaxsae.train.sources.text import open_batches
 from jaxsae.train.state import StackState
+from tests import pods
 from tests.train import toys
 from tests.train.monitor import samples
 from tests.train.monitor.samples import BUCKET
 from tests.train.toys import start
+
+pytestmark = pytest.mark.slow
 
 GOOD = 3e-3
 NAMES = ("resid.1/64/l0_4_lr_0.003", "resid.1/64/l0_4_lr_1e+30")

@@ -5,12 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from experiments.soak import pods
 from jaxsae.train.loop import train
 from jaxsae.train.monitor import spikes
 from jaxsae.train.monitor.spikes import LEAST, WINDOW, LossSpikeCheck
+from tests import pods
 from tests.train.monitor import samples
 from tests.train.monitor.samples import BUCKET
+
+pytestmark = pytest.mark.slow
 
 STEPS = 400
 

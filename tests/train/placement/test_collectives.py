@@ -17,6 +17,8 @@ from jaxsae.plan.hlo import Collective
 from jaxsae.train.placement import placements
 from tests.train import placed
 
+pytestmark = pytest.mark.slow
+
 HERE = pathlib.Path(__file__).parent
 
 

@@ -16,6 +16,8 @@ from jaxsae.lm import Site
 from jaxsae.train.loop import train
 from jaxsae.train.process import corpus_check as checks
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def source(texts, tmp_path):

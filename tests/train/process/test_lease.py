@@ -20,6 +20,8 @@ from jaxsae.train.process.lease import FILE, Lease, Owner, hold
 from jaxsae.train.sources import text as text_source
 from tests.train.worker import Worker
 
+pytestmark = pytest.mark.slow
+
 OVER_AFTER = 1.0
 SCRIPT = f"""
 import contextlib

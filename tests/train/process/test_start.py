@@ -13,6 +13,8 @@ from jaxsae.lm import Site
 from jaxsae.train.loop import train
 from tests.train.worker import Worker
 
+pytestmark = pytest.mark.slow
+
 # Kills a copy of itself, for real, at the first, the second, … file operation
 # of a start, and starts again each time.
 SCRIPT = """

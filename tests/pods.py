@@ -20,7 +20,7 @@ from jaxsae.train.checkpoint.checkpoints import Checkpoints
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.state import TrainState, abstract_state
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[1]
 
 # An experiment file that reads its configuration from a file.
 EXPERIMENT = """
@@ -67,6 +67,9 @@ class Pod:
       "TF_CPP_MIN_LOG_LEVEL": "1",  # as JAX sets it
       "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     }
+    # They keep what they compile beside their run, as anybody's do: one that
+    # is killed may leave half a program, which others must not find.
+    self._environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     port = free_port()
     self.processes = [
       self._start(script, index, _place(count, index, port))
