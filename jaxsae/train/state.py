@@ -9,7 +9,7 @@ from flax import struct
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from jaxsae.lm import GemmaConfig, Site
+from jaxsae.lm import LmConfig, Site
 from jaxsae.sae import Sae
 from jaxsae.sae import stack as sae_stacks
 from jaxsae.sae.architectures.architecture import Params
@@ -83,12 +83,12 @@ def init(
 
 
 def _joined_scales(
-  scales: Mapping[Site, jax.Array], sites: Sequence[Site]
-) -> jax.Array:
+  scales: Mapping[Site, ArrayLike], sites: Sequence[Site]
+) -> ArrayLike:
   """Returns the scale of one site, [], or those of several, [L]."""
   if len(sites) == 1:
     return scales[sites[0]]
-  return jnp.stack([scales[site] for site in sites])
+  return jnp.stack([jnp.asarray(scales[site]) for site in sites])
 
 
 def init_stack(
@@ -139,7 +139,7 @@ def folded(stack: Stack, state: StackState) -> dict[str, Sae]:
 
 
 def abstract_state(
-  config: TrainConfig, gemma: GemmaConfig, mesh: Mesh
+  config: TrainConfig, gemma: LmConfig, mesh: Mesh
 ) -> TrainState:
   """Returns the shapes and shardings of a run's state."""
   widths = {site: site.width(gemma) for site in config.sites}

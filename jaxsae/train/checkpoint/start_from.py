@@ -5,7 +5,7 @@ from jax.sharding import Mesh
 
 from jaxsae import pod
 from jaxsae.errors import UserError
-from jaxsae.lm import GemmaConfig
+from jaxsae.lm import LmConfig
 from jaxsae.train.checkpoint.checkpoints import Checkpoints
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.config.sweep import Stack
@@ -28,7 +28,7 @@ def check(config: TrainConfig) -> None:
 
 
 def take(
-  config: TrainConfig, mesh: Mesh, gemma: GemmaConfig, state: TrainState
+  config: TrainConfig, mesh: Mesh, gemma: LmConfig, state: TrainState
 ) -> TrainState:
   """Returns a fresh state with the autoencoders of another run.
 
