@@ -200,7 +200,7 @@ def test_architectures_with_other_gradients_are_refused(architecture):
     both(samples(32), architecture, 300)
 
 
-def test_a_latent_without_pairs_has_no_gradient_except_for_waking():
+def test_what_has_no_pair_has_no_gradient_but_to_wake():
   """With β₁ = 0 such a latent stays where it is."""
   sae, x, mask, dead = samples(64)
   sae = sae.replace(threshold=sae.threshold.at[:100].set(9.0))

@@ -18,7 +18,7 @@ from tests.train.toys import start
 MESH = meshes.make(MeshConfig(4, 2))
 
 
-def flip_bits(x, device, flip=1):
+def spoiled(x, device, flip=1):
   """Returns the array with its first bits flipped on one device."""
   parts = [shard.data for shard in x.addressable_shards]
   for i, shard in enumerate(x.addressable_shards):
@@ -53,7 +53,7 @@ def test_one_bit_of_one_replica_is_found(dtype):
   x = placed(jnp.arange(24).reshape(4, 6).astype(dtype))
   assert found({"x": x, "y": x}) == []
   (odd,) = ids((2, 1))
-  ((name, devices, others),) = found({"x": flip_bits(x, odd), "y": x})
+  ((name, devices, others),) = found({"x": spoiled(x, odd), "y": x})
   assert name == "x" and devices == [odd]
   assert sorted([odd, *others]) == [d.id for d in jax.devices()]
 
@@ -62,13 +62,13 @@ def test_only_replicas_of_the_same_part_are_compared():
   x = placed(jnp.arange(32.0).reshape(8, 4), "data", None)
   assert found(x) == []
   first, second = ids((3, 0), (3, 1))
-  ((_, devices, others),) = found([flip_bits(x, second)])
+  ((_, devices, others),) = found([spoiled(x, second)])
   assert (devices, others) == ([second], [first])
 
 
 def test_a_part_on_one_device_has_no_replica_to_compare():
   x = placed(jnp.arange(64.0).reshape(8, 8), "data", "model")
-  assert found([flip_bits(x, 3)]) == []
+  assert found([spoiled(x, 3)]) == []
 
 
 def test_keys_are_compared_too():
@@ -87,11 +87,11 @@ def test_keys_are_compared_too():
 def test_the_fingerprint_of_an_array_is_that_of_one_copy():
   """A fingerprint reads one copy; the comparison reads all."""
   x = placed(jnp.zeros(8))
-  assert fingerprints([flip_bits(x, 7)]) == fingerprints([x])
-  assert found([flip_bits(x, 7)]) != []
+  assert fingerprints([spoiled(x, 7)]) == fingerprints([x])
+  assert found([spoiled(x, 7)]) != []
 
 
-def test_the_message_names_only_a_few_arrays():
+def test_a_sentence_names_few():
   devices = list(jax.devices())
   differing = [(f"w{i}", devices[:1], devices[1:]) for i in range(5)]
   says = replicas._sentence(40, differing)
@@ -119,7 +119,7 @@ def test_a_run_is_stopped_before_it_saves(config, replace, monkeypatch):
       if int(state.step) != 3:
         return state, metrics
       first = state.stacks[0]
-      sae = first.sae.replace(b_dec=flip_bits(first.sae.b_dec, 6))
+      sae = first.sae.replace(b_dec=spoiled(first.sae.b_dec, 6))
       stacks = (first.replace(sae=sae), *state.stacks[1:])
       return state.replace(stacks=stacks), metrics
 
@@ -139,7 +139,7 @@ def test_weights_of_the_language_model_are_compared(config, replace):
   replicas.check(config, mesh, 3, state, lm)
   norm = lm.params["final_norm"]["scale"]
   assert norm.sharding.is_fully_replicated
-  odd = lm.params | {"final_norm": {"scale": flip_bits(norm, 5)}}
+  odd = lm.params | {"final_norm": {"scale": spoiled(norm, 5)}}
   broken = lm.replace(params=odd)
   replicas.check(config, mesh, 2, state, broken)  # it is not asked for here
   with pytest.raises(RunError, match=r"lm\.params\.final_norm\.scale on dev"):
