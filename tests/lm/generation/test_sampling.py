@@ -110,7 +110,7 @@ def test_new_values_compile_nothing():
 @pytest.mark.parametrize(
   "setting, said",
   [
-    ({"temperature": -1}, r"temperature=-1 .* 0 for the likeliest"),
+    ({"temperature": -1}, r"temperature=-1 .* 0 for"),
     ({"temperature": float("nan")}, "temperature=nan"),
     ({"temperature": float("inf")}, "temperature=inf"),
     ({"temperature": 1e-9}, "temperature=1e-09 .* from 1e-06 up"),
