@@ -187,7 +187,7 @@ def sites_of_shards(
     The sites of each shard, repeated to fill up [shards, most]; and for each
     member the index of its own site among these [shards, members per shard].
   """
-  split = [list(some) for some in np.split(np.arange(len(sites)), shards)]
+  split = [x.tolist() for x in np.split(np.arange(len(sites)), shards)]
   needed = [list(dict.fromkeys(sites[i] for i in some)) for some in split]
   most = max(map(len, needed))
   filled = np.empty((shards, most), object)
