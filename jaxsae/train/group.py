@@ -194,7 +194,7 @@ def sites_of_shards(
     and for each member the index of its own among these
     [shards, members per shard].
   """
-  split = [list(some) for some in np.split(np.arange(len(sites)), shards)]
+  split = [x.tolist() for x in np.split(np.arange(len(sites)), shards)]
   needed = [list(dict.fromkeys(sites[i] for i in some)) for some in split]
   most = max(map(len, needed))
   filled = np.empty((shards, most), object)
