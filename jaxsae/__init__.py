@@ -1,8 +1,13 @@
 """Sparse autoencoders on Gemma 2, trained under one JAX mesh."""
 
 from jaxsae.formats import load_sae as load_sae
+from jaxsae.lm import Ablate as Ablate
+from jaxsae.lm import Clamp as Clamp
 from jaxsae.lm import Lm as Lm
+from jaxsae.lm import Patch as Patch
 from jaxsae.lm import Site as Site
+from jaxsae.lm import Splice as Splice
+from jaxsae.lm import Steer as Steer
 from jaxsae.lm import Taps as Taps
 from jaxsae.lm import capture as capture
 from jaxsae.lm import edit as edit
