@@ -268,7 +268,7 @@ def _load_store(folder: str) -> Store:
 
 def _check_store(store: Store) -> None:
   count = len(store.names)
-  sound = (
+  intact = (
     store.tokens.ndim == 1
     and store.tokens.dtype in ("<u2", "<u4")
     and store.offsets.shape == (count + 1,)
@@ -278,7 +278,7 @@ def _check_store(store: Store) -> None:
     and store.offsets[-1] == len(store.tokens)
     and bool((np.diff(store.offsets) >= 0).all())
   )
-  if not sound:
+  if not intact:
     raise ValueError("its arrays do not fit together")
 
 

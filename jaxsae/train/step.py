@@ -33,8 +33,14 @@ from jaxsae.train import metrics as figures
 from jaxsae.train.group import Group
 from jaxsae.train.metrics import Metrics
 from jaxsae.train.placement.layout import sharding
-from jaxsae.train.state import TrainState
-from jaxsae.train.update import Activations, Progress, diagnose, update_group
+from jaxsae.train.state import StackState, TrainState
+from jaxsae.train.update import (
+  Activations,
+  Progress,
+  Update,
+  diagnose,
+  update_group,
+)
 
 # The scopes of the loops over microbatches and over updates, by which a
 # compiled step is parsed (`plan/hlo.py`).
@@ -116,25 +122,9 @@ def train_bucket(
   Returns:
     The state after the bucket, and the metrics of each stack.
   """
-  first = state.step * len(order)
-  numbers = first + jnp.arange(len(order))
-
-  def update(carry, numbered):
-    chosen, number = numbered
-    tokens = take(groups[0].mesh, bucket, chosen)
-    done = [
-      update_group(group, progress, tokens, number)
-      for group, progress in zip(groups, carry, strict=True)
-    ]
-    after, updates = zip(*done, strict=True)
-    return after, updates
-
+  numbers = state.step * len(order) + jnp.arange(len(order))
   befores = [group.gather(state.stacks) for group in groups]
-  begin = tuple(map(_begin, groups, befores))
-  with jax.named_scope(UPDATES):
-    ends, updates = jax.lax.scan(update, begin, (order, numbers))
-  # Keep the placement here: where stacks go next must not reach into the loop.
-  ends = [group.constrain(end) for group, end in zip(groups, ends, strict=True)]
+  ends, updates = _update_all(groups, bucket, order, numbers, befores)
 
   deviations = figures.squared_deviations(bucket)
   last = take(groups[0].mesh, bucket, order[-1])
@@ -158,7 +148,45 @@ def train_bucket(
   return after, _by_stack(groups, metrics)
 
 
-def _begin(group: Group, before) -> Progress:
+def _update_all(
+  groups: tuple[Group, ...],
+  bucket: Activations,
+  order: jax.Array,
+  numbers: jax.Array,
+  befores: Sequence[StackState],
+) -> tuple[list[Progress], tuple[Update, ...]]:
+  """Does all updates of a bucket, one after the other, in every group.
+
+  Args:
+    groups: all groups of the run.
+    bucket: raw activations, [B, L, D] at every site.
+    order: the tokens of each row that each update takes, int [U, B, K].
+    numbers: the number of each update in the run, int [U].
+    befores: the state of each group before the bucket.
+
+  Returns:
+    The progress of each group, and the figures of its updates, [U, S].
+  """
+
+  def update(carry, numbered):
+    chosen, number = numbered
+    tokens = take(groups[0].mesh, bucket, chosen)
+    done = [
+      update_group(group, progress, tokens, number)
+      for group, progress in zip(groups, carry, strict=True)
+    ]
+    after, updates = zip(*done, strict=True)
+    return after, updates
+
+  begin = tuple(map(_begin, groups, befores))
+  with jax.named_scope(UPDATES):
+    ends, updates = jax.lax.scan(update, begin, (order, numbers))
+  # Keep the placement here: where stacks go next must not reach into the loop.
+  ends = [group.constrain(end) for group, end in zip(groups, ends, strict=True)]
+  return ends, updates
+
+
+def _begin(group: Group, before: StackState) -> Progress:
   fired = jnp.zeros(before.tokens_since_fired.shape)
   return group.constrain(Progress(before, fired))
 
