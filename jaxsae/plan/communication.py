@@ -25,6 +25,7 @@ class BytesSent:
 
   @property
   def total(self) -> float:
+    """Bytes sent in all, within a slice and to others."""
     return sum(self.within.values()) + self.between
 
 

@@ -101,6 +101,7 @@ class Plan:
 
   @property
   def tokens_per_second(self) -> float:
+    """Tokens trained on per second if everything within a part overlaps."""
     return self.config.bucket_tokens / self.step_seconds
 
   @property
@@ -116,14 +117,17 @@ class Plan:
 
   @property
   def hours_without_overlap(self) -> float:
+    """Hours of training if nothing overlaps."""
     return self.config.steps * self.step_seconds_without_overlap / 3600
 
   @property
   def chip_hours(self) -> float:
+    """Hours of training times the number of chips."""
     return self.hours * self.slices.chips
 
   @property
   def chip_hours_without_overlap(self) -> float:
+    """Chip-hours of training if nothing overlaps."""
     return self.hours_without_overlap * self.slices.chips
 
   @property
@@ -133,10 +137,12 @@ class Plan:
 
   @property
   def money_without_overlap(self) -> float | None:
+    """Money for training on demand if nothing overlaps."""
     return self.price and self.chip_hours_without_overlap * self.price.on_demand
 
   @property
   def money_spot(self) -> float | None:
+    """Money for training on spot chips; None if not known."""
     if self.price is None or self.price.spot is None:
       return None
     return self.chip_hours * self.price.spot

@@ -61,20 +61,25 @@ class Roofline:
 
   @property
   def seconds(self) -> float:
+    """Seconds of a step if everything within a part overlaps."""
     return sum(part.seconds for part in self.parts)
 
   @property
   def seconds_without_overlap(self) -> float:
+    """Seconds of a step if nothing overlaps."""
     return sum(part.seconds_without_overlap for part in self.parts)
 
   @property
   def flops(self) -> float:
+    """FLOPs of a step on one device."""
     return sum(part.flops for part in self.parts)
 
   @property
   def traffic(self) -> float:
+    """Bytes that one device reads from memory and writes in a step."""
     return sum(part.traffic for part in self.parts)
 
   @property
   def sent(self) -> float:
+    """Bytes that one device sends in a step."""
     return sum(part.sent for part in self.parts)

@@ -44,35 +44,43 @@ class RunSet:
 
   @property
   def slices(self) -> Slices:
+    """The slices that every run is planned for."""
     return next(iter(self.plans.values())).slices
 
   @property
   def chip_hours(self) -> float | None:
+    """Chip-hours of all runs; None if a run is impossible."""
     return self._sum("chip_hours")
 
   @property
   def chip_hours_without_overlap(self) -> float | None:
+    """Chip-hours of all runs if nothing overlaps."""
     return self._sum("chip_hours_without_overlap")
 
   @property
   def money(self) -> float | None:
+    """Money for all runs on demand; None if not known."""
     return self._sum("money")
 
   @property
   def money_without_overlap(self) -> float | None:
+    """Money for all runs on demand if nothing overlaps."""
     return self._sum("money_without_overlap")
 
   @property
   def money_spot(self) -> float | None:
+    """Money for all runs on spot chips; None if not known."""
     return self._sum("money_spot")
 
   @property
   def unshared_money(self) -> float | None:
+    """Money on demand if each autoencoder were a run of its own."""
     price = next(iter(self.plans.values())).price
     return price and self.unshared_chip_hours * price.on_demand
 
   @property
   def currency(self) -> str | None:
+    """Currency of the price; None if no price is known."""
     price = next(iter(self.plans.values())).price
     return price and price.currency
 

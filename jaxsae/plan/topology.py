@@ -47,6 +47,7 @@ class Kind:
 
   @property
   def chip(self) -> Chip:
+    """Peak figures of one of its devices."""
     return chips.of(self.device_kind)
 
   def has(self, shape: tuple[int, ...]) -> bool:

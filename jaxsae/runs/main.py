@@ -84,7 +84,11 @@ class Shard:
 
   @classmethod
   def parse(cls, text: str) -> "Shard":
-    """`"2/4"` → `Shard(2, 4)`."""
+    """Parses `"2/4"` as `Shard(2, 4)`.
+
+    Raises:
+      UserError: it is not a share, or there is no share of that number.
+    """
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
       raise UserError(
