@@ -24,11 +24,8 @@ from sae_lens import (
 from sae_lens.config import LoggingConfig, SAETrainerConfig
 from sae_lens.training.sae_trainer import SAETrainer
 
-from jaxsae.data import DataConfig
-from jaxsae.lm import Site
-from jaxsae.mesh import MeshConfig
 from jaxsae.sae import Sae
-from jaxsae.train import BucketConfig, OptimConfig, SweepConfig, TrainConfig
+from jaxsae.train import OptimConfig, SweepConfig
 from jaxsae.train.arrays import train_on
 
 SCALE_UPDATES = 16  # the scale is estimated on at most this many first updates
@@ -82,7 +79,8 @@ def train_ours(trial: Trial, **overrides) -> list[Sae]:
     An autoencoder of raw activations for each target.
   """
   sample = trial.scale_sample.reshape(-1, trial.x.shape[-1])
-  saes = train_on(our_config(trial, **overrides), iter(trial.x), sample)
+  sweep = our_sweep(trial, **overrides)
+  saes = train_on(sweep, iter(trial.x), sample, updates=len(trial.x))
   return list(saes.values())
 
 
@@ -102,12 +100,11 @@ def train_our_batch_topk(trial: Trial) -> list[Sae]:
   )
 
 
-def our_config(trial: Trial, **overrides) -> TrainConfig:
-  """The configuration of our run; `overrides` are fields of `SweepConfig`."""
-  updates, batch, d = trial.x.shape
+def our_sweep(trial: Trial, **overrides) -> SweepConfig:
+  """Our side's sweep; `overrides` are fields of it."""
+  updates, _, d = trial.x.shape
   bandwidth = BANDWIDTH / d**0.5
   defaults = {
-    "sites": (Site("resid", 0),),
     "widths": (trial.width,),
     "penalty": "quadratic",
     "target_l0": trial.targets,
@@ -126,13 +123,7 @@ def our_config(trial: Trial, **overrides) -> TrainConfig:
       vector_rate=d**-0.5,
     ),
   }
-  return TrainConfig(
-    tokens=updates * batch,
-    data=DataConfig(context=batch),
-    sae=SweepConfig(**(defaults | overrides)),
-    bucket=BucketConfig(microbatches=1, rows=1, update_tokens=batch),
-    mesh=MeshConfig(1, 1),
-  )
+  return SweepConfig(**(defaults | overrides))
 
 
 def train_saelens(trial: Trial) -> list[Sae]:

@@ -3,15 +3,16 @@
 Shapes: N tokens, D site width.
 """
 
+import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
 
 from jaxsae import mesh as meshes
 from jaxsae.errors import UserError
-from jaxsae.lm import Site
+from jaxsae.lm import Site, Taps
 from jaxsae.mesh import MeshConfig
 from jaxsae.sae import Sae
 from jaxsae.sae.normalisation import estimate_scale
@@ -24,6 +25,10 @@ from jaxsae.train.sources.arrays import ArraySource, read_array
 from jaxsae.train.state import TrainState
 from jaxsae.train.step import train_bucket
 
+# The site under which a sweep trains on arrays. Initial weights depend on the
+# name of a site.
+_SITE = Site("resid", 0)
+
 
 def train_on(
   config: TrainConfig | SweepConfig,
@@ -34,62 +39,74 @@ def train_on(
   """Trains autoencoders on arrays, as a run would on a language model.
 
   Args:
-    config: a sweep, or the configuration of a run whose stacks all read one
-      site, of which only the sweeps, the number of updates, `mesh` and
-      `not_finite` are used.
+    config: a sweep, whose sites are not used; or the configuration of a run
+      whose stacks all read and write one site, of which only the sweeps, the
+      number of updates, `mesh` and `not_finite` are used.
     draw: raw activations [N, D] of one update after the other.
     scale_on: raw activations [N, D] whose mean squared norm is scaled to 1.
     updates: the number of updates; needed for a sweep.
 
   Returns:
-    Name → autoencoder of raw activations.
+    Name → autoencoder of raw activations. Given a sweep, names have no site, as
+    in 16384/l0_32.
 
   Raises:
-    UserError: a sweep is given without `updates`.
+    UserError: a sweep is given without `updates`, autoencoders read several
+      sites, or `draw` ends too early.
   """
-  stacks, schedule, mesh = _settings(config, len(scale_on), updates)
-  source = ArraySource(draw, _sites(stacks), scale_on)
-  scales = dict.fromkeys(
-    source.widths, estimate_scale(scale_on, jnp.ones(len(scale_on)))
-  )
-  state = states.init(stacks, 0, source.widths, scales)
-  choices = choose_placements(
-    stacks, schedule, mesh, state.stacks, source.dtype
-  )
-  groups = make_groups(stacks, schedule, mesh, choices)
-  for _ in range(schedule.updates):
-    state = update(groups, state, source.take().batch)
-  return {
-    name: sae
-    for stack, trained in zip(stacks, state.stacks, strict=True)
-    for name, sae in states.folded(stack, trained).items()
-  }
-
-
-def _settings(
-  config: TrainConfig | SweepConfig, tokens: int, updates: int | None
-) -> tuple[Sequence[Stack], Schedule, jax.sharding.Mesh]:
-  """Returns the stacks, the schedule of one update a bucket, and the mesh."""
   if isinstance(config, TrainConfig):
-    schedule = Schedule(
-      updates=updates or config.updates,
-      per_bucket=1,
-      tokens=config.bucket.update_tokens,
-      skip_not_finite=config.not_finite == "skip",
-    )
-    return config.stacks, schedule, meshes.make(config.mesh)
+    return _train(config, draw, scale_on, updates or config.updates)
   if updates is None:
     raise UserError(
       "train_on() with a SweepConfig does not know how long to train; give"
       " updates=, the number of updates."
     )
-  schedule = Schedule(updates, per_bucket=1, tokens=tokens)
-  return config.stacks, schedule, meshes.make(MeshConfig(1, 1))
+  sweep = dataclasses.replace(config, sites=(Taps.of(_SITE),))
+  run = TrainConfig(sae=sweep, mesh=MeshConfig(1, 1))
+  saes = _train(run, draw, scale_on, updates)
+  return {name.removeprefix(f"{_SITE}/"): sae for name, sae in saes.items()}
+
+
+def _train(
+  config: TrainConfig,
+  draw: Iterator[jax.Array],
+  scale_on: jax.Array,
+  updates: int,
+) -> dict[str, Sae]:
+  source = ArraySource(draw, _sites(config.stacks), scale_on)
+  scale = estimate_scale(scale_on, jnp.ones(len(scale_on)))
+  scales = dict.fromkeys(source.widths, scale)
+  state = states.init(config.stacks, 0, source.widths, scales)
+  groups = _place(config, state, source, updates)
+  for _ in range(updates):
+    state = update(groups, state, source.take().batch)
+  return {
+    name: sae
+    for stack, trained in zip(config.stacks, state.stacks, strict=True)
+    for name, sae in states.folded(stack, trained).items()
+  }
+
+
+def _place(
+  config: TrainConfig, state: TrainState, source: ArraySource, updates: int
+) -> tuple[Group, ...]:
+  """Groups and places the stacks; a bucket has the tokens of one update."""
+  schedule = Schedule(
+    updates=updates,
+    per_bucket=1,
+    tokens=len(source.peek().batch),
+    skip_not_finite=config.not_finite == "skip",
+  )
+  mesh = meshes.make(config.mesh)
+  choices = choose_placements(
+    config.stacks, schedule, mesh, state.stacks, source.dtype
+  )
+  return make_groups(config.stacks, schedule, mesh, choices)
 
 
 def _sites(stacks: Iterable[Stack]) -> tuple[Site, ...]:
-  sites = (site for stack in stacks for site in stack.taps.sites)
-  return tuple(dict.fromkeys(sites))
+  """Returns the site of every stack, each once; raises if one has several."""
+  return tuple(dict.fromkeys(stack.taps.site for stack in stacks))
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jaxsae.data import DataConfig
-from jaxsae.lm import Site
+from jaxsae.errors import UserError
+from jaxsae.lm import Site, Taps
 from jaxsae.mesh import MeshConfig
 from jaxsae.sae import sparse
 from jaxsae.train import BucketConfig, OptimConfig, SweepConfig, TrainConfig
@@ -57,6 +58,24 @@ def test_training_learns_raw_activations(config, x):
   assert list(made) == ["resid.0/64/l0_4", "resid.0/64/l0_8"]
   for sae in made.values():
     assert fvu(sae, x[-1]) < 0.5
+
+
+def test_a_sweep_trains_as_a_run_does_and_needs_no_site(config, x):
+  of_run = train_on(config, iter(x), x[0])
+  of_sweep = train_on(config.sae, iter(x), x[0], updates=UPDATES)
+  assert list(of_sweep) == ["64/l0_4", "64/l0_8"]
+  for one, other in zip(of_run.values(), of_sweep.values(), strict=True):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_errors_name_what_is_missing(config, x, replace):
+  with pytest.raises(UserError, match="updates="):
+    train_on(config.sae, iter(x), x[0])
+  with pytest.raises(UserError, match=r"ended after 30 updates"):
+    train_on(config.sae, iter(x), x[0], updates=UPDATES + 1)
+  several = replace(config, sae__sites=(Taps.parse("resid.0+resid.1"),))
+  with pytest.raises(UserError, match=r"resid\.0\+resid\.1"):
+    train_on(several, iter(x), x[0])
 
 
 def test_a_wide_autoencoder_trains_the_same_from_pairs(

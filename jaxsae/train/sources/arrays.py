@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 import jax
 import jax.numpy as jnp
 
+from jaxsae.errors import UserError
 from jaxsae.lm import Site
 from jaxsae.train.sources.source import Bucket
 from jaxsae.train.update import Activations
@@ -46,8 +47,17 @@ class ArraySource:
     """Returns the next bucket, which the next `take` returns again."""
     if self._ready is None:
       before, after = {"drawn": self._drawn}, {"drawn": self._drawn + 1}
-      self._ready = Bucket(next(self._draw), before, after)
+      self._ready = Bucket(self._next(), before, after)
     return self._ready
+
+  def _next(self) -> jax.Array:
+    try:
+      return next(self._draw)
+    except StopIteration:
+      raise UserError(
+        f"The activations ended after {self._drawn} updates; give an array for"
+        " every update."
+      ) from None
 
   def take(self) -> Bucket:
     """Takes the next bucket."""
