@@ -1,4 +1,4 @@
-"""Sparse autoencoders on Gemma 2, trained under one JAX mesh."""
+"""Sparse autoencoders on Gemma 2 and 3, trained under one JAX mesh."""
 
 from jaxsae.formats import load_sae as load_sae
 from jaxsae.lm import Ablate as Ablate

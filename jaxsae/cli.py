@@ -105,3 +105,7 @@ def _parse(action: str, argv: Sequence[str], *configs: Any) -> tuple[Any, ...]:
   if not folder.run:
     raise UserError(f"Which run? Write jaxsae {action} RUN, the run's folder.")
   return folder, *others
+
+
+if __name__ == "__main__":
+  main()

@@ -7,7 +7,14 @@ import jax
 
 from jaxsae.errors import UserError
 from jaxsae.lm.config import LmConfig
-from jaxsae.lm.edits import Edit, Edits, TapsEdit, is_pytree
+from jaxsae.lm.edits import (
+  Ablate,
+  Edit,
+  Edits,
+  Steer,
+  TapsEdit,
+  is_pytree,
+)
 from jaxsae.lm.gemma import Tap
 from jaxsae.lm.lm import Lm
 from jaxsae.lm.sites import Site, Taps, join
@@ -91,8 +98,9 @@ def _reads_on_the_way(
     return taps.reads
   if not clean.keys() >= set(taps.reads):
     raise UserError(
-      f"{taps} reads a site after the first that it writes, which takes a pass"
-      " before; use edit() or run(), which make one."
+      f"{taps} reads a site that is computed after the first that it writes,"
+      " so it needs a clean forward pass first, which generate() does not make;"
+      " use edit()."
     )
   return ()
 
@@ -182,10 +190,21 @@ def splice(
     replace: maps the activations that are read, joined, [B, T, D_in], to the
       new activations of the sites that are written, joined, [B, T, D]. A
       `Splice` or `Clamp` keeps their own values where its mask is 0.
+
+  Raises:
+    UserError: a `Steer` or `Ablate`, which changes what it reads, is given
+      where other sites are written.
   """
   taps = Taps.of(place)
   if len(taps.sites) == 1:
     return {taps.site: replace}
+  if taps.transcodes and isinstance(replace, Steer | Ablate):
+    raise UserError(
+      f"{type(replace).__name__} changes the activation that it reads, but"
+      f" {taps} reads other sites than it writes; edit one of"
+      f" {', '.join(map(str, taps.writes))} itself, or use Splice(sae,"
+      " latents=…)."
+    )
   return {
     site: TapsEdit(replace, taps, index)
     for index, site in enumerate(taps.writes)

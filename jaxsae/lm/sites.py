@@ -152,6 +152,12 @@ class Taps:
       where, layer = _split(text)
       if where in PAIRS:
         return cls.of_pair(where, layer)
+    for pair in PAIRS:
+      if f"{pair}." in text:
+        raise UserError(
+          f"{text} joins {pair}s, which are not sites; write the sites instead,"
+          f" as in {':'.join(f'{where}.3+{where}.4' for where in PAIRS[pair])}."
+        )
     sites = tuple(map(Site.parse, reads.split("+")))
     if not colon:
       return cls(sites, sites)

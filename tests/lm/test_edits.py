@@ -215,6 +215,12 @@ def test_a_transcoder_keeps_what_the_mlp_wrote_elsewhere(grouped, tokens):
     np.testing.assert_allclose(found, by_hand, atol=1e-4)
 
 
+@pytest.mark.parametrize("made", [Steer(np.ones(8), 1), Ablate(np.ones(8))])
+def test_what_changes_its_own_input_is_not_spliced_into_a_transcoder(made):
+  with pytest.raises(UserError, match=r"mlp\.[0-9] itself"):
+    splice(PAIR, made)
+
+
 def test_the_input_of_a_transcoder_may_be_edited_too(grouped, tokens):
   double = {PAIR.input: lambda x: 2 * x}
   edits = double | splice(PAIR, lambda x: 3 * x)

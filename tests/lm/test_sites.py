@@ -90,6 +90,14 @@ def test_taps_that_cannot_be_are_refused(text):
     Taps.parse(text)
 
 
+@pytest.mark.parametrize(
+  "text", ["transcoder.3+transcoder.4", "resid.3:transcoder.3"]
+)
+def test_the_error_about_joined_transcoders_says_how_to_write_them(text):
+  with pytest.raises(UserError, match=r"mlp_in\.3\+mlp_in\.4:mlp\.3\+mlp\.4"):
+    Taps.parse(text)
+
+
 def test_sites_of_one_width_can_be_joined():
   config = gemma2_2b()
   Taps.parse("resid.3+mlp.4").check(config)

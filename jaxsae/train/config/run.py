@@ -71,7 +71,7 @@ class TrainConfig:
 
   workdir: str = "runs/run"  # where everything the run makes is kept
   lm: str = "gemma2-tiny"  # name or directory of the language model
-  tokens: int = 8_000_000  # how many to train on
+  tokens: int = 8_000_000  # to train on; rounded up to whole buckets
   data: DataConfig = DataConfig()
   sae: SweepConfig = SweepConfig()
   also: tuple[
