@@ -19,7 +19,7 @@ from flax import struct
 from jax.typing import ArrayLike
 
 from jaxsae.errors import UserError
-from jaxsae.lm.sites import Site, Taps
+from jaxsae.lm.sites import Place, Taps
 
 Edit = Callable[[jax.Array], jax.Array]  # [B, T, D] → [B, T, D]
 Number = jax.Array | float
@@ -264,7 +264,7 @@ class TapsEdit(struct.PyTreeNode):
 
 
 # Site → its edit, or the edit that `splice` makes.
-Edits = Mapping[Site | Taps, Edit | TapsEdit]
+Edits = Mapping[Place, Edit | TapsEdit]
 
 
 def is_pytree(edit: Edit | TapsEdit) -> bool:

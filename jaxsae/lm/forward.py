@@ -17,9 +17,9 @@ from jaxsae.lm.edits import (
 )
 from jaxsae.lm.gemma import Tap
 from jaxsae.lm.lm import Lm
-from jaxsae.lm.sites import Site, Taps, join
+from jaxsae.lm.sites import Place, Site, Taps, join
 
-At = TypeVar("At", bound=Site | Taps)
+At = TypeVar("At", bound=Place)
 
 
 def run(
@@ -177,9 +177,7 @@ def edit(
 _compiled = jax.jit(run, static_argnames="num_blocks")
 
 
-def splice(
-  place: Site | Taps, replace: Edit
-) -> dict[Site | Taps, Edit | TapsEdit]:
+def splice(place: Place, replace: Edit) -> dict[Place, Edit | TapsEdit]:
   """Makes edits that replace the sites that an autoencoder writes.
 
   `edit(lm, tokens, splice(taps, sae))` splices an autoencoder or a transcoder

@@ -46,7 +46,7 @@ GEMMA_SCOPE = {
   "transcoder": "transcoder",
 }
 
-_ALL = ", ".join(WHERE)
+_ALL = ", ".join(WHERE | PAIRS)
 _ONE = r"[a-z_]+\.[0-9]+"  # a site
 _MANY = rf"{_ONE}(\+{_ONE})*"  # one side of taps
 
@@ -92,7 +92,7 @@ class Site:
     if not 0 <= self.layer < config.num_layers:
       raise UserError(
         f"Site {self} is out of range: the model has layers 0 to"
-        f" {config.num_layers - 1}."
+        f" {config.num_layers - 1}; name one of these, as in {self.where}.0."
       )
 
   @property
@@ -106,10 +106,10 @@ class Taps:
   """The sites that an autoencoder reads, and the sites that it writes.
 
   Activations of several sites are joined along their last axis, in this order.
-  Written `resid.12` where an autoencoder reads and writes one site, and
+  As text, `resid.12` stands for one site that is read and written, and
   `transcoder.12` for a transcoder, which reads `mlp_in.12` and writes `mlp.12`.
-  Several are joined by `+`, and what is read comes before a colon:
-  `resid.3+resid.4`, `mlp_in.3:mlp.3+mlp.4`.
+  Several sites are joined by `+`, and those that are read come before a colon
+  if others are written: `resid.3+resid.4`, `mlp_in.3:mlp.3+mlp.4`.
 
   Raises:
     UserError: a side has no site, or has one twice.
@@ -127,8 +127,13 @@ class Taps:
         )
 
   @classmethod
-  def of(cls, place: "Site | Taps") -> "Taps":
-    """Returns taps as they are, and of a site those that read and write it."""
+  def of(cls, place: "Place") -> "Taps":
+    """Returns taps as they are, and of a site those that read and write it.
+
+    Text, such as `"resid.12"`, is parsed.
+    """
+    if isinstance(place, str):
+      return cls.parse(place)
     return place if isinstance(place, Taps) else cls((place,), (place,))
 
   @classmethod
@@ -274,8 +279,8 @@ class Taps:
     return self.writes[0]
 
 
-# One site, or the sites of an autoencoder.
-Place = Site | Taps
+# One site, or the sites of an autoencoder, or either of them as text.
+Place = Site | Taps | str
 
 
 def join(
@@ -301,5 +306,5 @@ def _split(text: str) -> tuple[str, int]:
 def _not_a_site(text: str) -> UserError:
   return UserError(
     f"{text!r} is not a site; write where.layer, as in resid.12"
-    f" (where is one of {', '.join(WHERE | PAIRS)})."
+    f" (where is one of {_ALL}), and several with + and without spaces."
   )

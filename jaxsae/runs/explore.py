@@ -55,7 +55,7 @@ def _about(run: Run) -> dict[str, str]:
     "Target L0": _comma(sweep.target_l0) or "none",
     "Bandwidth ε": f"{sweep.bandwidth:g}",
     "Learning rate": f"{sweep.optim.lr:g}",
-    "Beside it": others or "nothing",
+    "Other sweeps": others or "none",
     "Update": f"{config.bucket.update_tokens:,} tokens",
     "Run": str(run.path),
   }

@@ -1,8 +1,9 @@
 """A group: the stacks that train as one array, in one placement.
 
 Where autoencoders are sharded over devices, stacks that differ only in their
-site train together, so that there are enough of them to shard. If the devices
-still do not divide them, some are trained twice and the copies are dropped.
+site train together, so that there are enough of them to shard. If their number
+is still no multiple of the devices', some are trained twice and the copies are
+dropped.
 
 Shapes: S autoencoders of a group, N tokens, D site width, F latents.
 """

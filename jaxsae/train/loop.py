@@ -1,4 +1,4 @@
-"""The loop: reads buckets, calls the step, saves and tells.
+"""The loop: reads buckets, calls the step, saves and logs.
 
 While the devices are busy with a step, the next bucket is read and put on them
 (`sources/`), and the step before is looked at and logged. So one step is

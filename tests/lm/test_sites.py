@@ -36,7 +36,7 @@ def test_what_is_not_a_site_is_named(text):
 
 @pytest.mark.parametrize("make", [Site.parse, lambda x: Site("mpl", 3)])
 def test_the_error_about_an_unknown_site_lists_all(make):
-  known = "resid, mlp, attn, mlp_in"
+  known = "resid, mlp, attn, mlp_in, transcoder"
   with pytest.raises(UserError, match=f"'mpl'; use one of {known}, as"):
     make("mpl.3")
 

@@ -43,7 +43,7 @@ class ObservedRun:
 
 
 class Check:
-  """A check looks at every step in turn and returns what is to be told.
+  """A check looks at every step in turn and returns the messages to print.
 
   Every process of a run makes the same checks and shows them the same metrics.
   The leader alone prints and logs.

@@ -8,8 +8,8 @@ from jaxsae.train.monitor.check import Check
 from jaxsae.train.monitor.nonfinite import NonFiniteCheck
 from jaxsae.train.monitor.spikes import LossSpikeCheck
 
-# In the order in which they look and speak. A step that is not finite stops the
-# run before others look at it.
+# In the order in which they run. A step that is not finite stops the run before
+# others look at it.
 CHECKS: tuple[type[Check], ...] = (
   NonFiniteCheck,
   LossSpikeCheck,

@@ -1,4 +1,4 @@
-"""The monitor of a run: it looks at every step that is over, and tells."""
+"""The monitor of a run: inspects every finished step and reports on it."""
 
 from collections.abc import Callable, Mapping
 

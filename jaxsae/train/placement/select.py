@@ -170,7 +170,7 @@ def _next(others: Sequence[UpdateTime]) -> str:
   best = others[0]
   if best.error:
     return f"; {best.placement.name} {best.error}"
-  return f"; next {best.placement.name} {1e3 * best.seconds:.3g} ms"
+  return f"; runner-up {best.placement.name} {1e3 * best.seconds:.3g} ms"
 
 
 def _bucket(config: TrainConfig, mesh: Mesh, lm: Lm) -> str:

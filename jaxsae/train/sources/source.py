@@ -38,9 +38,9 @@ class Source(Protocol):
       weights; a pytree of arrays on the devices, or None.
     widths: the width D of every site.
     dtype: the dtype of the activations.
-    position: the data position behind the last bucket that was taken. What was
-      read ahead is not behind it: a checkpoint with this position goes on with
-      the first bucket that was not trained on.
+    position: the data position after the last bucket that was taken. Buckets
+      that are read ahead don't count: a checkpoint with this position goes on
+      with the first bucket that was not trained on.
   """
 
   weights: Any
@@ -67,7 +67,7 @@ class Source(Protocol):
     ...
 
   def read_ahead(self) -> None:
-    """Reads the next bucket, unless that is done; what fails is raised."""
+    """Reads the next bucket unless it is read; raises errors of reading."""
     ...
 
   def go_to(self, position: dict) -> None:

@@ -67,7 +67,7 @@ class TextSource:
 
   @property
   def position(self) -> dict:
-    """The data position behind the last bucket that was taken."""
+    """The data position after the last bucket that was taken."""
     return self._prefetcher.position
 
   def read(self, weights: Lm, batch: TokenBatch) -> Activations:
@@ -83,7 +83,7 @@ class TextSource:
     return self._prefetcher.take()
 
   def read_ahead(self) -> None:
-    """Reads the next bucket, unless that is done; what fails is raised."""
+    """Reads the next bucket unless it is read; raises errors of reading."""
     self._prefetcher.read_ahead()
 
   def go_to(self, position: dict) -> None:
@@ -130,7 +130,7 @@ class Prefetcher:
 
   @property
   def position(self) -> dict:
-    """The data position behind the last bucket that was taken."""
+    """The data position after the last bucket that was taken."""
     return self._position
 
   def peek(self) -> Bucket:
@@ -146,7 +146,7 @@ class Prefetcher:
     return bucket
 
   def read_ahead(self) -> None:
-    """Reads the next bucket, unless that is done; what fails is raised."""
+    """Reads the next bucket unless it is read; raises errors of reading."""
     self.peek()
 
 
