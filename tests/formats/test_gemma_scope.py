@@ -576,7 +576,7 @@ def test_a_published_path_gives_site_and_l0(sae, tmp_path, place, site, model):
   gemma_scope.write(sae, tmp_path / place / "params.npz")
   for path in (tmp_path / place, tmp_path / place / "params.npz"):
     record = FORMAT.read(path)
-    assert (str(record.site), record.model) == (site, model)
+    assert (str(record.taps), record.model) == (site, model)
     assert record.metrics == {"l0": 71}
 
 
@@ -595,7 +595,7 @@ def test_a_published_path_gives_site_and_l0(sae, tmp_path, place, site, model):
 def test_any_other_path_gives_no_site_or_l0(sae, tmp_path, place):
   gemma_scope.write(sae, tmp_path / place / "params.npz")
   record = FORMAT.read(tmp_path / place)
-  assert (record.site, record.model, dict(record.metrics)) == (None, None, {})
+  assert (record.taps, record.model, dict(record.metrics)) == (None, None, {})
 
 
 def test_a_published_transcoder_is_written_as_it_was_read(sae, lm, tmp_path):
@@ -604,7 +604,7 @@ def test_a_published_transcoder_is_written_as_it_was_read(sae, lm, tmp_path):
   )
   FORMAT.write(ours, tmp_path / FORMAT.place(ours))
   theirs = FORMAT.read(tmp_path / FORMAT.place(ours))
-  assert theirs.site == PAIR
+  assert theirs.taps == PAIR
   FORMAT.write(theirs, tmp_path / "again")
   for folder in (FORMAT.place(ours), "again"):
     np.testing.assert_array_equal(

@@ -23,7 +23,7 @@ class Notes:
     self.records.append(published)
 
   def place(self, published):
-    return str(published.site)
+    return str(published.taps)
 
 
 def test_the_record_of_a_run(config, tmp_path, monkeypatch):
@@ -32,7 +32,7 @@ def test_the_record_of_a_run(config, tmp_path, monkeypatch):
   train(config)
   run = runs.open_run(config.workdir)
   runs.export(run, "notes", tmp_path / "out")
-  assert [r.site for r in notes.records] == [s for s, _ in run.saes.values()]
+  assert [r.taps for r in notes.records] == [s for s, _ in run.saes.values()]
   measured = runs.figures(run)
   for name, record in zip(run.saes, notes.records, strict=True):
     assert record.model == config.lm

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from jaxsae.errors import UserError
-from jaxsae.lm import Site
+from jaxsae.lm import Taps
 from jaxsae.lm.weights import read_sizes
 from jaxsae.runs import Grid, GridPart
 from jaxsae.runs.flops import run_flops
@@ -35,7 +35,9 @@ def test_a_part_that_fits_is_one_run():
   assert config.workdir == "runs/grid/wide"
   assert config.lm == "gemma2-2b-pt" and config.tokens == 10**9
   assert set(config.sae.sites) == {
-    Site(where, layer) for where in PART.where for layer in PART.layers
+    Taps.parse(f"{where}.{layer}")
+    for where in PART.where
+    for layer in PART.layers
   }
   assert config.sae.widths == (1024, 4096)
   assert config.sae.target_l0 == (8, 16, 32)
@@ -46,7 +48,7 @@ def test_a_part_that_does_not_fit_is_split_between_layers(share):
   whole = parameters(GRID.configs()["wide"])
   most = int(whole * share)
   configs = list(split(most).values())
-  layers = [s.layer for config in configs for s in config.sae.sites]
+  layers = [s.reads[0].layer for config in configs for s in config.sae.sites]
   assert layers == sorted(2 * PART.layers)  # in order, each layer in one run
   assert all(parameters(config) <= most for config in configs)
   assert sum(map(parameters, configs)) == whole

@@ -101,8 +101,8 @@ class SweepConfig:
   name: str | None = None
   # free_jumprelu: directions start short and may have any norm.
   architecture: ArchitectureName = "jumprelu"
-  # Where autoencoders read and write: resid, mlp, attn or mlp_in and a layer, as
-  # in resid.12,mlp.12. transcoder.12 reads mlp_in.12 and writes mlp.12;
+  # Where autoencoders read and write: resid, mlp, attn or mlp_in and a layer,
+  # as in resid.12,mlp.12. transcoder.12 reads mlp_in.12 and writes mlp.12;
   # resid.12+resid.13 is one crosscoder of both; mlp_in.3:mlp.3+mlp.4 writes
   # others than it reads.
   sites: tuple[Taps, ...] = (Taps.of(Site("resid", 12)),)

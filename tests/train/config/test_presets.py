@@ -1,6 +1,6 @@
 """Presets keep the published settings, whatever the defaults become."""
 
-from jaxsae.lm import Site
+from jaxsae.lm import Site, Taps
 from jaxsae.sae import Kernel
 from jaxsae.sae.penalty import L0, Frequency, Quadratic
 from jaxsae.train import BucketConfig, OptimConfig, SweepConfig
@@ -44,6 +44,6 @@ def test_presets_accept_the_other_settings():
   sweep = presets.gemma_scope_2(
     sites=sites, widths=(512,), target_l0=(20,), bandwidth=0.01
   )
-  assert sweep.sites == sites and sweep.widths == (512,)
+  assert sweep.sites == tuple(map(Taps.of, sites)) and sweep.widths == (512,)
   assert sweep.target_l0 == (20,) and sweep.bandwidth == 0.01
   assert presets.gemma_scope_2().bandwidth == 1e-3
