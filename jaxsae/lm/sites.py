@@ -47,7 +47,7 @@ GEMMA_SCOPE = {
 }
 
 _ALL = ", ".join(WHERE)
-_ONE = r"[a-z_]+\.[0-9]+"  # a site
+_ONE = r"[a-z_]+\.[0-9]{1,99}"  # a site
 _MANY = rf"{_ONE}(\+{_ONE})*"  # one side of taps
 
 
@@ -147,6 +147,14 @@ class Taps:
     """Parses `"resid.12"`, `"transcoder.12"` or `"resid.3+resid.4"`."""
     if not re.fullmatch(rf"{_MANY}(:{_MANY})?", text):
       raise _not_a_site(text)
+    pair = next((k for k in PAIRS if f"{k}." in text), None)
+    if pair and not re.fullmatch(_ONE, text):
+      read, written = PAIRS[pair]
+      raise UserError(
+        f"{text!r} joins {pair} with others, and it is a pair of sites; write"
+        f" {read}.LAYER for what is read and, after a colon, {written}.LAYER"
+        f" for what is written, as in {read}.3:{written}.3+{written}.4."
+      )
     reads, colon, writes = text.partition(":")
     if not colon and "+" not in text:
       where, layer = _split(text)

@@ -90,6 +90,19 @@ def test_taps_that_cannot_be_are_refused(text):
     Taps.parse(text)
 
 
+@pytest.mark.parametrize(
+  "text", ["transcoder.3+resid.3", "resid.3+transcoder.3", "transcoder.3:mlp.3"]
+)
+def test_a_pair_is_not_joined_with_other_sites(text):
+  with pytest.raises(UserError, match=r"transcoder.*write mlp_in\.LAYER"):
+    Taps.parse(text)
+
+
+def test_a_layer_of_thousands_of_digits_is_no_site():
+  with pytest.raises(UserError, match="is not a site"):
+    Taps.parse("resid." + "9" * 5000)
+
+
 def test_sites_of_one_width_can_be_joined():
   config = gemma2_2b()
   Taps.parse("resid.3+mlp.4").check(config)
