@@ -63,24 +63,44 @@ def make_tap(
       lacks an activation; or, when the tap is called, an edit changes the
       shape.
   """
-  at_site = {Taps.of(place).site: edit for place, edit in edits.items()}
+  at_site = by_site(edits)
   reads: set[Site] = set()
   for site, edit in at_site.items():
     site.check(config)
     if isinstance(edit, TapsEdit):
       edit.taps.check(config)
       reads.update(_reads_on_the_way(edit.taps, clean or {}))
-  kept: dict[Site, jax.Array] = {}
+  kept: dict[Site, jax.Array] = {}  # after the site's edit
+  before: dict[Site, jax.Array] = {}  # without it
 
   def tap(where, layer, x):
     site, new = Site(where, layer), x
+    if site in reads:
+      before[site] = x
     if site in at_site:
-      new = _apply(at_site[site], site, x, kept, clean or {})
+      new = _apply(at_site[site], site, x, kept, before, clean or {})
     if site in reads:
       kept[site] = new
     return new
 
   return tap
+
+
+def by_site(edits: Edits) -> dict[Site, Edit | TapsEdit]:
+  """Returns edits by site, where a place may be a site or its taps.
+
+  Raises:
+    UserError: a place is not a single site, or a site has two edits.
+  """
+  found: dict[Site, Edit | TapsEdit] = {}
+  for place, edit in edits.items():
+    site = Taps.of(place).site
+    if site in found:
+      raise UserError(
+        f"{site} has two edits; give one, which may call both in turn."
+      )
+    found[site] = edit
+  return found
 
 
 def _reads_on_the_way(
@@ -117,11 +137,13 @@ def _apply(
   site: Site,
   x: jax.Array,
   kept: Mapping[Site, jax.Array],
+  before: Mapping[Site, jax.Array],
   clean: Mapping[Site, jax.Array],
 ) -> jax.Array:
   if isinstance(edit, TapsEdit):
     # A site that is both read and written is read as it is.
-    found = {site: x, **kept} if edit.taps.is_causal else clean
+    own = {s: before[s] for s in edit.taps.writes if s in before}
+    found = {**kept, **own} if edit.taps.is_causal else clean
     new = edit(x, join(found, edit.taps.reads))
   else:
     new = edit(x)
@@ -162,7 +184,7 @@ def edit(
     return run(lm, tokens, edits, segments=segments, positions=positions)
   lm.check_ids(tokens)  # inside `jit` they cannot be read
   return _compiled(
-    lm, tokens, dict(edits), segments=segments, positions=positions
+    lm, tokens, by_site(edits), segments=segments, positions=positions
   )
 
 
