@@ -17,7 +17,6 @@ class Format(Protocol):
   """
 
   name: str
-  name: str
   accepts: str
 
   def matches(self, path: Path) -> bool:

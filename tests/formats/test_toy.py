@@ -11,7 +11,7 @@ from jaxsae import formats
 from jaxsae.errors import UserError
 from jaxsae.files import whole_file
 from jaxsae.formats.arrays import check_shapes, check_values
-from jaxsae.lm import Site
+from jaxsae.lm import Site, Taps
 from jaxsae.sae import JumpRelu, Sae
 from jaxsae.sae.stack import init, member
 
@@ -32,20 +32,20 @@ class Toy:
     try:
       content = json.loads(file.read_bytes())
       arrays = {n: np.asarray(content[n], np.float32) for n in FIELDS}
-      site = Site.parse(content["site"])
+      taps = Taps.parse(content["site"])
     except (ValueError, KeyError, TypeError) as error:
       raise UserError(f"{file} is damaged ({error}); get it again.") from error
     check_shapes({name: x.shape for name, x in arrays.items()}, file)
     check_values(arrays, file)
     sae = Sae(**{name.lower(): x for name, x in arrays.items()})
     rest = ("model", "data", "recipe", "metrics", "licence")
-    return formats.Published(sae, site, **{n: content[n] for n in rest})
+    return formats.Published(sae, taps, **{n: content[n] for n in rest})
 
   def write(self, published, path):
     content = {n: np.asarray(getattr(published.sae, n.lower())) for n in FIELDS}
     content = {name: array.tolist() for name, array in content.items()}
     content |= {
-      "site": str(published.site),
+      "site": str(published.taps),
       "model": published.model,
       "data": published.data,
       "recipe": published.recipe,
@@ -56,7 +56,7 @@ class Toy:
       partial.write_text(json.dumps(content))
 
   def place(self, published):
-    return f"{published.site}/{published.sae.width}"
+    return f"{published.taps}/{published.sae.width}"
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,7 @@ def test_load_sae_finds_it(sae, folder):
 def test_a_record_is_read_back_as_it_was_written(sae, tmp_path):
   record = formats.Published(
     sae,
-    Site("attn", 1),
+    Taps.parse("attn.1"),
     model="gemma2-tiny",
     data={"source": "python-stdlib"},
     recipe={"tokens": 8},
@@ -97,7 +97,7 @@ def test_a_record_is_read_back_as_it_was_written(sae, tmp_path):
   assert files == ["attn.1/16/toy.json", "attn.1/16_2/toy.json"]
   folder = (tmp_path / "out" / files[1]).parent
   back = formats.format_of(folder).read(folder)
-  for name in ("site", "model", "data", "recipe", "metrics", "licence"):
+  for name in ("taps", "model", "data", "recipe", "metrics", "licence"):
     assert getattr(back, name) == getattr(record, name)
 
 
@@ -143,7 +143,7 @@ def test_every_format_is_listed_where_the_name_is_wrong(sae, tmp_path):
 
 
 def test_a_failure_in_the_middle_leaves_nothing(sae, tmp_path):
-  known = formats.Published(sae, Site("mlp", 2))  # no L0, so no folder
+  known = formats.Published(sae, Taps.parse("mlp.2"))  # no L0, so no folder
   with pytest.raises(UserError, match="L0"):
     formats.write_release("gemma_scope", [known], tmp_path / "out")
   assert not list(tmp_path.iterdir())
