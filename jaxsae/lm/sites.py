@@ -128,8 +128,19 @@ class Taps:
 
   @classmethod
   def of(cls, place: "Site | Taps") -> "Taps":
-    """Returns taps as they are, and of a site those that read and write it."""
-    return place if isinstance(place, Taps) else cls((place,), (place,))
+    """Returns taps as they are, and of a site those that read and write it.
+
+    Raises:
+      UserError: it is neither, such as text.
+    """
+    if isinstance(place, Taps):
+      return place
+    if not isinstance(place, Site):
+      raise UserError(
+        f"{place!r} is not a site; give Taps.parse('resid.12') or"
+        " Site('resid', 12)."
+      )
+    return cls((place,), (place,))
 
   @classmethod
   def of_pair(cls, kind: str, layer: int) -> "Taps":

@@ -98,6 +98,11 @@ def test_a_pair_is_not_joined_with_other_sites(text):
     Taps.parse(text)
 
 
+def test_text_is_no_site():
+  with pytest.raises(UserError, match=r"'resid\.3' is not a site; give"):
+    Taps.of("resid.3")
+
+
 def test_a_layer_of_thousands_of_digits_is_no_site():
   with pytest.raises(UserError, match="is not a site"):
     Taps.parse("resid." + "9" * 5000)
