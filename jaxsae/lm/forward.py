@@ -69,6 +69,7 @@ def make_tap(
     site.check(config)
     if isinstance(edit, TapsEdit):
       edit.taps.check(config)
+      _check_alone(edit.taps, at_site)
       reads.update(_reads_on_the_way(edit.taps, clean or {}))
   kept: dict[Site, jax.Array] = {}  # after the site's edit
   before: dict[Site, jax.Array] = {}  # without it
@@ -101,6 +102,15 @@ def by_site(edits: Edits) -> dict[Site, Edit | TapsEdit]:
       )
     found[site] = edit
   return found
+
+
+def _check_alone(taps: Taps, at_site: Mapping[Site, Edit | TapsEdit]) -> None:
+  """Raises UserError if another edit took the place of a part of `splice`."""
+  for site in taps.writes:
+    if site in at_site and getattr(at_site[site], "taps", None) != taps:
+      raise UserError(
+        f"{taps} writes {site}, which has another edit; leave out one of them."
+      )
 
 
 def _reads_on_the_way(

@@ -220,6 +220,13 @@ def test_two_edits_of_one_site_are_refused(grouped, tokens):
     edit(grouped, tokens, edits)
 
 
+def test_another_edit_does_not_take_the_place_of_a_part(grouped, tokens):
+  edits = splice(Taps.parse("resid.1+resid.2"), lambda x: x)
+  edits |= {Site("resid", 2): lambda x: x}
+  with pytest.raises(UserError, match=r"writes resid\.2, which has another"):
+    edit(grouped, tokens, edits)
+
+
 def test_transcoders_of_several_layers_are_independent(grouped, tokens):
   edits = {}
   for layer in range(4):
