@@ -4,7 +4,7 @@ Shapes: N tokens, D site width.
 """
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ from jaxsae.train.step import train_bucket
 
 def train_on(
   config: TrainConfig | SweepConfig,
-  draw: Iterator[jax.Array],
+  draw: Iterable[jax.Array],
   scale_on: jax.Array,
   updates: int | None = None,
 ) -> dict[str, Sae]:
