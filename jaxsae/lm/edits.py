@@ -254,7 +254,13 @@ class TapsEdit(struct.PyTreeNode):
     part = self._part(written.shape[-1])
     if isinstance(self.edit, Splice | Clamp):
       return self.edit.at_output(written, read, part)
-    return self.edit(read)[..., part]
+    new, wanted = self.edit(read), len(self.taps.writes) * written.shape[-1]
+    if len(self.taps.writes) > 1 and new.shape[-1] != wanted:
+      raise UserError(
+        f"The edit that writes {self.taps} made {new.shape[-1]} numbers for each"
+        f" token; its sites have {wanted}."
+      )
+    return new[..., part]
 
   def _part(self, d: int) -> slice:
     """Returns the site's own columns among those of all written sites."""

@@ -38,7 +38,7 @@ def run(
     tokens: int [B, T].
     edits: site → `Steer`, `Clamp` or another edit, or any function of the
       activation [B, T, D]. An edit from `splice` that reads a site after the
-      first that it writes gets it from a pass before, without edits.
+      first that it writes gets it from a pass before, with all other edits.
     segments: int [B, T] for packed rows; by default each row is one document.
     positions: int [B, T], counted from 0 in each segment.
     num_blocks: stop after this many blocks, without logits.
@@ -70,24 +70,54 @@ def make_tap(
       lacks an activation; or, when the tap is called, an edit changes the
       shape.
   """
-  at_site = {Taps.of(place).site: edit for place, edit in edits.items()}
+  at_site = by_site(edits)
   reads: set[Site] = set()
   for site, edit in at_site.items():
     site.check(config)
     if isinstance(edit, TapsEdit):
       edit.taps.check(config)
+      _check_alone(edit.taps, at_site)
       reads.update(_reads_on_the_way(edit.taps, clean or {}))
-  kept: dict[Site, jax.Array] = {}
+  kept: dict[Site, jax.Array] = {}  # after the site's edit
+  before: dict[Site, jax.Array] = {}  # without it
 
   def tap(where, layer, x):
     site, new = Site(where, layer), x
+    if site in reads:
+      before[site] = x
     if site in at_site:
-      new = _apply(at_site[site], site, x, kept, clean or {})
+      new = _apply(at_site[site], site, x, kept, before, clean or {})
     if site in reads:
       kept[site] = new
     return new
 
   return tap
+
+
+def by_site(edits: Edits) -> dict[Site, Edit | TapsEdit]:
+  """Returns edits by site, where a place may be a site or its taps.
+
+  Raises:
+    UserError: a place is not a single site, or a site has two edits.
+  """
+  found: dict[Site, Edit | TapsEdit] = {}
+  for place, edit in edits.items():
+    site = Taps.of(place).site
+    if site in found:
+      raise UserError(
+        f"{site} has two edits; give one, which may call both in turn."
+      )
+    found[site] = edit
+  return found
+
+
+def _check_alone(taps: Taps, at_site: Mapping[Site, Edit | TapsEdit]) -> None:
+  """Raises UserError if another edit took the place of a part of `splice`."""
+  for site in taps.writes:
+    if site in at_site and getattr(at_site[site], "taps", None) != taps:
+      raise UserError(
+        f"{taps} writes {site}, which has another edit; leave out one of them."
+      )
 
 
 def _reads_on_the_way(
@@ -112,12 +142,27 @@ def _read_ahead(
   segments: jax.Array | None,
   positions: jax.Array | None,
 ) -> dict[Site, jax.Array]:
-  """Reads, without edits, the sites of those whose taps are not causal."""
-  spliced = (e.taps for e in edits.values() if isinstance(e, TapsEdit))
-  sites = {site for t in spliced if not t.is_causal for site in t.reads}
+  """Reads the sites of edits whose taps are not causal, with all other edits."""
+  late = {
+    site: edit.taps
+    for site, edit in by_site(edits).items()
+    if isinstance(edit, TapsEdit) and not edit.taps.is_causal
+  }
+  sites = {site for taps in late.values() for site in taps.reads}
   if not sites:
     return {}
-  return capture(lm, tokens, *sites, segments=segments, positions=positions)
+  others = {s: edit for s, edit in by_site(edits).items() if s not in late}
+  seen, tap = {}, make_tap(others, lm.config)
+
+  def reading(where, layer, x):
+    new = tap(where, layer, x)
+    if Site(where, layer) in sites:
+      seen[Site(where, layer)] = new
+    return new
+
+  depth = 1 + max(site.layer for site in sites)
+  lm.apply(tokens, segments, positions, reading, depth)
+  return seen
 
 
 def _apply(
@@ -125,11 +170,13 @@ def _apply(
   site: Site,
   x: jax.Array,
   kept: Mapping[Site, jax.Array],
+  before: Mapping[Site, jax.Array],
   clean: Mapping[Site, jax.Array],
 ) -> jax.Array:
   if isinstance(edit, TapsEdit):
     # A site that is both read and written is read as it is.
-    found = {site: x, **kept} if edit.taps.is_causal else clean
+    own = {s: before[s] for s in edit.taps.writes if s in before}
+    found = {**kept, **own} if edit.taps.is_causal else clean
     new = edit(x, join(found, edit.taps.reads))
   else:
     new = edit(x)
@@ -170,7 +217,7 @@ def edit(
     return run(lm, tokens, edits, segments=segments, positions=positions)
   lm.check_ids(tokens)  # inside `jit` they cannot be read
   return _compiled(
-    lm, tokens, dict(edits), segments=segments, positions=positions
+    lm, tokens, by_site(edits), segments=segments, positions=positions
   )
 
 
@@ -237,4 +284,5 @@ def capture(
     positions=positions,
     num_blocks=depth,
   )
-  return {place: seen[site] for place, site in single.items()}
+  in_order = sorted(single.items(), key=lambda item: item[1].depth)
+  return {place: seen[site] for place, site in in_order}

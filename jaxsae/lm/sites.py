@@ -47,7 +47,7 @@ GEMMA_SCOPE = {
 }
 
 _ALL = ", ".join(WHERE | PAIRS)
-_ONE = r"[a-z_]+\.[0-9]+"  # a site
+_ONE = r"[a-z_]+\.[0-9]{1,99}"  # a site
 _MANY = rf"{_ONE}(\+{_ONE})*"  # one side of taps
 
 
@@ -131,10 +131,19 @@ class Taps:
     """Returns taps as they are, and of a site those that read and write it.
 
     Text, such as `"resid.12"`, is parsed.
+
+    Raises:
+      UserError: it is none of these, or text that names no site.
     """
     if isinstance(place, str):
       return cls.parse(place)
-    return place if isinstance(place, Taps) else cls((place,), (place,))
+    if isinstance(place, Taps):
+      return place
+    if not isinstance(place, Site):
+      raise UserError(
+        f"{place!r} is not a site; give Site('resid', 12) or its text."
+      )
+    return cls((place,), (place,))
 
   @classmethod
   def of_pair(cls, kind: str, layer: int) -> "Taps":
@@ -152,17 +161,19 @@ class Taps:
     """Parses `"resid.12"`, `"transcoder.12"` or `"resid.3+resid.4"`."""
     if not re.fullmatch(rf"{_MANY}(:{_MANY})?", text):
       raise _not_a_site(text)
+    pair = next((k for k in PAIRS if f"{k}." in text), None)
+    if pair and not re.fullmatch(_ONE, text):
+      read, written = PAIRS[pair]
+      raise UserError(
+        f"{text!r} joins {pair} with others, and it is a pair of sites; write"
+        f" {read}.LAYER for what is read and, after a colon, {written}.LAYER"
+        f" for what is written, as in {read}.3:{written}.3+{written}.4."
+      )
     reads, colon, writes = text.partition(":")
     if not colon and "+" not in text:
       where, layer = _split(text)
       if where in PAIRS:
         return cls.of_pair(where, layer)
-    for pair in PAIRS:
-      if f"{pair}." in text:
-        raise UserError(
-          f"{text} joins {pair}s, which are not sites; write the sites instead,"
-          f" as in {':'.join(f'{where}.3+{where}.4' for where in PAIRS[pair])}."
-        )
     sites = tuple(map(Site.parse, reads.split("+")))
     if not colon:
       return cls(sites, sites)

@@ -131,8 +131,9 @@ def words_for(kind: Any) -> Words:
 
 def _words_for_tuple(items: tuple[Any, ...]) -> Words:
   item = words_for(items[0])
-  noun = f"a tuple of {item.noun.split()[-1]}s"
-  wanted = f"{item.wanted.removeprefix('a ')}s with commas between"
+  plural = lambda word: word.removesuffix("s") + "s"
+  noun = f"a tuple of {plural(item.noun.split()[-1])}"
+  wanted = f"{plural(item.wanted.removeprefix('a '))} with commas between"
   if items[-1] is ...:
     return Words(f"{item.metavar},...", noun, wanted)
   metavars = [words_for(kind).metavar for kind in items]

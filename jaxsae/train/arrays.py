@@ -32,7 +32,7 @@ _SITE = Site("resid", 0)
 
 def train_on(
   config: TrainConfig | SweepConfig,
-  draw: Iterator[jax.Array],
+  draw: Iterable[jax.Array],
   scale_on: jax.Array,
   updates: int | None = None,
 ) -> dict[str, Sae]:
@@ -75,6 +75,11 @@ def _train(
 ) -> dict[str, Sae]:
   source = ArraySource(draw, _sites(config.stacks), scale_on)
   scale = estimate_scale(scale_on, jnp.ones(len(scale_on)))
+  if not (jnp.isfinite(scale) and scale > 0):
+    raise UserError(
+      f"scale_on, of shape {list(scale_on.shape)}, has a mean norm of"
+      f" {float(scale):g}; give activations that are finite and not all zero."
+    )
   scales = dict.fromkeys(source.widths, scale)
   state = states.init(config.stacks, 0, source.widths, scales)
   groups = _place(config, state, source, updates)

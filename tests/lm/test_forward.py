@@ -9,6 +9,7 @@ import pytest
 
 from jaxsae.errors import UserError
 from jaxsae.lm import Site, Taps, capture, edit, run, splice
+from jaxsae.lm.edits import Patch
 from jaxsae.lm.sites import WHERE
 
 pytestmark = pytest.mark.slow
@@ -189,6 +190,43 @@ def test_a_splice_replaces_the_output_by_a_function_of_the_input(
   assert np.abs(spliced - grouped.logits(tokens)).max() > 1e-3
 
 
+def test_a_site_that_is_written_is_read_as_it_was_for_every_write(
+  grouped, tokens
+):
+  taps = Taps.parse("resid.1:resid.1+resid.2")
+  (site,) = taps.reads
+  read = capture(grouped, tokens, site)[site]
+  by_hand = {
+    taps.writes[0]: lambda _: 2 * read,
+    taps.writes[1]: lambda _: -read,
+  }
+  both = lambda x: jnp.concatenate([2 * x, -x], axis=-1)
+  spliced = edit(grouped, tokens, splice(taps, both))
+  np.testing.assert_array_equal(spliced, edit(grouped, tokens, by_hand))
+
+
+def test_sites_and_taps_can_be_keys_of_the_same_edits(grouped, tokens):
+  patch = Patch(np.zeros(grouped.config.embed_dim))
+  first, second = Site("resid", 1), Site("resid", 2)
+  mixed = edit(grouped, tokens, {first: patch, Taps.of(second): patch})
+  expected = edit(grouped, tokens, {first: patch, second: patch})
+  np.testing.assert_array_equal(mixed, expected)
+
+
+def test_two_edits_of_one_site_are_refused(grouped, tokens):
+  site = Site("resid", 1)
+  edits = {site: lambda x: x, Taps.of(site): lambda x: -x}
+  with pytest.raises(UserError, match=r"resid\.1 has two edits"):
+    edit(grouped, tokens, edits)
+
+
+def test_another_edit_does_not_take_the_place_of_a_part(grouped, tokens):
+  edits = splice(Taps.parse("resid.1+resid.2"), lambda x: x)
+  edits |= {Site("resid", 2): lambda x: x}
+  with pytest.raises(UserError, match=r"writes resid\.2, which has another"):
+    edit(grouped, tokens, edits)
+
+
 def test_transcoders_of_several_layers_are_independent(grouped, tokens):
   edits = {}
   for layer in range(4):
@@ -211,7 +249,7 @@ def test_a_splice_leaves_no_tracer_behind(grouped, tokens):
 
 def test_a_splice_that_changes_the_width_is_named(grouped, tokens):
   edits = splice(Taps.transcoder(1), lambda x: x[..., :5])
-  with pytest.raises(UserError, match=r"mlp\.1 made \[2, 16, 5\] of"):
+  with pytest.raises(UserError, match=r"mlp\.1 returned shape \[2, 16, 5\]"):
     edit(grouped, tokens, edits)
 
 

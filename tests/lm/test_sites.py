@@ -91,11 +91,29 @@ def test_taps_that_cannot_be_are_refused(text):
 
 
 @pytest.mark.parametrize(
-  "text", ["transcoder.3+transcoder.4", "resid.3:transcoder.3"]
+  "text",
+  [
+    "transcoder.3+transcoder.4",
+    "transcoder.3+resid.3",
+    "resid.3+transcoder.3",
+    "transcoder.3:mlp.3",
+    "resid.3:transcoder.3",
+  ],
 )
 def test_the_error_about_joined_transcoders_says_how_to_write_them(text):
-  with pytest.raises(UserError, match=r"mlp_in\.3\+mlp_in\.4:mlp\.3\+mlp\.4"):
+  with pytest.raises(UserError, match=r"transcoder.*mlp_in\."):
     Taps.parse(text)
+
+
+def test_text_stands_for_its_taps():
+  assert Taps.of("resid.3") == Taps.of(Site("resid", 3))
+  with pytest.raises(UserError, match="3 is not a site"):
+    Taps.of(3)
+
+
+def test_a_layer_of_thousands_of_digits_is_no_site():
+  with pytest.raises(UserError, match="is not a site"):
+    Taps.parse("resid." + "9" * 5000)
 
 
 def test_sites_of_one_width_can_be_joined():

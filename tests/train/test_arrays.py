@@ -71,8 +71,10 @@ def test_a_sweep_trains_as_a_run_does_and_needs_no_site(config, x):
 def test_errors_name_what_is_missing(config, x, replace):
   with pytest.raises(UserError, match="updates="):
     train_on(config.sae, iter(x), x[0])
-  with pytest.raises(UserError, match=r"ended after 30 updates"):
+  with pytest.raises(UserError, match=r"end after 30"):
     train_on(config.sae, iter(x), x[0], updates=UPDATES + 1)
+  with pytest.raises(UserError, match="scale_on"):
+    train_on(config.sae, iter(x), 0 * x[0], updates=1)
   several = replace(config, sae__sites=(Taps.parse("resid.0+resid.1"),))
   with pytest.raises(UserError, match=r"resid\.0\+resid\.1"):
     train_on(several, iter(x), x[0])

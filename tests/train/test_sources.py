@@ -8,10 +8,11 @@ import pytest
 
 from jaxsae import data
 from jaxsae import mesh as meshes
-from jaxsae.lm import load_lm
+from jaxsae.errors import UserError
+from jaxsae.lm import Site, load_lm
 from jaxsae.token_batch import TokenBatch
 from jaxsae.train import loop
-from jaxsae.train.sources import TextSource
+from jaxsae.train.sources import ArraySource, TextSource
 from jaxsae.train.sources.text import open_batches
 
 
@@ -91,3 +92,15 @@ def test_a_failure_in_a_reading_thread_is_raised_and_threads_end(
 def reading():
   """Grain's threads."""
   return {t for t in threading.enumerate() if "grain" in t.name}
+
+
+def test_arrays_that_end_or_have_another_width_are_named():
+  x = np.ones((4, 8), np.float32)
+  source = ArraySource([x, x[:, :5]], [Site("resid", 0)], x)
+  source.take()
+  with pytest.raises(
+    UserError, match=r"Array 1 .*\[4, 5\]; give \[tokens, 8\]"
+  ):
+    source.take()
+  with pytest.raises(UserError, match="The arrays end after 1"):
+    source.take()

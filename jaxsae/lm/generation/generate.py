@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxsae.errors import UserError
 from jaxsae.lm.edits import Edits, TapsEdit
+from jaxsae.lm.forward import by_site
 from jaxsae.lm.generation.decode import decode
 from jaxsae.lm.generation.prompts import (
   Prompts,
@@ -74,7 +75,7 @@ def generate(
       is given and there is no tokenizer; the model lacks a site; an edit has
       a mask over tokens; or a setting is out of range.
   """
-  edits = dict(edits or {})
+  edits = by_site(edits or {})
   _check_masks(edits)
   prompts = read_prompts(lm, prompt)
   batch = lay_out(lm, prompts, max_tokens, cache)

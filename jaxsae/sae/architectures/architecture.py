@@ -302,6 +302,7 @@ def fold(
   scale_out: jax.Array | float,
   *,
   centred: bool = True,
+  unit: bool = True,
 ) -> Sae:
   """Folds scales into a `Sae`, as `Architecture.fold` does.
 
@@ -310,12 +311,13 @@ def fold(
   If `centred`, b_enc becomes b_enc - b_dec W_enc first.
 
   The scales may be those of several sites, [L]. Then columns of W_enc, W_dec,
-  W_skip and b_dec have the scales of their sites, and latents the norms that
-  directions had, so that these are of unit norm again.
+  W_skip and b_dec have the scales of their sites, and if `unit`, latents the
+  norms that directions had, so that these are of unit norm again.
   """
   b_enc = sae.b_enc - sae.b_dec @ sae.w_enc if centred else sae.b_enc
   if jnp.ndim(scale_in) or jnp.ndim(scale_out):
-    return _fold_joined(sae.replace(b_enc=b_enc), scale_in, scale_out)
+    joined = _fold_joined(sae.replace(b_enc=b_enc), scale_in, scale_out)
+    return with_unit_directions(joined) if unit else joined
   ratio = scale_out / scale_in
   return sae.replace(
     w_enc=ratio * sae.w_enc,
@@ -327,15 +329,14 @@ def fold(
 
 
 def _fold_joined(sae: Sae, scale_in: Any, scale_out: Any) -> Sae:
-  """`fold` where several sites are read or written."""
+  """`fold` where several sites are read or written; norms are left."""
   d_in, d = sae.w_enc.shape[0], sae.w_dec.shape[-1]
   into = normalisation.per_column(jnp.asarray(scale_in)[None], d_in)[0]
   out = normalisation.per_column(jnp.asarray(scale_out)[None], d)[0]
   skip = sae.w_skip
-  folded = sae.replace(
+  return sae.replace(
     w_enc=sae.w_enc / into[:, None],
     w_dec=sae.w_dec * out[None, :],
     b_dec=sae.b_dec * out,
     w_skip=None if skip is None else skip * out[None, :] / into[:, None],
   )
-  return with_unit_directions(folded)

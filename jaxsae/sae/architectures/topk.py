@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxsae.errors import UserError
 from jaxsae.sae import kth_largest
+from jaxsae.sae.architectures.architecture import fold
 from jaxsae.sae.architectures.topk_base import TopKBase
 from jaxsae.sae.model import Sae
 
@@ -39,10 +40,14 @@ class TopK(TopKBase):
   ) -> Sae:
     """Folds it with k, which no scale changes.
 
+    If several are written, directions keep the norms that scales give: with
+    unit norms again, other latents would be the k largest.
+
     Raises:
       UserError: `target` is missing.
     """
     if target is None:
       raise UserError("folding TopK needs target=, the k it was trained with")
-    folded = super().fold(params, scale_in, scale_out)
+    centred, unit = not self.transcodes, not jnp.ndim(scale_out)
+    folded = fold(params, scale_in, scale_out, centred=centred, unit=unit)
     return folded.replace(k=round(float(target)))

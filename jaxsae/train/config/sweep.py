@@ -267,7 +267,8 @@ def _check_distinct(sweep: SweepConfig, name: str) -> None:
   if not values:
     raise UserError(f"{name} is empty; a sweep needs at least one.")
   if len(set(values)) < len(values):
-    raise UserError(f"{name} has a value twice; give each once.")
+    twice = next(value for value in values if values.count(value) > 1)
+    raise UserError(f"{name} has {twice} twice; give each once.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,10 +3,11 @@
 Shapes: N tokens, D site width.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxsae.errors import UserError
 from jaxsae.lm import Site
@@ -26,11 +27,12 @@ class ArraySource:
   weights = None
 
   def __init__(
-    self, draw: Iterator[jax.Array], sites: Iterable[Site], first: jax.Array
+    self, draw: Iterable[jax.Array], sites: Iterable[Site], first: jax.Array
   ):
-    self._draw, self._sites = draw, tuple(sites)
+    self._draw, self._sites = iter(draw), tuple(sites)
     self._drawn, self._ready = 0, None
-    self.widths = dict.fromkeys(self._sites, first.shape[-1])
+    self._width = first.shape[-1]
+    self.widths = dict.fromkeys(self._sites, self._width)
     self.dtype = jnp.dtype(first.dtype)
 
   @property
@@ -44,20 +46,29 @@ class ArraySource:
     return read_array(self._sites, batch)
 
   def peek(self) -> Bucket:
-    """Returns the next bucket, which the next `take` returns again."""
+    """Returns the next bucket, which the next `take` returns again.
+
+    Raises:
+      UserError: there are no more arrays, or the next has a wrong shape.
+    """
     if self._ready is None:
       before, after = {"drawn": self._drawn}, {"drawn": self._drawn + 1}
       self._ready = Bucket(self._next(), before, after)
     return self._ready
 
   def _next(self) -> jax.Array:
-    try:
-      return next(self._draw)
-    except StopIteration:
+    x, width = next(self._draw, None), self._width
+    if x is None:
       raise UserError(
-        f"The activations ended after {self._drawn} updates; give an array for"
-        " every update."
-      ) from None
+        f"The arrays end after {self._drawn}; give one for each update, or"
+        " train for fewer updates."
+      )
+    if np.ndim(x) != 2 or x.shape[-1] != width:
+      raise UserError(
+        f"Array {self._drawn} has shape {list(np.shape(x))}; give [tokens,"
+        f" {width}], as wide as the array that the scale comes from."
+      )
+    return x
 
   def take(self) -> Bucket:
     """Takes the next bucket."""

@@ -7,6 +7,7 @@ import pytest
 
 from jaxsae.errors import UserError
 from jaxsae.sae import TopK
+from jaxsae.sae.model import largest
 from tests.sae.architectures.samples import (
   TOKENS,
   WIDTH,
@@ -60,3 +61,18 @@ def test_topk_does_not_sort():
   program = str(jax.make_jaxpr(step)(params, make_inputs(dead=3)))
   assert "while" in program or "scan" in program
   assert "sort" not in program and "top_k" not in program
+
+
+def test_folding_several_sites_keeps_which_latents_are_the_largest():
+  scale = jnp.array([1.0, 50.0])
+  architecture = TopK(transcodes=True)
+  params, rows = draw_params(architecture), draw_tokens()
+  folded = architecture.fold(params, 2.0, scale, target=3)
+  latents = jnp.where(
+    (pre := architecture.encode(params, rows.x)) > 0, pre, 0.0
+  )
+  expected = largest(latents, 3) @ params.w_dec + params.b_dec[None, :]
+  columns = jnp.repeat(scale, D // 2)[None, :]
+  np.testing.assert_allclose(
+    folded(2.0 * rows.x) / columns, expected, atol=1e-5
+  )

@@ -63,7 +63,7 @@ from jaxsae.train import SweepConfig, TrainConfig
       "skip=true is for transcoders, and sites has others; name only"
       " transcoder sites, as in transcoder.12.",
     ),
-    ({"seeds": (1, 1)}, "seeds has a value twice; give each once."),
+    ({"seeds": (1, 1)}, "seeds has 1 twice; give each once."),
   ],
 )
 def test_contradictory_settings_get_one_sentence(settings, sentence):
