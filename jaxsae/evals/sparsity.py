@@ -35,7 +35,8 @@ class Sparsity:
     tokens: n, the number of text tokens.
     l0: mean number of active latents per token.
     fvu: Σ‖y - ŷ‖² / Σ‖y - ȳ‖² with ȳ the mean over all n tokens; NaN if all
-      activations are equal.
+      activations are equal. Where several sites are written, of their raw
+      activations; while they train, each site has its own scale.
     density: [F], share of the n tokens on which each latent is active.
   """
 

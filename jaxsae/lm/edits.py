@@ -10,7 +10,7 @@ Shapes: B batch, T time, D site width, F latents, K latents that are clamped.
 
 import operator
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from flax import struct
 from jax.typing import ArrayLike
 
 from jaxsae.errors import UserError
-from jaxsae.lm.sites import Place, Taps
+from jaxsae.lm.sites import Taps
 
 Edit = Callable[[jax.Array], jax.Array]  # [B, T, D] → [B, T, D]
 Number = jax.Array | float
@@ -257,8 +257,8 @@ class TapsEdit(struct.PyTreeNode):
     new, wanted = self.edit(read), len(self.taps.writes) * written.shape[-1]
     if len(self.taps.writes) > 1 and new.shape[-1] != wanted:
       raise UserError(
-        f"The edit that writes {self.taps} made {new.shape[-1]} numbers for each"
-        f" token; its sites have {wanted}."
+        f"The edit at {self.taps} made {new.shape[-1]} numbers for each token;"
+        f" the sites that it writes have {wanted}."
       )
     return new[..., part]
 
@@ -269,8 +269,9 @@ class TapsEdit(struct.PyTreeNode):
     return slice(self.index * d, (self.index + 1) * d)
 
 
-# Site → its edit, or the edit that `splice` makes.
-Edits = Mapping[Place, Edit | TapsEdit]
+# A `Place` → its edit, or the edit that `splice` makes. Type checkers take no
+# mapping from sites for one from places, so keys are not checked.
+Edits = Mapping[Any, Edit | TapsEdit]
 
 
 def is_pytree(edit: Edit | TapsEdit) -> bool:

@@ -142,7 +142,7 @@ def _read_ahead(
   segments: jax.Array | None,
   positions: jax.Array | None,
 ) -> dict[Site, jax.Array]:
-  """Reads the sites of edits whose taps are not causal, with all other edits."""
+  """Reads the sites of edits that are not causal, with all other edits."""
   late = {
     site: edit.taps
     for site, edit in by_site(edits).items()

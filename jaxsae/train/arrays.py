@@ -5,7 +5,7 @@ Shapes: N tokens, D site width.
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +69,7 @@ def train_on(
 
 def _train(
   config: TrainConfig,
-  draw: Iterator[jax.Array],
+  draw: Iterable[jax.Array],
   scale_on: jax.Array,
   updates: int,
 ) -> dict[str, Sae]:

@@ -294,3 +294,14 @@ def test_gradients_flow_through_an_edit(grouped, tokens):
 
   slope = (steered(1e-2) - steered(-1e-2)) / 2e-2
   np.testing.assert_allclose(jax.grad(steered)(0.0), slope, rtol=1e-2)
+
+
+def test_a_crosscoder_sees_edits_of_other_sites(grouped, tokens):
+  """It reads after it writes, so it reads in a pass before its own."""
+  steer = {Site("mlp_in", 0): lambda x: x + 50}
+  steered = edit(grouped, tokens, steer)
+  assert np.abs(steered - grouped.logits(tokens)).max() > 1e-3
+  same = splice(Taps.parse("resid.0+resid.1"), lambda x: x)
+  np.testing.assert_allclose(
+    edit(grouped, tokens, same | steer), steered, atol=1e-5
+  )
