@@ -1,6 +1,6 @@
 """Training from tokens to updates: ours beside SAELens'.
 
-  pip install "jaxsae[test]"
+  pip install "jaxsae[test]"  # with Python 3.11
   python -m experiments.benchmarks.end_to_end
 
 One autoencoder at resid.3 of the small Gemma 2, in float32 on this machine's

@@ -1,6 +1,6 @@
 """One update of one autoencoder: ours beside SAELens'.
 
-  pip install "jaxsae[test]"
+  pip install "jaxsae[test]"  # with Python 3.11
   python -m experiments.benchmarks.sae_step
 
 Loss, gradients, optimiser and the count of idle latents, in float32 on this

@@ -1,6 +1,6 @@
 """A sweep from one forward pass, by number of autoencoders: ours and SAELens'.
 
-  pip install "jaxsae[test]"
+  pip install "jaxsae[test]"  # with Python 3.11
   python -m experiments.benchmarks.sweep
 
 Autoencoders of width 2,048 at three sites of the small Gemma 2, with one to

@@ -1,6 +1,6 @@
 """Quality of our autoencoders beside SAELens' on a language model.
 
-  pip install "jaxsae[test]"
+  pip install "jaxsae[test]"  # with Python 3.11
   python -m experiments.comparison.language --out=docs/quality.md
 
 All train on the same activations of the small Gemma 2 in the same order, with

@@ -1,6 +1,6 @@
 """Recovery of known features: our JumpReLUs beside SAELens'.
 
-  pip install "jaxsae[test]"
+  pip install "jaxsae[test]"  # with Python 3.11
   python -m experiments.comparison.synthetic --out=docs/synthetic.md
 
 All train on the same samples in the same order, with the same width and target

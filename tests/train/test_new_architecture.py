@@ -18,6 +18,8 @@ from jaxsae.sae.penalty import mean
 from jaxsae.train import SweepConfig, train
 from tests.train.toys import make_config
 
+pytestmark = pytest.mark.slow
+
 # Mesh and placement: latents over devices, and autoencoders over devices.
 MESHES = {
   "by_latent": MeshConfig(data=2, model=4),

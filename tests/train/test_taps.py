@@ -12,6 +12,8 @@ from jaxsae.token_batch import TokenBatch
 from jaxsae.train.loop import train
 from tests.train.toys import curve
 
+pytestmark = pytest.mark.slow
+
 BOTH = Taps.parse("resid.0+resid.1")  # not causal: reads after it writes
 ACROSS = Taps.parse("mlp_in.0:mlp.0+mlp.1")
 
