@@ -65,7 +65,7 @@ class Group:
   def optim(self) -> OptimConfig:
     return self.stacks[0].sweep.optim
 
-  def each(self, attribute: str) -> np.ndarray:
+  def per_member(self, attribute: str) -> np.ndarray:
     """Returns a number of every member, [S]; L0* is 0 if there is none."""
     values = [
       getattr(member, attribute) or 0

@@ -62,7 +62,7 @@ def _squared_deviation(x: jax.Array, mask: jax.Array) -> jax.Array:
   return jnp.sum(jnp.square(x - mean[None, None, :]) * mask)
 
 
-def of_group(
+def metrics_of_group(
   group: Group,
   after: StackState,
   fired: jax.Array,

@@ -29,9 +29,8 @@ from jax.sharding import Mesh
 from jaxsae import mesh as meshes
 from jaxsae.lm import Site
 from jaxsae.sae.normalisation import estimate_scale
-from jaxsae.train import metrics as figures
 from jaxsae.train.group import Group
-from jaxsae.train.metrics import Metrics
+from jaxsae.train.metrics import Metrics, metrics_of_group, squared_deviations
 from jaxsae.train.placement.layout import sharding
 from jaxsae.train.state import StackState, TrainState
 from jaxsae.train.update import (
@@ -123,13 +122,13 @@ def train_bucket(
     The state after the bucket, and the metrics of each stack.
   """
   numbers = state.step * len(order) + jnp.arange(len(order))
-  befores = [group.gather(state.stacks) for group in groups]
-  ends, updates = _update_all(groups, bucket, order, numbers, befores)
+  states_before = [group.gather(state.stacks) for group in groups]
+  final, updates = _update_all(groups, bucket, order, numbers, states_before)
 
-  deviations = figures.squared_deviations(bucket)
+  deviations = squared_deviations(bucket)
   last = take(groups[0].mesh, bucket, order[-1])
   metrics = [
-    figures.of_group(
+    metrics_of_group(
       group,
       end.state,
       end.fired,
@@ -138,12 +137,12 @@ def train_bucket(
       diagnose(group, before, end.state, last, numbers[-1]),
     )
     for group, before, end, of_group in zip(
-      groups, befores, ends, updates, strict=True
+      groups, states_before, final, updates, strict=True
     )
   ]
   after = state.replace(
     step=state.step + 1,
-    stacks=_by_stack(groups, [end.state for end in ends]),
+    stacks=_by_stack(groups, [end.state for end in final]),
   )
   return after, _by_stack(groups, metrics)
 
@@ -153,7 +152,7 @@ def _update_all(
   bucket: Activations,
   order: jax.Array,
   numbers: jax.Array,
-  befores: Sequence[StackState],
+  states_before: Sequence[StackState],
 ) -> tuple[list[Progress], tuple[Update, ...]]:
   """Does all updates of a bucket, one after the other, in every group.
 
@@ -162,7 +161,7 @@ def _update_all(
     bucket: raw activations, [B, L, D] at every site.
     order: the tokens of each row that each update takes, int [U, B, K].
     numbers: the number of each update in the run, int [U].
-    befores: the state of each group before the bucket.
+    states_before: the state of each group before the bucket.
 
   Returns:
     The progress of each group, and the figures of its updates, [U, S].
@@ -178,12 +177,14 @@ def _update_all(
     after, updates = zip(*done, strict=True)
     return after, updates
 
-  begin = tuple(map(_begin, groups, befores))
+  begin = tuple(map(_begin, groups, states_before))
   with jax.named_scope(UPDATES):
-    ends, updates = jax.lax.scan(update, begin, (order, numbers))
+    final, updates = jax.lax.scan(update, begin, (order, numbers))
   # Keep the placement here: where stacks go next must not reach into the loop.
-  ends = [group.constrain(end) for group, end in zip(groups, ends, strict=True)]
-  return ends, updates
+  final = [
+    group.constrain(end) for group, end in zip(groups, final, strict=True)
+  ]
+  return final, updates
 
 
 def _begin(group: Group, before: StackState) -> Progress:

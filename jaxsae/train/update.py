@@ -92,7 +92,7 @@ def update_group(
     before.sae,
     grads,
     before.moments,
-    warm * group.each("lr"),
+    warm * group.per_member("lr"),
     stats.post_update_stats,
   )
   after = before.replace(
@@ -143,8 +143,8 @@ def _update_inputs(
   warm = optim.sparsity_warmup(group.optim, number)
   wake_after = group.stacks[0].sweep.wake_after or NEVER
   return UpdateInputs(
-    coefficient=warm * group.each("coefficient"),
-    target=jnp.asarray(group.each("target")),
+    coefficient=warm * group.per_member("coefficient"),
+    target=jnp.asarray(group.per_member("target")),
     dead=state.tokens_since_fired >= wake_after,
   )
 
