@@ -218,7 +218,7 @@ def test_the_overhead_of_a_checkpoint_is_printed(settings, tmp_path, capsys):
 
 
 def test_a_second_start_finds_what_the_first_compiled(
-  settings, tmp_path, monkeypatch, capsys
+  settings, tmp_path, monkeypatch, capsys, no_compile_cache
 ):
   """Runs in this process, unlike the benchmark."""
   monkeypatch.setattr(checkpoints, "SETTINGS", settings)
