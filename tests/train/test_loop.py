@@ -53,7 +53,7 @@ def stop_at(monkeypatch, bucket):
   read, count = text_source.next_bucket, iter(range(1, 1000))
 
   def reading(*args):
-    if next(count) == bucket - 1:
+    if next(count) == bucket:
       signal.raise_signal(signal.SIGINT)
     return read(*args)
 
