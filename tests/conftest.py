@@ -37,6 +37,12 @@ def pytest_configure(config):
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
   os.environ[FOLDER] = folder
   os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+  # A process that finds a program which another is just writing compiles it
+  # anew. It need not say so where tests look at what it prints.
+  os.environ["PYTHONWARNINGS"] = ",".join(
+    f"ignore:Error {doing} persistent compilation cache entry"
+    for doing in ("reading", "writing")
+  )
   # Looking through all that was imported took a twentieth of the time.
   gc.freeze()
   gc.set_threshold(50_000, 20, 50)
