@@ -12,10 +12,12 @@ from jaxsae.errors import UserError
 LIBRARY = "TPU_LIBRARY_PATH"  # where JAX looks first
 
 # JAX looks for no accelerator, on this machine or at a metadata server; several
-# processes may compile at once; nothing is logged. JAX reads these variables
-# when it is imported.
+# processes may compile at once; nothing is logged; programs are not kept, for
+# without a TPU they cannot be loaded again. JAX reads these variables when it
+# is imported.
 _ENVIRONMENT = {
   "JAX_PLATFORMS": "cpu",
+  "JAX_ENABLE_COMPILATION_CACHE": "false",
   "TPU_SKIP_MDS_QUERY": "1",
   "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
   "TPU_WORKER_HOSTNAMES": "localhost",
