@@ -442,6 +442,7 @@ def test_official_names_are_known_in_every_spelling():
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_official_library_locates_weights_and_tokenizer(name):
+  need("gemma")
   for kind in ("pt", "it"):
     path, tokenizer = official.locate(f"{name}-{kind}")
     assert str(path) == f"gs://gemma-data/checkpoints/{name}-{kind}"
