@@ -194,8 +194,20 @@ class Architecture:
       scale_out: the scale of those reconstructed; `scale_in` if they are one.
       target: the L0* that it was trained with; only TopK needs it.
     """
+    sae = self.to_sae(params, target)
+    return fold(sae, scale_in, scale_out, centred=not self.transcodes)
+
+  def to_sae(self, params: Params, target: float | None) -> Sae:
+    """Converts the arrays in training to a `Sae` of scaled activations.
+
+    By default they are one.
+
+    Args:
+      params: the arrays in training.
+      target: the L0* that it was trained with, or None.
+    """
     del target
-    return fold(params, scale_in, scale_out, centred=not self.transcodes)
+    return params
 
   def encode(self, params: Params, x: jax.Array) -> jax.Array:
     """Encodes scaled activations [N, D_in] as pre-activations [N, F]."""
@@ -302,22 +314,24 @@ def fold(
   scale_out: jax.Array | float,
   *,
   centred: bool = True,
-  unit: bool = True,
 ) -> Sae:
   """Folds scales into a `Sae`, as `Architecture.fold` does.
 
   W_enc' = r W_enc, W_skip' = r W_skip for r = scale_out / scale_in,
-  b_enc' = scale_out · b_enc, b_dec' = scale_out · b_dec, θ' = scale_out · θ,
+  b_enc' = scale_out · b_enc, b_dec' = scale_out · b_dec, θ' = scale_out · θ.
   If `centred`, b_enc becomes b_enc - b_dec W_enc first.
 
   The scales may be those of several sites, [L]. Then columns of W_enc, W_dec,
-  W_skip and b_dec have the scales of their sites, and if `unit`, latents the
-  norms that directions had, so that these are of unit norm again.
+  W_skip and b_dec have the scales of their sites, and latents the norms that
+  directions had, so that these are of unit norm again. The directions of a TopK
+  that writes several sites keep their norms: with unit norms, other latents
+  would be the k largest.
   """
   b_enc = sae.b_enc - sae.b_dec @ sae.w_enc if centred else sae.b_enc
   if jnp.ndim(scale_in) or jnp.ndim(scale_out):
     joined = _fold_joined(sae.replace(b_enc=b_enc), scale_in, scale_out)
-    return with_unit_directions(joined) if unit else joined
+    keeps_norms = sae.k is not None and jnp.ndim(scale_out)
+    return joined if keeps_norms else with_unit_directions(joined)
   ratio = scale_out / scale_in
   return sae.replace(
     w_enc=ratio * sae.w_enc,

@@ -95,20 +95,14 @@ class Gated(Architecture):
     magnitude = jnp.exp(params.r_mag)[None, :] * plain
     return plain + params.b_gate[None, :], magnitude + params.b_mag[None, :]
 
-  def fold(
-    self,
-    params: GatedSae,
-    scale_in: jax.Array | float,
-    scale_out: jax.Array | float,
-    *,
-    target: float | None = None,
-  ) -> Sae:
-    """Folds it into a JumpReLU of m, active where π > 0 and m > 0.
+  def to_sae(self, params: GatedSae, target: float | None) -> Sae:
+    """Converts it to a JumpReLU of m, active where π > 0 and m > 0.
 
     π > 0 is the same as m > b_mag - e^r b_gate.
     """
+    del target
     ratio = jnp.exp(params.r_mag)
-    jumping = Sae(
+    return Sae(
       w_enc=params.w_enc * ratio[None, :],
       b_enc=params.b_mag,
       w_dec=params.w_dec,
@@ -116,4 +110,3 @@ class Gated(Architecture):
       threshold=jax.nn.relu(params.b_mag - ratio * params.b_gate),
       w_skip=params.w_skip,
     )
-    return super().fold(jumping, scale_in, scale_out, target=target)

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from jaxsae.errors import UserError
 from jaxsae.sae import kth_largest
-from jaxsae.sae.architectures.architecture import fold
 from jaxsae.sae.architectures.topk_base import TopKBase
 from jaxsae.sae.model import Sae
 
@@ -30,24 +29,12 @@ class TopK(TopKBase):
     del mask
     return kth_largest.kth_largest(pre, jnp.round(target).astype(jnp.uint32))
 
-  def fold(
-    self,
-    params: Sae,
-    scale_in: jax.Array | float,
-    scale_out: jax.Array | float,
-    *,
-    target: float | None = None,
-  ) -> Sae:
-    """Folds it with k, which no scale changes.
-
-    If several are written, directions keep the norms that scales give: with
-    unit norms again, other latents would be the k largest.
+  def to_sae(self, params: Sae, target: float | None) -> Sae:
+    """Adds k, which no scale changes.
 
     Raises:
       UserError: `target` is missing.
     """
     if target is None:
       raise UserError("folding TopK needs target=, the k it was trained with")
-    centred, unit = not self.transcodes, not jnp.ndim(scale_out)
-    folded = fold(params, scale_in, scale_out, centred=centred, unit=unit)
-    return folded.replace(k=round(float(target)))
+    return params.replace(k=round(float(target)))

@@ -43,14 +43,7 @@ class UnnormalisedJumpRelu(JumpRelu):
     corrected = super().post_update(params, stats)
     return corrected.replace(w_dec=params.w_dec)
 
-  def fold(
-    self,
-    params: Sae,
-    scale_in: jax.Array | float,
-    scale_out: jax.Array | float,
-    *,
-    target: float | None = None,
-  ) -> Sae:
-    """Folds it with unit directions; latents grow by their former norms."""
-    unit = with_unit_directions(params)
-    return super().fold(unit, scale_in, scale_out, target=target)
+  def to_sae(self, params: Sae, target: float | None) -> Sae:
+    """Normalises directions; latents grow by their former norms."""
+    del target
+    return with_unit_directions(params)

@@ -55,7 +55,7 @@ class Pairs(struct.PyTreeNode):
 
   @property
   def overflow(self) -> jax.Array:
-    """Whether there are more pairs than there is room for."""
+    """True if there are more pairs than there is room for."""
     return self.count > self.latent.shape[0] - TILE
 
 
