@@ -23,7 +23,6 @@ from jaxsae.lm.sites import Taps
 
 Edit = Callable[[jax.Array], jax.Array]  # [B, T, D] → [B, T, D]
 Number = jax.Array | float
-_ALL = slice(None)
 
 
 class Autoencoder(Protocol):
@@ -68,22 +67,12 @@ class Splice(struct.PyTreeNode):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """Returns the new activation [B, T, D]."""
-    return self.at_output(x, x)
+    return _at_output(self, x, x)
 
-  def at_output(
-    self, written: jax.Array, read: jax.Array, part: slice = _ALL
+  def change(
+    self, written: jax.Array, read: jax.Array, part: slice
   ) -> jax.Array:
-    """Returns the new value of a site that is not the one that is read.
-
-    Args:
-      written: its activation [B, T, D].
-      read: the activations that are read, [B, T, D_in].
-      part: the columns of the output that belong to the site.
-    """
-    read = read.astype(jnp.float32)
-    return _edited(self.mask, written, lambda x: self._change(x, read, part))
-
-  def _change(self, written, read, part):
+    """Returns the new value, in float32, where the mask is not 0."""
     new = written if self.keep_error else self.sae(read)[..., part]
     if self.latents is None:
       return new
@@ -151,28 +140,18 @@ class Clamp(struct.PyTreeNode):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """Returns the new activation [B, T, D]."""
-    return self.at_output(x, x)
+    return _at_output(self, x, x)
 
-  def at_output(
-    self, written: jax.Array, read: jax.Array, part: slice = _ALL
+  def change(
+    self, written: jax.Array, read: jax.Array, part: slice
   ) -> jax.Array:
-    """Returns the new value of a site that is not the one that is read.
-
-    Args:
-      written: its activation [B, T, D].
-      read: the activations that are read, [B, T, D_in].
-      part: the columns of the output that belong to the site.
-    """
-    read = read.astype(jnp.float32)
-    return _edited(self.mask, written, lambda x: x + self._added(read, part))
-
-  def _added(self, read, part):
+    """Returns the new value, in float32, where the mask is not 0."""
     chosen = jnp.atleast_1d(self.latent)  # [K]
     latents = self.sae.encode(read)[..., chosen]
     value = jnp.broadcast_to(jnp.float32(self.value), chosen.shape)
     missing = value.reshape((1,) * (read.ndim - 1) + (-1,)) - latents
     directions = self.sae.w_dec[chosen][:, part]
-    return jnp.matmul(missing, directions, precision="highest")
+    return written + jnp.matmul(missing, directions, precision="highest")
 
 
 class Ablate(struct.PyTreeNode):
@@ -253,7 +232,7 @@ class TapsEdit(struct.PyTreeNode):
     """
     part = self._part(written.shape[-1])
     if isinstance(self.edit, Splice | Clamp):
-      return self.edit.at_output(written, read, part)
+      return _at_output(self.edit, written, read, part)
     new, wanted = self.edit(read), len(self.taps.writes) * written.shape[-1]
     if len(self.taps.writes) > 1 and new.shape[-1] != wanted:
       raise UserError(
@@ -267,6 +246,24 @@ class TapsEdit(struct.PyTreeNode):
     if len(self.taps.writes) == 1:
       return slice(None)
     return slice(self.index * d, (self.index + 1) * d)
+
+
+def _at_output(
+  edit: Splice | Clamp,
+  written: jax.Array,
+  read: jax.Array,
+  part: slice = slice(None),
+) -> jax.Array:
+  """Returns the new value of a site that need not be the one that is read.
+
+  Args:
+    edit: the edit.
+    written: the activation of the site, [B, T, D].
+    read: the activations that are read, [B, T, D_in].
+    part: the columns of the autoencoder's output that belong to the site.
+  """
+  read = read.astype(jnp.float32)
+  return _edited(edit.mask, written, lambda x: edit.change(x, read, part))
 
 
 # A `Place` → its edit, or the edit that `splice` makes. Type checkers take no

@@ -46,8 +46,9 @@ def run(
   Returns:
     Logits [B, T, V], or the residual stream [B, T, D] if `num_blocks` is given.
   """
-  clean = _read_ahead(lm, tokens, edits, segments, positions)
-  tap = make_tap(edits, lm.config, clean)
+  at_site = by_site(edits)
+  clean = _read_ahead(lm, tokens, at_site, segments, positions)
+  tap = make_tap(at_site, lm.config, clean)
   return lm.apply(tokens, segments, positions, tap, num_blocks)
 
 
@@ -70,14 +71,14 @@ def make_tap(
       lacks an activation; or, when the tap is called, an edit changes the
       shape.
   """
-  at_site = by_site(edits)
+  at_site, clean = by_site(edits), clean or {}
   reads: set[Site] = set()
   for site, edit in at_site.items():
     site.check(config)
     if isinstance(edit, TapsEdit):
       edit.taps.check(config)
       _check_alone(edit.taps, at_site)
-      reads.update(_reads_on_the_way(edit.taps, clean or {}))
+      reads.update(_reads_on_the_way(edit.taps, clean))
   kept: dict[Site, jax.Array] = {}  # after the site's edit
   before: dict[Site, jax.Array] = {}  # without it
 
@@ -86,7 +87,7 @@ def make_tap(
     if site in reads:
       before[site] = x
     if site in at_site:
-      new = _apply(at_site[site], site, x, kept, before, clean or {})
+      new = _apply(at_site[site], site, x, kept, before, clean)
     if site in reads:
       kept[site] = new
     return new
@@ -138,20 +139,20 @@ def _reads_on_the_way(
 def _read_ahead(
   lm: Lm,
   tokens: jax.Array,
-  edits: Edits,
+  at_site: Mapping[Site, Edit | TapsEdit],
   segments: jax.Array | None,
   positions: jax.Array | None,
 ) -> dict[Site, jax.Array]:
   """Reads the sites of edits that are not causal, with all other edits."""
   late = {
     site: edit.taps
-    for site, edit in by_site(edits).items()
+    for site, edit in at_site.items()
     if isinstance(edit, TapsEdit) and not edit.taps.is_causal
   }
   sites = {site for taps in late.values() for site in taps.reads}
   if not sites:
     return {}
-  others = {s: edit for s, edit in by_site(edits).items() if s not in late}
+  others = {s: edit for s, edit in at_site.items() if s not in late}
   seen, tap = {}, make_tap(others, lm.config)
 
   def reading(where, layer, x):
