@@ -53,7 +53,13 @@ class Training:
     self._state = loop.begin(self._config, self._mesh, self._source, shapes)
     self.members = tuple(self._members())
     dtype = bucket_dtype(self._config, self.lm)
-    groups = place_stacks(self._config, self._mesh, self._state.stacks, dtype)
+    groups = place_stacks(
+      self._config.stacks,
+      self._config.schedule,
+      self._mesh,
+      self._state.stacks,
+      dtype,
+    )
     self._step = step.compile_step(
       self._source.read,
       groups,

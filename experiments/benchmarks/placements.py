@@ -114,7 +114,9 @@ def table_line(case: Case, name: str) -> str:
   arguments = abstract_arguments(config, STUB, mesh)
   update = choice(config, mesh, *arguments[:2]).time
   state, lm, _ = arguments
-  groups = place_stacks(config, mesh, state.stacks, bucket_dtype(config, lm))
+  groups = place_stacks(
+    config.stacks, config.schedule, mesh, state.stacks, bucket_dtype(config, lm)
+  )
   read = functools.partial(read_bucket, config, mesh)
   compiled = steps.compile_step(read, groups, *arguments)
   sent = hlo.total(hlo.in_updates(compiled.as_text()))

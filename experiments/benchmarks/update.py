@@ -55,7 +55,9 @@ def turn(sae: Sae, x: np.ndarray) -> Callable[[], None]:
   )
   state = TrainState(jnp.zeros((), jnp.int32), jax.random.key(0), (stack,))
   x = jnp.asarray(x)
-  groups = place_stacks(config, mesh, state.stacks, x.dtype)
+  groups = place_stacks(
+    config.stacks, config.schedule, mesh, state.stacks, x.dtype
+  )
 
   def one():
     nonlocal state

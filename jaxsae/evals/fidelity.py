@@ -25,6 +25,7 @@ from jaxsae.lm import (
   run,
   splice,
 )
+from jaxsae.lm.sites import names
 from jaxsae.sae import Sae
 from jaxsae.token_batch import TokenBatch
 
@@ -134,7 +135,7 @@ def _patches(values: Mapping[Site, np.ndarray]) -> dict[Site, Patch]:
 
 def _ablated(how: str, written: Sequence[Site]) -> str:
   """Returns the name of the pass in which some sites are ablated."""
-  return " ".join([how, *map(str, written)])
+  return f"{how} {names(written)}"
 
 
 @jax.jit

@@ -30,6 +30,7 @@ from jaxsae.explore.neighbours import nearest
 from jaxsae.explore.promoted import logit_effects
 from jaxsae.explore.report import Report, SaeReport
 from jaxsae.lm import Lm, Place, Site, Taps, capture
+from jaxsae.lm.sites import names
 from jaxsae.sae import Sae
 from jaxsae.token_batch import TokenBatch
 
@@ -107,10 +108,9 @@ def _check_fits(lm: Lm, name: str, taps: Taps, sae: Sae) -> None:
     (taps.writes, "writes", sae.w_dec.shape[-1], taps.d(lm.config)),
   ):
     if found != expected:
-      where = "+".join(map(str, sites))
       raise UserError(
         f"The autoencoder {name} {verb} activations of width {found}, but"
-        f" {where}"
+        f" {names(sites)}"
         f" of {lm.name or 'the language model'} has width {expected}; give the"
         " site and the model that it was trained on."
       )

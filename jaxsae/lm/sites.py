@@ -122,7 +122,7 @@ class Taps:
     for side, sites in (("reads", self.reads), ("writes", self.writes)):
       if not sites or len(set(sites)) < len(sites):
         raise UserError(
-          f"{side}={_join(sites) or '()'} must name at least one site, and each"
+          f"{side}={names(sites) or '()'} must name at least one site, and each"
           " once."
         )
 
@@ -181,14 +181,14 @@ class Taps:
 
   def __str__(self) -> str:
     if not self.transcodes:
-      return _join(self.reads)
+      return names(self.reads)
     if self.kind in PAIRS:
       return f"{self.kind}.{self.reads[0].layer}"
-    return f"{_join(self.reads)}:{_join(self.writes)}"
+    return f"{names(self.reads)}:{names(self.writes)}"
 
   @property
   def transcodes(self) -> bool:
-    """Whether other sites are written than are read."""
+    """True for a transcoder, which writes other sites than it reads."""
     return self.reads != self.writes
 
   @property
@@ -213,7 +213,7 @@ class Taps:
 
   @property
   def is_causal(self) -> bool:
-    """Whether all that is read is computed before the first site is written.
+    """True if all that is read is computed before the first site is written.
 
     A site that is both read and written is read before it is written.
     """
@@ -252,7 +252,7 @@ class Taps:
       widths = [site.width(config) for site in sites]
       if len(set(widths)) > 1:
         raise UserError(
-          f"{_join(sites)} have activations of widths"
+          f"{names(sites)} have activations of widths"
           f" {', '.join(map(str, widths))}; an autoencoder joins only sites of"
           " one width."
         )
@@ -303,7 +303,8 @@ def join(
   return jnp.concatenate([activations[site] for site in sites], axis=-1)
 
 
-def _join(sites: Sequence[Site]) -> str:
+def names(sites: Sequence[Site]) -> str:
+  """Returns sites as text, as in `resid.3+resid.4`."""
   return "+".join(map(str, sites))
 
 

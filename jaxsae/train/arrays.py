@@ -19,8 +19,7 @@ from jaxsae.sae.normalisation import estimate_scale
 from jaxsae.train import state as states
 from jaxsae.train.config.run import Schedule, TrainConfig
 from jaxsae.train.config.sweep import Stack, SweepConfig
-from jaxsae.train.group import Group, make_groups
-from jaxsae.train.placement.select import choose_placements
+from jaxsae.train.group import Group, place_stacks
 from jaxsae.train.sources.arrays import ArraySource, read_array
 from jaxsae.train.state import TrainState
 from jaxsae.train.step import train_bucket
@@ -103,10 +102,7 @@ def _place(
     skip_not_finite=config.not_finite == "skip",
   )
   mesh = meshes.make(config.mesh)
-  choices = choose_placements(
-    config.stacks, schedule, mesh, state.stacks, source.dtype
-  )
-  return make_groups(config.stacks, schedule, mesh, choices)
+  return place_stacks(config.stacks, schedule, mesh, state.stacks, source.dtype)
 
 
 def _sites(stacks: Iterable[Stack]) -> tuple[Site, ...]:

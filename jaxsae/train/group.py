@@ -23,7 +23,7 @@ from jaxsae.lm import Site
 from jaxsae.lm.sites import join
 from jaxsae.sae import Architecture, UpdateTokens
 from jaxsae.sae.normalisation import per_column
-from jaxsae.train.config.run import Schedule, TrainConfig
+from jaxsae.train.config.run import Schedule
 from jaxsae.train.config.sweep import OptimConfig, Stack
 from jaxsae.train.placement.layout import (
   StackArrays,
@@ -210,26 +210,18 @@ def sites_of_shards(
 
 
 def place_stacks(
-  config: TrainConfig,
+  stacks: Sequence[Stack],
+  schedule: Schedule,
   mesh: Mesh,
   states: Sequence[StackArrays],
   dtype: jnp.dtype,
 ) -> tuple[Group, ...]:
-  """Decides where the stacks of a run train, and groups them accordingly.
+  """Decides where stacks train, and groups them accordingly.
 
-  Args:
-    config: the run's configuration.
-    mesh: the mesh of devices.
-    states: the state of each stack; only its shapes are used.
-    dtype: dtype of the bucket's activations.
-
-  Raises:
-    UserError: no placement is possible.
+  Takes the arguments of `choose_placements`, and raises what it raises.
   """
-  choices = choose_placements(
-    config.stacks, config.schedule, mesh, states, dtype
-  )
-  return make_groups(config.stacks, config.schedule, mesh, choices)
+  choices = choose_placements(stacks, schedule, mesh, states, dtype)
+  return make_groups(stacks, schedule, mesh, choices)
 
 
 def make_groups(

@@ -246,7 +246,7 @@ def _run(
     number += 1
     monitor.after_step(number, bucket, metrics)
     if number < config.steps:
-      source.read_ahead()
+      source.peek()  # while the devices are busy
     monitor.drain(until=number - 1)
     replicas.check(config, setting.mesh, number, state, weights)
     if number % config.checkpoint_every == 0:

@@ -36,7 +36,7 @@ def learning_rate(
 
 
 def sparsity_warmup(config: OptimConfig, update: jax.Array) -> jax.Array:
-  """What multiplies λ: linear from 0 to 1."""
+  """Returns the factor of λ in an update: it grows linearly from 0 to 1."""
   return jnp.minimum(update / max(config.sparsity_warmup, 1), 1.0)
 
 

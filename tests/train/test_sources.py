@@ -1,4 +1,4 @@
-"""What is read ahead is not lost, and not taken for trained on."""
+"""Sources lose no bucket that is read ahead, and do not count it as taken."""
 
 import threading
 import time
@@ -52,7 +52,7 @@ def test_positions_are_those_of_the_buckets_taken(config, mesh, ahead):
   for i in range(3):
     bucket = source.take()
     for _ in range(ahead):
-      source.read_ahead()
+      source.peek()
     assert number_of(bucket) == i
     assert bucket.before == {"next_batch": i}
     assert bucket.after == source.position == {"next_batch": i + 1}
@@ -63,7 +63,7 @@ def test_a_failure_while_reading_ahead_is_raised(config, mesh):
   source = TextSource(config, mesh, None, Counting(config, fails_at=1))
   source.take()
   with pytest.raises(OSError, match="the disk is gone"):
-    source.read_ahead()
+    source.peek()
   assert source.position == {"next_batch": 1}
 
 
@@ -104,3 +104,20 @@ def test_arrays_that_end_or_have_another_width_are_named():
     source.take()
   with pytest.raises(UserError, match="The arrays end after 1"):
     source.take()
+
+
+def test_arrays_are_a_source_like_text():
+  x = np.arange(24, dtype=np.float32).reshape(3, 4, 2)
+  site = Site("resid", 0)
+  source = ArraySource(x, [site], x[0])
+  assert source.widths == {site: 2} and source.position == {"drawn": 0}
+  assert source.peek() is source.take()
+  source.go_to({"drawn": 2})
+  bucket = source.take()
+  assert (bucket.before, bucket.after) == ({"drawn": 2}, source.position)
+  assert source.provenance(bucket) == {"drawn": 2}
+  read = source.read(source.weights, bucket.batch)
+  np.testing.assert_array_equal(read.sites[site], x[2][None])
+  assert read.mask.shape == (1, 4) and read.mask.all()
+  with pytest.raises(ValueError, match="cannot go back"):
+    source.go_to({"drawn": 1})

@@ -27,7 +27,9 @@ from jaxsae.train.state import abstract_state, init
 def compile_step(config, mesh, state, lm, batch):
   """Compiles the step of a run whose arguments are given."""
   dtype = bucket_dtype(config, lm)
-  groups = place_stacks(config, mesh, state.stacks, dtype)
+  groups = place_stacks(
+    config.stacks, config.schedule, mesh, state.stacks, dtype
+  )
   read = functools.partial(read_bucket, config, mesh)
   return steps.compile_step(read, groups, state, lm, batch)
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from jaxsae.errors import UserError
 from jaxsae.lm import Site
-from jaxsae.train.sources.source import Bucket
+from jaxsae.train.sources.source import Bucket, Prefetcher
 from jaxsae.train.update import Activations
 
 
-class ArraySource:
+class ArraySource(Prefetcher):
   """Buckets that are arrays, one after the other; see `source.Source`.
 
   Args:
@@ -29,60 +29,46 @@ class ArraySource:
   def __init__(
     self, draw: Iterable[jax.Array], sites: Iterable[Site], first: jax.Array
   ):
+    super().__init__({"drawn": 0})
     self._draw, self._sites = iter(draw), tuple(sites)
-    self._drawn, self._ready = 0, None
     self._width = first.shape[-1]
     self.widths = dict.fromkeys(self._sites, self._width)
     self.dtype = jnp.dtype(first.dtype)
-
-  @property
-  def position(self) -> dict:
-    """The number of arrays that were taken."""
-    return {"drawn": self._drawn}
 
   def read(self, weights: None, batch: jax.Array) -> Activations:
     """Takes an array [N, D] as one row, all of whose tokens count."""
     del weights
     return read_array(self._sites, batch)
 
-  def peek(self) -> Bucket:
-    """Returns the next bucket, which the next `take` returns again.
+  def _next(self) -> Bucket:
+    """Draws the next array.
 
     Raises:
       UserError: there are no more arrays, or the next has a wrong shape.
     """
-    if self._ready is None:
-      before, after = {"drawn": self._drawn}, {"drawn": self._drawn + 1}
-      self._ready = Bucket(self._next(), before, after)
-    return self._ready
-
-  def _next(self) -> jax.Array:
+    drawn = self.position["drawn"]
     x, width = next(self._draw, None), self._width
     if x is None:
       raise UserError(
-        f"The arrays end after {self._drawn}; give one for each update, or"
-        " train for fewer updates."
+        f"The arrays end after {drawn}; give one for each update, or train for"
+        " fewer updates."
       )
     if np.ndim(x) != 2 or x.shape[-1] != width:
       raise UserError(
-        f"Array {self._drawn} has shape {list(np.shape(x))}; give [tokens,"
-        f" {width}], as wide as the array that the scale comes from."
+        f"Array {drawn} has shape {list(np.shape(x))}; give [tokens, {width}],"
+        " as wide as the array that the scale comes from."
       )
-    return x
-
-  def take(self) -> Bucket:
-    """Takes the next bucket."""
-    bucket, self._ready = self.peek(), None
-    self._drawn += 1
-    return bucket
-
-  def read_ahead(self) -> None:
-    """Draws the next array, unless that is done."""
-    self.peek()
+    return Bucket(x, {"drawn": drawn}, {"drawn": drawn + 1})
 
   def go_to(self, position: dict) -> None:
-    """Draws, and drops, the arrays before a position."""
-    while self._drawn < position["drawn"]:
+    """Draws, and drops, the arrays before a position.
+
+    Raises:
+      ValueError: they are drawn already, and cannot be drawn again.
+    """
+    if position["drawn"] < self.position["drawn"]:
+      raise ValueError(f"cannot go back from {self.position} to {position}")
+    while self.position != position:
       self.take()
 
   def provenance(self, bucket: Bucket) -> dict:

@@ -1,4 +1,4 @@
-"""What a run's activations may come from: the protocol of a source.
+"""The protocol of a source of activations, and what sources share.
 
 To add a source, write one file here with a class of this shape, and let
 `loop.py` open it.
@@ -59,15 +59,11 @@ class Source(Protocol):
     ...
 
   def peek(self) -> Bucket:
-    """Returns the next bucket, which the next `take` returns again."""
+    """Reads the next bucket unless it is read, and leaves it for `take`."""
     ...
 
   def take(self) -> Bucket:
     """Takes the next bucket."""
-    ...
-
-  def read_ahead(self) -> None:
-    """Reads the next bucket unless it is read; raises errors of reading."""
     ...
 
   def go_to(self, position: dict) -> None:
@@ -85,3 +81,40 @@ class Source(Protocol):
   def close(self) -> None:
     """Ends the threads that read ahead, if there are any."""
     ...
+
+
+class Prefetcher:
+  """The part of a source that hands out buckets; reads at most one ahead.
+
+  A subclass defines `_next`, which reads the next bucket.
+
+  Args:
+    position: the data position before the first bucket.
+  """
+
+  def __init__(self, position: dict):
+    self._start_at(position)
+
+  def _start_at(self, position: dict) -> None:
+    self._position = position
+    self._ready: Bucket | None = None
+
+  def _next(self) -> Bucket:
+    raise NotImplementedError
+
+  @property
+  def position(self) -> dict:
+    """The data position after the last bucket that was taken."""
+    return self._position
+
+  def peek(self) -> Bucket:
+    """Reads the next bucket unless it is read, and leaves it for `take`."""
+    if self._ready is None:
+      self._ready = self._next()
+    return self._ready
+
+  def take(self) -> Bucket:
+    """Takes the next bucket."""
+    bucket, self._ready = self.peek(), None
+    self._position = bucket.after
+    return bucket

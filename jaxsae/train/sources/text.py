@@ -8,7 +8,7 @@ Shapes: M microbatches, B rows in each, T time, L = M·T tokens of one row of
 the bucket, D site width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -24,13 +24,13 @@ from jaxsae.lm.weights import abstract_lm
 from jaxsae.token_batch import TokenBatch
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.placement.select import bucket_dtype
-from jaxsae.train.sources.source import Bucket
+from jaxsae.train.sources.source import Bucket, Prefetcher
 from jaxsae.train.state import TrainState, abstract_state
 from jaxsae.train.step import READS
 from jaxsae.train.update import Activations
 
 
-class TextSource:
+class TextSource(Prefetcher):
   """Buckets of text, read by the language model; see `source.Source`.
 
   Args:
@@ -49,9 +49,9 @@ class TextSource:
     batches: Batches,
     documents: Sequence[str] = (),
   ):
+    super().__init__(batches.get_state())
     self._config, self._mesh = config, mesh
     self._batches, self._documents = batches, documents
-    self._prefetcher = self._prefetch()
     self.weights = lm
 
   @property
@@ -65,31 +65,14 @@ class TextSource:
     """The dtype of the activations."""
     return bucket_dtype(self._config, self.weights)
 
-  @property
-  def position(self) -> dict:
-    """The data position after the last bucket that was taken."""
-    return self._prefetcher.position
-
   def read(self, weights: Lm, batch: TokenBatch) -> Activations:
     """Reads a bucket with the language model: [B, L, D] at every site."""
     return read_bucket(self._config, self._mesh, weights, batch)
 
-  def peek(self) -> Bucket:
-    """Returns the next bucket, which the next `take` returns again."""
-    return self._prefetcher.peek()
-
-  def take(self) -> Bucket:
-    """Takes the next bucket."""
-    return self._prefetcher.take()
-
-  def read_ahead(self) -> None:
-    """Reads the next bucket unless it is read; raises errors of reading."""
-    self._prefetcher.read_ahead()
-
   def go_to(self, position: dict) -> None:
     """Goes on from a position that a checkpoint holds."""
     self._batches.set_state(position)
-    self._prefetcher = self._prefetch()
+    self._start_at(position)
 
   def provenance(self, bucket: Bucket) -> dict:
     """Returns the position of a bucket, its rows, and its documents' names."""
@@ -107,47 +90,10 @@ class TextSource:
     """Ends the threads that read ahead."""
     self._batches.close()
 
-  def _prefetch(self) -> "Prefetcher":
-    return Prefetcher(self._next, self._batches.get_state())
-
   def _next(self) -> Bucket:
     before = self._batches.get_state()
     batch = next_bucket(self._config, self._mesh, self._batches)
     return Bucket(batch, before, self._batches.get_state())
-
-
-class Prefetcher:
-  """Hands out buckets; at most one is read before it is asked for.
-
-  Args:
-    read: reads the next bucket.
-    position: the data position before it.
-  """
-
-  def __init__(self, read: Callable[[], Bucket], position: dict):
-    self._read, self._position = read, position
-    self._ready: Bucket | None = None
-
-  @property
-  def position(self) -> dict:
-    """The data position after the last bucket that was taken."""
-    return self._position
-
-  def peek(self) -> Bucket:
-    """Returns the next bucket, which the next `take` returns again."""
-    if self._ready is None:
-      self._ready = self._read()
-    return self._ready
-
-  def take(self) -> Bucket:
-    """Takes the next bucket."""
-    bucket, self._ready = self.peek(), None
-    self._position = bucket.after
-    return bucket
-
-  def read_ahead(self) -> None:
-    """Reads the next bucket unless it is read; raises errors of reading."""
-    self.peek()
 
 
 def open_batches(config: TrainConfig, mesh: Mesh, rows: Rows) -> Batches:
