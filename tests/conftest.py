@@ -27,10 +27,10 @@ FOLDER = "JAX_COMPILATION_CACHE_DIR"
 
 
 def pytest_configure(config):
-  """What one test compiles, others find, in this run and in the next.
+  """Shares the programs that tests compile, with this run and the next.
 
-  So do the processes that tests start. It lies in `.pytest_cache`, from which
-  `--cache-clear` removes it.
+  So do the processes that tests start. The cache lies in `.pytest_cache`, from
+  which `--cache-clear` removes it.
   """
   folder = str(config.cache.mkdir("compiled"))
   jax.config.update("jax_compilation_cache_dir", folder)
@@ -55,7 +55,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def no_compile_cache(monkeypatch):
-  """What is compiled is not kept, unless the test sees to that."""
+  """Keeps no compiled programs, unless the test sees to that."""
   folder = jax.config.jax_compilation_cache_dir
   monkeypatch.delenv(FOLDER)
   jax.config.update("jax_compilation_cache_dir", None)

@@ -1,4 +1,4 @@
-"""What the leader finds, all processes hear: with two real ones."""
+"""Two real processes: both hear what the leader finds."""
 
 import json
 import subprocess
@@ -61,7 +61,7 @@ jax.distributed.shutdown()
 
 @pytest.fixture(scope="module")
 def heard(tmp_path_factory):
-  """What each of two processes heard, and how often it acted."""
+  """Returns what each of two processes heard, and how often it acted."""
   port = pods.free_port()
   folder = tmp_path_factory.mktemp("pod") / "run"
   processes = [

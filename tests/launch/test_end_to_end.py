@@ -45,7 +45,7 @@ def small(config, replace):
 
 @pytest.fixture
 def checkout(tmp_path, small):
-  """What is needed of this one, and the toy as an experiment."""
+  """A checkout with what is needed, and the toy as an experiment."""
   root = tmp_path / "checkout"
   (root / "experiments").mkdir(parents=True)
   for name in ("launch", "jaxsae"):

@@ -39,7 +39,7 @@ def config(placement: str, data: int) -> TrainConfig:
 
 
 def compiled(placement: str, mesh, dtype=jnp.bfloat16) -> dict:
-  """What one update sends, by kind of collective, and was predicted to.
+  """Returns what one update sends, and its prediction, by kind of collective.
 
   On a CPU with float32 only: there, what is gathered of bfloat16 is first made
   float32.

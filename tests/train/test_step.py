@@ -28,7 +28,7 @@ SHAPES = [(8, 1), (4, 2), (2, 4), (1, 8)]
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory, texts, lm_path):
-  """What `config` is, for what several tests share."""
+  """The configuration of `config`, for curves that several tests share."""
   return toys.make_config(tmp_path_factory.mktemp("step"), texts, lm_path)
 
 

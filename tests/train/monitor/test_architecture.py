@@ -41,7 +41,7 @@ def figures(config, *members):
 
 
 def said(watch, steps, **first):
-  """What is said of two autoencoders, the first of which has these figures."""
+  """Returns messages about two autoencoders, given the figures of the first."""
   found, seen = [], figures(CONFIG, SOUND | first, SOUND | {"l0": 20.0})
   for step in range(1, steps + 1):
     found += [(step, line) for line in watch.observe(step, seen, BUCKET)]

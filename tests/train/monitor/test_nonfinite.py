@@ -1,4 +1,4 @@
-"""What is not finite is named, never saved, and hurts nobody else."""
+"""A number that is not finite is named, never saved, and hurts nobody else."""
 
 import json
 import pathlib
