@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
@@ -93,6 +93,35 @@ def on_leader(act: Callable[[], T]) -> T:
   if kind is not None:
     raise (UserError if kind == UserError.__name__ else RunError)(text)
   return value
+
+
+def on_all(act: Callable[[], T]) -> T:
+  """Calls `act` in every process, and fails in all if it fails in one.
+
+  Otherwise the others would wait for the one that failed. All processes must
+  call this, and each gets its own value.
+
+  Args:
+    act: must not wait for other processes.
+
+  Raises:
+    UserError, RunError: `act` raised it in some process. Any other exception
+      becomes a RunError in the other processes.
+  """
+  if jax.process_count() == 1:
+    return act()
+  try:
+    value, mine = act(), None
+  except Exception as error:  # raised once all know of it
+    value, mine = None, error
+  texts = gather_texts(json.dumps(mine and [type(mine).__name__, str(mine)]))
+  if mine is not None:
+    raise mine
+  for index, failure in enumerate(map(json.loads, texts)):
+    if failure is not None:
+      kind = UserError if failure[0] == UserError.__name__ else RunError
+      raise kind(f"in process {index}: {failure[1]}")
+  return cast(T, value)
 
 
 @contextlib.contextmanager

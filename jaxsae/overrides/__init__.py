@@ -9,6 +9,9 @@ explains a setting by the comment behind its field or above it.
 from jaxsae.overrides.command_line import help_text as help_text
 from jaxsae.overrides.command_line import parse as parse
 from jaxsae.overrides.command_line import parse_several as parse_several
+from jaxsae.overrides.kinds import show as show
+from jaxsae.overrides.record import Added as Added
 from jaxsae.overrides.record import from_json as from_json
 from jaxsae.overrides.record import to_json as to_json
 from jaxsae.overrides.settings import differences as differences
+from jaxsae.overrides.settings import settings as settings

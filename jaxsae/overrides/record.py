@@ -2,7 +2,9 @@
 
 import dataclasses
 import reprlib
+import types
 import typing
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from jaxsae.errors import UserError, did_you_mean
@@ -25,54 +27,74 @@ def to_json(config: Any) -> Any:
   return str(config) if hasattr(config, "parse") else config
 
 
+Added = Mapping[type, Mapping[str, Any]]
+
+
 def from_json(
-  cls: type[Config], data: Any, source: str = "the configuration"
+  cls: type[Config],
+  data: Any,
+  source: str = "the configuration",
+  added: Added = types.MappingProxyType({}),
 ) -> Config:
-  """Rebuilds the `cls` that `to_json` wrote; fills in and converts nothing.
+  """Rebuilds the `cls` that `to_json` wrote; converts nothing.
+
+  Args:
+    cls: the class of the config.
+    data: the JSON.
+    source: the file that it comes from, for errors.
+    added: dataclass → the settings that it did not always have, each with the
+      value, as JSON, by which older files meant what they say. Nothing else is
+      filled in.
 
   Raises:
     UserError: a setting is unknown, missing or ill-typed; the message names
       it and `source`, the file that `data` comes from.
   """
-  return _build(cls, data, "", source)
+  return _Builder(source, added).build(cls, data, "")
 
 
-def _build(kind: Any, data: Any, name: str, source: str) -> Any:
-  if is_group(kind):
-    return _build_group(kind, data, name, source)
-  if holds_groups(kind):
-    return _build_groups(typing.get_args(kind)[0], data, name, source)
-  try:
-    return cast(kind, data, typed=False)
-  except UserError as error:  # from the type's own `parse`
-    raise UserError(f"{source}: {name}: {error}") from None
-  except ValueError:
-    raise _wrong_type(data, name, words_for(kind).noun, source) from None
+@dataclasses.dataclass(frozen=True)
+class _Builder:
+  """Rebuilds configs from one file."""
 
+  source: str
+  added: Added
 
-def _build_group(cls: type, data: Any, name: str, source: str) -> Any:
-  if not isinstance(data, dict):
-    raise _wrong_type(data, name, "a group of settings", source)
-  kinds = typing.get_type_hints(cls)
-  names = [field.name for field in dataclasses.fields(cls)]
-  prefix = f"{name}." if name else ""
-  for key in data:
-    if key not in names:
-      raise UserError(f"{source}: {_unknown(key, names, prefix)}")
-  for key in names:
-    if key not in data:
-      raise UserError(f"{source}: the setting {prefix}{key} is missing")
-  values = [
-    _build(kinds[key], data[key], prefix + key, source) for key in names
-  ]
-  return cls(**dict(zip(names, values, strict=True)))
+  def build(self, kind: Any, data: Any, name: str) -> Any:
+    """Rebuilds a setting, or a group of them, called `name`."""
+    if is_group(kind):
+      return self._group(kind, data, name)
+    if holds_groups(kind):
+      return self._groups(typing.get_args(kind)[0], data, name)
+    try:
+      return cast(kind, data, typed=False)
+    except UserError as error:  # from the type's own `parse`
+      raise UserError(f"{self.source}: {name}: {error}") from None
+    except ValueError:
+      noun = words_for(kind).noun
+      raise _wrong_type(data, name, noun, self.source) from None
 
+  def _group(self, cls: type, data: Any, name: str) -> Any:
+    if not isinstance(data, dict):
+      raise _wrong_type(data, name, "a group of settings", self.source)
+    kinds = typing.get_type_hints(cls)
+    names = [field.name for field in dataclasses.fields(cls)]
+    data = {**self.added.get(cls, {}), **data}
+    prefix = f"{name}." if name else ""
+    for key in data:
+      if key not in names:
+        raise UserError(f"{self.source}: {_unknown(key, names, prefix)}")
+    for key in names:
+      if key not in data:
+        raise UserError(f"{self.source}: the setting {prefix}{key} is missing")
+    values = [self.build(kinds[key], data[key], prefix + key) for key in names]
+    return cls(**dict(zip(names, values, strict=True)))
 
-def _build_groups(cls: type, data: Any, name: str, source: str) -> Any:
-  if not isinstance(data, list):
-    raise _wrong_type(data, name, "a list of groups of settings", source)
-  numbered = enumerate(data)
-  return tuple(_build(cls, item, f"{name}.{i}", source) for i, item in numbered)
+  def _groups(self, cls: type, data: Any, name: str) -> Any:
+    if not isinstance(data, list):
+      raise _wrong_type(data, name, "a list of groups of settings", self.source)
+    numbered = enumerate(data)
+    return tuple(self.build(cls, item, f"{name}.{i}") for i, item in numbered)
 
 
 def _wrong_type(data: Any, name: str, noun: str, source: str) -> UserError:

@@ -57,7 +57,7 @@ def _collectives(
   for one in hlo.in_updates(text):
     yield one, config.updates_per_bucket
   for one in hlo.in_reads(text):
-    yield one, config.bucket.microbatches
+    yield one, config.microbatches
   for one in hlo.outside(text, UPDATES, READS):
     yield one, 1
 

@@ -54,7 +54,7 @@ def work(
   per_token = forward_flops_per_token(gemma, sites, config.data.context)
   flops = tokens / model * per_token
   weights = _BFLOAT16 * sum(block.weights for block in blocks) / model
-  passes = config.bucket.microbatches
+  passes = config.microbatches
   numbers = sum(block.sharded for block in blocks) / model
   numbers += sum(block.replicated for block in blocks)
   traffic = passes * weights + _BFLOAT16 * tokens * numbers

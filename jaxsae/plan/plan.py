@@ -178,6 +178,7 @@ def on_mesh(
   compiles: bool = True,
 ) -> Plan:
   """Plans a run on a mesh of these slices' devices, without a price."""
+  config = config.fitted(mesh.shape["data"])
   for stack in config.stacks:
     stack.taps.check(gemma)
   check_rows(config, mesh)

@@ -212,7 +212,7 @@ def _unshared_step(plan: Plan, gemma: GemmaConfig, stack: Stack) -> float:
     d_in=d_in,
     d=d,
     width=stack.width,
-    tokens=config.bucket.update_tokens,
+    tokens=config.update_tokens,
     updates=config.updates_per_bucket,
     token_bytes=2 * columns,
     moments=2 if stack.sweep.optim.b1 else 1,

@@ -85,12 +85,12 @@ def remedies(
 
 def _layouts(plan: Plan) -> Iterator[tuple[str, ...]]:
   """Yields the flags of every mesh and every number of rows worth trying."""
-  bucket = plan.config.bucket
-  rows = bucket.microbatches * bucket.rows
+  config = plan.config
+  rows = config.microbatches * config.rows
   for model, each in itertools.product(
     _powers(plan.slices.devices), _powers(rows)
   ):
-    if rows % each == 0 and bucket.rows / 8 <= each <= 8 * bucket.rows:
+    if rows % each == 0 and config.rows / 8 <= each <= 8 * config.rows:
       yield (
         f"--mesh.model={model}",
         "--mesh.data=none",
@@ -101,20 +101,20 @@ def _layouts(plan: Plan) -> Iterator[tuple[str, ...]]:
 
 def _changes(plan: Plan) -> Iterator[tuple[str, ...]]:
   """Yields the flags of single changes that take less memory."""
-  bucket, model = plan.config.bucket, plan.shape[1]
+  config, model = plan.config, plan.shape[1]
   for times in (2, 4, 8, 16):
     yield (f"--mesh.model={times * model}", "--mesh.data=none")
-  if not plan.config.fsdp and plan.shape[0] > 1:
+  if not config.fsdp and plan.shape[0] > 1:
     yield ("--fsdp=true",)
   for times in (2, 4):
-    if bucket.rows % times == 0:
+    if config.rows % times == 0:
       yield (
-        f"--bucket.rows={bucket.rows // times}",
-        f"--bucket.microbatches={times * bucket.microbatches}",
+        f"--bucket.rows={config.rows // times}",
+        f"--bucket.microbatches={times * config.microbatches}",
       )
-  if bucket.microbatches % 2 == 0:
-    yield (f"--bucket.microbatches={bucket.microbatches // 2}",)
-  if bucket.dtype == "float32":
+  if config.microbatches % 2 == 0:
+    yield (f"--bucket.microbatches={config.microbatches // 2}",)
+  if config.bucket.dtype == "float32":
     yield ("--bucket.dtype=bfloat16",)
 
 

@@ -56,7 +56,7 @@ def _about(run: Run) -> dict[str, str]:
     "Bandwidth ε": f"{sweep.bandwidth:g}",
     "Learning rate": f"{sweep.optim.lr:g}",
     "Other sweeps": others or "none",
-    "Update": f"{config.bucket.update_tokens:,} tokens",
+    "Update": f"{config.update_tokens:,} tokens",
     "Run": str(run.path),
   }
 

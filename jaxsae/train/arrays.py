@@ -54,7 +54,9 @@ def train_on(
       sites, or `draw` ends too early.
   """
   if isinstance(config, TrainConfig):
-    return _train(config, draw, scale_on, updates or config.updates)
+    shards = meshes.make(config.mesh).shape["data"]
+    wanted = updates or config.fitted(shards).updates
+    return _train(config, draw, scale_on, wanted)
   if updates is None:
     raise UserError(
       "train_on() with a SweepConfig does not know how long to train; give"

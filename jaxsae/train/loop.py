@@ -42,7 +42,7 @@ from jaxsae.train.placement.select import (
   choose_placements,
   log_lines,
 )
-from jaxsae.train.process import corpus_check, workdir
+from jaxsae.train.process import agreement, corpus_check, lm_check, workdir
 from jaxsae.train.process import lease as leases
 from jaxsae.train.process.compile_cache import CompileCache
 from jaxsae.train.process.shutdown import ShutdownSignal, resume_command
@@ -65,8 +65,9 @@ def train(config: TrainConfig) -> TrainState:
       devices that should hold the same do not.
   """
   cache = CompileCache(config.workdir)
+  agreement.check(agreement.of_program(config))
   setting = _prepare(config)
-  path = epath.Path(config.workdir)
+  config, path = setting.config, epath.Path(config.workdir)
   with contextlib.ExitStack() as ending:
     ending.callback(setting.source.close)
     lease = ending.enter_context(leases.hold(path))
@@ -124,10 +125,10 @@ class _Setting:
 def _prepare(config: TrainConfig) -> _Setting:
   """Prepares a run; checks that are quick come first."""
   mesh = meshes.make(config.mesh)
+  config = workdir.with_saved_bucket(config).fitted(mesh.shape["data"])
   check_rows(config, mesh)
   start_from.check(config)
-  data.check_source(config.data.source)
-  lm = load_lm(config.lm, mesh=mesh, fsdp=config.fsdp)
+  lm = pod.on_all(lambda: _load_lm(config, mesh))
   lm.check_length(config.data.context)
   for stack in config.stacks:
     stack.taps.check(lm.config)
@@ -142,13 +143,19 @@ def _prepare(config: TrainConfig) -> _Setting:
   groups = make_groups(config.stacks, config.schedule, mesh, choices)
   lines = tuple(log_lines(config, mesh, choices, lm))
   pod.print_on_leader(f"reading {config.data.source} …")
-  corpus = open_corpus(config, lm)
+  corpus = pod.on_all(lambda: open_corpus(config, lm))
+  agreement.check({"the text of --data.source": corpus.fingerprint})
   pod.print_on_leader(corpus_check.summary(corpus))
   batches = open_batches(config, mesh, corpus.train)
   source = TextSource(config, mesh, lm, batches, corpus.documents)
   return _Setting(
     config, mesh, lm.config, abstract, groups, lines, corpus, source
   )
+
+
+def _load_lm(config: TrainConfig, mesh: Mesh) -> Lm:
+  data.check_source(config.data.source)  # which is quick
+  return load_lm(config.lm, mesh=mesh, fsdp=config.fsdp)
 
 
 def open_corpus(config: TrainConfig, lm: Lm) -> Corpus:
@@ -166,6 +173,8 @@ def _claim(setting: _Setting, path: epath.Path) -> None:
   config, corpus = setting.config, setting.corpus
   pod.on_leader(lambda: str(workdir.claim(config, corpus.policy)))
   pod.on_leader(lambda: corpus_check.check(path, corpus))
+  lm_check.check(path, setting.source.weights)
+  pod.on_leader(lambda: workdir.update(config))
   if not pod.true_on_all(workdir.is_claimed(path)):
     raise UserError(
       f"not every host sees {path}; give --workdir=DIR one on storage that all"

@@ -3,11 +3,15 @@
 They guard against accidents, not intent: a collision is easy to construct.
 """
 
+import hashlib
+import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # Two sums over the same words: a collision has to happen in both.
 SEEDS = (0x9E3779B9, 0x7F4A7C15)
@@ -24,6 +28,16 @@ def fingerprints(tree: Any) -> dict[str, str]:
     jax.tree_util.keystr(path): f"{sums[0]:08x}{sums[1]:08x}"
     for path, sums in paths
   }
+
+
+def combined(sums: Mapping[str, np.ndarray]) -> str:
+  """Returns one digest of many arrays: 16 hexadecimal digits.
+
+  Args:
+    sums: the path of every array → its `digest`, on the host.
+  """
+  listed = [[path, *map(int, found)] for path, found in sorted(sums.items())]
+  return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]
 
 
 def digest(x: jax.Array) -> jax.Array:

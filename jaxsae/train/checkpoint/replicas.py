@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
@@ -29,16 +28,17 @@ from jaxsae.train.state import TrainState
 def check(
   config: TrainConfig, mesh: Mesh, step: int, state: TrainState, lm: Lm
 ) -> None:
-  """Compares replicas on all devices, every `check_replicas_every` steps.
+  """Compares replicas on all devices, where `check_replicas_every` says so.
 
   All processes reach the same result. Waits for the step, and takes as long as
-  reading all weights once.
+  reading all weights once. One device has no replicas, so nothing is done.
 
   Raises:
     RunError: replicas differ; names the arrays and the devices.
   """
-  every = config.check_replicas_every
-  if every is None or step % every:
+  every = config.check_replicas_every or config.checkpoint_every
+  is_due = step % every == 0 or step == config.steps
+  if mesh.size == 1 or not is_due:
     return
   differing = list(differences(mesh, {"state": state, "lm": lm}))
   if differing:
@@ -52,10 +52,9 @@ def differences(mesh: Mesh, tree: Any) -> Iterator[tuple[str, list, list]]:
   that comes first in the mesh does.
   """
   found, _ = jax.tree_util.tree_flatten_with_path(tree)
-  specs = tuple(x.sharding.spec for _, x in found)
-  hashes = pod.to_host(_hasher(mesh, specs)(*(x for _, x in found)))
-  for i, (path, x) in enumerate(found):
-    for held in _groups(mesh, x, hashes[:, i]):
+  hashes = pod.to_host([_hasher(mesh, x.sharding.spec)(x) for _, x in found])
+  for (path, x), of_array in zip(found, hashes, strict=True):
+    for held in _groups(mesh, x, of_array):
       usual = collections.Counter(held.values()).most_common(1)[0][0]
       odd = [device for device, hash_ in held.items() if hash_ != usual]
       if odd:
@@ -64,20 +63,18 @@ def differences(mesh: Mesh, tree: Any) -> Iterator[tuple[str, list, list]]:
 
 
 @functools.cache
-def _hasher(mesh: Mesh, specs: tuple[PartitionSpec, ...]):
-  """Compiles: arrays → hashes of the parts on each device, [P, A, 2].
+def _hasher(mesh: Mesh, spec: PartitionSpec):
+  """Makes: array → hashes of the parts on each device, [P, 2].
 
+  It takes one array, for many have the same shape, and compile once.
   The partitioner would hash one copy of a replicated array, or parts of several
   copies. Under shard_map each device hashes its own.
   """
 
-  def each(*parts):
-    return jnp.stack([digest(part) for part in parts])[None]
-
   sharded = jax.shard_map(
-    each,
+    lambda part: digest(part)[None],
     mesh=mesh,
-    in_specs=specs,
+    in_specs=spec,
     out_specs=PartitionSpec(mesh.axis_names),
     check_vma=False,
   )

@@ -8,31 +8,9 @@ from jaxsae.data import DataConfig
 from jaxsae.errors import UserError
 from jaxsae.lm import Site
 from jaxsae.mesh import MeshConfig
+from jaxsae.train.config.bucket import BucketConfig as BucketConfig
 from jaxsae.train.config.sweep import OptimConfig as OptimConfig
 from jaxsae.train.config.sweep import Stack, SweepConfig, check_positive
-
-
-@dataclasses.dataclass(frozen=True)
-class BucketConfig:
-  """One outer step: a bucket of rows is read, shuffled and trained on.
-
-  A bucket is `microbatches × rows × context` tokens.
-  """
-
-  microbatches: int = 8  # LM forward passes in a bucket
-  rows: int = 32  # sequences in one LM forward pass
-  update_tokens: int = 4096  # tokens in one update of the autoencoders
-  # Type in which activations wait to be trained on. None: the language model's
-  # own.
-  dtype: Literal["float32", "bfloat16"] | None = None
-
-  def __post_init__(self):
-    check_positive(self, "microbatches", "rows", "update_tokens")
-    if self.update_tokens % self.rows:
-      raise UserError(
-        f"update_tokens={self.update_tokens} is not a multiple of"
-        f" rows={self.rows}; every row gives the same share to an update."
-      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +66,8 @@ class TrainConfig:
   # stop: end the run before saving. skip: that autoencoder skips the update.
   not_finite: Literal["stop", "skip"] = "stop"
   # Buckets between two checks that replicas are equal on all devices, bit by
-  # bit, those of the language model's weights included. None: never.
+  # bit, those of the language model's weights included. None: before each
+  # checkpoint.
   check_replicas_every: int | None = None
   log_every: int = 1  # buckets between two lines of metrics
   checkpoint_every: int = 100  # buckets between two checkpoints
@@ -105,14 +84,8 @@ class TrainConfig:
       if getattr(self, name) is not None:
         check_positive(self, name)
     self._check_names()
-    per_lane = self.bucket.update_tokens // self.bucket.rows
-    lane = self.bucket.microbatches * self.data.context
-    if lane % per_lane:
-      raise UserError(
-        f"bucket.update_tokens={self.bucket.update_tokens} does not divide"
-        f" the {self.bucket_tokens} tokens of a bucket (microbatches × rows ×"
-        " context)."
-      )
+    if self.bucket.is_fitted:
+      self._check_share()
 
   def _check_names(self):
     names = (name for stack in self.stacks for name in stack.names)
@@ -122,6 +95,41 @@ class TrainConfig:
         f"Two autoencoders would be called {name}; give one of the sweeps"
         " another name, as in --also.0.name=other."
       )
+
+  def _check_share(self):
+    per_row = self.microbatches * self.data.context
+    if per_row % (self.update_tokens // self.rows):
+      raise UserError(
+        f"bucket.update_tokens={self.update_tokens} does not divide the"
+        f" {self.bucket_tokens} tokens of a bucket (microbatches × rows ×"
+        " context)."
+      )
+
+  def fitted(self, shards: int) -> "TrainConfig":
+    """Returns the config with a bucket that fits a mesh.
+
+    The sizes of a bucket, and what follows from them, are only known then.
+
+    Args:
+      shards: the size of the mesh's `data` axis.
+    """
+    bucket = self.bucket.fitted(shards, self.data.context)
+    return dataclasses.replace(self, bucket=bucket)
+
+  @property
+  def microbatches(self) -> int:
+    """Number of LM forward passes in a bucket."""
+    return _known(self.bucket.microbatches)
+
+  @property
+  def rows(self) -> int:
+    """Number of sequences in one LM forward pass."""
+    return _known(self.bucket.rows)
+
+  @property
+  def update_tokens(self) -> int:
+    """Number of tokens in one update."""
+    return _known(self.bucket.update_tokens)
 
   @property
   def stacks(self) -> tuple[Stack, ...]:
@@ -139,13 +147,12 @@ class TrainConfig:
   @property
   def bucket_tokens(self) -> int:
     """Number of tokens in a bucket."""
-    b = self.bucket
-    return b.microbatches * b.rows * self.data.context
+    return self.microbatches * self.rows * self.data.context
 
   @property
   def updates_per_bucket(self) -> int:
     """Number of updates in an outer step."""
-    return self.bucket_tokens // self.bucket.update_tokens
+    return self.bucket_tokens // self.update_tokens
 
   @property
   def steps(self) -> int:
@@ -163,6 +170,13 @@ class TrainConfig:
     return Schedule(
       updates=self.updates,
       per_bucket=self.updates_per_bucket,
-      tokens=self.bucket.update_tokens,
+      tokens=self.update_tokens,
       skip_not_finite=self.not_finite == "skip",
     )
+
+
+def _known(size: int | None) -> int:
+  """Returns a size of the bucket, which must have been fitted to a mesh."""
+  if size is None:
+    raise ValueError("the bucket is not fitted to a mesh; call config.fitted")
+  return size

@@ -142,4 +142,4 @@ def resting_axes(width: int, mesh: Mesh | AbstractMesh) -> tuple[str, ...]:
 
 def check_rows(config: TrainConfig, mesh: Mesh) -> None:
   """Raises UserError unless `data` divides the rows of a microbatch."""
-  meshes.check_divides("bucket.rows", config.bucket.rows, mesh, "data")
+  meshes.check_divides("bucket.rows", config.rows, mesh, "data")

@@ -2,6 +2,7 @@
 
 config.json  the resolved configuration     policy.json  how text was split
 lease.json  who trains it now               corpus.json  what its text was
+lm.json  what its language model was
 checkpoints/  metrics.jsonl  tensorboard/  eval/STEP.json  export/  report/
 damaged/  corrupted checkpoints
 not_finite.json  what was not finite, if that stopped the run
@@ -14,10 +15,11 @@ from typing import Any
 
 from etils import epath
 
-from jaxsae import overrides
+from jaxsae import overrides, pod
 from jaxsae.data import TokenPolicy, check_policy
 from jaxsae.errors import UserError
 from jaxsae.files import remove_leftovers, unfinished, whole_file
+from jaxsae.train.config.bucket import SIZES
 from jaxsae.train.config.run import TrainConfig
 
 # What may differ between a run and its continuation: none changes the result.
@@ -26,6 +28,10 @@ FREE = (
   "mesh.",
   "fsdp",
   "eval.",
+  # Places. What they hold must be the same: `corpus.json` and `lm.json` have
+  # its fingerprints.
+  "lm",
+  "data.source",
   "data.cache",
   "dead_after",
   # Apart from the order of sums, it changes only what happens when something is
@@ -38,6 +44,10 @@ FREE = (
   "keep_every",
 )
 
+
+# Settings that older runs do not have in their config.json, with the values
+# that describe what those runs did.
+ADDED: overrides.Added = {}
 
 # The files that a killed start leaves. config.json is not one: it is written
 # last, so it marks the folder as a run's.
@@ -82,9 +92,37 @@ def claim(config: TrainConfig, policy: TokenPolicy) -> epath.Path:
   return path
 
 
+def update(config: TrainConfig) -> None:
+  """Saves settings that may differ, as they are now, in a run that goes on."""
+  path = epath.Path(config.workdir)
+  if read_config(path) != config:
+    write_json(path / "config.json", overrides.to_json(config))
+
+
 def is_claimed(path: epath.Path) -> bool:
   """Returns whether the folder is a run's."""
   return (path / "config.json").exists()
+
+
+def with_saved_bucket(config: TrainConfig) -> TrainConfig:
+  """Returns the config with the sizes of the bucket that its run already has.
+
+  Sizes that are given stay, to be compared with the run's. Where there is no
+  run yet, nothing changes.
+  """
+  path = epath.Path(config.workdir)
+  sizes = pod.on_leader(lambda: _saved_sizes(path))
+  given = {name: getattr(config.bucket, name) for name in SIZES}
+  missing = {k: v for k, v in sizes.items() if given[k] is None}
+  bucket = dataclasses.replace(config.bucket, **missing)
+  return dataclasses.replace(config, bucket=bucket)
+
+
+def _saved_sizes(path: epath.Path) -> dict[str, int | None]:
+  if not is_claimed(path):
+    return {}
+  bucket = read_config(path).bucket
+  return {name: getattr(bucket, name) for name in SIZES}
 
 
 def is_complete(config: TrainConfig) -> bool:
@@ -97,6 +135,7 @@ def is_complete(config: TrainConfig) -> bool:
   record = path / "config.json"
   if not record.exists():
     return False
+  config = with_saved_bucket(config)
   _check_same(read_config(path), config, record)
   return (path / "eval" / f"{config.steps}.json").exists()
 
@@ -110,7 +149,7 @@ def read_config(path: epath.Path) -> TrainConfig:
     data = json.loads(record.read_text())
   except ValueError as error:
     raise UserError(f"{record} is not JSON: {error}.") from error
-  return overrides.from_json(TrainConfig, data, str(record))
+  return overrides.from_json(TrainConfig, data, str(record), ADDED)
 
 
 def check_policy_of(path: epath.Path, policy: TokenPolicy) -> None:
@@ -152,7 +191,7 @@ def _check_same(saved: TrainConfig, now: TrainConfig, record) -> None:
   different = [
     f"{name} was {_text(was)} and is {_text(given)}"
     for name, was, given in overrides.differences(saved, now)
-    if not name.startswith(FREE)
+    if not _is_free(name) and not (name == "tokens" and _may_grow(saved, now))
   ]
   if different:
     raise UserError(
@@ -160,6 +199,23 @@ def _check_same(saved: TrainConfig, now: TrainConfig, record) -> None:
       " Give a new folder with --workdir=DIR, or the settings it was started"
       f" with. Only these may change: {_free()}."
     )
+
+
+def _is_free(name: str) -> bool:
+  return any(
+    name.startswith(free) if free.endswith(".") else name == free
+    for free in FREE
+  )
+
+
+def _may_grow(saved: TrainConfig, now: TrainConfig) -> bool:
+  """Returns whether a run may be trained on more tokens than it was to be.
+
+  It may where the rate is constant: then no update before depends on how many
+  follow.
+  """
+  constant = all(not stack.sweep.optim.lr_decay for stack in now.stacks)
+  return constant and now.tokens > saved.tokens
 
 
 def _free() -> str:

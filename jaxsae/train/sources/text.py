@@ -98,7 +98,7 @@ class TextSource(Prefetcher):
 
 def open_batches(config: TrainConfig, mesh: Mesh, rows: Rows) -> Batches:
   """Opens buckets as flat batches [M·B, T]; this process reads its part."""
-  microbatches, size = config.bucket.microbatches, config.bucket.rows
+  microbatches, size = config.microbatches, config.rows
   every = np.arange(microbatches * size).reshape(microbatches, size)
   mine = every[:, _columns(config, mesh)].reshape(-1)
   return data.batches(rows, every.size, config.data.seed, mine)
@@ -112,11 +112,11 @@ def next_bucket(
   layout = meshes.shard(mesh, None, "data", None)
 
   def put(own: np.ndarray) -> jax.Array:
-    own = own.reshape(config.bucket.microbatches, len(columns), -1)
-    shape = (own.shape[0], config.bucket.rows, own.shape[2])
+    own = own.reshape(config.microbatches, len(columns), -1)
+    shape = (own.shape[0], config.rows, own.shape[2])
 
     def part(index):
-      wanted = np.arange(config.bucket.rows)[index[1]]
+      wanted = np.arange(config.rows)[index[1]]
       return own[:, np.searchsorted(columns, wanted)]
 
     return jax.make_array_from_callback(shape, layout, part)
@@ -126,7 +126,7 @@ def next_bucket(
 
 def _columns(config: TrainConfig, mesh: Mesh) -> np.ndarray:
   """Returns which of the B rows of a microbatch this process's devices hold."""
-  every = np.arange(config.bucket.rows)
+  every = np.arange(config.rows)
   layout = meshes.shard(mesh, "data")
   parts = layout.addressable_devices_indices_map(every.shape).values()
   return np.unique(np.concatenate([every[part] for part in parts]))
@@ -180,7 +180,7 @@ def abstract_arguments(
 def _abstract_batch(
   config: TrainConfig, mesh: Mesh
 ) -> TokenBatch[jax.ShapeDtypeStruct]:
-  shape = (config.bucket.microbatches, config.bucket.rows, config.data.context)
+  shape = (config.microbatches, config.rows, config.data.context)
   layout = meshes.shard(mesh, None, "data", None)
   ids = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=layout)
   return TokenBatch(positions=ids, segments=ids, tokens=ids)

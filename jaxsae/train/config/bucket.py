@@ -1,0 +1,95 @@
+"""The bucket of one outer step, and how it is made to fit a mesh."""
+
+import dataclasses
+import math
+from typing import Literal
+
+from jaxsae.errors import UserError
+from jaxsae.train.config.sweep import check_positive
+
+_ROWS = 32  # sequences in one LM forward pass, if the mesh does not need more
+_SEQUENCES = 256  # in a bucket
+_UPDATE_TOKENS = 4096  # Gemma Scope's (arXiv 2408.05147 §3.2)
+
+
+@dataclasses.dataclass(frozen=True)
+class BucketConfig:
+  """One outer step: a bucket of rows is read, shuffled and trained on.
+
+  A bucket is `microbatches × rows × context` tokens. What is None is chosen
+  when a run is first started, so that it fits the mesh, and stays with the run.
+  """
+
+  # LM forward passes in a bucket. None: as many as read 256 sequences.
+  microbatches: int | None = None
+  # Sequences in one LM forward pass; the mesh's `data` must divide them. None:
+  # 32, or as many more as `data` needs.
+  rows: int | None = None
+  # Tokens in one update of the autoencoders. None: 4096, or the nearest number
+  # to which all rows give the same share.
+  update_tokens: int | None = None
+  # Type in which activations wait to be trained on. None: the language model's
+  # own.
+  dtype: Literal["float32", "bfloat16"] | None = None
+
+  def __post_init__(self):
+    given = [name for name in SIZES if getattr(self, name) is not None]
+    check_positive(self, *given)
+    if self.update_tokens and self.rows and self.update_tokens % self.rows:
+      raise UserError(
+        f"update_tokens={self.update_tokens} is not a multiple of"
+        f" rows={self.rows}; every row gives the same share to an update."
+      )
+
+  @property
+  def is_fitted(self) -> bool:
+    """Returns whether every size is a number."""
+    return None not in (self.microbatches, self.rows, self.update_tokens)
+
+  def fitted(self, shards: int, context: int) -> "BucketConfig":
+    """Returns the bucket with numbers in place of None.
+
+    Args:
+      shards: the size of the mesh's `data` axis.
+      context: tokens in a row.
+
+    Raises:
+      UserError: no number of rows suits both the mesh and `update_tokens`.
+    """
+    rows = self.rows or _rows(shards, self.update_tokens)
+    microbatches = self.microbatches or max(1, round(_SEQUENCES / rows))
+    update = self.update_tokens or rows * _share(rows, microbatches * context)
+    return dataclasses.replace(
+      self, microbatches=microbatches, rows=rows, update_tokens=update
+    )
+
+
+SIZES = ("microbatches", "rows", "update_tokens")
+
+
+def _rows(shards: int, update_tokens: int | None) -> int:
+  """Returns the rows that suit the shards and divide an update, if given."""
+  enough = shards * -(-_ROWS // shards)
+  if not update_tokens or update_tokens % enough == 0:
+    return enough
+  if update_tokens % shards:
+    nearest = shards * max(1, round(update_tokens / shards))
+    raise UserError(
+      f"bucket.update_tokens={update_tokens} is not a multiple of"
+      f" --mesh.data={shards}, so its devices cannot give the same share to an"
+      f" update; use {nearest}, or a larger --mesh.model."
+    )
+  several = range(shards, update_tokens + 1, shards)
+  dividing = [rows for rows in several if update_tokens % rows == 0]
+  return min(dividing, key=lambda rows: abs(math.log(rows / _ROWS)))
+
+
+def _share(rows: int, lane: int) -> int:
+  """Returns the tokens that each row gives to an update: a power of two.
+
+  Args:
+    rows: the rows of a bucket.
+    lane: the tokens of each row, which the share divides.
+  """
+  powers = [2**i for i in range(lane.bit_length()) if lane % 2**i == 0]
+  return min(powers, key=lambda n: abs(math.log(n * rows / _UPDATE_TOKENS)))
