@@ -1,15 +1,18 @@
 """The `jaxsae` command: plan a run, or inspect what a finished run made."""
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import rich
+from etils import epath
 
-from jaxsae import evals, overrides, runs
+from jaxsae import evals, overrides, pod, runs
 from jaxsae.errors import UserError, did_you_mean, exit_on_user_error
 from jaxsae.plan import compiler_process
+from jaxsae.train.process import workdir
 
 _ABOUT = {
   "eval": "evaluate the autoencoders on held-out text; writes eval/STEP.json",
@@ -57,10 +60,13 @@ def _help() -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class RunFolder:
-  """The finished run that a command is given."""
+class RunSelection:
+  """The finished run that a command is given, and what to take of it."""
 
   run: str = ""  # the run's folder
+  # Names of autoencoders, as in resid.12/16384/l0_32, to leave out all others.
+  # Empty: all.
+  only: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,39 +78,48 @@ class ExportOptions:
 
 
 def _eval(argv: Sequence[str]) -> None:
-  (folder,) = _parse("eval", argv, RunFolder())
-  rich.print(evals.table(runs.evaluate(runs.open_run(folder.run))))
+  (run,) = _open("eval", argv)
+  results = runs.evaluate(run)
+  if pod.is_leader():
+    rich.print(evals.table(results))
 
 
 def _export(argv: Sequence[str]) -> None:
-  folder, options = _parse("export", argv, RunFolder(), ExportOptions())
+  run, options = _open("export", argv, ExportOptions())
   if not options.out:
     raise UserError("Export to which folder? Add --out=DIR, a new folder.")
-  run = runs.open_run(folder.run)
   for file in runs.export(run, options.format, options.out):
-    print(f"{options.out}/{file}")
+    pod.print_on_leader(f"{options.out}/{file}")
 
 
 def _explore(argv: Sequence[str]) -> None:
-  (folder,) = _parse("explore", argv, RunFolder())
-  print(runs.explore(runs.open_run(folder.run)))
+  (run,) = _open("explore", argv)
+  print(runs.explore(run))
 
 
 def _plan(argv: Sequence[str]) -> None:
   sys.exit(compiler_process.run(argv))
 
 
-def _parse(action: str, argv: Sequence[str], *configs: Any) -> tuple[Any, ...]:
-  folder, *others = overrides.parse_several(
-    *configs,
+def _open(action: str, argv: Sequence[str], *options: Any) -> tuple[Any, ...]:
+  """Opens the run that a command names; returns it and the command's options.
+
+  The defaults of its settings are those that the run was trained with.
+  """
+  parse = functools.partial(
+    overrides.parse_several,
     argv=argv,
     doc=_ABOUT[action],
     usage=f"jaxsae {action}",
     words=("run",),
   )
-  if not folder.run:
+  chosen, *_ = parse(RunSelection(), runs.RunSettings(), *options)
+  if not chosen.run:
     raise UserError(f"Which run? Write jaxsae {action} RUN, the run's folder.")
-  return folder, *others
+  pod.join()
+  own = runs.RunSettings.of(workdir.read_config(epath.Path(chosen.run)))
+  _, settings, *others = parse(RunSelection(), own, *options)
+  return runs.open_run(chosen.run, settings, chosen.only), *others
 
 
 if __name__ == "__main__":

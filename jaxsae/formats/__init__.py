@@ -9,3 +9,4 @@ from jaxsae.formats.published import Published as Published
 from jaxsae.formats.registry import FORMATS as FORMATS
 from jaxsae.formats.suite import write_all as write_all
 from jaxsae.formats.suite import write_release as write_release
+from jaxsae.formats.suite import writing as writing

@@ -1,7 +1,7 @@
 """Writing several autoencoders to one new folder, in a published format."""
 
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from jaxsae.errors import UserError
 from jaxsae.files import whole_folder
@@ -65,6 +65,16 @@ def write_release(
     UserError: the format is unknown or cannot hold an autoencoder, or the
       folder exists or cannot be made.
   """
+  return [file for some in writing(format, records, out) for file in some]
+
+
+def writing(
+  format: str, records: Iterable[Published], out: Path
+) -> Iterator[list[str]]:
+  """Yields the files of each record when they are written.
+
+  Like `write_release`; the folder appears when the iterator ends.
+  """
   if format not in FORMATS:
     raise UserError(
       f"--format={format} is not known; use {' or '.join(FORMATS)}."
@@ -72,13 +82,14 @@ def write_release(
   out, layout = pathlib.Path(out), FORMATS[format]
   if out.exists():
     raise UserError(f"{out} exists; remove it or give --out=DIR another name.")
-  files = []
+  files: list[str] = []
   with whole_folder(out) as partial:
     for published in records:
       place = partial / _unused(layout.place(published), files)
       layout.write(published, place)
-      files += _files(place, partial)
-  return files
+      written = _files(place, partial)
+      files += written
+      yield written
 
 
 def _unused(place: str, files: list[str]) -> str:

@@ -13,7 +13,7 @@ from jaxsae.data import Corpus
 from jaxsae.runs.open import Run
 from jaxsae.token_batch import TokenBatch
 from jaxsae.train.loop import open_corpus
-from jaxsae.train.process import workdir
+from jaxsae.train.process import corpus_check, workdir
 
 
 def evaluate(run: Run) -> dict[str, evals.Result]:
@@ -39,9 +39,10 @@ def _record(run: Run) -> epath.Path:
 
 
 def corpus_of(run: Run) -> Corpus:
-  """Opens the run's text; refuses it if it is now tokenised differently."""
+  """Opens the run's text; refuses any other, and other tokens of it."""
   corpus = open_corpus(run.config, run.lm)
   workdir.check_policy_of(run.path, corpus.policy)
+  pod.on_leader(lambda: corpus_check.check(run.path, corpus))
   return corpus
 
 

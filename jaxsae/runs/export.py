@@ -3,17 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from jaxsae import formats, overrides, pod
 from jaxsae.formats import Published
 from jaxsae.formats.gemma_scope import input_gain
-from jaxsae.lm import Taps
-from jaxsae.runs.evaluate import figures
+from jaxsae.runs.figures import known_figures
 from jaxsae.runs.open import Run
-from jaxsae.sae import Sae
 
 
 def export(run: Run, format: str, out: formats.Path) -> list[str]:
-  """Writes every autoencoder in a published format, in a new folder.
+  """Writes the selected autoencoders in a published format, in a new folder.
+
+  They are read one by one, in the leader, so any number of them fits in its
+  memory. Neither text nor the language model is needed; transcoders, whose
+  published form depends on it, need the latter.
 
   Args:
     run: the finished run.
@@ -23,30 +27,38 @@ def export(run: Run, format: str, out: formats.Path) -> list[str]:
   Returns:
     The paths of the files, relative to the folder.
   """
-  measured = figures(run)
-  saes = {name: pod.to_host(sae) for name, (_, sae) in run.saes.items()}
+  measured = pod.on_leader(lambda: known_figures(run))
+  gains = {name: _gain(run, name) for name in run.names}
+  records = (_record(run, name, gains[name], measured) for name in run.names)
+  writing = formats.writing(format, records, out)
+  files = []
+  # One call each: the other processes wait, and waiting has a time limit.
+  while some := pod.on_leader(lambda: next(writing, [])):
+    files += some
+  return files
 
-  def write() -> list[str]:
-    records = (
-      _record(run, run.saes[name][0], sae, measured[name])
-      for name, sae in saes.items()
-    )
-    return formats.write_release(format, records, out)
 
-  return pod.on_leader(write)
+def _gain(run: Run, name: str) -> np.ndarray | None:
+  """Returns the gain in a transcoder's input; needs no model for others."""
+  taps = run.taps[name]
+  return input_gain(run.lm, taps) if taps.kind == "transcoder" else None
 
 
 def _record(
-  run: Run, taps: Taps, sae: Sae, figures: Mapping[str, Any]
+  run: Run,
+  name: str,
+  gain: np.ndarray | None,
+  measured: Mapping[str, Mapping[str, Any]],
 ) -> Published:
-  """Collects what the run knows about one of its autoencoders."""
+  """Reads one autoencoder, with what the run knows about it."""
+  taps, sae = run.read_on_host(name)
   recipe = overrides.to_json(run.config)
   return Published(
     sae,
     taps,
-    input_gain(run.lm, taps),
-    model=run.lm.name,
+    gain,
+    model=run.config.lm,
     data=recipe["data"],
     recipe=recipe,
-    metrics={k: v for k, v in figures.items() if isinstance(v, float)},
+    metrics={k: v for k, v in measured[name].items() if isinstance(v, float)},
   )

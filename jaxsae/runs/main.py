@@ -14,6 +14,7 @@ from jaxsae.runs import run_table
 from jaxsae.runs.evaluate import evaluate
 from jaxsae.runs.flops import RunFlops, balanced_shares, run_flops
 from jaxsae.runs.open import Run, open_run
+from jaxsae.runs.settings import RunSettings
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.loop import train
 from jaxsae.train.process import workdir
@@ -65,7 +66,7 @@ def main_each(configs: Callable[[], Configs], doc: str | None = None) -> None:
 @pod.wait_out_lost_process()
 def _train_and_evaluate(config: TrainConfig) -> Run:
   train(config)
-  run = open_run(config.workdir)
+  run = open_run(config.workdir, RunSettings.of(config, config.mesh))
   results = evaluate(run)
   if pod.is_leader():
     rich.print(evals.table(results))

@@ -1,81 +1,231 @@
 """Opening a finished run: its config, language model and autoencoders."""
 
+import contextlib
 import dataclasses
-import math
+import functools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
+import numpy as np
 from etils import epath
+from jax.sharding import Mesh, SingleDeviceSharding
 
 from jaxsae import mesh as meshes
-from jaxsae.errors import UserError
-from jaxsae.lm import Lm, Taps, load_lm
-from jaxsae.mesh import MeshConfig
+from jaxsae.errors import RunError, UserError, did_you_mean
+from jaxsae.lm import Lm, Site, Taps, load_lm
+from jaxsae.runs.settings import RunSettings
 from jaxsae.sae import Sae
 from jaxsae.train import state as states
 from jaxsae.train.checkpoint.checkpoints import Checkpoints
+from jaxsae.train.checkpoint.corruption import Corrupted, agreed
+from jaxsae.train.checkpoint.members import Members
+from jaxsae.train.checkpoint.saved import (
+  SavedStack,
+  to_saved_stack,
+  trained,
+)
 from jaxsae.train.config.run import TrainConfig
-from jaxsae.train.process import workdir
-from jaxsae.train.state import TrainState, abstract_state
+from jaxsae.train.config.sweep import Stack
+from jaxsae.train.placement.layout import member_sharding
+from jaxsae.train.process import lm_check, workdir
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
   """A run opened from its folder, with its newest checkpoint.
 
+  What is large is loaded when it is first asked for.
+
   Attributes:
     path: the run's folder.
-    config: the configuration that the run was started with.
-    lm: the language model.
-    step: the step of the newest checkpoint.
-    saes: name → site, and autoencoder of raw activations.
-    targets: name → the target L0 of its training, or None.
+    config: the configuration that the run was started with, and the settings
+      that it was opened with.
+    names: the names of the autoencoders that are selected.
+    members: the autoencoders in the checkpoint.
   """
 
   path: epath.Path
   config: TrainConfig
-  lm: Lm
-  step: int
-  saes: Mapping[str, tuple[Taps, Sae]]
-  targets: Mapping[str, float | None]
+  names: tuple[str, ...]
+  members: Members
+
+  @property
+  def step(self) -> int:
+    """The step of the checkpoint."""
+    return self.members.step
+
+  @property
+  def taps(self) -> dict[str, Taps]:
+    """Name → the sites that an autoencoder reads and writes."""
+    return {name: self._places[name].stack.taps for name in self.names}
+
+  @property
+  def targets(self) -> dict[str, float | None]:
+    """Name → the target L0 of an autoencoder's training, or None."""
+    places = {name: self._places[name] for name in self.names}
+    return {
+      name: place.stack.members[place.indices[1]].target
+      for name, place in places.items()
+    }
+
+  @functools.cached_property
+  def mesh(self) -> Mesh:
+    """The mesh of devices."""
+    return meshes.make(self.config.mesh)
+
+  @functools.cached_property
+  def lm(self) -> Lm:
+    """The language model, on the mesh.
+
+    Raises:
+      UserError: it is not the one that the run was trained on.
+    """
+    config = self.config
+    lm = load_lm(config.lm, mesh=self.mesh, fsdp=config.fsdp)
+    lm_check.check(self.path, lm)
+    return lm
+
+  @functools.cached_property
+  def saes(self) -> Mapping[str, tuple[Taps, Sae]]:
+    """Name → taps, and autoencoder of raw activations, all on the mesh.
+
+    All processes must ask for it together.
+    """
+    return {name: self._read_on_mesh(name) for name in self.names}
+
+  def read_on_host(self, name: str) -> tuple[Taps, Sae]:
+    """Reads one autoencoder into this host's memory; keeps no other.
+
+    It is read anew each time. Waits for no other process.
+    """
+    place, host = self._places[name], jax.local_devices(backend="cpu")[0]
+    one = SingleDeviceSharding(host)
+    like = _like(place, jax.tree.map(lambda x: one, place.like))
+    with jax.default_device(host), self._corruption_named():
+      saved = self.members.load(*place.indices, like)
+      self.members.check(*place.indices, saved)
+      return place.stack.taps, jax.device_get(_folded(place, saved))
+
+  def _read_on_mesh(self, name: str) -> tuple[Taps, Sae]:
+    place = self._places[name]
+    like = _like(place, member_sharding(place.like, self.mesh))
+    with self._corruption_named():
+      saved = agreed(lambda: self.members.load(*place.indices, like))
+      self.members.check(*place.indices, saved)
+    return place.stack.taps, _folded(place, saved)
+
+  @functools.cached_property
+  def _places(self) -> "Mapping[str, _Place]":
+    """Name → where an autoencoder is in the checkpoint."""
+    found = {}
+    for index, stack in enumerate(self.config.stacks):
+      like = _stack_like(self.members, index, stack)
+      for member, name in enumerate(stack.names):
+        found[name] = _Place(stack, (index, member), like)
+    return found
+
+  @contextlib.contextmanager
+  def _corruption_named(self):
+    """Turns corruption into a sentence that says how to go on."""
+    try:
+      yield
+    except Corrupted as error:
+      folder = self.members.folder
+      raise RunError(
+        f"checkpoint {self.step} in {folder.parent} is corrupted: {error}. Move"
+        f" {folder} away to use the checkpoint before it, or run the experiment"
+        " again, which resumes from that one."
+      ) from error
 
 
-def open_run(path: str | os.PathLike[str]) -> Run:
-  """Opens a run at its newest checkpoint, on all devices of this machine.
+@dataclasses.dataclass(frozen=True)
+class _Place:
+  """Where one autoencoder is in a checkpoint.
+
+  Attributes:
+    stack: the configuration of its stack.
+    indices: the index of the stack, and its own in the stack.
+    like: the shapes of the stack's arrays, [S, …].
+  """
+
+  stack: Stack
+  indices: tuple[int, int]
+  like: SavedStack
+
+
+def open_run(
+  path: str | os.PathLike[str],
+  settings: RunSettings | None = None,
+  only: Sequence[str] = (),
+) -> Run:
+  """Opens a run at its newest checkpoint.
+
+  Args:
+    path: the run's folder.
+    settings: where its data is now, how it is evaluated, and the mesh; by
+      default the run's own, on all devices that there are.
+    only: names of autoencoders, to leave out all others; by default all.
 
   Raises:
-    UserError: the folder has no checkpoint yet.
+    UserError: the folder has no checkpoint yet, or the run has no autoencoder
+      of such a name.
   """
   folder = epath.Path(path)
   config = workdir.read_config(folder)
   checkpoints = Checkpoints(folder / "checkpoints", keep=None)
   if checkpoints.latest is None:
     raise UserError(f"{folder} has no checkpoint yet; train it first.")
-  # The `model` axis of training, as far as this machine has the devices.
-  model = math.gcd(config.mesh.model, jax.device_count())
-  mesh = meshes.make(MeshConfig(model=model))
-  lm = load_lm(config.lm, mesh=mesh, fsdp=config.fsdp)
-  state, _ = checkpoints.restore(abstract_state(config, lm.config, mesh))
-  checkpoints.close()
-  saes = dict(_folded(config, state))
+  settings = settings or RunSettings.of(config)
   return Run(
     path=folder,
-    config=config,
-    lm=lm,
-    step=int(state.step),
-    saes=saes,
-    targets={
-      name: member.target
-      for stack in config.stacks
-      for name, member in zip(stack.names, stack.members, strict=True)
-    },
+    config=settings.applied(config),
+    names=_selected(folder, config, only),
+    members=checkpoints.members(),
   )
 
 
-def _folded(
-  config: TrainConfig, state: TrainState
-) -> Iterator[tuple[str, tuple[Taps, Sae]]]:
-  for stack, trained in zip(config.stacks, state.stacks, strict=True):
-    for name, sae in states.folded(stack, trained).items():
-      yield name, (stack.taps, sae)
+def _selected(
+  folder: epath.Path, config: TrainConfig, only: Sequence[str]
+) -> tuple[str, ...]:
+  every = [name for stack in config.stacks for name in stack.names]
+  for name in only:
+    if name not in every:
+      guess = did_you_mean(name, every)
+      raise UserError(
+        f"--only={name} is not one of the {len(every)} autoencoders of"
+        f" {folder}; {guess or f'they are named like {every[0]}'}"
+      )
+  return tuple(name for name in every if not only or name in only)
+
+
+def _stack_like(members: Members, index: int, stack: Stack) -> SavedStack:
+  """Returns the shapes of what is read of a stack, as the checkpoint has it."""
+  shape = lambda name: members.shapes[f".stacks[{index}].sae.{name}"]
+  d_in, d = shape("w_enc")[1], shape("w_dec")[2]
+  scale, target_scale = map(_ones, (stack.taps.reads, stack.taps.writes))
+  made = jax.eval_shape(
+    lambda: states.init_stack(stack, d_in, d, scale, target_scale)
+  )
+  return trained(to_saved_stack(made))
+
+
+def _ones(sites: Sequence[Site]) -> np.ndarray:
+  """Returns scales of the shape that the scales of these sites have."""
+  return np.ones([len(sites)] if len(sites) > 1 else [], np.float32)
+
+
+def _like(place: _Place, layout: SavedStack) -> SavedStack:
+  """Returns the shapes and shardings of one member's arrays."""
+  return jax.tree.map(
+    lambda x, of: jax.ShapeDtypeStruct(x.shape[1:], x.dtype, sharding=of),
+    place.like,
+    layout,
+  )
+
+
+def _folded(place: _Place, saved: SavedStack) -> Sae:
+  stack, member = place.stack, place.indices[1]
+  return states.fold_member(
+    stack, member, saved.sae, saved.scale, saved.target_scale
+  )

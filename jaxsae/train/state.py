@@ -126,16 +126,42 @@ def init_stack(
 def folded(stack: Stack, state: StackState) -> dict[str, Sae]:
   """Returns each member by name, as an autoencoder of raw activations."""
   return {
-    name: stack.architecture.fold(
+    name: fold_member(
+      stack,
+      i,
       sae_stacks.member(state.sae, i),
       state.scale[i],
       state.target_scale[i],
-      target=member.target,
     )
-    for i, (name, member) in enumerate(
-      zip(stack.names, stack.members, strict=True)
-    )
+    for i, name in enumerate(stack.names)
   }
+
+
+def fold_member(
+  stack: Stack,
+  index: int,
+  sae: Params,
+  scale: ArrayLike,
+  target_scale: ArrayLike,
+) -> Sae:
+  """Returns one member as an autoencoder of raw activations.
+
+  Products are of full precision, for what is folded is published.
+
+  Args:
+    stack: the configuration of its stack.
+    index: its index in the stack.
+    sae: its arrays in training.
+    scale: the scale of the activations that are read.
+    target_scale: that of the activations that are reconstructed.
+  """
+  with jax.default_matmul_precision("highest"):
+    return stack.architecture.fold(
+      sae,
+      jnp.asarray(scale),
+      jnp.asarray(target_scale),
+      target=stack.members[index].target,
+    )
 
 
 def abstract_state(

@@ -27,6 +27,7 @@ from jaxsae.lm.formats.orbax_errors import (
 from jaxsae.train.checkpoint import corruption, manifest
 from jaxsae.train.checkpoint.corruption import Corrupted, agreed
 from jaxsae.train.checkpoint.fingerprint import fingerprints
+from jaxsae.train.checkpoint.members import Members, chunk_by_member
 from jaxsae.train.checkpoint.saved import SavedState, from_saved, to_saved
 from jaxsae.train.state import TrainState
 
@@ -129,6 +130,27 @@ class Checkpoints:
         return from_saved(state), content["data"]
     raise corruption.refusal(self.directory, corrupted)
 
+  def members(self) -> Members:
+    """Opens the autoencoders of the newest checkpoint with an intact manifest.
+
+    Prints on stderr which checkpoints are newer, and why they are not used.
+
+    Raises:
+      UserError: no manifest is intact; the message says why for each.
+    """
+    contents, corrupted = self._manifests()
+    if not contents:
+      raise corruption.refusal(self.directory, corrupted)
+    step, content = next(iter(contents.items()))
+    corruption.warn(self.directory, corrupted, step)
+    return Members(
+      step=step,
+      folder=self.directory / str(step),
+      shapes=manifest.shapes(content),
+      prints={path: seen for path, (_, seen) in content["arrays"].items()},
+      row_prints=content.get("members"),
+    )
+
   def wait(self) -> None:
     """Waits until everything is on disk.
 
@@ -165,8 +187,14 @@ class Checkpoints:
     # Where folders cannot be renamed, Orbax ends a save by writing a file.
     return self._local or (path / "commit_success.txt").exists()
 
-  def _manifests(self, like) -> tuple[dict[int, dict], dict[int, str]]:
-    """Manifests by step, newest first, and why the others are corrupted."""
+  def _manifests(
+    self, like: SavedState | None = None
+  ) -> tuple[dict[int, dict], dict[int, str]]:
+    """Manifests by step, newest first, and why the others are corrupted.
+
+    Args:
+      like: a state of the types that a checkpoint must have, if known.
+    """
     contents, corrupted = {}, {}
     for step in self._steps():
       try:
@@ -175,13 +203,14 @@ class Checkpoints:
         corrupted[step] = str(error)
     return contents, corrupted
 
-  def _manifest(self, step: int, like: SavedState) -> dict:
+  def _manifest(self, step: int, like: SavedState | None) -> dict:
     try:
       kept = json.loads((self.directory / str(step) / _MANIFEST).read_text())
       content = manifest.read(kept["custom_metadata"], step)
     except (OSError, ValueError, TypeError, KeyError) as error:
       raise Corrupted("it has no manifest of what was saved") from error
-    manifest.check_types(content, like)
+    if like is not None:
+      manifest.check_types(content, like)
     return content
 
   def _load(self, step: int, content: dict, like: SavedState) -> SavedState:
@@ -196,8 +225,11 @@ class Checkpoints:
       policies: list = [_policies.LatestN(self._keep)]
       if self._keep_every is not None:
         policies.append(_policies.EveryNSteps(self._keep_every))
+      context = ocp.Context()
+      context.array.saving.scoped_storage_options_creator = chunk_by_member
       self._orbax = ocp.training.Checkpointer(
         self.directory,
+        context=context,
         # Orbax's own policies are not of the type that it declares for them.
         preservation_policy=_policies.AnyPreservationPolicy(policies),  # pyright: ignore[reportArgumentType]
         cleanup_tmp_directories=True,

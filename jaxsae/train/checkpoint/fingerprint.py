@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 # Two sums over the same words: a collision has to happen in both.
 SEEDS = (0x9E3779B9, 0x7F4A7C15)
@@ -22,12 +23,24 @@ def fingerprints(tree: Any) -> dict[str, str]:
 
   They do not depend on how the arrays are sharded.
   """
+  return {path: whole(rows) for path, rows in sums_of_rows(tree).items()}
+
+
+def sums_of_rows(tree: Any) -> dict[str, np.ndarray]:
+  """Returns the path of every array in a tree → `row_digests`, on the host."""
   found = jax.device_get(_each(tree))
   paths, _ = jax.tree_util.tree_flatten_with_path(found)
-  return {
-    jax.tree_util.keystr(path): f"{sums[0]:08x}{sums[1]:08x}"
-    for path, sums in paths
-  }
+  return {jax.tree_util.keystr(path): sums for path, sums in paths}
+
+
+def whole(rows: np.ndarray) -> str:
+  """Returns the fingerprint of an array, from the digests of its rows."""
+  return as_text(np.asarray(np.sum(rows, axis=0, dtype=np.uint32)))
+
+
+def as_text(sums: np.ndarray) -> str:
+  """Writes a digest as 16 hexadecimal digits."""
+  return "".join(f"{int(part):08x}" for part in sums)
 
 
 def combined(sums: Mapping[str, np.ndarray]) -> str:
@@ -47,18 +60,31 @@ def digest(x: jax.Array) -> jax.Array:
   is one to one, so one changed word always shows; several changed ones cancel
   in both sums with a chance of 2⁻⁶⁴.
   """
-  words = _words(x)
+  return jnp.sum(row_digests(x), axis=0, dtype=jnp.uint32)
+
+
+def row_digests(x: jax.Array, first: ArrayLike = 0) -> jax.Array:
+  """Computes what each row x[i] adds to the `digest` of x: uint32 [rows, 2].
+
+  Args:
+    x: the array, or some consecutive rows of it.
+    first: the index of the first of these rows.
+  """
+  words = jnp.atleast_1d(_words(x))
+  stride = math.prod(words.shape[1:]) % 2**32
   index = _indices(words.shape)
+  index += jnp.asarray(first, jnp.uint32) * jnp.uint32(stride)
+  axes = tuple(range(1, words.ndim))
   sums = [
-    jnp.sum(_scramble(words ^ _scramble(index + jnp.uint32(seed))))
+    jnp.sum(_scramble(words ^ _scramble(index + jnp.uint32(seed))), axes)
     for seed in SEEDS
   ]
-  return jnp.stack(sums).astype(jnp.uint32)
+  return jnp.stack(sums, axis=-1).astype(jnp.uint32)
 
 
 @jax.jit
 def _each(tree):
-  return jax.tree.map(digest, tree)
+  return jax.tree.map(row_digests, tree)
 
 
 def _words(x: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ reads metadata with a flipped bit as it is.
 import hashlib
 import importlib.metadata
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,8 +15,13 @@ import jax
 
 from jaxsae.errors import first_few
 from jaxsae.train.checkpoint.corruption import Corrupted
-from jaxsae.train.checkpoint.fingerprint import fingerprints
-from jaxsae.train.checkpoint.saved import SavedState
+from jaxsae.train.checkpoint.fingerprint import (
+  as_text,
+  fingerprints,
+  sums_of_rows,
+  whole,
+)
+from jaxsae.train.checkpoint.saved import SavedState, trained
 
 PACKAGES = ("jaxsae", "jax", "orbax-checkpoint", "grain")
 
@@ -27,11 +33,16 @@ def write(state: SavedState, data: dict) -> dict:
     state: the state that is saved.
     data: the data position, as JSON.
   """
-  types, prints = _types(state), fingerprints(state)
+  types, sums = _types(state), sums_of_rows(state)
+  stacks = tuple(map(trained, state.stacks))
+  members = state.replace(step=None, key=None, stacks=stacks)
+  paths = _types(members)
   content = {
     "step": int(state.step),
     "data": data,
-    "arrays": {path: [types[path], prints[path]] for path in types},
+    "arrays": {path: [types[path], whole(sums[path])] for path in types},
+    # So that one autoencoder can be read, and checked, without the others.
+    "members": {path: [as_text(one) for one in sums[path]] for path in paths},
     "versions": {name: _version(name) for name in PACKAGES},
   }
   return {"content": content, "sha256": _digest(content)}
@@ -51,6 +62,15 @@ def read(manifest: Any, step: int) -> dict:
   if content["step"] != step:
     raise Corrupted(f"it is of step {content['step']}")
   return content
+
+
+def shapes(content: dict) -> dict[str, tuple[int, ...]]:
+  """Returns the path of every array that was saved → its shape."""
+  kinds = {path: kind for path, (kind, _) in content["arrays"].items()}
+  numbers = {
+    path: re.findall(r"\d+", kind.split("[")[1]) for path, kind in kinds.items()
+  }
+  return {path: tuple(map(int, found)) for path, found in numbers.items()}
 
 
 def check_types(content: dict, like: SavedState) -> None:

@@ -43,7 +43,7 @@ class SavedState(struct.PyTreeNode):
 
 def to_saved(state: TrainState) -> SavedState:
   """Returns a state with the names that checkpoints have."""
-  stacks = tuple(map(_to_saved, state.stacks))
+  stacks = tuple(map(to_saved_stack, state.stacks))
   return SavedState(step=state.step, key=state.key, stacks=stacks)
 
 
@@ -53,7 +53,16 @@ def from_saved(state: SavedState) -> TrainState:
   return TrainState(step=state.step, key=state.key, stacks=stacks)
 
 
-def _to_saved(stack: StackState) -> SavedStack:
+def trained(stack: SavedStack) -> SavedStack:
+  """Returns the autoencoders and their scales, without what trains them.
+
+  The other fields are None.
+  """
+  return stack.replace(moments=None, idle=None)
+
+
+def to_saved_stack(stack: StackState) -> SavedStack:
+  """Returns a stack's state with the names that checkpoints have."""
   return SavedStack(
     sae=stack.sae,
     moments=stack.moments,

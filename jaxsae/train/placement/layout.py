@@ -44,6 +44,7 @@ class StateArrays(Protocol):
 
 
 Tree = TypeVar("Tree")
+Stacked = TypeVar("Stacked", bound=StackArrays)
 State = TypeVar("State", bound=StateArrays)
 
 
@@ -118,15 +119,24 @@ def sharding(abstract: State, mesh: Mesh) -> State:
     mesh: the mesh of devices.
   """
   layout = shardings(abstract, mesh)
-  return dataclasses.replace(
-    layout,
-    stacks=tuple(
-      shardings(
-        stack, mesh, latents=resting_axes(stack.sae.w_enc.shape[-1], mesh)
-      )
-      for stack in abstract.stacks
-    ),
-  )
+  stacks = tuple(_resting(stack, mesh) for stack in abstract.stacks)
+  return dataclasses.replace(layout, stacks=stacks)
+
+
+def member_sharding(stack: Stacked, mesh: Mesh) -> Stacked:
+  """Returns the sharding of one member of a stack between buckets.
+
+  Args:
+    stack: the stack's arrays [S, …], or their shapes.
+    mesh: the mesh of devices.
+  """
+  drop = lambda layout: meshes.shard(mesh, *layout.spec[1:])
+  return jax.tree.map(drop, _resting(stack, mesh))
+
+
+def _resting(stack: Stacked, mesh: Mesh) -> Stacked:
+  width = stack.sae.w_enc.shape[-1]
+  return shardings(stack, mesh, latents=resting_axes(width, mesh))
 
 
 def resting_axes(width: int, mesh: Mesh | AbstractMesh) -> tuple[str, ...]:

@@ -1,0 +1,52 @@
+"""What is known about a run's autoencoders without measuring anything."""
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from jaxsae.errors import UserError
+from jaxsae.runs.open import Run
+
+
+def known_figures(run: Run) -> dict[str, Mapping[str, Any]]:
+  """Returns the figures of every selected autoencoder, by its name.
+
+  Those of `eval/STEP.json`; where it is missing, those of training at the same
+  step, which stderr tells. Only the leader of a pod calls it.
+
+  Raises:
+    UserError: neither is there.
+  """
+  record = run.path / "eval" / f"{run.step}.json"
+  if record.exists():
+    results = json.loads(record.read_text())["results"]
+    found = {result["name"]: result for result in results}
+    if all(name in found for name in run.names):
+      return {name: found[name] for name in run.names}
+  print(
+    f"note: {run.path} is not evaluated at step {run.step}, so L0 and FVU are"
+    f" those of training; `jaxsae eval {run.path}` measures them",
+    file=sys.stderr,
+  )
+  return _of_training(run)
+
+
+def _of_training(run: Run) -> dict[str, Mapping[str, Any]]:
+  """Returns the figures that metrics.jsonl has of the checkpoint's step."""
+  text = (run.path / "metrics.jsonl").read_text()
+  lines = [json.loads(line) for line in text.splitlines()]
+  found = [line for line in lines if line["step"] <= run.step]
+  if not found:
+    raise UserError(
+      f"{run.path}/metrics.jsonl says nothing of step {run.step}; evaluate the"
+      f" run first: `jaxsae eval {run.path}`"
+    )
+  return {
+    name: {
+      figure.removeprefix(f"{name}/"): value
+      for figure, value in found[-1].items()
+      if figure.startswith(f"{name}/") and isinstance(value, float)
+    }
+    for name in run.names
+  }

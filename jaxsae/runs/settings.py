@@ -1,0 +1,65 @@
+"""The settings of a finished run that may differ whenever it is opened."""
+
+import dataclasses
+import math
+from typing import Self
+
+import jax
+
+from jaxsae.mesh import MeshConfig
+from jaxsae.train.config.run import EvalConfig, TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class TextPlace:
+  """Where a run's text is."""
+
+  source: str = ""  # the text that the run was trained on, wherever it is now
+  cache: str = ""  # folder of tokenised corpora
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+  """Where a run's data is now, and how the run is evaluated.
+
+  By default all are the run's own, apart from the mesh, which has all devices
+  that there are.
+  """
+
+  lm: str = ""  # the language model that it was trained on, wherever it is now
+  fsdp: bool = False  # shard the LM's weights over `data` too, to save memory
+  data: TextPlace = TextPlace()
+  mesh: MeshConfig = MeshConfig()
+  eval: EvalConfig = EvalConfig()
+
+  @classmethod
+  def of(cls, config: TrainConfig, mesh: MeshConfig | None = None) -> Self:
+    """Returns a run's own settings.
+
+    Args:
+      config: the run's configuration.
+      mesh: the mesh to open it on; by default all devices of today, with the
+        `model` axis of training as far as there are enough.
+    """
+    model = math.gcd(config.mesh.model, jax.device_count())
+    return cls(
+      lm=config.lm,
+      fsdp=config.fsdp,
+      data=TextPlace(config.data.source, config.data.cache),
+      mesh=mesh or MeshConfig(model=model),
+      eval=config.eval,
+    )
+
+  def applied(self, config: TrainConfig) -> TrainConfig:
+    """Returns a run's config with these settings."""
+    text = dataclasses.replace(
+      config.data, source=self.data.source, cache=self.data.cache
+    )
+    return dataclasses.replace(
+      config,
+      lm=self.lm,
+      fsdp=self.fsdp,
+      data=text,
+      mesh=self.mesh,
+      eval=self.eval,
+    )
