@@ -17,6 +17,7 @@ from jaxsae.lm import Lm, Site, Taps, load_lm
 from jaxsae.runs.settings import RunSettings
 from jaxsae.sae import Sae
 from jaxsae.train import state as states
+from jaxsae.train.checkpoint import lm_check
 from jaxsae.train.checkpoint.checkpoints import Checkpoints
 from jaxsae.train.checkpoint.corruption import Corrupted, agreed
 from jaxsae.train.checkpoint.members import Members
@@ -28,7 +29,7 @@ from jaxsae.train.checkpoint.saved import (
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.config.sweep import Stack
 from jaxsae.train.placement.layout import member_sharding
-from jaxsae.train.process import lm_check, workdir
+from jaxsae.train.process import workdir
 
 
 @dataclasses.dataclass(frozen=True)

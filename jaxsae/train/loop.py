@@ -30,7 +30,7 @@ from jaxsae.data import Corpus
 from jaxsae.errors import UserError
 from jaxsae.lm import Lm, LmConfig, load_lm
 from jaxsae.train import state as states
-from jaxsae.train.checkpoint import replicas, start_from
+from jaxsae.train.checkpoint import lm_check, replicas, start_from
 from jaxsae.train.checkpoint.checkpoints import Checkpoints
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.group import Group, make_groups
@@ -42,7 +42,7 @@ from jaxsae.train.placement.select import (
   choose_placements,
   log_lines,
 )
-from jaxsae.train.process import agreement, corpus_check, lm_check, workdir
+from jaxsae.train.process import agreement, corpus_check, workdir
 from jaxsae.train.process import lease as leases
 from jaxsae.train.process.compile_cache import CompileCache
 from jaxsae.train.process.shutdown import ShutdownSignal, resume_command

@@ -11,8 +11,10 @@ import json
 import logging
 import os
 import shutil
+from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
@@ -27,11 +29,12 @@ from jaxsae.lm.formats.orbax_errors import (
 from jaxsae.train.checkpoint import corruption, manifest
 from jaxsae.train.checkpoint.corruption import Corrupted, agreed
 from jaxsae.train.checkpoint.fingerprint import fingerprints
-from jaxsae.train.checkpoint.members import Members, chunk_by_member
+from jaxsae.train.checkpoint.members import Members
 from jaxsae.train.checkpoint.saved import SavedState, from_saved, to_saved
 from jaxsae.train.state import TrainState
 
 _policies = ocp.training.preservation_policies
+_Storage = ocp.options.ArrayOptions.Saving.StorageOptions
 _MANIFEST = "_CHECKPOINT_METADATA"  # the file in which Orbax keeps our manifest
 
 
@@ -226,7 +229,7 @@ class Checkpoints:
       if self._keep_every is not None:
         policies.append(_policies.EveryNSteps(self._keep_every))
       context = ocp.Context()
-      context.array.saving.scoped_storage_options_creator = chunk_by_member
+      context.array.saving.scoped_storage_options_creator = _chunk_by_member
       self._orbax = ocp.training.Checkpointer(
         self.directory,
         context=context,
@@ -260,6 +263,15 @@ class Checkpoints:
         f" needs {needed / 1e6:,.0f} MB; free some and run the same command"
         " again. Older checkpoints are intact."
       )
+
+
+def _chunk_by_member(key: Any, value: Any) -> _Storage | None:
+  """Tells Orbax to keep each row of an array [S, …] in chunks of its own.
+
+  So `members.py` can read one autoencoder without the others.
+  """
+  del key
+  return _Storage(shard_axes=(0,)) if np.ndim(value) > 1 else None
 
 
 def _read(path: epath.Path, like: SavedState) -> SavedState:

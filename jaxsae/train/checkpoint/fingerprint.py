@@ -3,6 +3,7 @@
 They guard against accidents, not intent: a collision is easy to construct.
 """
 
+import functools
 import hashlib
 import json
 import math
@@ -12,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from jax.typing import ArrayLike
 
 # Two sums over the same words: a collision has to happen in both.
@@ -28,7 +30,7 @@ def fingerprints(tree: Any) -> dict[str, str]:
 
 def sums_of_rows(tree: Any) -> dict[str, np.ndarray]:
   """Returns the path of every array in a tree → `row_digests`, on the host."""
-  found = jax.device_get(_each(tree))
+  found = jax.device_get(_each(_on_all_devices(tree))(tree))
   paths, _ = jax.tree_util.tree_flatten_with_path(found)
   return {jax.tree_util.keystr(path): sums for path, sums in paths}
 
@@ -82,9 +84,19 @@ def row_digests(x: jax.Array, first: ArrayLike = 0) -> jax.Array:
   return jnp.stack(sums, axis=-1).astype(jnp.uint32)
 
 
-@jax.jit
-def _each(tree):
-  return jax.tree.map(row_digests, tree)
+@functools.cache
+def _each(layout: Sharding):
+  """Compiles: tree → the digests of each array's rows, in that sharding."""
+  each = lambda tree: jax.tree.map(row_digests, tree)
+  return jax.jit(each, out_shardings=layout)
+
+
+def _on_all_devices(tree: Any) -> Sharding:
+  """Returns the sharding that replicates over the devices of a tree."""
+  layout = jax.tree.leaves(tree)[0].sharding
+  if isinstance(layout, NamedSharding):
+    return NamedSharding(layout.mesh, PartitionSpec())
+  return layout
 
 
 def _words(x: jax.Array) -> jax.Array:

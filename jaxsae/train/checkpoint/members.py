@@ -1,8 +1,8 @@
 """Reads autoencoders one by one from a checkpoint, without what trains them.
 
 Orbax reads whole arrays [S, …]. TensorStore reads one row of them, which a
-checkpoint keeps in chunks of its own (`chunk_by_member`), so the memory that
-it takes is that of one autoencoder.
+checkpoint keeps in chunks of its own, so the memory that it takes is that of
+one autoencoder.
 """
 
 import dataclasses
@@ -14,7 +14,6 @@ import jax
 import numpy as np
 import tensorstore
 from etils import epath
-from orbax.checkpoint import v1 as ocp
 
 from jaxsae.files import is_remote
 from jaxsae.train.checkpoint.corruption import Corrupted
@@ -22,13 +21,6 @@ from jaxsae.train.checkpoint.fingerprint import as_text, row_digests, whole
 from jaxsae.train.checkpoint.saved import SavedStack
 
 _ITEM = "state"  # the folder in which Orbax keeps the arrays
-_Storage = ocp.options.ArrayOptions.Saving.StorageOptions
-
-
-def chunk_by_member(key: Any, value: Any) -> _Storage | None:
-  """Tells Orbax to keep every row of an array [S, …] in chunks of its own."""
-  del key
-  return _Storage(shard_axes=(0,)) if np.ndim(value) > 1 else None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

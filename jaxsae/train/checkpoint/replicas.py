@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxsae import mesh as meshes
 from jaxsae import pod
 from jaxsae.errors import RunError, first_few
 from jaxsae.lm import Lm
@@ -52,7 +52,8 @@ def differences(mesh: Mesh, tree: Any) -> Iterator[tuple[str, list, list]]:
   that comes first in the mesh does.
   """
   found, _ = jax.tree_util.tree_flatten_with_path(tree)
-  hashes = pod.to_host([_hasher(mesh, x.sharding.spec)(x) for _, x in found])
+  sums = [_hasher(mesh, x.sharding.spec)(x) for _, x in found]
+  hashes = pod.to_host(jnp.stack(sums))
   for (path, x), of_array in zip(found, hashes, strict=True):
     for held in _groups(mesh, x, of_array):
       usual = collections.Counter(held.values()).most_common(1)[0][0]
@@ -64,9 +65,10 @@ def differences(mesh: Mesh, tree: Any) -> Iterator[tuple[str, list, list]]:
 
 @functools.cache
 def _hasher(mesh: Mesh, spec: PartitionSpec):
-  """Makes: array → hashes of the parts on each device, [P, 2].
+  """Makes: array → hashes of the parts on each of P devices, [P, 2].
 
   It takes one array, for many have the same shape, and compile once.
+
   The partitioner would hash one copy of a replicated array, or parts of several
   copies. Under shard_map each device hashes its own.
   """
@@ -78,7 +80,7 @@ def _hasher(mesh: Mesh, spec: PartitionSpec):
     out_specs=PartitionSpec(mesh.axis_names),
     check_vma=False,
   )
-  return jax.jit(sharded, out_shardings=meshes.shard(mesh))
+  return jax.jit(sharded)
 
 
 def _groups(mesh: Mesh, x: jax.Array, hashes: np.ndarray) -> list[dict]:

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 
 import jax
 
-import jaxsae
 from jaxsae import overrides, pod
 from jaxsae.errors import UserError, first_few
 from jaxsae.train.config.run import TrainConfig
@@ -82,7 +81,7 @@ def of_program(config: TrainConfig) -> dict[str, str]:
 
 def _code() -> str:
   """Returns a digest of the package's source files."""
-  folder = pathlib.Path(jaxsae.__file__).parent
+  folder = pathlib.Path(__file__).parents[2]
   whole = hashlib.sha256()
   for file in sorted(folder.rglob("*.py")):
     whole.update(file.relative_to(folder).as_posix().encode())

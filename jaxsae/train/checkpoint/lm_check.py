@@ -41,7 +41,7 @@ def fingerprint(lm: Lm) -> str:
   not depend on the mesh, nor on the format of the files.
   """
   found, _ = jax.tree_util.tree_flatten_with_path(lm.params)
-  sums = pod.to_host([_as_bfloat16(x) for _, x in found])
+  sums = [jax.device_get(_as_bfloat16(x)) for _, x in found]
   paths = [jax.tree_util.keystr(path) for path, _ in found]
   return combined(dict(zip(paths, sums, strict=True)))
 
