@@ -1,7 +1,6 @@
 """The `jaxsae` command: plan a run, or inspect what a finished run made."""
 
 import dataclasses
-import functools
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -78,48 +77,59 @@ class ExportOptions:
 
 
 def _eval(argv: Sequence[str]) -> None:
-  (run,) = _open("eval", argv)
-  results = runs.evaluate(run)
+  results = runs.evaluate(_open("eval", argv))
   if pod.is_leader():
     rich.print(evals.table(results))
 
 
 def _export(argv: Sequence[str]) -> None:
-  run, options = _open("export", argv, ExportOptions())
+  *_, options = _parse("export", argv, runs.RunSettings(), ExportOptions())
   if not options.out:
     raise UserError("Export to which folder? Add --out=DIR, a new folder.")
+  run = _open("export", argv, options)
   for file in runs.export(run, options.format, options.out):
     pod.print_on_leader(f"{options.out}/{file}")
 
 
 def _explore(argv: Sequence[str]) -> None:
-  (run,) = _open("explore", argv)
-  print(runs.explore(run))
+  print(runs.explore(_open("explore", argv)))
 
 
 def _plan(argv: Sequence[str]) -> None:
   sys.exit(compiler_process.run(argv))
 
 
-def _open(action: str, argv: Sequence[str], *options: Any) -> tuple[Any, ...]:
-  """Opens the run that a command names; returns it and the command's options.
-
-  The defaults of its settings are those that the run was trained with.
-  """
-  parse = functools.partial(
-    overrides.parse_several,
+def _parse(
+  action: str,
+  argv: Sequence[str],
+  settings: runs.RunSettings,
+  *options: Any,
+) -> tuple[Any, ...]:
+  """Returns the selection, the settings and the options of a command line."""
+  selection, *others = overrides.parse_several(
+    RunSelection(),
+    settings,
+    *options,
     argv=argv,
     doc=_ABOUT[action],
     usage=f"jaxsae {action}",
     words=("run",),
   )
-  chosen, *_ = parse(RunSelection(), runs.RunSettings(), *options)
-  if not chosen.run:
+  if not selection.run:
     raise UserError(f"Which run? Write jaxsae {action} RUN, the run's folder.")
+  return selection, *others
+
+
+def _open(action: str, argv: Sequence[str], *options: Any) -> runs.Run:
+  """Opens the run that a command line names.
+
+  The defaults of its settings are those that the run was trained with.
+  """
+  named, *_ = _parse(action, argv, runs.RunSettings(), *options)
   pod.join()
-  own = runs.RunSettings.of(workdir.read_config(epath.Path(chosen.run)))
-  _, settings, *others = parse(RunSelection(), own, *options)
-  return runs.open_run(chosen.run, settings, chosen.only), *others
+  own = runs.RunSettings.of(workdir.read_config(epath.Path(named.run)))
+  selection, settings, *_ = _parse(action, argv, own, *options)
+  return runs.open_run(selection.run, settings, selection.only)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,9 @@ def train(config: TrainConfig) -> TrainState:
     )
     ending.callback(checkpoints.close)  # when what is being written is whole
     ending.enter_context(cache)
+    lm_check.check(path, setting.source.weights)
     state = _start(setting, checkpoints)
+    pod.on_leader(lambda: workdir.update(config))
     _announce(setting, int(state.step))
     monitor = ending.enter_context(
       RunMonitor(
@@ -173,8 +175,6 @@ def _claim(setting: _Setting, path: epath.Path) -> None:
   config, corpus = setting.config, setting.corpus
   pod.on_leader(lambda: str(workdir.claim(config, corpus.policy)))
   pod.on_leader(lambda: corpus_check.check(path, corpus))
-  lm_check.check(path, setting.source.weights)
-  pod.on_leader(lambda: workdir.update(config))
   if not pod.true_on_all(workdir.is_claimed(path)):
     raise UserError(
       f"not every host sees {path}; give --workdir=DIR one on storage that all"

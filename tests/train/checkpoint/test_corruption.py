@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorstore
 
-from jaxsae.errors import UserError
+from jaxsae.errors import RunError, UserError
 from jaxsae.runs import open_run
 from jaxsae.train.checkpoint.checkpoints import Checkpoints
 from jaxsae.train.loop import train
@@ -68,8 +69,18 @@ def data_file(step: pathlib.Path) -> pathlib.Path:
   return file
 
 
+def weights_place(step) -> range:
+  """Where the file of data holds the weights of an encoder."""
+  state = {"driver": "ocdbt", "base": f"file://{step}/state/"}
+  store = tensorstore.KvStore.open(state).result()
+  saved = store.read("stacks.0.sae.w_enc/c/1/0/0").result().value
+  at = data_file(step).read_bytes().index(saved)
+  return range(at, at + len(saved))
+
+
 def flip_weights(step):
-  flip(data_file(step), data_file(step).stat().st_size // 2, bit=3)
+  place = weights_place(step)
+  flip(data_file(step), place[len(place) // 2], bit=3)
 
 
 def truncate(step):
@@ -146,8 +157,8 @@ CORRUPTIONS = {
   "an empty manifest": (lambda s: (s / MANIFEST).write_text(""), "no manifest"),
   "no JSON object": (lambda s: (s / MANIFEST).write_text("[]"), "no manifest"),
   "a bit in the position": (flip_position, "manifest is not what was written"),
-  "another type": (cast, r"bfloat16\[2,32,64\], and this run's float32"),
-  "another width": (put_foreign, r"float32\[2,32,128\], and this run's"),
+  "another type": (cast, r"bfloat16\[2,32,128\], and this run's float32"),
+  "another width": (put_foreign, r"float32\[2,32,256\], and this run's"),
   "fewer arrays": (put_incomplete, "it has no .*moments.*, and this run does"),
   "another step's": (put_older, "it is of step 4"),
 }
@@ -188,9 +199,22 @@ def test_a_reader_moves_no_corrupted_checkpoint(made, run, capsys):
   before = snapshot(run)
   found = Checkpoints(run / "checkpoints", keep=None).restore(made.like)
   assert used(made, found) == 4
-  assert open_run(run).step == 4
   assert "checkpoint 6" in capsys.readouterr().err
   assert snapshot(run) == before
+
+
+def test_figures_are_never_those_of_an_older_checkpoint_unasked(made, run):
+  flip_weights(run / "checkpoints" / "6")
+  opened = open_run(run)
+  corrupted = opened.names[1]  # the second of the stack
+  opened.read_on_host(opened.names[0])
+  with pytest.raises(RunError) as refused:
+    opened.read_on_host(corrupted)
+  for part in ("checkpoint 6", "w_enc", f"Move {run}/checkpoints/6 away"):
+    assert part in str(refused.value)
+  shutil.move(run / "checkpoints" / "6", run / "away")
+  assert open_run(run).step == 4
+  open_run(run).read_on_host(corrupted)
 
 
 def test_several_corrupted_checkpoints_are_skipped(made, run, capsys):
@@ -243,14 +267,16 @@ def test_a_run_continues_past_a_corrupted_checkpoint(
 
 
 def test_no_flipped_bit_is_ever_used(made, run, tmp_path, capsys):
-  """Flips two bits in each file and forty in the weights, one at a time."""
+  """Flips two bits in each file and forty in weights, one at a time."""
   chosen = random.Random(0)
   step = run / "checkpoints" / "6"
   files = [p for p in sorted(step.rglob("*")) if p.is_file()]
   seen = collections.Counter()
   for file in files:
-    for _ in range(40 if file == data_file(step) else 2):
-      place, bit = chosen.randrange(file.stat().st_size), chosen.randrange(8)
+    is_data = file == data_file(step)
+    places = weights_place(step) if is_data else range(file.stat().st_size)
+    for _ in range(40 if is_data else 2):
+      place, bit = chosen.choice(places), chosen.randrange(8)
       flip(file, place, bit)
       found = Checkpoints(run / "checkpoints", None).restore(made.like)
       seen[used(made, found)] += 1

@@ -36,7 +36,7 @@ def test_gemma_scope_2():
 def test_defaults_are_gemma_scopes():
   assert presets.gemma_scope() == SweepConfig()
   assert presets.gemma_scope().optim == OptimConfig()
-  assert BucketConfig().update_tokens == 4096
+  assert BucketConfig().fitted(1, context=1024).update_tokens == 4096
 
 
 def test_presets_accept_the_other_settings():

@@ -7,6 +7,7 @@ import pytest
 from jaxsae.data import TokenPolicy
 from jaxsae.errors import UserError
 from jaxsae.mesh import MeshConfig
+from jaxsae.train.config.bucket import BucketConfig
 from jaxsae.train.process import workdir
 
 POLICY = TokenPolicy(tokenizer="abc", bos=2, eos=1, context=16)
@@ -33,7 +34,7 @@ def test_settings_that_do_not_change_the_result_may_change(config, replace):
 @pytest.mark.parametrize(
   ("change", "named"),
   [
-    ({"tokens": 9000}, "tokens was 3072 and is 9000"),
+    ({"tokens": 2000}, "tokens was 3072 and is 2000"),
     ({"sae__widths": (128,)}, "sae.widths was 64 and is 128"),
     ({"data__seed": 3}, "data.seed was 0 and is 3"),
   ],
@@ -46,14 +47,46 @@ def test_another_configuration_is_refused(config, replace, change, named):
 
 def test_the_refusal_lists_the_settings_that_may_change(config, replace):
   workdir.claim(config, POLICY)
-  other = replace(config, tokens=9000, data__seed=3, keep_every=4)
+  other = replace(config, tokens=2000, data__seed=3, keep_every=4)
   with pytest.raises(UserError) as refused:
     workdir.claim(other, POLICY)
   said, free = str(refused.value).split("Only these may change: ")
-  assert "tokens was 3072 and is 9000; data.seed was 0 and is 3" in said
+  assert "tokens was 3072 and is 2000; data.seed was 0 and is 3" in said
   assert "keep_every" not in said
   for name in ("mesh.*", "eval.*", "checkpoint_every", "keep_every"):
     assert name in free
+
+
+def test_places_may_change_and_are_saved(config, replace):
+  path = workdir.claim(config, POLICY)
+  moved = replace(config, lm="elsewhere", data__source="/other", fsdp=True)
+  workdir.claim(moved, POLICY)
+  workdir.update(moved)
+  assert workdir.read_config(path) == moved
+
+
+def test_a_run_may_grow_where_the_rate_is_constant(config, replace):
+  workdir.claim(config, POLICY)
+  longer = replace(config, tokens=9000)
+  workdir.claim(longer, POLICY)
+  assert not workdir.is_complete(longer)
+
+
+def test_a_run_whose_rate_decays_may_not_grow(config, replace):
+  config = replace(config, sae__optim__lr_decay=0.2)
+  workdir.claim(config, POLICY)
+  with pytest.raises(UserError, match="tokens was 3072 and is 9000"):
+    workdir.claim(replace(config, tokens=9000), POLICY)
+
+
+def test_a_run_keeps_the_sizes_of_its_bucket(config, replace):
+  unknown = replace(config, bucket=BucketConfig())
+  assert workdir.with_saved_bucket(unknown) == unknown
+  workdir.claim(config, POLICY)
+  assert workdir.with_saved_bucket(unknown).bucket == config.bucket
+  other = replace(config, bucket=BucketConfig(rows=16))
+  with pytest.raises(UserError, match=r"bucket\.rows was 8 and is 16"):
+    workdir.claim(workdir.with_saved_bucket(other), POLICY)
 
 
 def test_another_tokenizer_is_refused(config):
@@ -85,5 +118,5 @@ def test_a_run_is_complete_once_its_last_step_is_evaluated(config, replace):
   assert not workdir.is_complete(config)
   workdir.write_json(path / "eval" / "6.json", {})
   assert workdir.is_complete(replace(config, mesh__model=2))
-  with pytest.raises(UserError, match="tokens was 3072 and is 9000"):
-    workdir.is_complete(replace(config, tokens=9000))
+  with pytest.raises(UserError, match="tokens was 3072 and is 2000"):
+    workdir.is_complete(replace(config, tokens=2000))
