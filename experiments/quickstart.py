@@ -44,7 +44,7 @@ config = train.TrainConfig(
       lr=2e-3, lr_warmup=50, lr_decay=0.2, sparsity_warmup=200, b2=0.99
     ),
   ),
-  bucket=train.BucketConfig(microbatches=4, rows=32, update_tokens=1024),
+  bucket=train.BucketConfig(microbatches=4, update_tokens=1024),
   eval=train.EvalConfig(batches=12, loss_batches=4),
   dead_after=300_000,
   checkpoint_every=10,

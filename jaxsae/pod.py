@@ -164,7 +164,7 @@ def true_on_all(true: bool) -> bool:
 
 def print_on_leader(*lines: str) -> None:
   """Prints the lines if this process is the leader."""
-  if is_leader():
+  if lines and is_leader():
     print(*lines, sep="\n", flush=True)
 
 

@@ -36,6 +36,13 @@ class Format(Protocol):
     """
     ...
 
+  def check(self, published: Published) -> None:
+    """Raises UserError if the format cannot hold an autoencoder.
+
+    Looks at shapes and facts alone, so the arrays may be abstract.
+    """
+    ...
+
   def write(self, published: Published, path: Path) -> None:
     """Writes an autoencoder into a folder, all of its files or none.
 

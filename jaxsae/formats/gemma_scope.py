@@ -100,6 +100,11 @@ class GemmaScope:
       metrics={"l0": float(place["l0"])},
     )
 
+  def check(self, published: Published) -> None:
+    """Raises UserError for TopK, an affine skip, or several sites."""
+    _check_kind(published.sae)
+    self.place(published)
+
   def write(self, published: Published, path: Path) -> None:
     """Writes `params.npz` into a folder; a transcoder's gain is taken out."""
     write(_without_gain(published), pathlib.Path(path) / FILE)

@@ -10,7 +10,7 @@ import rich
 from jaxsae import evals, overrides, pod
 from jaxsae.errors import UserError, did_you_mean, exit_on_user_error
 from jaxsae.lm.weights import read_sizes
-from jaxsae.runs import run_table
+from jaxsae.runs import run_table, stages
 from jaxsae.runs.evaluate import evaluate
 from jaxsae.runs.flops import RunFlops, balanced_shares, run_flops
 from jaxsae.runs.open import Run, open_run
@@ -65,6 +65,8 @@ def main_each(configs: Callable[[], Configs], doc: str | None = None) -> None:
 
 @pod.wait_out_lost_process()
 def _train_and_evaluate(config: TrainConfig) -> Run:
+  stages.check(config)
+  pod.print_on_leader(*stages.notes(config, read_sizes(config.lm)))
   train(config)
   run = open_run(config.workdir, RunSettings.of(config, config.mesh))
   results = evaluate(run)

@@ -7,13 +7,12 @@ import os
 from collections.abc import Mapping, Sequence
 
 import jax
-import numpy as np
 from etils import epath
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from jaxsae import mesh as meshes
 from jaxsae.errors import RunError, UserError, did_you_mean
-from jaxsae.lm import Lm, Site, Taps, load_lm
+from jaxsae.lm import Lm, Taps, load_lm
 from jaxsae.runs.settings import RunSettings
 from jaxsae.sae import Sae
 from jaxsae.train import state as states
@@ -203,17 +202,8 @@ def _selected(
 def _stack_like(members: Members, index: int, stack: Stack) -> SavedStack:
   """Returns the shapes of what is read of a stack, as the checkpoint has it."""
   shape = lambda name: members.shapes[f".stacks[{index}].sae.{name}"]
-  d_in, d = shape("w_enc")[1], shape("w_dec")[2]
-  scale, target_scale = map(_ones, (stack.taps.reads, stack.taps.writes))
-  made = jax.eval_shape(
-    lambda: states.init_stack(stack, d_in, d, scale, target_scale)
-  )
+  made = states.abstract_stack(stack, shape("w_enc")[1], shape("w_dec")[2])
   return trained(to_saved_stack(made))
-
-
-def _ones(sites: Sequence[Site]) -> np.ndarray:
-  """Returns scales of the shape that the scales of these sites have."""
-  return np.ones([len(sites)] if len(sites) > 1 else [], np.float32)
 
 
 def _like(place: _Place, layout: SavedStack) -> SavedStack:

@@ -123,6 +123,13 @@ def init_stack(
   )
 
 
+def abstract_stack(stack: Stack, d_in: int, d: int) -> StackState:
+  """Returns the shapes of a stack that reads a width d_in and writes d."""
+  ones = lambda sites: jnp.ones([len(sites)] if len(sites) > 1 else [])
+  scale, target_scale = ones(stack.taps.reads), ones(stack.taps.writes)
+  return jax.eval_shape(lambda: init_stack(stack, d_in, d, scale, target_scale))
+
+
 def folded(stack: Stack, state: StackState) -> dict[str, Sae]:
   """Returns each member by name, as an autoencoder of raw activations."""
   return {

@@ -41,6 +41,10 @@ class Toy:
     rest = ("model", "data", "recipe", "metrics", "licence")
     return formats.Published(sae, taps, **{n: content[n] for n in rest})
 
+  def check(self, published):
+    if published.sae.k is not None:
+      raise UserError("A toy file has no place for k.")
+
   def write(self, published, path):
     content = {n: np.asarray(getattr(published.sae, n.lower())) for n in FIELDS}
     content = {name: array.tolist() for name, array in content.items()}
