@@ -89,6 +89,7 @@ def writing(
       layout.write(published, place)
       written = _files(place, partial)
       files += written
+      del published  # before the next one is read
       yield written
 
 

@@ -12,5 +12,6 @@ from jaxsae.runs.main import main_each as main_each
 from jaxsae.runs.open import Run as Run
 from jaxsae.runs.open import open_run as open_run
 from jaxsae.runs.settings import RunSettings as RunSettings
+from jaxsae.runs.settings import TextPlace as TextPlace
 
 __getattr__ = forward(__name__, {"Row": "jaxsae.runs.GridPart"})

@@ -35,6 +35,7 @@ from jaxsae.train.state import TrainState
 
 _policies = ocp.training.preservation_policies
 _Storage = ocp.options.ArrayOptions.Saving.StorageOptions
+_CHUNK = 2**26  # bytes of an array that are compressed together
 _MANIFEST = "_CHECKPOINT_METADATA"  # the file in which Orbax keeps our manifest
 
 
@@ -268,10 +269,13 @@ class Checkpoints:
 def _chunk_by_member(key: Any, value: Any) -> _Storage | None:
   """Tells Orbax to keep each row of an array [S, …] in chunks of its own.
 
-  So `members.py` can read one autoencoder without the others.
+  So `members.py` can read one autoencoder without the others. Chunks that are
+  small take little memory while they are unpacked.
   """
   del key
-  return _Storage(shard_axes=(0,)) if np.ndim(value) > 1 else None
+  if np.ndim(value) < 2:
+    return None
+  return _Storage(shard_axes=(0,), chunk_byte_size=_CHUNK)
 
 
 def _read(path: epath.Path, like: SavedState) -> SavedState:

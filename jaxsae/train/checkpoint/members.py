@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tensorstore
 from etils import epath
@@ -20,6 +21,7 @@ from jaxsae.train.checkpoint.corruption import Corrupted
 from jaxsae.train.checkpoint.fingerprint import as_text, row_digests, whole
 from jaxsae.train.checkpoint.saved import SavedStack
 
+_BLOCK = 2**26  # bytes that are digested at a time
 _ITEM = "state"  # the folder in which Orbax keeps the arrays
 
 
@@ -121,9 +123,18 @@ def _arrays(stack: int, tree: SavedStack) -> Iterator[tuple[str, Any]]:
 
 
 def _digest(row: jax.Array, index: int) -> np.ndarray:
-  return np.asarray(jax.device_get(_row_digest(row, index)))
+  """Returns what a row adds to the digest of its array: uint32 [2]."""
+  if row.ndim < 2 or len(row.devices()) > 1:
+    return np.asarray(_sum_of_rows(row[None], index))
+  # In blocks, because it takes several times the memory of what it digests.
+  size = max(1, _BLOCK // (row.nbytes // len(row)))
+  sums = [
+    np.asarray(_sum_of_rows(row[at : at + size], index * len(row) + at))
+    for at in range(0, len(row), size)
+  ]
+  return np.asarray(np.sum(sums, axis=0, dtype=np.uint32))
 
 
 @jax.jit
-def _row_digest(row: jax.Array, index: jax.Array) -> jax.Array:
-  return row_digests(row[None], index)[0]
+def _sum_of_rows(rows: jax.Array, first: jax.Array) -> jax.Array:
+  return jnp.sum(row_digests(rows, first), axis=0, dtype=jnp.uint32)
