@@ -31,11 +31,9 @@ def export(run: Run, format: str, out: formats.Path) -> list[str]:
   gains = {name: _gain(run, name) for name in run.names}
   records = (_record(run, name, gains[name], measured) for name in run.names)
   writing = formats.writing(format, records, out)
-  files = []
   # One call each: the other processes wait, and waiting has a time limit.
-  while some := pod.on_leader(lambda: next(writing, [])):
-    files += some
-  return files
+  step = lambda: pod.on_leader(lambda: next(writing, None))
+  return [file for some in iter(step, None) for file in some]
 
 
 def _gain(run: Run, name: str) -> np.ndarray | None:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec, Sharding
+from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 # Two sums over the same words: a collision has to happen in both.
@@ -85,18 +85,18 @@ def row_digests(x: jax.Array, first: ArrayLike = 0) -> jax.Array:
 
 
 @functools.cache
-def _each(layout: Sharding):
-  """Compiles: tree → the digests of each array's rows, in that sharding."""
+def _each(layout: NamedSharding | None):
+  """Makes: tree → the digests of each array's rows, in that sharding."""
   each = lambda tree: jax.tree.map(row_digests, tree)
   return jax.jit(each, out_shardings=layout)
 
 
-def _on_all_devices(tree: Any) -> Sharding:
-  """Returns the sharding that replicates over the devices of a tree."""
-  layout = jax.tree.leaves(tree)[0].sharding
+def _on_all_devices(tree: Any) -> NamedSharding | None:
+  """Returns the sharding that replicates over a tree's mesh, if it has one."""
+  layout = getattr(jax.tree.leaves(tree)[0], "sharding", None)
   if isinstance(layout, NamedSharding):
     return NamedSharding(layout.mesh, PartitionSpec())
-  return layout
+  return None
 
 
 def _words(x: jax.Array) -> jax.Array:
