@@ -14,6 +14,9 @@ class DataConfig:
   source: str = "python-stdlib"
   text_column: str = "text"  # column of .parquet and .arrow files
   context: int = 256  # tokens in a row, BOS included
+  # Tokens, by their text or number, that are neither trained on nor counted,
+  # as in <start_of_turn>,<end_of_turn> for a tuned model.
+  exclude_tokens: tuple[str, ...] = ()
   held_out: float = 0.05  # share of documents kept for evaluation
   documents: int | None = None  # read at most this many, chosen by seed
   seed: int = 0  # chooses documents and the order they are packed in

@@ -1,5 +1,6 @@
 """A language model as one value: weights, configuration, tokenizer."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ from jax.core import Tracer
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from jaxsae.errors import UserError
+from jaxsae.errors import UserError, did_you_mean
 from jaxsae.lm.attention import Packing
 from jaxsae.lm.config import GemmaConfig
 from jaxsae.lm.gemma import Gemma, Tap, pass_through
@@ -41,6 +42,7 @@ class Lm(struct.PyTreeNode):
     tokenizer: text ⇄ token ids, or None if the weights came without one.
     name: the name or path that it was loaded from.
     mesh: the mesh that shards the parameters, or None on one device.
+    excluded: ids of tokens that do not count as text, besides BOS and EOS.
   """
 
   params: Any
@@ -48,6 +50,30 @@ class Lm(struct.PyTreeNode):
   tokenizer: Tokenizer | None = struct.field(pytree_node=False, default=None)
   name: str = struct.field(pytree_node=False, default="")
   mesh: Mesh | None = struct.field(pytree_node=False, default=None)
+  excluded: tuple[int, ...] = struct.field(pytree_node=False, default=())
+
+  def excluding(self, tokens: Sequence[str]) -> "Lm":
+    """Returns the model with more tokens that do not count as text.
+
+    Args:
+      tokens: the text of each, as in `<start_of_turn>`, or its id, as in `106`.
+
+    Raises:
+      UserError: the vocabulary does not have one of them.
+    """
+    found = tuple(self._id_of(token) for token in tokens)
+    return self.replace(excluded=tuple(sorted({*self.excluded, *found})))
+
+  def _id_of(self, token: str) -> int:
+    pieces = self.tokenizer.pieces if self.tokenizer is not None else []
+    if token in pieces:
+      return pieces.index(token)
+    if token.isdecimal() and int(token) < self.config.vocab_size:
+      return int(token)
+    guess = did_you_mean(token, pieces) or "give a token's text or number."
+    raise UserError(
+      f"{token!r} is not a token of {self._display_name}; {guess}"
+    )
 
   def logits(
     self,
@@ -118,12 +144,17 @@ class Lm(struct.PyTreeNode):
     return self.name or "the language model"
 
   def text_mask(self, tokens: jax.Array, segments: jax.Array) -> jax.Array:
-    """Returns [B, T]: 1.0 for text tokens, 0.0 for padding, BOS and EOS."""
+    """Returns [B, T]: 1.0 for text tokens, 0.0 for padding and special ones.
+
+    Special are BOS, EOS and the tokens that are excluded.
+    """
     mask = segments > 0
     if self.tokenizer is not None:
       mask &= tokens != self.tokenizer.bos
       if self.tokenizer.eos is not None:
         mask &= tokens != self.tokenizer.eos
+    for token in self.excluded:
+      mask &= tokens != token
     return mask.astype(jnp.float32)
 
   def unembedding(self) -> Unembedding:

@@ -84,7 +84,7 @@ class Run:
     config = self.config
     lm = load_lm(config.lm, mesh=self.mesh, fsdp=config.fsdp)
     lm_check.check(self.path, lm)
-    return lm
+    return lm.excluding(config.data.exclude_tokens)
 
   @functools.cached_property
   def saes(self) -> Mapping[str, tuple[Taps, Sae]]:

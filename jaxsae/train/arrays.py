@@ -101,6 +101,7 @@ def _place(
     updates=updates,
     per_bucket=1,
     tokens=len(source.peek().batch),
+    precision=config.precision,
     skip_not_finite=config.not_finite == "skip",
   )
   mesh = meshes.make(config.mesh)

@@ -32,6 +32,7 @@ from jaxsae.lm import Lm, LmConfig, load_lm
 from jaxsae.train import state as states
 from jaxsae.train.checkpoint import lm_check, replicas, start_from
 from jaxsae.train.checkpoint.checkpoints import Checkpoints
+from jaxsae.train.config.notes import notes
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.group import Group, make_groups
 from jaxsae.train.monitor.monitor import RunMonitor
@@ -126,6 +127,7 @@ class _Setting:
 
 def _prepare(config: TrainConfig) -> _Setting:
   """Prepares a run; checks that are quick come first."""
+  _check_jax()
   mesh = meshes.make(config.mesh)
   config = workdir.with_saved_bucket(config).fitted(mesh.shape["data"])
   check_rows(config, mesh)
@@ -147,7 +149,8 @@ def _prepare(config: TrainConfig) -> _Setting:
   pod.print_on_leader(f"reading {config.data.source} …")
   corpus = pod.on_all(lambda: open_corpus(config, lm))
   agreement.check({"the text of --data.source": corpus.fingerprint})
-  pod.print_on_leader(corpus_check.summary(corpus))
+  corpus_check.check_passes(config, corpus)
+  pod.print_on_leader(corpus_check.summary(corpus), *notes(config))
   batches = open_batches(config, mesh, corpus.train)
   source = TextSource(config, mesh, lm, batches, corpus.documents)
   return _Setting(
@@ -155,9 +158,19 @@ def _prepare(config: TrainConfig) -> _Setting:
   )
 
 
+def _check_jax() -> None:
+  """Raises UserError if JAX would compute in other types than we state."""
+  if jax.config.read("jax_enable_x64"):
+    raise UserError(
+      "JAX_ENABLE_X64 is set, and training is in float32 and bfloat16; unset it"
+      " (export JAX_ENABLE_X64=0)."
+    )
+
+
 def _load_lm(config: TrainConfig, mesh: Mesh) -> Lm:
   data.check_source(config.data.source)  # which is quick
-  return load_lm(config.lm, mesh=mesh, fsdp=config.fsdp)
+  lm = load_lm(config.lm, mesh=mesh, fsdp=config.fsdp)
+  return lm.excluding(config.data.exclude_tokens)
 
 
 def open_corpus(config: TrainConfig, lm: Lm) -> Corpus:
@@ -190,7 +203,9 @@ def _announce(setting: _Setting, step: int) -> None:
     f" {', '.join(map(str, config.sites))}, from one forward pass of"
     f" {config.lm}, on {devices.size} device(s) as"
     f" {'x'.join(map(str, devices.shape))}",
-    f"{config.tokens:,} of {setting.corpus.train.tokens:,} tokens, in"
+    f"{config.tokens:,} tokens from a text of"
+    f" {setting.corpus.train.tokens:,}"
+    f" ({config.tokens / setting.corpus.train.tokens:.2g} passes), in"
     f" {config.steps} buckets of {config.bucket_tokens:,}; starts after bucket"
     f" {step}",
     *setting.placement_lines,

@@ -110,7 +110,7 @@ def train_bucket(
   bucket: Activations,
   order: jax.Array,
 ) -> tuple[TrainState, tuple[Metrics, ...]]:
-  """Trains all autoencoders on one bucket.
+  """Trains all autoencoders on one bucket, in the precision of the run.
 
   Args:
     groups: all groups of the run.
@@ -121,6 +121,16 @@ def train_bucket(
   Returns:
     The state after the bucket, and the metrics of each stack.
   """
+  with jax.default_matmul_precision(groups[0].schedule.precision):
+    return _train_bucket(groups, state, bucket, order)
+
+
+def _train_bucket(
+  groups: tuple[Group, ...],
+  state: TrainState,
+  bucket: Activations,
+  order: jax.Array,
+) -> tuple[TrainState, tuple[Metrics, ...]]:
   numbers = state.step * len(order) + jnp.arange(len(order))
   states_before = [group.gather(state.stacks) for group in groups]
   final, updates = _update_all(groups, bucket, order, numbers, states_before)

@@ -141,7 +141,7 @@ def _update_inputs(
   group: Group, state: StackState, number: jax.Array
 ) -> UpdateInputs:
   warm = optim.sparsity_warmup(group.optim, number)
-  wake_after = group.stacks[0].sweep.wake_after or NEVER
+  wake_after = group.stacks[0].sweep.wakes_after or NEVER
   return UpdateInputs(
     coefficient=warm * group.per_member("coefficient"),
     target=jnp.asarray(group.per_member("target")),

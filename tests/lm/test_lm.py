@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxsae.errors import UserError
-from jaxsae.lm import Site, capture, edit
+from jaxsae.lm import Site, capture, edit, load_lm
 
 
 def normed(x):
@@ -89,3 +89,21 @@ def test_other_directions_lie_in_the_stream(grouped, where):
 def test_the_error_about_a_gain_or_stream_names_the_site(grouped, ask, said):
   with pytest.raises(UserError, match=said):
     ask(grouped)
+
+
+def test_tokens_that_are_excluded_are_no_text():
+  lm = load_lm("gemma2-tiny")
+  tokens = np.array([[lm.tokenizer.bos, 300, 301, 302]])
+  pieces = lm.tokenizer.pieces
+  other = lm.excluding([pieces[300], "302"])
+  segments = np.ones_like(tokens)
+  np.testing.assert_array_equal(lm.text_mask(tokens, segments), [[0, 1, 1, 1]])
+  found = other.text_mask(tokens, segments)
+  np.testing.assert_array_equal(found, [[0, 0, 1, 0]])
+  assert other.excluding(["301"]).excluded == (300, 301, 302)
+
+
+@pytest.mark.parametrize("token", ["<no such token>", "99999999"])
+def test_a_token_that_is_not_in_the_vocabulary_is_named(token):
+  with pytest.raises(UserError, match=token):
+    load_lm("gemma2-tiny").excluding([token])

@@ -12,11 +12,10 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxsae import overrides
 from jaxsae.lm import Site, Taps
 from jaxsae.runs import open_run
-from jaxsae.train import TrainConfig
 from jaxsae.train.loop import train
+from jaxsae.train.process.workdir import read_config
 from tests import pods
 
 SAVED = pathlib.Path(__file__).parents[1] / "saved/run_2026_11"
@@ -49,8 +48,7 @@ def test_it_is_opened(folder):
 
 
 def test_it_is_gone_on_with_and_learns_what_it_learned(folder):
-  saved = json.loads((folder / "config.json").read_text())
-  config = overrides.from_json(TrainConfig, saved)
+  config = read_config(folder)
   then = pods.metrics(config)
   state = train(config)
   assert int(state.step) == 6 and open_run(folder).step == 6

@@ -76,6 +76,7 @@ def make_config(folder, texts, lm_path) -> TrainConfig:
     workdir=str(folder / "run"),
     lm=str(lm_path),
     tokens=6 * 512,
+    passes=None,
     data=DataConfig(source=str(texts), context=16, cache=str(folder / "cache")),
     sae=SweepConfig(
       sites=(Site("resid", 1), Site("attn", 0)),

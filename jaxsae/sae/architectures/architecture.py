@@ -83,6 +83,8 @@ class Architecture:
       width of a site, `F` for latents, which placements shard.
     uses_target: whether it trains towards L0* by itself, without a penalty.
     whole_target: whether L0* must be a whole number.
+    wake_after: tokens without firing after which latents are revived, as it was
+      published; None: never.
     prefixes: shares of the width, ascending, each of which must reconstruct by
       itself: the losses Σ‖y - ŷ_{0:m}‖² of all prefixes and of the whole width
       add up (Matryoshka, arXiv 2503.17547). Empty: only the whole width.
@@ -101,6 +103,7 @@ class Architecture:
   }
   uses_target: ClassVar[bool] = False
   whole_target: ClassVar[bool] = False
+  wake_after: ClassVar[int | None] = None
 
   prefixes: tuple[float, ...] = ()
   transcodes: bool = False

@@ -34,6 +34,7 @@ class TopKBase(Architecture):
   """
 
   uses_target: ClassVar[bool] = True
+  wake_after: ClassVar[int | None] = 10_000_000
 
   auxk: float = 1 / 32
 

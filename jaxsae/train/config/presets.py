@@ -35,7 +35,6 @@ def gemma_scope(**chosen: Any) -> SweepConfig:
     "bandwidth": 1e-3,
     "ste_to_input": False,
     "initial_threshold": 1e-3,
-    "wake_after": None,
     "optim": OptimConfig(
       lr=7e-5,
       lr_warmup=1000,

@@ -33,6 +33,7 @@ class Schedule:
     updates: number of updates in the whole run.
     per_bucket: number of updates in one bucket.
     tokens: tokens in one update.
+    precision: the precision of products, as in `TrainConfig`.
     skip_not_finite: whether an autoencoder skips an update whose loss, gradient
       or weights are not finite.
   """
@@ -40,6 +41,7 @@ class Schedule:
   updates: int
   per_bucket: int
   tokens: int
+  precision: str = "bfloat16"
   skip_not_finite: bool = False
 
 
@@ -50,6 +52,8 @@ class TrainConfig:
   workdir: str = "runs/run"  # where everything the run makes is kept
   lm: str = "gemma2-tiny"  # name or directory of the language model
   tokens: int = 8_000_000  # to train on; rounded up to whole buckets
+  # How often the text may be read to make up these tokens. None: any number.
+  passes: int | None = 1
   data: DataConfig = DataConfig()
   sae: SweepConfig = SweepConfig()
   also: tuple[
@@ -69,6 +73,11 @@ class TrainConfig:
   # bit, those of the language model's weights included. None: before each
   # checkpoint.
   check_replicas_every: int | None = None
+  # Precision of the autoencoders' products in training, by JAX's name for it.
+  # bfloat16: one pass, as fast as a TPU can. float32: six passes there. A CPU
+  # always has float32, and GPUs have TF32 for bfloat16. What is judged or
+  # published is computed in float32.
+  precision: Literal["bfloat16", "bfloat16_3x", "float32"] = "bfloat16"
   log_every: int = 1  # buckets between two lines of metrics
   checkpoint_every: int = 100  # buckets between two checkpoints
   keep_checkpoints: int = 2  # how many of the newest to keep
@@ -80,7 +89,7 @@ class TrainConfig:
   def __post_init__(self):
     check_positive(self, "tokens", "log_every", "checkpoint_every")
     check_positive(self, "keep_checkpoints")
-    for name in ("keep_every", "check_replicas_every"):
+    for name in ("passes", "keep_every", "check_replicas_every"):
       if getattr(self, name) is not None:
         check_positive(self, name)
     self._check_names()
@@ -171,6 +180,7 @@ class TrainConfig:
       updates=self.updates,
       per_bucket=self.updates_per_bucket,
       tokens=self.update_tokens,
+      precision=self.precision,
       skip_not_finite=self.not_finite == "skip",
     )
 

@@ -129,8 +129,9 @@ class SweepConfig:
   skip: bool = False  # transcoders add an affine map of their input
   # Tokens without firing after which a latent is revived: its threshold falls
   # until it fires, or, in topk and batch_topk, it learns from the error (AuxK).
-  # None: never, as in Gemma Scope.
-  wake_after: int | None = None
+  # None: never. published: as the architecture was published, which is never,
+  # as in Gemma Scope, but 10 million in topk and batch_topk (arXiv 2406.04093).
+  wake_after: int | Literal["published"] | None = "published"
   # Peak learning rates, one autoencoder each. Empty: optim.lr.
   learning_rates: tuple[float, ...] = ()
   seeds: tuple[int, ...] = (0,)  # of the initial weights, one autoencoder each
@@ -191,6 +192,18 @@ class SweepConfig:
         f"sparsity_coefficient has {len(self.sparsity_coefficient)} values;"
         " with target_l0 give one, the strength of the pull."
       )
+
+  @property
+  def wakes_after(self) -> int | None:
+    """Tokens without firing after which a latent is revived; None: never."""
+    if self.wake_after == "published":
+      return ARCHITECTURES[self.architecture].wake_after
+    return self.wake_after
+
+  @property
+  def pulls_by_penalty(self) -> bool:
+    """Whether a penalty with λ pulls L0 to targets."""
+    return self._has_penalties and self._pulls_to_target
 
   @property
   def _has_penalties(self) -> bool:

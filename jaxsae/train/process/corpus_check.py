@@ -9,6 +9,7 @@ from etils import epath
 
 from jaxsae.data import Corpus
 from jaxsae.errors import UserError
+from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.process.workdir import write_json
 
 RECORD = "corpus.json"
@@ -27,6 +28,18 @@ def summary(corpus: Corpus) -> str:
     f" {count['empty']:,} empty, {count['duplicates']:,} duplicates,"
     f" {corpus.ignored:,} files of other kinds"
   )
+
+
+def check_passes(config: TrainConfig, corpus: Corpus) -> None:
+  """Raises UserError if a run would read its text more often than it may."""
+  tokens = corpus.train.tokens
+  if config.passes is not None and config.tokens > config.passes * tokens:
+    times, needed = config.tokens / tokens, -(-config.tokens // tokens)
+    raise UserError(
+      f"tokens={config.tokens:,} is more than the {tokens:,} of the text, which"
+      f" would be read {times:.3g} times; add --passes={needed} to allow that,"
+      f" or give more text or at most --tokens={config.passes * tokens}."
+    )
 
 
 def check(path: epath.Path, corpus: Corpus) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from etils import epath
 
 from jaxsae import overrides, pod
-from jaxsae.data import TokenPolicy, check_policy
+from jaxsae.data import DataConfig, TokenPolicy, check_policy
 from jaxsae.errors import UserError
 from jaxsae.files import remove_leftovers, unfinished, whole_file
 from jaxsae.train.config.bucket import SIZES
@@ -34,6 +34,7 @@ FREE = (
   "data.source",
   "data.cache",
   "dead_after",
+  "passes",
   # Apart from the order of sums, it changes only what happens when something is
   # not finite, and a run that this stopped must be able to resume.
   "not_finite",
@@ -47,7 +48,10 @@ FREE = (
 
 # Settings that older runs do not have in their config.json, with the values
 # that describe what those runs did.
-ADDED: overrides.Added = {}
+ADDED: overrides.Added = {
+  TrainConfig: {"passes": None, "precision": "bfloat16"},
+  DataConfig: {"exclude_tokens": []},
+}
 
 # The files that a killed start leaves. config.json is not one: it is written
 # last, so it marks the folder as a run's.
@@ -190,7 +194,7 @@ def _remove_leftovers(path: epath.Path) -> None:
 def _check_same(saved: TrainConfig, now: TrainConfig, record) -> None:
   different = [
     f"{name} was {_text(was)} and is {_text(given)}"
-    for name, was, given in overrides.differences(saved, now)
+    for name, was, given in overrides.differences(_meant(saved), _meant(now))
     if not _is_free(name) and not (name == "tokens" and _may_grow(saved, now))
   ]
   if different:
@@ -199,6 +203,15 @@ def _check_same(saved: TrainConfig, now: TrainConfig, record) -> None:
       " Give a new folder with --workdir=DIR, or the settings it was started"
       f" with. Only these may change: {_free()}."
     )
+
+
+def _meant(config: TrainConfig) -> TrainConfig:
+  """Returns the config with numbers where a setting leaves them open."""
+  number = lambda sweep: dataclasses.replace(
+    sweep, wake_after=sweep.wakes_after
+  )
+  also = tuple(map(number, config.also))
+  return dataclasses.replace(config, sae=number(config.sae), also=also)
 
 
 def _is_free(name: str) -> bool:

@@ -15,7 +15,7 @@ def test_gemma_scope():
   assert architecture.threshold == 1e-3
   assert architecture.prefixes == ()
   assert sweep.target_l0 == ()
-  assert sweep.wake_after is None
+  assert sweep.wakes_after is None
   assert (optim.lr, optim.b1, optim.b2, optim.eps) == (7e-5, 0, 0.999, 1e-8)
   assert (optim.lr_warmup, optim.sparsity_warmup) == (1000, 10_000)
   assert optim.lr_decay == 0 and optim.clip is None

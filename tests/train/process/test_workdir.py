@@ -89,6 +89,13 @@ def test_a_run_keeps_the_sizes_of_its_bucket(config, replace):
     workdir.claim(workdir.with_saved_bucket(other), POLICY)
 
 
+def test_what_is_published_may_be_said_in_numbers(config, replace):
+  workdir.claim(replace(config, sae__wake_after=None), POLICY)
+  workdir.claim(replace(config, sae__wake_after="published"), POLICY)
+  with pytest.raises(UserError, match="wake_after was None and is 5"):
+    workdir.claim(replace(config, sae__wake_after=5), POLICY)
+
+
 def test_another_tokenizer_is_refused(config):
   workdir.claim(config, POLICY)
   other = TokenPolicy(tokenizer="xyz", bos=2, eos=1, context=16)
