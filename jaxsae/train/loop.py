@@ -19,6 +19,7 @@ Evaluation is not part of this: it comes after training, in the same process.
 import contextlib
 import dataclasses
 import sys
+from collections.abc import Mapping
 
 import jax
 from etils import epath
@@ -28,7 +29,7 @@ from jaxsae import data, pod
 from jaxsae import mesh as meshes
 from jaxsae.data import Corpus
 from jaxsae.errors import UserError
-from jaxsae.lm import Lm, LmConfig, load_lm
+from jaxsae.lm import Lm, LmConfig, Site, load_lm
 from jaxsae.train import state as states
 from jaxsae.train.checkpoint import lm_check, replicas, start_from
 from jaxsae.train.checkpoint.checkpoints import Checkpoints
@@ -50,7 +51,7 @@ from jaxsae.train.process.shutdown import ShutdownSignal, resume_command
 from jaxsae.train.sources import Source, TextSource
 from jaxsae.train.sources.text import open_batches
 from jaxsae.train.state import TrainState, abstract_state
-from jaxsae.train.step import compile_step, estimate_scales
+from jaxsae.train.step import compile_step, estimate_scales, norm_spreads
 
 
 def train(config: TrainConfig) -> TrainState:
@@ -220,7 +221,8 @@ def _start(setting: _Setting, checkpoints: Checkpoints) -> TrainState:
     state, position = checkpoints.restore(setting.abstract)
     setting.source.go_to(position)
     return state
-  state = begin(config, mesh, setting.source, setting.abstract)
+  state, spreads = _begin(config, mesh, setting.source, setting.abstract)
+  pod.print_on_leader(_norms(spreads))
   check_scales(config, state)
   if config.start_from is not None:
     state = start_from.take(config, mesh, setting.lm_config, state)
@@ -239,15 +241,28 @@ def begin(
     source: where activations come from; its next bucket is not taken.
     abstract: the shapes and shardings of the state.
   """
+  return _begin(config, mesh, source, abstract)[0]
+
+
+def _begin(
+  config: TrainConfig, mesh: Mesh, source: Source, abstract: TrainState
+) -> tuple[TrainState, dict[Site, jax.Array]]:
+  """Makes the state of a run, and the `norm_spreads` of its first bucket."""
 
   def make(weights, batch):
-    scales = estimate_scales(source.read(weights, batch))
-    seed = config.data.seed
-    return states.init(config.stacks, seed, source.widths, scales)
+    bucket = source.read(weights, batch)
+    scales, seed = estimate_scales(bucket), config.data.seed
+    state = states.init(config.stacks, seed, source.widths, scales)
+    return state, norm_spreads(bucket)
 
   layout = sharding(abstract, mesh)
-  made = jax.jit(make, out_shardings=layout)
+  made = jax.jit(make, out_shardings=(layout, meshes.shard(mesh)))
   return made(source.weights, source.peek().batch)
+
+
+def _norms(spreads: Mapping[Site, jax.Array]) -> str:
+  each = (f"{site} {float(ratio):.3g}" for site, ratio in spreads.items())
+  return f"largest norm of a token over the median: {', '.join(each)}"
 
 
 def _run(

@@ -226,6 +226,18 @@ def take(mesh: Mesh, bucket: Activations, chosen: jax.Array) -> Activations:
   return meshes.constrain(jax.tree.map(take_from, bucket), mesh, "data")
 
 
+def norm_spreads(bucket: Activations) -> dict[Site, jax.Array]:
+  """Returns, for every site, its largest norm in units of the median one.
+
+  A few tokens of a norm that is far above the others' would decide what is
+  learned.
+  """
+  spread = lambda norms: jnp.nanmax(norms) / jnp.nanmedian(norms)
+  text = lambda x: jnp.where(bucket.mask > 0, x, jnp.nan)
+  norm = lambda x: jnp.linalg.norm(x.astype(jnp.float32), axis=-1)
+  return {site: spread(text(norm(x))) for site, x in bucket.sites.items()}
+
+
 def estimate_scales(bucket: Activations) -> dict[Site, jax.Array]:
   """Estimates the scale of every site from one bucket."""
   return {

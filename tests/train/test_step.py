@@ -227,3 +227,13 @@ def test_shuffling_costs_no_communication(config, replace):
   ).as_text()
   found = hlo.in_updates(program)
   assert {one.kind for one in found} == {"all-reduce"}
+
+
+def test_the_largest_norm_is_told_in_units_of_the_median():
+  site = Site("resid", 1)
+  x = np.ones((2, 3, 4), np.float32)
+  x[0, 1], x[1, 2] = 7, 100
+  mask = np.ones((2, 3), np.float32)
+  mask[1, 2] = 0  # what does not count is not told
+  bucket = Activations({site: jnp.asarray(x)}, jnp.asarray(mask))
+  assert float(steps.norm_spreads(bucket)[site]) == pytest.approx(7)
