@@ -18,6 +18,9 @@ class DataConfig:
   # as in <start_of_turn>,<end_of_turn> for a tuned model.
   exclude_tokens: tuple[str, ...] = ()
   held_out: float = 0.05  # share of documents kept for evaluation
+  # Most documents that are kept for evaluation, however large the text is.
+  # None: any number.
+  held_out_documents: int | None = 20_000
   documents: int | None = None  # read at most this many, chosen by seed
   seed: int = 0  # chooses documents and the order they are packed in
   cache: str = "~/.cache/jaxsae"  # folder of tokenised corpora
@@ -30,10 +33,10 @@ class DataConfig:
         f"held_out={self.held_out} is not a share of the documents; use a "
         "number from 0 up to, but not including, 1"
       )
-    if self.documents is not None and self.documents < 1:
-      raise UserError(
-        f"documents={self.documents} reads nothing; use 1 or more"
-      )
+    for name in ("documents", "held_out_documents"):
+      count = getattr(self, name)
+      if count is not None and count < 1:
+        raise UserError(f"{name}={count} keeps nothing; use 1 or more")
     if not 0 <= self.seed < 2**32:
       raise UserError(
         f"seed={self.seed} is out of range; use a whole number from 0 to"

@@ -106,6 +106,7 @@ def open_corpus(config: DataConfig, tokenizer: Tokenizer) -> Corpus:
 
   The side a document falls on depends on its text alone: the same text is held
   out in every corpus with the same `held_out`, whatever its name or the seed.
+  Where that would be more than `held_out_documents`, fewer are.
 
   Raises:
     UserError: nothing to read, a damaged file, or a side without a document.
@@ -113,9 +114,17 @@ def open_corpus(config: DataConfig, tokenizer: Tokenizer) -> Corpus:
   store = open_store(config, tokenizer)
   policy = token_policy(tokenizer, config.context)
   held, train = _split(store.hashes, config.held_out)
+  bound = config.held_out_documents
+  bounds = bound is not None and len(held) > bound
+  if bounds:  # the rest is trained on
+    held, train = held[:bound], np.concatenate([held[bound:], train])
   order = np.random.default_rng(config.seed).permutation(train)
   fingerprint = _digest(
-    store.fingerprint, asdict(policy), config.held_out, config.seed
+    store.fingerprint,
+    asdict(policy),
+    config.held_out,
+    config.seed,
+    *([bound] if bounds else []),
   )
   return Corpus(
     train=_rows(store, order, policy, _digest(fingerprint, "train")),

@@ -105,6 +105,21 @@ def test_an_empty_training_side_is_an_error(config, tokenizer):
     data.open_corpus(dataclasses.replace(config, held_out=0.99999), tokenizer)
 
 
+def test_what_is_held_out_does_not_grow_without_bound(config, tokenizer):
+  share = dataclasses.replace(config, held_out=0.5, held_out_documents=None)
+  whole = data.open_corpus(share, tokenizer)
+  count = len(whole.held_out.documents)
+  few = dataclasses.replace(share, held_out_documents=count - 1)
+  bounded = data.open_corpus(few, tokenizer)
+  assert set(bounded.held_out.documents) < set(whole.held_out.documents)
+  assert len(bounded.held_out.documents) == count - 1
+  both = [*bounded.held_out.documents, *bounded.train.documents]
+  assert sorted(both) == list(range(len(whole.documents)))
+  assert bounded.fingerprint != whole.fingerprint
+  loose = dataclasses.replace(share, held_out_documents=count)
+  assert data.open_corpus(loose, tokenizer).fingerprint == whole.fingerprint
+
+
 def test_nothing_is_held_out_at_zero(config, tokenizer):
   corpus = data.open_corpus(dataclasses.replace(config, held_out=0), tokenizer)
   assert len(corpus.held_out) == 0

@@ -22,7 +22,8 @@ def summary(corpus: Corpus) -> str:
   count = corpus.counts
   return (
     f"{len(corpus.documents):,} documents,"
-    f" {count['longer']:,} of them longer than a row of"
+    f" {len(corpus.held_out.documents):,} of them held out,"
+    f" {count['longer']:,} longer than a row of"
     f" {corpus.policy.context} tokens (they go on in the next); left out:"
     f" {count['unreadable']:,} unreadable{_first(corpus.unreadable)},"
     f" {count['empty']:,} empty, {count['duplicates']:,} duplicates,"

@@ -50,7 +50,7 @@ FREE = (
 # that describe what those runs did.
 ADDED: overrides.Added = {
   TrainConfig: {"passes": None, "precision": "bfloat16"},
-  DataConfig: {"exclude_tokens": []},
+  DataConfig: {"exclude_tokens": [], "held_out_documents": None},
 }
 
 # The files that a killed start leaves. config.json is not one: it is written

@@ -78,8 +78,8 @@ def test_faults_are_printed_once_and_counted_in_every_line(
     }
   (line,) = [x for x in capsys.readouterr().out.splitlines() if "left out" in x]
   assert line == (
-    "201 documents, 200 of them longer than a row of 16 tokens (they go on in"
-    " the next); left out: 1 unreadable (bad.txt: is not UTF-8 (at byte 3)), 2"
+    "201 documents, 6 of them held out, 200 longer than a row of 16 tokens (they"
+    " go on in the next); left out: 1 unreadable (bad.txt: is not UTF-8 (at byte 3)), 2"
     " empty, 1 duplicates, 1 files of other kinds"
   )
   (source / "bad.txt").write_text("it is text now")
