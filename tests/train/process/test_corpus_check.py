@@ -78,9 +78,9 @@ def test_faults_are_printed_once_and_counted_in_every_line(
     }
   (line,) = [x for x in capsys.readouterr().out.splitlines() if "left out" in x]
   assert line == (
-    "201 documents, 6 of them held out, 200 longer than a row of 16 tokens (they"
-    " go on in the next); left out: 1 unreadable (bad.txt: is not UTF-8 (at byte 3)), 2"
-    " empty, 1 duplicates, 1 files of other kinds"
+    "201 documents, 6 of them held out, 200 longer than a row of 16 tokens"
+    " (they go on in the next); left out: 1 unreadable (bad.txt: is not UTF-8"
+    " (at byte 3)), 2 empty, 1 duplicates, 1 files of other kinds"
   )
   (source / "bad.txt").write_text("it is text now")
   with pytest.raises(UserError, match=r"1 files new \(bad\.txt\)"):
