@@ -109,6 +109,19 @@ def from_worker(name: str, said: str, status: int) -> CommandFailed:
   )
 
 
+def from_service(what: str, said: str) -> CommandFailed | None:
+  """Returns the error to raise where a request failed after it was accepted.
+
+  None if waiting or another request may help, as it may where capacity lacks.
+  """
+  kind = kind_of(said)
+  if kind not in (QUOTA, ZONE, PERMISSION, DISK):
+    return None
+  return CommandFailed(
+    kind, f"{_REMEDY[kind]} ({what}: {_main_line(said, 1)})."
+  )
+
+
 def from_unfit(found: Sequence[tuple[str, str]]) -> CommandFailed:
   """Returns the error to raise for machines that cannot do the run.
 

@@ -44,15 +44,24 @@ class Mig:
       made.insert(0, unmake)
 
   def state(self) -> State:
-    """Returns the state of the group."""
+    """Returns the state of the group.
+
+    Raises:
+      CommandFailed: its hosts cannot be created, for a reason that stays.
+    """
     found = self._instances()
     if found is None:
       return State.ABSENT
     said = {instance.get("instanceStatus") for instance in found}
     if said & _LOST:
       return State.LOST
-    whole = len(found) == self._request.hosts and said == {"RUNNING"}
-    return State.READY if whole else State.CREATING
+    if len(found) == self._request.hosts and said == {"RUNNING"}:
+      return State.READY
+    for message in map(_error, found):
+      failure = failures.from_service(self._request.name, message)
+      if failure is not None:
+        raise failure
+    return State.CREATING
 
   def delete(self) -> None:
     """Deletes all parts of the group; succeeds if they are already gone."""
@@ -182,6 +191,12 @@ class Mig:
   def _ssh(self, host: str, command: str) -> list[str]:
     place = (*self._request.place, *ssh_commands.SSH_TIMEOUTS, "--quiet")
     return [*_COMPUTE, "ssh", host, *place, f"--command={command}"]
+
+
+def _error(instance: dict) -> str:
+  """Returns why the last attempt to create a host failed, or ""."""
+  errors = instance.get("lastAttempt", {}).get("errors", {}).get("errors", [])
+  return "\n".join(error.get("message", "") for error in errors)
 
 
 def _deletion(kind: str, name: str) -> list[str]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from launch import ssh_commands
+from launch import failures, ssh_commands
 from launch.command import CommandResult, Shell
 from launch.request import LONGEST_FLEX_START, Request
 from launch.states import State
@@ -50,7 +50,11 @@ class TpuVm:
     self._shell.run_checked(self._queue() if queued else self._make())
 
   def state(self) -> State:
-    """Returns the state of the slices."""
+    """Returns the state of the slices.
+
+    Raises:
+      CommandFailed: the request has failed, for a reason that stays.
+    """
     queued = self._request.is_queued
     service = "queued-resources" if queued else "tpu-vm"
     found = self._shell.output_if_found(
@@ -70,6 +74,11 @@ class TpuVm:
       return State.ABSENT
     said = json.loads(found)["state"]
     if queued:
+      message = said.get("failedData", {}).get("error", {}).get("message", "")
+      failure = failures.from_service(self._request.name, message)
+      # One that lacked quota is made again, a few times.
+      if failure is not None and failure.kind != failures.QUOTA:
+        raise failure
       return _QUEUED.get(said["state"], State.LOST)
     return _NODE.get(said, State.LOST)
 

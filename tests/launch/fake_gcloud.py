@@ -365,7 +365,7 @@ def shown_queued(name, found):
   labels = {"labels": {"jaxsae": found["labels"]}}
   return {
     "name": place,
-    "state": {"state": found["state"]},
+    "state": {"state": found["state"], **found.get("why", {})},
     "tpu": {"nodeSpec": [{"node": labels}]},
   }
 
@@ -408,12 +408,11 @@ def list_hosts(cloud, names, options):
     if group is None:
       return missing("instanceGroupManagers", names[0])
     hosts = range(int(group["size"]))
-    state = group.get("state", "RUNNING")
-  print(
-    json.dumps(
-      [{"name": f"{names[0]}-x{i}", "instanceStatus": state} for i in hosts]
-    )
-  )
+    shown = {"instanceStatus": group.get("state", "RUNNING")}
+    if "error" in group:
+      error = {"code": "RESOURCE_NOT_FOUND", "message": group["error"]}
+      shown = {"lastAttempt": {"errors": {"errors": [error]}}}
+  print(json.dumps([{"name": f"{names[0]}-x{i}", **shown} for i in hosts]))
   return 0
 
 
