@@ -14,7 +14,9 @@ from launch.tpu_vm import TpuVm
 
 _HOST = pathlib.Path(__file__).parent / "host"
 _HOST_FILES = ("setup_host.sh", "host.py", "prepare.py")
-_PAUSES = (1, 4, 16)  # seconds before each retry of a command by ssh
+# Seconds before each retry of a command by ssh. It takes about a minute until a
+# new machine knows our key.
+_PAUSES = (2, 8, 20, 40)
 
 
 class Hosts:

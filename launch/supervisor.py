@@ -121,7 +121,7 @@ class Supervisor:
       self._stream(text)
 
   def _check_silent_slices(self) -> RunOutcome:
-    """Finds out whether slices that do not answer are gone."""
+    """Finds out whether slices that do not answer are gone or made anew."""
     try:
       state = self._hosts.slices.state()
     except CommandFailed as failure:
@@ -129,7 +129,7 @@ class Supervisor:
         raise
       self._say(f"the state of the slices is unknown: {failure}")
       return RunOutcome.RUNNING  # it may be our own network
-    if state in (State.LOST, State.DELETING, State.ABSENT):
+    if state is not State.READY:
       self._say(f"{self._hosts.entry.name} is {state.value}")
       return RunOutcome.PREEMPTED
     self._silent += 1
@@ -227,12 +227,15 @@ class Supervisor:
     while (state := slices.state()) is State.DELETING:
       self._sleep(self._policy.poll)
     self._recreate, self._needs_set_up = False, True
-    if state is State.ABSENT:
+    created = state is State.ABSENT
+    if created:
       self._say(f"creating {name} again")
       self._sleep(0)  # the last chance to cancel
       slices.create()
       self._offset = 0  # its log is a new one
     wait_until_ready(slices, self._say, self._policy.poll, self._sleep)
+    if not created:
+      self._hosts.stop(kill=True)  # a run that went on would be in the way
     self._hosts.set_up()
     self._needs_set_up = False
 

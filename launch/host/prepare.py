@@ -38,7 +38,8 @@ def mount(disks):
     if status == 0:
       attach = ["mount", "-o", "ro", str(DEVICES / device), folder]
       status, said = run([*root, *attach])
-    if status != 0:
+    # A call after a lost connection may have come first.
+    if status != 0 and run(["mountpoint", "-q", folder])[0] != 0:
       problems.append(
         f"the disk of {folder} cannot be mounted: {last_line(said)} (it must"
         " have a file system, unmounted before it was detached; /dev/disk/by-id"

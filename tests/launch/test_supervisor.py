@@ -132,7 +132,7 @@ def test_a_machine_that_lacks_something_is_set_up_again_and_then_replaced():
   assert script.watch(retries=2) == 0
   assert script.calls == [
     *("kill", "start"),
-    *("set up", "start"),
+    *("kill", "set up", "start"),
     *("delete", "create", "set up", "start"),
   ]
 
@@ -164,6 +164,15 @@ def test_waits_double_until_there_is_progress_and_are_randomised():
   others = Script([([42], 5)] * 6 + [([42], 6), DONE])
   others.watch()
   assert [wait for wait in others.waits if wait] != waits
+
+
+def test_machines_that_their_service_makes_anew_are_waited_for():
+  """An instance group does so by itself after a preemption."""
+  script = Script([("gone", None), DONE])
+  states = [State.CREATING] * 3
+  script.state = lambda: states.pop() if states else State.READY
+  assert script.watch(retries=0) == 0
+  assert script.calls == ["kill", "set up", "start"]
 
 
 def test_a_failure_of_our_own_network_ends_nothing():
