@@ -11,6 +11,7 @@ ZONE, PERMISSION, UNREACHABLE = "place", "permission", "out of reach"
 DISK = "disk"
 OTHER = "other"
 UNFIT = "unfit"  # a machine lacks what the run needs
+BUCKET = "bucket"  # the run's bucket does not answer, which may pass
 
 # After these, nothing was created: there is nothing to delete or to pay for.
 NOTHING_CREATED = {
@@ -140,6 +141,11 @@ def from_unfit(found: Sequence[tuple[str, str]]) -> CommandFailed:
     told.append(f"{sentence} (on {having[0]}{more})")
   lines = [f"\n{output}" for output in outputs.values() if output]
   return CommandFailed(UNFIT, "; ".join(told) + "." + "".join(lines))
+
+
+def from_silent_bucket(why: str, machine: str) -> CommandFailed:
+  """Returns the error to raise where a run's bucket does not answer."""
+  return CommandFailed(BUCKET, f"{why} (on {machine}).")
 
 
 def kind_of(said: str, status: int = 1) -> str:

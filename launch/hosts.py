@@ -74,8 +74,8 @@ class Hosts:
 
     Raises:
       Busy: another run is under way.
-      CommandFailed: a worker lacks something or cannot start the run; then its
-        kind is "unfit".
+      CommandFailed: a worker lacks something or cannot start the run (its kind
+        is "unfit"), or the bucket does not answer ("bucket").
     """
     run, topology = self.entry.run, self.entry.request.slice
     self._require_fitness(
@@ -99,10 +99,14 @@ class Hosts:
     self._raise_if_unfit(
       said, lambda answer: [*answer["problems"], self._wrong_code(answer)]
     )
+    for slice, worker, answer in said:
+      if answer.get("silent"):
+        machine = _machine(slice, worker, answer)
+        raise failures.from_silent_bucket(answer["silent"], machine)
 
   def _raise_if_unfit(self, said, problems: Callable[[dict], list]) -> None:
     found = [
-      (problem, f"slice {slice} worker {worker}, {answer.get('host')}")
+      (problem, _machine(slice, worker, answer))
       for slice, worker, answer in sorted(said, key=lambda one: one[:2])
       for problem in problems(answer)
       if problem
@@ -167,6 +171,10 @@ class Hosts:
         kind, f"only {len(said)} workers answered; try again."
       )
     return said
+
+
+def _machine(slice: int, worker: int, answer: dict) -> str:
+  return f"slice {slice} worker {worker}, {answer.get('host')}"
 
 
 def _answers(done: list[CommandResult]) -> list[tuple[int, int, dict]]:

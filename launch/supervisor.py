@@ -206,8 +206,8 @@ class Supervisor:
       # Set up again; if that does not help, other machines may be better.
       self._recreate, self._unfit, self._needs_set_up = self._unfit, True, True
       return RunOutcome.BROKEN
-    if failure.kind == failures.CAPACITY:
-      return RunOutcome.PREEMPTED
+    if failure.kind in (failures.CAPACITY, failures.BUCKET):
+      return RunOutcome.PREEMPTED  # waiting helps, and nothing else
     if failure.kind in (failures.QUOTA, failures.UNREACHABLE, failures.OTHER):
       return RunOutcome.BROKEN
     if failure.kind in (failures.NAME_TAKEN, failures.ABSENT):

@@ -4,7 +4,8 @@
 
 prints the problems as a JSON list of sentences, `[]` if there is none. It reads
 the experiment and its flags as the run will, but no weights, and uses no
-device. `launch` calls it on every host before it starts a run there.
+device. `launch` calls it on every host before it starts a run there. Where a
+bucket does not answer, it ends with the status of a run that cannot reach it.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from etils import epath
 
 from jaxsae import overrides
 from jaxsae.data import list_source
-from jaxsae.errors import UserError, exit_on_user_error
+from jaxsae.errors import RunError, UserError, exit_on_user_error
 from jaxsae.lm.formats import official
 from jaxsae.lm.weights import SHIPPED, read_sizes
 from jaxsae.runs.main import RunSelection
@@ -54,6 +55,8 @@ def _trouble(check: Callable[[str], None], place: str) -> str | None:
     return check(place)
   except UserError as error:
     return str(error).rstrip(".")
+  except RunError:  # a bucket does not answer, which says nothing of the place
+    raise
   # Each storage library has errors of its own, from the network to the
   # permissions; whichever it is, the run would meet it too.
   except Exception as error:

@@ -73,8 +73,11 @@ def check(folder, options):
   """Reports what this machine lacks for a run, and the code that it has."""
   wanted = job(folder, options, worker_number())
   problems = preparation.mount(options.disk)
-  problems += preparation.check(wanted, environment(wanted), options.chips)
-  return fitness(problems, code=pathlib.Path(wanted["tree"]).name)
+  lacking, silent = preparation.check(
+    wanted, environment(wanted), options.chips
+  )
+  code = pathlib.Path(wanted["tree"]).name
+  return fitness(problems + lacking, silent=silent, code=code)
 
 
 def fitness(problems, **more):

@@ -16,6 +16,7 @@ DEVICES = pathlib.Path("/dev/disk/by-id")
 PCI = pathlib.Path("/sys/bus/pci/devices")
 LEAST_FREE = 2 << 30  # bytes, for tokenised text and logs
 LONGEST_CHECK = 600  # seconds
+RESTART = 42  # exit status of a program that asks to be started again
 TAIL = 20  # lines of a script that failed
 GOOGLE = "0x1ae0"
 TPUS = {"0x0027", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076"}
@@ -96,16 +97,19 @@ def _log(script):
 
 
 def check(job, environment, chips):
-  """Returns what this machine lacks for a run.
+  """Returns what this machine lacks for a run, and which bucket is silent.
 
   Args:
     job: what to run; see `host.job`.
     environment: its environment variables.
     chips: number of TPU chips that the machine should have.
+
+  Returns:
+    A list of problems, and why the bucket does not answer; None if it does.
   """
   tree = pathlib.Path(job["tree"])
   if not (tree / ".venv").exists():
-    return ["the machine has no code; run `python -m launch setup`"]
+    return ["the machine has no code; run `python -m launch setup`"], None
   problems = [] if on_cpu(environment) else missing_chips(chips)
   free = shutil.disk_usage(str(tree)).free
   if free < LEAST_FREE:
@@ -113,7 +117,8 @@ def check(job, environment, chips):
       f"only {free / 1e9:.1f} GB of {tree} are free, of the"
       f" {LEAST_FREE / 1e9:.1f} GB that a run needs"
     )
-  return problems + missing_places(job, tree, environment)
+  places, silent = missing_places(job, tree, environment)
+  return problems + places, silent
 
 
 def missing_places(job, tree, environment):
@@ -121,9 +126,12 @@ def missing_places(job, tree, environment):
 
   The run's own code knows which they are; see `jaxsae/runs/check.py`. Older
   code has no such file, and is not asked.
+
+  Returns:
+    A list of problems, and why the bucket does not answer; None if it does.
   """
   if not (tree / "jaxsae" / "runs" / "check.py").exists():
-    return []
+    return [], None
   python, *flags = job["argv"]
   # The chips are left alone: another run may hold them.
   quiet = dict(environment, JAX_PLATFORMS="cpu")
@@ -133,10 +141,11 @@ def missing_places(job, tree, environment):
     env=quiet,
     timeout=LONGEST_CHECK,
   )
-  lines = said.strip().splitlines()
+  if status == RESTART:
+    return [], last_line(said)
   if status != 0:
-    return [last_line(said)]
-  return json.loads(lines[-1])
+    return [last_line(said)], None
+  return json.loads(said.strip().splitlines()[-1]), None
 
 
 def missing_chips(expected):
@@ -174,6 +183,7 @@ def run(argv, timeout=60, **options):
 
 
 def last_line(text):
-  """Returns the last line of a text, without its full stop."""
+  """Returns the last line of a text, without "error:" and its full stop."""
   lines = [line.strip() for line in text.splitlines() if line.strip()]
-  return lines[-1].rstrip(".")[-500:] if lines else "it gave no reason"
+  line = lines[-1] if lines else "it gave no reason"
+  return line.split("error: ", 1)[-1].rstrip(".")[:500]

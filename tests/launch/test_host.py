@@ -113,14 +113,14 @@ def test_a_full_disk_is_a_problem(tmp_path, monkeypatch):
   (tmp_path / ".venv").mkdir()
   job = {"tree": str(tmp_path), "argv": ["python", "x.py"]}
   on_cpu = {"JAX_PLATFORMS": "cpu"}
-  assert prepare.check(job, on_cpu, chips=4) == []
+  assert prepare.check(job, on_cpu, chips=4) == ([], None)
   usage = types.SimpleNamespace(free=10**9)
   monkeypatch.setattr(prepare.shutil, "disk_usage", lambda path: usage)
-  (problem,) = prepare.check(job, on_cpu, chips=4)
+  (problem,), _ = prepare.check(job, on_cpu, chips=4)
   assert problem.startswith(f"only 1.0 GB of {tmp_path} are free")
 
 
 def test_a_machine_that_was_not_set_up_is_a_problem(tmp_path):
   job = {"tree": str(tmp_path / "tree"), "argv": ["python", "x.py"]}
-  (problem,) = prepare.check(job, {}, chips=4)
+  (problem,), _ = prepare.check(job, {}, chips=4)
   assert "launch setup" in problem

@@ -13,7 +13,11 @@ from launch import source_archive
 from launch.command import Shell
 from tests.launch.conftest import ONE, TWO, commit
 from tests.launch.test_errors import refused
-from tests.launch.test_preemption import act_when, verbs
+from tests.launch.test_preemption import (
+  act_when,
+  make_the_next_attempt_succeed,
+  verbs,
+)
 from tests.launch.test_run import EXPERIMENT, HOSTILE
 
 FAST = ("--poll=0.05", "--backoff=0.01")
@@ -25,6 +29,8 @@ import json, os, sys
 options = dict(word[2:].split("=", 1) for word in sys.argv[2:])
 place = options.get("text")
 lost = place and not os.path.exists(place)
+if options.get("silent") and os.path.exists(options["silent"]):
+  sys.exit(42)
 print("a line that a library prints")
 print(json.dumps([f"--text={place}: it does not exist"] if lost else []))
 """
@@ -176,6 +182,34 @@ def test_a_run_is_not_started_where_its_text_is_missing(
   assert not list(tmp_path.rglob("x"))
   place.mkdir()
   assert run(f"--text={place}")[0] == 0
+
+
+def test_a_silent_bucket_is_waited_for_on_the_same_machines(
+  made, run, launch, cloud, tmp_path
+):
+  made("a", TWO)
+  silent = tmp_path / "silent"
+  assert run("--steps=3", f"--silent={silent}")[0] == 0
+  silent.touch()
+  refused(run("--steps=3", f"--silent={silent}"), "(on slice 0 worker ")
+  ended = cloud.home("a", 1) / ".jaxsae" / "runs"
+
+  def answer():
+    make_the_next_attempt_succeed(cloud)
+    silent.unlink()
+
+  (file,) = ended.glob("*/ended.json")
+  file.write_text(json.dumps({"attempt": 1, "status": 42}))
+  thread = act_when(answer, lambda: looked(cloud) > 6)
+  status, out, err = launch("watch", *FAST, "--retries=1")
+  thread.join()
+  assert status == 0, out + err
+  assert out.count("(on slice 0 worker ") > 2
+  assert verbs(cloud) == ["create", "scp"]
+
+
+def looked(cloud):
+  return sum("host.py check" in call[-1] for call in cloud.calls)
 
 
 def test_a_run_is_not_started_with_different_code(made, run, cloud, launch):

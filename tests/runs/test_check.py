@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from jaxsae import overrides
+from jaxsae.errors import RunError
 from jaxsae.runs import check
 
 EXPERIMENT = """
@@ -84,6 +85,17 @@ def test_errors_of_storage_libraries_are_problems(lacking, monkeypatch):
   monkeypatch.setattr(check.epath, "Path", Bucket)
   expected = ["--workdir=gs://b/r: Denied: 403, no permission"]
   assert lacking(lm="gemma2-tiny", workdir="gs://b/r") == expected
+
+
+def test_a_bucket_that_does_not_answer_is_no_problem_of_the_machine(
+  lacking, monkeypatch
+):
+  def silent(path):
+    raise RunError(f"{path} did not answer")
+
+  monkeypatch.setattr(check.epath, "Path", silent)
+  with pytest.raises(RunError, match="gs://b/r did not answer"):
+    lacking(lm="gemma2-tiny", workdir="gs://b/r")
 
 
 def test_the_experiment_is_read_with_its_flags(
