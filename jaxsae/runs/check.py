@@ -83,7 +83,7 @@ def _check_there(path: str) -> None:
   if not folder.exists():
     raise UserError("it does not exist")
   if "://" not in path and folder.is_dir():
-    for file in folder.iterdir():
+    for file in filter(epath.Path.is_file, folder.iterdir()):
       _check_readable(os.fspath(file))
 
 
