@@ -20,6 +20,8 @@ from tests.launch.test_preemption import (
 )
 from tests.launch.test_run import EXPERIMENT, HOSTILE
 
+pytestmark = pytest.mark.slow
+
 FAST = ("--poll=0.05", "--backoff=0.01")
 PROJECT = "--project=my-project"
 
