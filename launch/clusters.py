@@ -19,7 +19,7 @@ class Cluster:
     """Connects kubectl to the cluster, which already has the nodes."""
     self._jobset.connect()
 
-  def set_up(self, revision: str | None) -> None:
+  def set_up(self, revision: str | None, script: str | None) -> None:
     """Raises LaunchError, because the image holds the code."""
     raise LaunchError(
       f"{self._entry.name} is a JobSet, and {self._entry.request.image} has its"

@@ -4,6 +4,7 @@ A command is a list of arguments and never passes through a shell here. A dry
 run prints that list, quoted so that it can be pasted into a shell.
 """
 
+import concurrent.futures
 import dataclasses
 import shlex
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from launch import failures
 from launch.errors import LaunchError
 
+AT_ONCE = 32  # commands that run at the same time
 _INSTALL = {
   "gcloud": "install the Google Cloud CLI (https://cloud.google.com/sdk/docs/"
   "install) and log in with `gcloud auth login`",
@@ -66,6 +68,15 @@ class Shell:
       remedy = _INSTALL.get(argv[0], "install it")
       raise LaunchError(f"{argv[0]} is not on PATH; {remedy}.") from error
     return CommandResult(done.returncode, done.stdout, done.stderr)
+
+  def run_at_once(
+    self, every: Sequence[Sequence[str]], assume: str = ""
+  ) -> list[CommandResult]:
+    """Runs commands at the same time and returns their results in order."""
+    if self.dry or len(every) == 1:
+      return [self.run(argv, assume) for argv in every]
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as threads:
+      return list(threads.map(self.run, every))
 
   def run_checked(self, argv: Sequence[str], **options) -> str:
     """Runs a command that has to succeed and returns its output.

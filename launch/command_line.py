@@ -62,6 +62,7 @@ def request(options: argparse.Namespace) -> Request:
     valid_until_duration=_duration(options.valid_until_duration),
     cluster=options.cluster and names.name(options.cluster),
     image=options.image and names.image(options.image),
+    disks=tuple(map(names.disk, options.disk)),
   )
   asked.slice  # noqa: B018  raises if no such slice exists
   asked.check()
@@ -157,6 +158,14 @@ def _slice_options(verb) -> None:
   )
   verb.add_argument("--cluster", help="--backend=gke only: name of the cluster")
   verb.add_argument("--image", help="--backend=gke only: image with the code")
+  verb.add_argument(
+    "--disk",
+    metavar="NAME[:MOUNT]",
+    action="append",
+    default=[],
+    help="data disk of the same zone, with text or weights, to mount read-only"
+    " on every host (at /mnt/NAME); for gke, a PersistentVolumeClaim",
+  )
 
 
 def _setup(verb) -> None:
@@ -165,6 +174,12 @@ def _setup(verb) -> None:
     "--rev",
     metavar="REVISION",
     help="git revision to copy (default: the files as they are now)",
+  )
+  verb.add_argument(
+    "--script",
+    metavar="FILE",
+    help="program of yours to run once on every new machine, such as one that"
+    " copies weights from a bucket; kept for later set-ups",
   )
 
 

@@ -8,7 +8,10 @@ from launch.errors import CommandFailed
 LOGIN, PROJECT, QUOTA = "login", "project", "quota"
 CAPACITY, NAME_TAKEN, ABSENT = "capacity", "taken", "absent"
 ZONE, PERMISSION, UNREACHABLE = "place", "permission", "out of reach"
+DISK = "disk"
 OTHER = "other"
+UNFIT = "unfit"  # a machine lacks what the run needs
+BUCKET = "bucket"  # the run's bucket does not answer, which may pass
 
 # After these, nothing was created: there is nothing to delete or to pay for.
 NOTHING_CREATED = {
@@ -19,6 +22,7 @@ NOTHING_CREATED = {
   NAME_TAKEN,
   ZONE,
   PERMISSION,
+  DISK,
 }
 
 # The first pattern that matches, ignoring case, decides.
@@ -44,6 +48,7 @@ _PATTERNS = (
     r"accelerator type \S+ (was )?not found|"
     r"'projects/\S+/zones/[^/\s]+' was not found",
   ),
+  (DISK, r"/disks/\S+ (was )?not found"),
   (ABSENT, r"NOT_FOUND|was not found|NotFound"),
   (
     PERMISSION,
@@ -66,6 +71,8 @@ _REMEDY = {
   ZONE: "the zone does not exist or lacks this TPU; `gcloud compute tpus"
   " locations list` and `gcloud compute tpus accelerator-types list"
   " --zone=ZONE` show what is available",
+  DISK: "a data disk does not exist in this zone and project; `gcloud compute"
+  " disks list` shows yours",
   PERMISSION: "you may not do this in this project; ask its owner for the role"
   " TPU Admin, and check --project",
   UNREACHABLE: "the machine does not answer by ssh; try again, and check the"
@@ -101,6 +108,44 @@ def from_worker(name: str, said: str, status: int) -> CommandFailed:
   return CommandFailed(
     kind, f"{remedy} (on {name}: {_main_line(said, status)})."
   )
+
+
+def from_service(what: str, said: str) -> CommandFailed | None:
+  """Returns the error to raise where a request failed after it was accepted.
+
+  None if waiting or another request may help, as it may where capacity lacks.
+  """
+  kind = kind_of(said)
+  if kind not in (QUOTA, ZONE, PERMISSION, DISK):
+    return None
+  return CommandFailed(
+    kind, f"{_REMEDY[kind]} ({what}: {_main_line(said, 1)})."
+  )
+
+
+def from_unfit(found: Sequence[tuple[str, str]]) -> CommandFailed:
+  """Returns the error to raise for machines that cannot do the run.
+
+  Args:
+    found: each problem, and the machine that has it. The lines of a problem
+      after the first are the output of a program; that of one machine is shown.
+  """
+  machines, outputs = {}, {}
+  for problem, machine in found:
+    sentence, _, output = problem.partition("\n")
+    machines.setdefault(sentence, []).append(machine)
+    outputs.setdefault(sentence, output)
+  told = []
+  for sentence, having in machines.items():
+    more = f"; and on {len(having) - 1} more" if len(having) > 1 else ""
+    told.append(f"{sentence} (on {having[0]}{more})")
+  lines = [f"\n{output}" for output in outputs.values() if output]
+  return CommandFailed(UNFIT, "; ".join(told) + "." + "".join(lines))
+
+
+def from_silent_bucket(why: str, machine: str) -> CommandFailed:
+  """Returns the error to raise where a run's bucket does not answer."""
+  return CommandFailed(BUCKET, f"{why} (on {machine}).")
 
 
 def kind_of(said: str, status: int = 1) -> str:

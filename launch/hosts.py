@@ -12,8 +12,11 @@ from launch.ledger import Entry, Ledger
 from launch.mig import Mig
 from launch.tpu_vm import TpuVm
 
-_SCRIPTS = pathlib.Path(__file__).parent / "host"
-_PAUSES = (1, 4, 16)  # seconds before each retry of a command by ssh
+_HOST = pathlib.Path(__file__).parent / "host"
+_HOST_FILES = ("setup_host.sh", "host.py", "prepare.py")
+# Seconds before each retry of a command by ssh. It takes about a minute until a
+# new machine knows our key.
+_PAUSES = (2, 8, 20, 40)
 
 
 class Hosts:
@@ -29,14 +32,23 @@ class Hosts:
     self.entry, self._ledger = entry, ledger
     self.slices, self._shell = kind(entry.request, shell), shell
 
-  def pack(self, revision: str | None) -> None:
-    """Archives the code that `set_up` copies, and records its version."""
+  def pack(self, revision: str | None, script: str | None = None) -> None:
+    """Archives the code that `set_up` copies, and records its version.
+
+    Args:
+      revision: a git revision; None for the files as they are now.
+      script: the user's script; None to keep the one from before, if any.
+    """
     folder = self._ledger.folder(self.entry.name)
+    if script is not None:
+      self.entry.script = source_archive.keep_script(
+        self._shell, folder, script
+      )
     self.entry.code = source_archive.pack(self._shell, folder, revision)
     self._ledger.write(self.entry)
 
   def set_up(self) -> None:
-    """Sets up all workers with the archived code and its requirements.
+    """Sets up all workers: code, requirements, data disks, the user's script.
 
     Raises:
       LaunchError: no code was archived, or a worker could not be set up.
@@ -47,38 +59,80 @@ class Hosts:
         f" {self.entry.name}`."
       )
     self._run_on_all(ssh_commands.make_folder())
-    scripts = [_SCRIPTS / "setup_host.sh", _SCRIPTS / "host.py"]
-    folder = self._ledger.folder(self.entry.name)
-    files = [folder / source_archive.TAR, *scripts]
-    _retry_ssh(
-      lambda: self.slices.copy(list(map(str, files)), ssh_commands.FOLDER)
-    )
+    files = self._files()
+    _retry_ssh(lambda: self.slices.copy(files, ssh_commands.FOLDER))
     self._run_on_all(ssh_commands.set_up())
+    disks, script = self.slices.mounts(), self.entry.script
+    if disks or script:
+      self._require_fitness(ssh_commands.prepare(disks, script is not None))
 
   def start(self, why: str) -> None:
-    """Starts the run on all workers, which form one program.
+    """Checks all workers and starts the run on them, as one program.
 
     Args:
       why: the reason, recorded in the ledger.
 
     Raises:
       Busy: another run is under way.
-      LaunchError: a worker cannot start it.
+      CommandFailed: a worker lacks something or cannot start the run (its kind
+        is "unfit"), or the bucket does not answer ("bucket").
     """
-    run = self.entry.run
+    run, topology = self.entry.run, self.entry.request.slice
+    self._require_fitness(
+      ssh_commands.check(run, self.slices.mounts(), topology.chips_per_host)
+    )
     number = run.attempt(why)
     self._ledger.write(self.entry)
-    command = ssh_commands.start(run.id, number, run.workdir, run.env, run.argv)
-    said = self._run_on_all(command, expect=self.entry.request.slice.hosts)
+    said = self._run_on_all(ssh_commands.start(run, number), topology.hosts)
     for slice, worker, answer in said:
-      where = f"slice {slice} worker {worker}"
       if "busy" in answer:
         raise Busy(
-          f"{answer['busy']} already runs on {where}; `python -m launch stop"
-          f" {self.entry.name}` ends it, and `watch` follows it."
+          f"{answer['busy']} already runs on slice {slice} worker {worker};"
+          f" `python -m launch stop {self.entry.name}` ends it, and `watch`"
+          " follows it."
         )
-      if "failed" in answer:
-        raise LaunchError(f"{where} could not start: {answer['failed']}")
+    self._raise_if_unfit(said, lambda answer: [answer.get("failed")])
+
+  def _require_fitness(self, command: str) -> None:
+    """Raises CommandFailed if a worker tells of a problem."""
+    said = self._run_on_all(command, self.entry.request.slice.hosts)
+    self._raise_if_unfit(
+      said, lambda answer: [*answer["problems"], self._wrong_code(answer)]
+    )
+    for slice, worker, answer in said:
+      if answer.get("silent"):
+        machine = _machine(slice, worker, answer)
+        raise failures.from_silent_bucket(answer["silent"], machine)
+
+  def _raise_if_unfit(self, said, problems: Callable[[dict], list]) -> None:
+    found = [
+      (problem, _machine(slice, worker, answer))
+      for slice, worker, answer in sorted(said, key=lambda one: one[:2])
+      for problem in problems(answer)
+      if problem
+    ]
+    if found:
+      raise failures.from_unfit(found)
+
+  def _wrong_code(self, answer: dict) -> str | None:
+    """Returns a problem if a worker has other code than was copied last."""
+    code = self.entry.code
+    if code is None or "code" not in answer:
+      return None
+    expected = code["sha256"][:12]
+    if answer["code"] == expected:
+      return None
+    return (
+      f"it has the code {answer['code']}, and the last `setup` copied"
+      f" {expected}; run `python -m launch setup {self.entry.name}`"
+    )
+
+  def _files(self) -> list[str]:
+    """Returns the files that every worker gets."""
+    folder = self._ledger.folder(self.entry.name)
+    files = [folder / source_archive.TAR]
+    files += [folder / source_archive.SCRIPT] * (self.entry.script is not None)
+    return list(map(str, [*files, *(_HOST / name for name in _HOST_FILES)]))
 
   def poll(self) -> dict[tuple[int, int], dict]:
     """Returns the reply of each (slice, worker) that answers."""
@@ -117,6 +171,10 @@ class Hosts:
         kind, f"only {len(said)} workers answered; try again."
       )
     return said
+
+
+def _machine(slice: int, worker: int, answer: dict) -> str:
+  return f"slice {slice} worker {worker}, {answer.get('host')}"
 
 
 def _answers(done: list[CommandResult]) -> list[tuple[int, int, dict]]:

@@ -112,25 +112,44 @@ def _pod(request: Request, run: Run) -> dict:
   }
   if request.capacity == "spot":
     selector["cloud.google.com/gke-spot"] = "true"
-  chips = str(slice.chips_per_host)
-  return {
+  pod = {
     "restartPolicy": "Never",
     "terminationGracePeriodSeconds": GRACE,
     "nodeSelector": selector,
-    "containers": [
-      {
-        "name": _CONTAINER,
-        "image": request.image,
-        "workingDir": _TREE,
-        # A list of arguments, which no shell reads.
-        "command": ["python", *map(_literal, run.argv)],
-        "env": _environment(run),
-        "resources": {
-          "requests": {"google.com/tpu": chips},
-          "limits": {"google.com/tpu": chips},
-        },
-      }
-    ],
+    "containers": [_container(request, run)],
+  }
+  if request.mounts:
+    pod["volumes"] = [_volume(claim) for claim, _ in request.mounts]
+  return pod
+
+
+def _container(request: Request, run: Run) -> dict:
+  chips = str(request.slice.chips_per_host)
+  container = {
+    "name": _CONTAINER,
+    "image": request.image,
+    "workingDir": _TREE,
+    # A list of arguments, which no shell reads.
+    "command": ["python", *map(_literal, run.argv)],
+    "env": _environment(run),
+    "resources": {
+      "requests": {"google.com/tpu": chips},
+      "limits": {"google.com/tpu": chips},
+    },
+  }
+  if request.mounts:
+    container["volumeMounts"] = [
+      {"name": claim, "mountPath": mount, "readOnly": True}
+      for claim, mount in request.mounts
+    ]
+  return container
+
+
+def _volume(claim: str) -> dict:
+  """Returns a PersistentVolumeClaim of the cluster as a volume of the pod."""
+  return {
+    "name": claim,
+    "persistentVolumeClaim": {"claimName": claim, "readOnly": True},
   }
 
 

@@ -1,7 +1,8 @@
 """Records what was created from this machine, in one file per name.
 
 ~/.jaxsae/launch/NAME.json    the request, the code and the run
-~/.jaxsae/launch/NAME/        the archive that was copied, the uncommitted diff
+~/.jaxsae/launch/NAME/        what was copied: the archive, the user's script;
+                              and the uncommitted diff
 """
 
 import dataclasses
@@ -51,12 +52,15 @@ class Entry:
     created: time of creation.
     code: `commit`, `dirty` and `sha256` of the code that was copied.
     run: the run that was started last.
+    script: name of the user's script that new machines run; None if there is
+      none.
   """
 
   request: Request
   created: str
   code: dict | None = None
   run: Run | None = None
+  script: str | None = None
 
   @property
   def name(self) -> str:
@@ -133,4 +137,5 @@ def now() -> str:
 
 def _entry(data: dict) -> Entry:
   run = data["run"] and Run(**data["run"])
-  return Entry(Request(**data["request"]), data["created"], data["code"], run)
+  request = Request(**data["request"])
+  return Entry(request, data["created"], data["code"], run, data.get("script"))

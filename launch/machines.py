@@ -42,13 +42,15 @@ class Machines:
       )
       raise
 
-  def set_up(self, revision: str | None) -> None:
-    """Copies the code to all workers and installs its requirements."""
-    self.hosts.pack(revision)
+  def set_up(self, revision: str | None, script: str | None) -> None:
+    """Copies the code to all workers, installs its requirements, and so on."""
+    self.hosts.pack(revision, script)
     self.hosts.set_up()
     code = self._entry.code
     dirty = ", with uncommitted changes" if code["dirty"] else ""
     self._say(f"{self._entry.name} has {code['commit'][:12]}{dirty}")
+    if self._entry.script is not None:
+      self._say(f"{self._entry.script} has run on every machine")
 
   def start(self, run: Run) -> None:
     """Starts a run on all workers, or resumes it if it is the same run.

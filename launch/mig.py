@@ -10,7 +10,7 @@ deleted in the reverse order.
 import json
 from collections.abc import Sequence
 
-from launch import names, ssh_commands
+from launch import failures, names, ssh_commands
 from launch.command import CommandResult, Shell
 from launch.errors import CommandFailed
 from launch.request import Request
@@ -44,24 +44,38 @@ class Mig:
       made.insert(0, unmake)
 
   def state(self) -> State:
-    """Returns the state of the group."""
+    """Returns the state of the group.
+
+    Raises:
+      CommandFailed: its hosts cannot be created, for a reason that stays.
+    """
     found = self._instances()
     if found is None:
       return State.ABSENT
     said = {instance.get("instanceStatus") for instance in found}
     if said & _LOST:
       return State.LOST
-    whole = len(found) == self._request.hosts and said == {"RUNNING"}
-    return State.READY if whole else State.CREATING
+    if len(found) == self._request.hosts and said == {"RUNNING"}:
+      return State.READY
+    for message in map(_error, found):
+      failure = failures.from_service(self._request.name, message)
+      if failure is not None:
+        raise failure
+    return State.CREATING
 
   def delete(self) -> None:
     """Deletes all parts of the group; succeeds if they are already gone."""
     for _, argv in reversed(self._parts()):
       self._shell.output_if_found(argv)
 
+  def mounts(self) -> list[tuple[str, str]]:
+    """Returns the device and the mount of each data disk."""
+    return [(f"google-{name}", mount) for name, mount in self._request.mounts]
+
   def run_on_all(self, command: str, assume: str = "") -> list[CommandResult]:
     """Runs a command on all hosts; returns their results as one slice's."""
-    done = [self._ssh(name, command, assume) for name in self._hosts()]
+    every = [self._ssh(name, command) for name in self._hosts()]
+    done = self._shell.run_at_once(every, assume)
     worst = max((x.status for x in done), default=0)
     out = "\n".join(x.out for x in done)
     return [CommandResult(worst, out, "\n".join(x.err for x in done))]
@@ -77,11 +91,14 @@ class Mig:
 
   def copy(self, files: Sequence[str], folder: str) -> None:
     """Copies local files into a folder in the home of each host."""
-    for name in self._hosts():
-      place = (*self._request.place, "--quiet")
-      self._shell.run_checked(
-        [*_COMPUTE, "scp", *files, f"{name}:{folder}/", *place]
-      )
+    place = (*self._request.place, "--quiet")
+    every = [
+      [*_COMPUTE, "scp", *files, f"{name}:{folder}/", *place]
+      for name in self._hosts()
+    ]
+    for argv, done in zip(every, self._shell.run_at_once(every), strict=True):
+      if done.status:
+        raise failures.from_command(argv, done.err, done.status)
 
   def _parts(self) -> list[tuple[list[str], list[str]]]:
     """Returns the commands that create and delete each part, in order."""
@@ -125,6 +142,10 @@ class Mig:
       f"--image-family={request.slice.chip.image}",
       "--image-project=ubuntu-os-accelerator-images",
       "--boot-disk-size=200GB",
+      *(
+        f"--disk=name={name},device-name={name},mode=ro,auto-delete=no"
+        for name, _ in request.mounts
+      ),
       "--scopes=cloud-platform",
       f"--labels=jaxsae={request.name}",
     ]
@@ -167,11 +188,15 @@ class Mig:
       ]
     )
 
-  def _ssh(self, host: str, command: str, assume: str) -> CommandResult:
+  def _ssh(self, host: str, command: str) -> list[str]:
     place = (*self._request.place, *ssh_commands.SSH_TIMEOUTS, "--quiet")
-    return self._shell.run(
-      [*_COMPUTE, "ssh", host, *place, f"--command={command}"], assume
-    )
+    return [*_COMPUTE, "ssh", host, *place, f"--command={command}"]
+
+
+def _error(instance: dict) -> str:
+  """Returns why the last attempt to create a host failed, or ""."""
+  errors = instance.get("lastAttempt", {}).get("errors", {}).get("errors", [])
+  return "\n".join(error.get("message", "") for error in errors)
 
 
 def _deletion(kind: str, name: str) -> list[str]:

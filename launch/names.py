@@ -13,6 +13,13 @@ _PROJECT = r"([a-z][-a-z0-9.]{0,61}:)?[a-z][-a-z0-9]{4,28}[a-z0-9]"
 _DURATION = r"[1-9][0-9]{0,5}[smhd]"
 _IMAGE = r"[a-z0-9][-a-z0-9._/:]{0,250}(@sha256:[0-9a-f]{64})?"
 _VARIABLE = r"[A-Za-z_][A-Za-z0-9_]{0,100}"
+_DISK = r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?"
+_FOLDER = r"(/[A-Za-z0-9_][-A-Za-z0-9._]{0,100}){2,10}"
+# A disk mounted below one of these would hide what the machine needs.
+_OF_THE_SYSTEM = {
+  *("bin", "boot", "dev", "etc", "home", "lib", "lib32", "lib64", "proc"),
+  *("root", "run", "sbin", "sys", "usr", "var"),
+}
 _SECRET = ("*TOKEN*", "*KEY*", "*SECRET*", "*PASSWORD*", "*CREDENTIAL*")
 
 
@@ -68,6 +75,24 @@ def image(text: str) -> str:
     _IMAGE,
     "is not an image; write it like us-docker.pkg.dev/PROJECT/REPO/NAME:TAG",
   )
+
+
+def disk(text: str) -> str:
+  """Checks NAME or NAME:MOUNT of a data disk; returns NAME:MOUNT."""
+  name, _, mount = text.partition(":")
+  mount = mount or f"/mnt/{name}"
+  if not re.fullmatch(_DISK, name):
+    raise LaunchError(
+      f"--disk={text!r}: {name!r} is not the name of a disk; `gcloud compute"
+      " disks list` shows yours."
+    )
+  if not re.fullmatch(_FOLDER, mount) or mount.split("/")[1] in _OF_THE_SYSTEM:
+    raise LaunchError(
+      f"--disk={text!r}: {mount!r} is not a place for a disk; write"
+      f" --disk={name}:/mnt/FOLDER, with letters, digits, dots, hyphens and"
+      " underscores."
+    )
+  return f"{name}:{mount}"
 
 
 def env_variable(text: str) -> tuple[str, str]:

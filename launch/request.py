@@ -1,6 +1,7 @@
 """A request for slices: which ones, where and on what terms."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from launch.errors import LaunchError
 from launch.topologies import Topology
@@ -27,6 +28,7 @@ class Request:
     valid_until_duration: longest time to wait in the queue.
     cluster: name of the cluster; GKE only.
     image: image with the code and its requirements; GKE only.
+    disks: data disks to attach read-only to every host, as NAME:MOUNT.
   """
 
   name: str
@@ -40,6 +42,13 @@ class Request:
   valid_until_duration: str | None = None
   cluster: str | None = None
   image: str | None = None
+  disks: Sequence[str] = ()
+
+  @property
+  def mounts(self) -> list[tuple[str, str]]:
+    """The name and the mount of each data disk."""
+    pairs = [disk.split(":", 1) for disk in self.disks]
+    return [(name, mount) for name, mount in pairs]
 
   @property
   def slice(self) -> Topology:
@@ -70,6 +79,7 @@ class Request:
     """Raises LaunchError if the service cannot fulfil the request."""
     if self.slices < 1:
       raise LaunchError(f"--slices={self.slices}: there must be at least one.")
+    _check_disks(self)
     _CHECKS[self.backend](self)
     if self.max_run_duration and self.capacity != "flex-start":
       raise LaunchError(
@@ -82,11 +92,26 @@ class Request:
       )
 
 
+def _check_disks(request: Request) -> None:
+  names = [name for name, _ in request.mounts]
+  folders = [mount for _, mount in request.mounts]
+  for given in (names, folders):
+    if len(set(given)) < len(given):
+      raise LaunchError(
+        f"--disk={' --disk='.join(request.disks)}: give each disk once, and"
+        " each another folder."
+      )
+
+
 def _check_tpu_vm(request: Request) -> None:
   if request.slice.chip.accelerator is None:
     raise LaunchError(
       f"--backend=tpu-vm cannot create {request.topology}: Cloud TPU's API"
       " ends at v6e; use --backend=mig or --backend=gke."
+    )
+  if request.disks and request.project is None:
+    raise LaunchError(
+      "--disk needs --project: Cloud TPU's API names a disk by its project."
     )
 
 

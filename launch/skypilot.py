@@ -28,6 +28,11 @@ def check(request: Request) -> None:
       f"--slices={request.slices}: a task is one slice; write"
       " one task for each slice."
     )
+  if request.disks:
+    raise LaunchError(
+      f"--disk={request.disks[0]}: SkyPilot attaches no disk that exists"
+      " already to a TPU; mount a bucket with `file_mounts` in the task."
+    )
   if request.capacity not in ("on-demand", "spot"):
     raise LaunchError(
       f"--capacity={request.capacity}: a task is on-demand or spot."

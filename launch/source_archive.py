@@ -11,7 +11,7 @@ from launch.command import Shell
 from launch.errors import LaunchError
 
 ROOT = pathlib.Path(__file__).parents[1]
-TAR, DIFF = "tree.tar", "dirty.diff"
+TAR, DIFF, SCRIPT = "tree.tar", "dirty.diff", "script"
 
 
 def pack(shell: Shell, folder: pathlib.Path, revision: str | None) -> dict:
@@ -43,6 +43,24 @@ def pack(shell: Shell, folder: pathlib.Path, revision: str | None) -> dict:
     "dirty": bool(diff),
     "sha256": "" if shell.dry else _digest(folder / TAR),
   }
+
+
+def keep_script(shell: Shell, folder: pathlib.Path, script: str) -> str:
+  """Copies the user's script into a folder as `script`, and returns its name.
+
+  New machines get this copy, even if the script has changed since.
+
+  Raises:
+    LaunchError: there is no such file.
+  """
+  path = pathlib.Path(script)
+  if not path.is_file():
+    raise LaunchError(
+      f"--script={script}: there is no such file; give the path of a program."
+    )
+  if not shell.dry:
+    (folder / SCRIPT).write_bytes(path.read_bytes())
+  return path.name
 
 
 def check_contains(shell: Shell, experiment: str) -> None:

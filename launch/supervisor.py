@@ -72,7 +72,8 @@ class Supervisor:
     self._offset = self._silent = self._ending = 0
     self._failures = self._starts_without_progress = 0
     self._step = self._step_before = -1
-    self._recreate = self._needs_set_up = False  # recreate; set up
+    self._recreate = self._needs_set_up = False
+    self._unfit = False  # whether the last start found a machine unfit
 
   def watch(self) -> int:
     """Watches the run until it is over.
@@ -120,7 +121,7 @@ class Supervisor:
       self._stream(text)
 
   def _check_silent_slices(self) -> RunOutcome:
-    """Finds out whether slices that do not answer are gone."""
+    """Finds out whether slices that do not answer are gone or made anew."""
     try:
       state = self._hosts.slices.state()
     except CommandFailed as failure:
@@ -128,7 +129,7 @@ class Supervisor:
         raise
       self._say(f"the state of the slices is unknown: {failure}")
       return RunOutcome.RUNNING  # it may be our own network
-    if state in (State.LOST, State.DELETING, State.ABSENT):
+    if state is not State.READY:
       self._say(f"{self._hosts.entry.name} is {state.value}")
       return RunOutcome.PREEMPTED
     self._silent += 1
@@ -171,6 +172,7 @@ class Supervisor:
         self._prepare_slices()
         self._hosts.start(outcome.value)
         self._say(f"{self._hosts.entry.run.id} restarted")
+        self._unfit = False
         return True
       except CommandFailed as failure:
         outcome = self._cause(failure)
@@ -200,8 +202,12 @@ class Supervisor:
 
   def _cause(self, failure: CommandFailed) -> RunOutcome:
     """Returns the outcome of a failed start; raises what the user must fix."""
-    if failure.kind == failures.CAPACITY:
-      return RunOutcome.PREEMPTED
+    if failure.kind == failures.UNFIT:
+      # Set up again; if that does not help, other machines may be better.
+      self._recreate, self._unfit, self._needs_set_up = self._unfit, True, True
+      return RunOutcome.BROKEN
+    if failure.kind in (failures.CAPACITY, failures.BUCKET):
+      return RunOutcome.PREEMPTED  # waiting helps, and nothing else
     if failure.kind in (failures.QUOTA, failures.UNREACHABLE, failures.OTHER):
       return RunOutcome.BROKEN
     if failure.kind in (failures.NAME_TAKEN, failures.ABSENT):
@@ -221,12 +227,15 @@ class Supervisor:
     while (state := slices.state()) is State.DELETING:
       self._sleep(self._policy.poll)
     self._recreate, self._needs_set_up = False, True
-    if state is State.ABSENT:
+    created = state is State.ABSENT
+    if created:
       self._say(f"creating {name} again")
       self._sleep(0)  # the last chance to cancel
       slices.create()
+      self._offset = 0  # its log is a new one
     wait_until_ready(slices, self._say, self._policy.poll, self._sleep)
-    self._offset = 0  # its log is a new one
+    if not created:
+      self._hosts.stop(kill=True)  # a run that went on would be in the way
     self._hosts.set_up()
     self._needs_set_up = False
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from launch import ssh_commands
+from launch import failures, ssh_commands
 from launch.command import CommandResult, Shell
 from launch.request import LONGEST_FLEX_START, Request
 from launch.states import State
@@ -50,7 +50,11 @@ class TpuVm:
     self._shell.run_checked(self._queue() if queued else self._make())
 
   def state(self) -> State:
-    """Returns the state of the slices."""
+    """Returns the state of the slices.
+
+    Raises:
+      CommandFailed: the request has failed, for a reason that stays.
+    """
     queued = self._request.is_queued
     service = "queued-resources" if queued else "tpu-vm"
     found = self._shell.output_if_found(
@@ -70,6 +74,11 @@ class TpuVm:
       return State.ABSENT
     said = json.loads(found)["state"]
     if queued:
+      message = said.get("failedData", {}).get("error", {}).get("message", "")
+      failure = failures.from_service(self._request.name, message)
+      # One that lacked quota is made again, a few times.
+      if failure is not None and failure.kind != failures.QUOTA:
+        raise failure
       return _QUEUED.get(said["state"], State.LOST)
     return _NODE.get(said, State.LOST)
 
@@ -83,11 +92,21 @@ class TpuVm:
       [*argv, *self._request.place, *force, "--quiet"]
     )
 
+  def mounts(self) -> list[tuple[str, str]]:
+    """Returns the device and the mount of each data disk.
+
+    The API gives disks no names; it numbers them in the order of the request,
+    after the boot disk, which is 0.
+    """
+    return [
+      (f"google-persistent-disk-{number}", mount)
+      for number, (_, mount) in enumerate(self._request.mounts, 1)
+    ]
+
   def run_on_all(self, command: str, assume: str = "") -> list[CommandResult]:
     """Runs a command on all workers; returns the result of each slice."""
-    return [
-      self._shell.run(self._ssh(s, "all", command), assume) for s in self.slices
-    ]
+    every = [self._ssh(name, "all", command) for name in self.slices]
+    return self._shell.run_at_once(every, assume)
 
   def run_on(
     self, slice: int, worker: int, command: str, assume=""
@@ -123,6 +142,7 @@ class TpuVm:
       f"--accelerator-type={request.slice.accelerator_type}",
       f"--version={request.slice.chip.runtime}",
       f"--labels=jaxsae={request.name}",
+      *_data_disks(request),
       *["--spot"] * (request.capacity == "spot"),
       "--quiet",
     ]
@@ -150,6 +170,7 @@ class TpuVm:
       f"--accelerator-type={request.slice.accelerator_type}",
       f"--runtime-version={request.slice.chip.runtime}",
       f"--labels=jaxsae={request.name}",
+      *_data_disks(request),
       *_terms(request),
       "--quiet",
     ]
@@ -185,6 +206,15 @@ def running(shell: Shell, owner: Sequence[str]) -> list[tuple[str, str, str]]:
     if any(_label(spec) for spec in request.get("tpu", {}).get("nodeSpec", [])):
       found.append((*_place(request), f"queued: {request['state']['state']}"))
   return found
+
+
+def _data_disks(request: Request) -> list[str]:
+  """Returns the flags that attach the data disks to every host."""
+  place = f"projects/{request.project}/zones/{request.zone}/disks"
+  return [
+    f"--data-disk=source={place}/{name},mode=read-only"
+    for name, _ in request.mounts
+  ]
 
 
 def _terms(request: Request) -> list[str]:

@@ -54,7 +54,8 @@ class Session:
     self._say(f"{request.name} is ready: {request.hosts} workers")
 
   def _setup(self) -> None:
-    self._backend(self._entry()).set_up(self._options.rev)
+    options = self._options
+    self._backend(self._entry()).set_up(options.rev, options.script)
 
   def _run(self) -> None:
     entry = self._ledger.read(self._options.on)

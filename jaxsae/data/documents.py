@@ -15,6 +15,8 @@ from jaxsae.data import formats
 from jaxsae.errors import UserError
 
 STDLIB = "python-stdlib"
+# The second is at the top of a disk's file system, and nobody may look into it.
+_NO_TEXT = {"__pycache__", "lost+found"}
 _NOT_STDLIB = {"site-packages", "dist-packages", "__pycache__"}
 
 
@@ -118,7 +120,7 @@ def read_documents(
 
 def _list_path(source: str) -> Listing:
   if os.path.isdir(source):
-    return _walk(source, None, {"__pycache__"})
+    return _walk(source, None, _NO_TEXT)
   listing = Listing(os.path.dirname(source), lone=True)
   _add(listing, source, os.path.basename(source))
   if listing.unreadable:

@@ -1,7 +1,8 @@
-"""Runs on each worker: starts a run, reports its state and stops it.
+"""Runs on each worker: checks it, starts a run, reports its state, stops it.
 
 It is copied there and must work with the system's Python (3.8 or newer) and
-nothing else. A run's folder is ~/.jaxsae/runs/RUN:
+nothing but `prepare.py`, which lies beside it. A run's folder is
+~/.jaxsae/runs/RUN:
 
   job.json      what to run            process.json  who runs it
   log           what it printed        ended.json    its exit status
@@ -20,6 +21,11 @@ import socket
 import subprocess
 import sys
 import time
+
+if __package__:  # in a checkout
+  from launch.host import prepare as preparation
+else:  # on a worker, beside this file
+  import prepare as preparation
 
 HOME = pathlib.Path.home() / ".jaxsae"
 SECRETS = HOME / "env"
@@ -51,6 +57,35 @@ def main(argv):
   return 3 if said is not None and "busy" in said else 0
 
 
+def prepare(folder, options):
+  """Mounts the data disks, and runs the user's script once per machine."""
+  problems = preparation.mount(options.disk)
+  if options.script and not problems:
+    wanted = job(folder, options, worker_number())
+    variables = environment(wanted)
+    venv = os.path.join(wanted["tree"], ".venv", "bin")
+    variables["PATH"] = os.pathsep.join([venv, variables["PATH"]])
+    problems = preparation.run_script(HOME, variables)
+  return fitness(problems)
+
+
+def check(folder, options):
+  """Reports what this machine lacks for a run, and the code that it has."""
+  wanted = job(folder, options, worker_number())
+  problems = preparation.mount(options.disk)
+  lacking, silent = preparation.check(
+    wanted, environment(wanted), options.chips
+  )
+  code = pathlib.Path(wanted["tree"]).name
+  return fitness(problems + lacking, silent=silent, code=code)
+
+
+def fitness(problems, **more):
+  """Returns the reply of `prepare` and `check`."""
+  host = socket.gethostname()
+  return dict(worker=worker_number(), host=host, problems=problems, **more)
+
+
 def start(folder, options):
   """Starts the run, detached, unless a run is already running."""
   folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +107,11 @@ def start(folder, options):
     if (folder / "process.json").exists():
       return {"worker": worker, "started": folder.name}
     time.sleep(0.02)
-  return {"worker": worker, "failed": tail(folder / "host.log")}
+  return {
+    "worker": worker,
+    "host": socket.gethostname(),
+    "failed": f"the run could not start\n{tail(folder / 'host.log')}",
+  }
 
 
 def work(folder, options):
@@ -386,12 +425,28 @@ def parse(argv):
   parser.add_argument("--worker", type=int, default=0)
   parser.add_argument("--offset", type=int, default=0)
   parser.add_argument("--kill", action="store_true")
+  parser.add_argument("--disk", action="append", default=[], type=pair)
+  parser.add_argument("--script", action="store_true")
+  parser.add_argument("--chips", type=int, default=0)
   options = parser.parse_args(argv[:at])
   options.argv = argv[at + 1 :]
   return options
 
 
-VERBS = {"start": start, "work": work, "poll": poll, "log": log, "stop": stop}
+def pair(text):
+  """Splits DEVICE:FOLDER."""
+  return text.split(":", 1)
+
+
+VERBS = {
+  "prepare": prepare,
+  "check": check,
+  "start": start,
+  "work": work,
+  "poll": poll,
+  "log": log,
+  "stop": stop,
+}
 
 if __name__ == "__main__":
   sys.exit(main(sys.argv[1:]))

@@ -224,3 +224,18 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
   monkeypatch.setattr(os, "scandir", refusing)
   with pytest.raises(UserError, match=r"shut cannot be listed \(Permission"):
     list_source(str(tmp_path))
+
+
+def test_a_disk_is_read_from_its_top(tmp_path, monkeypatch):
+  """Only the superuser may look into `lost+found` there."""
+  (tmp_path / "a.txt").write_text("one")
+  (tmp_path / "lost+found").mkdir()
+  scandir = os.scandir
+
+  def refusing(path):
+    if str(path).endswith("lost+found"):
+      raise PermissionError(13, "Permission denied", path)
+    return scandir(path)
+
+  monkeypatch.setattr(os, "scandir", refusing)
+  assert [file.name for file in list_source(str(tmp_path)).files] == ["a.txt"]

@@ -14,7 +14,9 @@ from tests.launch.fake_gcloud import Cloud
 
 ONE, TWO = "v5p:2x2x1", "v5p:2x2x2"  # workers
 HERE = pathlib.Path(__file__).parent
-TOOLS = "bash cut flock ln mkdir mv rm sha256sum sleep tar touch".split()
+TOOLS = (
+  "bash cp cut flock ln mkdir mv rm rmdir sha256sum sleep tar touch"
+).split()
 
 # Takes the place of uv on workers: their environment is the one of the tests.
 UV = """#!/bin/sh
@@ -24,6 +26,31 @@ if [ "$1" = venv ]; then
   mkdir -p "$folder/bin"
   ln -s "${0%/*}/../environment/python" "$folder/bin/python"
 fi
+"""
+
+SUDO = """#!/bin/sh
+shift
+exec "$@"
+"""
+
+# mount -o ro /dev/disk/by-id/google-persistent-disk-N FOLDER. All workers of a
+# slice share the folder, and may come here at the same time.
+MOUNT = """#!/bin/sh
+device=$3 folder=$4
+set -- "${device##*-}" $FAKE_DISKS
+shift "$1" 2> /dev/null || set -- none
+[ -d "$1" ] || { echo "mount: special device $device does not exist." >&2
+  exit 32; }
+echo "$folder" >> "$FAKE_MOUNTS"
+for try in 1 2 3 4 5; do
+  [ -L "$folder" ] && exit 0
+  rmdir "$folder"
+  ln -sT "$1" "$folder"
+done
+"""
+
+MOUNTPOINT = """#!/bin/sh
+test -L "$2"
 """
 
 # Counts to a number, a step each; begins where it was killed.
@@ -58,6 +85,9 @@ def cloud(tmp_path, monkeypatch):
     (workers / tool).symlink_to(shutil.which(tool))
   script(workers / "python3", f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
   script(workers / "uv", UV)
+  script(workers / "sudo", SUDO)
+  script(workers / "mount", MOUNT)
+  script(workers / "mountpoint", MOUNTPOINT)
   environment = made.folder / "environment"
   environment.mkdir()
   script(environment / "python", f'#!/bin/sh\nexec {sys.executable} "$@"\n')

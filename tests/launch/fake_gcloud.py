@@ -2,7 +2,9 @@
 
 A worker is a folder that is its home, and what is sent to it by ssh runs here
 as a process, with nothing on its PATH but the folder `bin`. Its processes find
-each other as members of one pod on loopback.
+each other as members of one pod on loopback. A mounted data disk is a link to
+the folder of the disk. With its machine, a worker loses its home, its mounts
+and the folder `local`.
 
 It knows the commands that `launch` uses and refuses all others. The folder is
 in FAKE_GCLOUD:
@@ -39,9 +41,11 @@ def main(argv):
 
 
 def flags(argv):
-  """Parses --a-b=c as {a_b: c}."""
+  """Parses --a-b=c as {a_b: c}, and the disks, which may be several."""
   found = [word[2:].partition("=") for word in argv if word.startswith("--")]
-  return argparse.Namespace(**{k.replace("-", "_"): v for k, _, v in found})
+  named = {k.replace("-", "_"): v for k, _, v in found}
+  disks = [v for k, _, v in found if k == "data-disk"]
+  return argparse.Namespace(**named | {"data_disks": disks})
 
 
 class Cloud:
@@ -50,6 +54,7 @@ class Cloud:
   def __init__(self, folder):
     self.folder = pathlib.Path(folder)
     self.folder.mkdir(exist_ok=True)
+    self.local.mkdir(exist_ok=True)
 
   @contextlib.contextmanager
   def open(self):
@@ -97,6 +102,17 @@ class Cloud:
       made = data["nodes"][name]["made"]
     return self.folder / "homes" / f"{name}.{made}" / f"worker-{worker}"
 
+  @property
+  def local(self):
+    """A folder on the disks of all machines, which are lost with them."""
+    return self.folder / "local"
+
+  def add_disk(self, name, folder):
+    """Makes a data disk that has the files of a folder."""
+    disks = self.folder / "disks"
+    disks.mkdir(exist_ok=True)
+    (disks / name).symlink_to(folder)
+
   def preempt(self, name, state="PREEMPTED"):
     """Removes a slice, with its processes and its disks."""
     with self.open() as data:
@@ -105,8 +121,32 @@ class Cloud:
       for queued in data["queued"].values():
         if name in queued["nodes"]:
           queued["state"] = "SUSPENDED"
+    self.lose(name, node)
+
+  def reboot(self, name):
+    """Ends the processes of a slice and unmounts its data disks."""
+    with self.open() as data:
+      node = data["nodes"][name]
     end(self.machine(name, node))
-    shutil.rmtree(self.folder / "homes" / f"{name}.{node['made']}")
+    self.unmount(name, node)
+
+  def unmount(self, name, node):
+    mounts = self.mounts(name, node)
+    for folder in mounts.read_text().splitlines() if mounts.exists() else []:
+      pathlib.Path(folder).unlink(missing_ok=True)
+
+  def mounts(self, name, node):
+    """The file that lists where a slice's data disks are mounted."""
+    return self.folder / "homes" / f"{name}.{node['made']}" / "mounts"
+
+  def lose(self, name, node):
+    """Takes a slice's processes and everything on its own disks."""
+    end(self.machine(name, node))
+    self.unmount(name, node)
+    homes = self.folder / "homes" / f"{name}.{node['made']}"
+    shutil.rmtree(homes, ignore_errors=True)
+    shutil.rmtree(self.local)
+    self.local.mkdir()
 
   def machine(self, name, node) -> str:
     """Returns a name for the machine that no other machine has had."""
@@ -137,29 +177,46 @@ def missing(kind, name):
   return fail(f"NOT_FOUND: Resource 'projects/p/{kind}/{name}' was not found")
 
 
-def new_node(data, zone, accelerator, labels):
+def new_node(data, options):
   data["made"] += 1
   return {
     "state": "CREATING",
-    "zone": zone,
-    "hosts": HOSTS[accelerator],
-    "labels": dict([labels.split("=")]),
+    "zone": options.zone,
+    "hosts": HOSTS[options.accelerator_type],
+    "labels": dict([options.labels.split("=")]),
+    "disks": [disk_name(text) for text in options.data_disks],
     "port": free_port(),
     "made": data["made"],
     "boot": 0,
   }
 
 
+def disk_name(text):
+  """Returns the name in source=projects/P/zones/Z/disks/NAME,mode=read-only."""
+  source, mode = text.removeprefix("source=").split(",")
+  assert mode == "mode=read-only", text
+  assert source.count("/") == 5, text
+  return source.rpartition("/")[2]
+
+
+def missing_disk(cloud, options):
+  """Returns the error for a disk that does not exist; None if all do."""
+  for name in map(disk_name, options.data_disks):
+    if not (cloud.folder / "disks" / name).exists():
+      return missing("disks", name)
+  return None
+
+
 def create(cloud, names, options):
   fault = cloud.fault("create")
   if fault:
     return fail(fault[1], fault[0])
+  if missing_disk(cloud, options):
+    return 1
   with cloud.open() as data:
     if names[0] in data["nodes"]:
       return fail(f"ALREADY_EXISTS: Resource '{names[0]}' already exists")
-    node = new_node(
-      data, options.zone, options.accelerator_type, options.labels
-    )
+    node = new_node(data, options)
     node["boot"] = cloud.fault("boot") or 0
     data["nodes"][names[0]] = node
   return 0
@@ -195,7 +252,7 @@ def delete(cloud, names, options):
     node = data["nodes"].pop(names[0], None)
   if node is None:
     return missing("nodes", names[0])
-  end(f"{names[0]}.{node['made']}")
+  cloud.lose(names[0], node)
   return 0
 
 
@@ -233,6 +290,10 @@ def send(cloud, name, node, worker, command):
       "HOME": str(home),
       "PATH": str(cloud.folder / "bin"),
       "FAKE_MACHINE": cloud.machine(name, node),
+      "FAKE_DISKS": " ".join(
+        str(cloud.folder / "disks" / disk) for disk in node["disks"]
+      ),
+      "FAKE_MOUNTS": str(cloud.mounts(name, node)),
       "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{node['port']}",
       "JAX_NUM_PROCESSES": str(node["hosts"]),
       "JAX_PROCESS_ID": str(worker),
@@ -260,6 +321,8 @@ def queue(cloud, names, options):
   fault = cloud.fault("create")
   if fault:
     return fail(fault[1], fault[0])
+  if missing_disk(cloud, options):
+    return 1
   count = int(getattr(options, "node_count", 1))
   nodes = (
     [f"{options.node_prefix}-{i}" for i in range(count)]
@@ -270,9 +333,7 @@ def queue(cloud, names, options):
     if names[0] in data["queued"]:
       return fail("ALREADY_EXISTS: the queued resource already exists")
     for node in nodes:
-      data["nodes"][node] = new_node(
-        data, options.zone, options.accelerator_type, options.labels
-      )
+      data["nodes"][node] = new_node(data, options)
     data["queued"][names[0]] = {
       "state": "WAITING_FOR_RESOURCES",
       "zone": options.zone,
@@ -304,7 +365,7 @@ def shown_queued(name, found):
   labels = {"labels": {"jaxsae": found["labels"]}}
   return {
     "name": place,
-    "state": {"state": found["state"]},
+    "state": {"state": found["state"], **found.get("why", {})},
     "tpu": {"nodeSpec": [{"node": labels}]},
   }
 
@@ -313,7 +374,7 @@ def delete_queued(cloud, names, options):
   with cloud.open() as data:
     found = data["queued"].pop(names[0], None)
     for node in found["nodes"] if found else []:
-      end(f"{node}.{data['nodes'].pop(node)['made']}")
+      cloud.lose(node, data["nodes"].pop(node))
   return 0 if found else missing("queuedResources", names[0])
 
 
@@ -347,12 +408,11 @@ def list_hosts(cloud, names, options):
     if group is None:
       return missing("instanceGroupManagers", names[0])
     hosts = range(int(group["size"]))
-    state = group.get("state", "RUNNING")
-  print(
-    json.dumps(
-      [{"name": f"{names[0]}-x{i}", "instanceStatus": state} for i in hosts]
-    )
-  )
+    shown = {"instanceStatus": group.get("state", "RUNNING")}
+    if "error" in group:
+      error = {"code": "RESOURCE_NOT_FOUND", "message": group["error"]}
+      shown = {"lastAttempt": {"errors": {"errors": [error]}}}
+  print(json.dumps([{"name": f"{names[0]}-x{i}", **shown} for i in hosts]))
   return 0
 
 

@@ -21,8 +21,22 @@ from tests.launch.conftest import script
 GOLDEN = sorted((pathlib.Path(__file__).parent / "golden").glob("*.txt"))
 REQUESTS = {
   "tpu_vm": Request("demo", "v5e:4x4", "us-west4-a", capacity="spot"),
-  "queued": Request("demo", "v5p:2x2x1", "us-east5-a", slices=2),
-  "mig": Request("demo", "tpu7x:2x2x2", "us-central1-c", "mig", "my-project"),
+  "queued": Request(
+    "demo",
+    "v5p:2x2x1",
+    "us-east5-a",
+    project="my-project",
+    slices=2,
+    disks=("text:/mnt/text", "weights:/data/w"),
+  ),
+  "mig": Request(
+    "demo",
+    "tpu7x:2x2x2",
+    "us-central1-c",
+    "mig",
+    "my-project",
+    disks=("text:/mnt/text",),
+  ),
   "gke": Request(
     "demo",
     "v6e:4x4",
@@ -32,6 +46,7 @@ REQUESTS = {
     slices=2,
     cluster="my-cluster",
     image="us-docker.pkg.dev/p/r/jaxsae:1",
+    disks=("text:/mnt/text",),
   ),
 }
 RUN = Run(
@@ -54,7 +69,7 @@ def dry_run(tmp_path, monkeypatch, capsys):
 
   def call(kind, line):
     ledger = Ledger(state)
-    verb, *words = shlex.split(line)
+    verb, *words = shlex.split(line.replace("ROOT", str(source_archive.ROOT)))
     if verb != "create":
       entry = Entry(REQUESTS[kind], "now", {"commit": "c", "dirty": False}, RUN)
       ledger.write(entry)

@@ -1,7 +1,9 @@
 """A real run on two workers is preempted and ends as if it had not been.
 
 Each worker is a process of one `jax.distributed` program; `launch` is called
-as a person calls it, in a checkout that has the real package.
+as a person calls it, in a checkout that has the real package. The machines are
+lost with everything on them: the text is on a data disk, the weights are copied
+by a script, and the run is in a folder that outlives them.
 """
 
 import json
@@ -30,10 +32,11 @@ import pathlib
 from jaxsae import overrides, runs, train
 from jaxsae.train.config import TrainConfig
 
-config = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
+data = json.loads(pathlib.Path(__file__).with_suffix(".json").read_text())
+config = overrides.from_json(TrainConfig, data)
 
 if __name__ == "__main__":
-  runs.main(overrides.from_json(TrainConfig, config), __doc__)
+  runs.main(config, __doc__)
 '''
 
 
@@ -64,7 +67,7 @@ def test_a_preempted_run_ends_as_one_that_was_not(
 ):
   absent = {"PYTHONPATH", "JAX_COMPILATION_CACHE_DIR"}
 
-  def launch(verb, *words):
+  def launch(verb, *words, status=0):
     state = f"--state={tmp_path / 'state'}"
     done = subprocess.run(
       [sys.executable, "-m", "launch", verb, state, *words],
@@ -73,29 +76,51 @@ def test_a_preempted_run_ends_as_one_that_was_not(
       capture_output=True,
       text=True,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    said = done.stdout + done.stderr
+    assert done.returncode == status, said
+    return said
 
   undisturbed = replace(small, workdir=str(tmp_path / "undisturbed"))
   pods.run(undisturbed, tmp_path / "log", count=2, devices=1)
-  launch("create", "toy", f"--topology={TWO}", "--zone=us-east5-a")
-  launch("setup", "toy")
+  cloud.add_disk("text", small.data.source)
+  text, weights = tmp_path / "mnt" / "text", cloud.local / "weights"
+  script = tmp_path / "fetch.sh"
+  script.write_text(f"cp -r {small.lm} {weights}.$JAX_PROCESS_ID\n")
+  where = (f"--topology={TWO}", "--zone=us-east5-a", "--project=my-project")
+  launch("create", "toy", *where, f"--disk=text:{text}")
+  launch("setup", "toy", f"--script={script}")
+  # Without its text the run does not start, and nothing is lost by that.
   folder = tmp_path / "launched"
-  launch("run", "experiments/toy.py", f"--workdir={folder}")
+  run = ("run", "experiments/toy.py", f"--workdir={folder}")
+  run = (*run, f"--lm={weights}.0", f"--data.source={text}")
+  refused = launch(*run, "--data.source=/mnt/none", status=2)
+  assert "--data.source=/mnt/none: " in refused and "worker 0" in refused
+  launch(*run)
 
-  metrics = folder / "metrics.jsonl"
-  begun = lambda: metrics.exists() and metrics.read_text().count("\n") > 2
-  thread = act_when(lambda: cloud.preempt("toy"), begun, tries=6000)
+  checkpoints = folder / "checkpoints"
+  begun = lambda: any(
+    path.name.isdigit() and path.name != "0" for path in checkpoints.glob("*")
+  )
+  lost = []
+
+  def preempt():
+    cloud.preempt("toy")
+    lost.extend([text.exists(), *cloud.local.iterdir()])
+
+  thread = act_when(preempt, begun, tries=6000)
   fast = ("--poll=0.5", "--backoff=0.1", "--delete-when-done")
   out = launch("watch", *fast)
   thread.join()
 
-  assert "toy is preempted" in out and "attempt 2" in out
+  assert lost == [False]
+  assert "toy is preempted" in out
+  assert "starts after bucket 0" not in out.split("attempt 2")[1]
   assert f"done at step {small.steps}" in out and "toy is deleted" in out
   launched = replace(small, workdir=str(folder))
   pods.assert_same(pods.newest(launched)[0], pods.newest(undisturbed)[0])
   assert pods.metrics(launched) == pods.metrics(undisturbed)
   assert evaluation(launched) == evaluation(undisturbed)
+  assert not text.exists() and not any(cloud.local.iterdir())
   with cloud.open() as data:
     assert data["nodes"] == {}
 

@@ -5,11 +5,14 @@ import json
 import os
 import pathlib
 import sys
+import types
 
 import pytest
 
-from launch.host import host
+from launch.host import host, prepare
 from tests.launch.conftest import script
+
+STANDARD = sys.stdlib_module_names
 
 
 @pytest.fixture
@@ -73,15 +76,51 @@ def test_hosts_of_a_group_get_the_pods_variables(monkeypatch, endpoints):
   assert host.pod_variables() == {}
 
 
-def test_the_host_script_runs_on_the_python_of_workers():
-  """It needs Ubuntu 20.04's Python and no package."""
-  source = pathlib.Path(host.__file__).read_text()
+@pytest.mark.parametrize(
+  "module, beside", [(host, {"prepare", "launch.host"}), (prepare, set())]
+)
+def test_the_host_scripts_run_on_the_python_of_workers(module, beside):
+  """They need Ubuntu 20.04's Python and no package."""
+  source = pathlib.Path(module.__file__).read_text()
   tree = ast.parse(source, feature_version=(3, 8))
-  imported = [
-    name.name.split(".")[0]
-    for node in ast.walk(tree)
-    if isinstance(node, ast.Import)
-    for name in node.names
-  ]
-  assert set(imported) <= sys.stdlib_module_names
-  assert not [x for x in ast.walk(tree) if isinstance(x, ast.ImportFrom)]
+  imported = set()
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Import):
+      imported |= {name.name for name in node.names}
+    if isinstance(node, ast.ImportFrom):
+      imported.add(node.module)
+  imported -= {x for x in imported if x.split(".")[0] in STANDARD}
+  assert imported == beside
+
+
+def device(folder, number, vendor, kind):
+  path = folder / str(number)
+  path.mkdir(parents=True)
+  (path / "vendor").write_text(f"{vendor}\n")
+  (path / "device").write_text(f"{kind}\n")
+
+
+def test_chips_are_counted_without_using_them(tmp_path, monkeypatch):
+  monkeypatch.setattr(prepare, "PCI", tmp_path)
+  device(tmp_path, 0, "0x1ae0", "0x0062")
+  device(tmp_path, 1, "0x1ae0", "0x0042")  # Google's network card
+  device(tmp_path, 2, "0x8086", "0x0062")
+  assert prepare.missing_chips(1) == []
+  assert prepare.missing_chips(4) == ["only 1 of 4 TPU chips are attached"]
+
+
+def test_a_full_disk_is_a_problem(tmp_path, monkeypatch):
+  (tmp_path / ".venv").mkdir()
+  job = {"tree": str(tmp_path), "argv": ["python", "x.py"]}
+  on_cpu = {"JAX_PLATFORMS": "cpu"}
+  assert prepare.check(job, on_cpu, chips=4) == ([], None)
+  usage = types.SimpleNamespace(free=10**9)
+  monkeypatch.setattr(prepare.shutil, "disk_usage", lambda path: usage)
+  (problem,), _ = prepare.check(job, on_cpu, chips=4)
+  assert problem.startswith(f"only 1.0 GB of {tmp_path} are free")
+
+
+def test_a_machine_that_was_not_set_up_is_a_problem(tmp_path):
+  job = {"tree": str(tmp_path / "tree"), "argv": ["python", "x.py"]}
+  (problem,), _ = prepare.check(job, {}, chips=4)
+  assert "launch setup" in problem

@@ -17,6 +17,7 @@ import pytest
 
 from launch import jobset, skypilot
 from launch.__main__ import main
+from launch.errors import LaunchError
 from launch.ledger import Run
 from launch.request import Request
 
@@ -60,6 +61,7 @@ def check(document, name):
     {"slices": 4, "capacity": "spot"},
     {"topology": "tpu7x:2x2x1"},
     {"topology": "v5e:2x4"},
+    {"disks": ("text:/mnt/text", "weights:/data/w")},
   ],
 )
 def test_the_jobset_is_valid(changes):
@@ -75,6 +77,7 @@ def test_the_jobset_is_valid(changes):
     ([*JOB, "backoffLimit"], 4),
     ([*JOB, "podFailurePolicy", "rules", 0, "name"], "x"),
     ([*JOB, "template", "spec", "restartPolicy"], "Always"),
+    ([*JOB, "template", "spec", "volumes"], [{"name": "text"}]),
   ],
 )
 def test_the_check_of_a_jobset_detects_mistakes(path, value):
@@ -143,6 +146,21 @@ def test_the_jobset_runs_a_vector_on_all_hosts():
   assert "$(" not in "".join(container["command"]).replace("$$(", "")
   values = {one["name"]: one["value"] for one in container["env"]}
   assert values["REFERENCE"] == "$$(OTHER)"
+
+
+def test_disks_of_the_jobset_are_claims_that_are_read_only():
+  spec = jobset.manifest(request(disks=("text:/mnt/text",)), RUN)["spec"]
+  job = spec["replicatedJobs"][0]["template"]["spec"]
+  pod = job["template"]["spec"]
+  (volume,), (mount,) = pod["volumes"], pod["containers"][0]["volumeMounts"]
+  assert volume["name"] == mount["name"] and mount["mountPath"] == "/mnt/text"
+  claim = {"claimName": "text", "readOnly": True}
+  assert volume["persistentVolumeClaim"] == claim and mount["readOnly"]
+
+
+def test_a_task_has_no_disks():
+  with pytest.raises(LaunchError, match=r"--disk=text.*file_mounts"):
+    skypilot.check(request(disks=("text:/mnt/text",)))
 
 
 @pytest.mark.parametrize(

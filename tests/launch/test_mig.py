@@ -43,6 +43,20 @@ def test_parts_of_other_groups_stay(cloud, launch):
   assert parts(cloud) == {"a-template"}
 
 
+def test_hosts_that_can_never_be_created_are_not_waited_for(cloud, launch):
+  launch("create", "a", *WHERE)
+  with cloud.open() as data:
+    data["parts"]["a"]["error"] = (
+      "The resource 'projects/p/zones/us-central1-c/disks/text' was not found"
+    )
+  status, _, err = launch("status")
+  assert status == 2 and "disks list" in err and "disks/text" in err
+  with cloud.open() as data:
+    data["parts"]["a"]["error"] = "ZONE_RESOURCE_POOL_EXHAUSTED"
+  assert "a: being created" in launch("status")[1]
+  assert launch("delete", "a")[0] == 0
+
+
 @pytest.mark.parametrize(
   "said, told", [("STAGING", "being created"), ("TERMINATED", "preempted")]
 )

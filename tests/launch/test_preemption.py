@@ -197,6 +197,25 @@ def test_a_suspended_request_is_deleted_before_a_new_one(
   assert verbs(cloud) == ["create", "scp", "delete", "create", "scp"]
 
 
+def test_a_request_that_failed_for_good_is_not_made_again(
+  made, run, launch, cloud
+):
+  made("a", "v5p:2x2x1", "--capacity=queued")
+  run("--steps=100000", "--pause=0.05")
+  cloud.preempt("a")
+  with cloud.open() as data:
+    error = {
+      "message": "The resource 'projects/p/zones/z/disks/text' was not found"
+    }
+    data["queued"]["a"] |= {
+      "state": "FAILED",
+      "why": {"failedData": {"error": error}},
+    }
+  status, _, err = launch("watch", *FAST)
+  assert status == 2 and "disks list" in err
+  assert verbs(cloud) == ["create", "scp"]
+
+
 @pytest.mark.parametrize("status", [0, 1])
 def test_deletion_when_done_or_failed(made, run, launch, cloud, status):
   made()

@@ -18,9 +18,11 @@ class Script:
   Args:
     ends: of each attempt its statuses by worker, and the step it came to.
     refusals: kinds of failure, of each attempt to create.
+    unfit: how many starts find that a machine lacks something.
   """
 
-  def __init__(self, ends, refusals=(), workers=1):
+  def __init__(self, ends, refusals=(), workers=1, unfit=0):
+    self.unfit = unfit
     self.ends, self.refusals = list(ends), list(refusals)
     self.slices, self.calls, self.waits = self, [], []
     request = types.SimpleNamespace(hosts=workers)
@@ -59,6 +61,9 @@ class Script:
 
   def start(self, why):
     self.calls.append("start")
+    if self.unfit:
+      self.unfit -= 1
+      raise failures.from_unfit([("no text", "slice 0 worker 0, host")])
     self.ends.pop(0)
 
   def stop(self, kill=False):
@@ -122,6 +127,33 @@ def test_errors_that_only_the_user_can_fix_are_raised(kind):
     Script([("gone", None), DONE], refusals=[kind]).watch()
 
 
+def test_a_machine_that_lacks_something_is_set_up_again_and_then_replaced():
+  script = Script([([42], 1), DONE], unfit=2)
+  assert script.watch(retries=2) == 0
+  assert script.calls == [
+    *("kill", "start"),
+    *("kill", "set up", "start"),
+    *("delete", "create", "set up", "start"),
+  ]
+
+
+def test_machines_that_always_lack_something_are_given_up():
+  script = Script([("gone", None), DONE], unfit=99)
+  assert script.watch(retries=3) == 1
+  assert script.calls.count("create") == 3  # one for the loss, two more
+  assert script.calls.count("start") == 4
+
+
+def test_a_bucket_that_does_not_answer_is_waited_for():
+  """The run ends with 42 then, on all hosts or on the one that noticed."""
+  ends = [([42, 42], 3), ([42, 134], 3), ([0, 42], 3)] * 10
+  script = Script([*ends, ([0, 0], 9)], workers=2)
+  assert script.watch(retries=0) == 0
+  assert "create" not in script.calls
+  assert max(script.waits) <= 1.5 * RetryPolicy().longest
+  assert sum(script.waits) > 10 * RetryPolicy().longest / 2
+
+
 def test_waits_double_until_there_is_progress_and_are_randomised():
   script = Script([([42], 5)] * 6 + [([42], 6), DONE])
   assert script.watch() == 0
@@ -132,6 +164,15 @@ def test_waits_double_until_there_is_progress_and_are_randomised():
   others = Script([([42], 5)] * 6 + [([42], 6), DONE])
   others.watch()
   assert [wait for wait in others.waits if wait] != waits
+
+
+def test_machines_that_their_service_makes_anew_are_waited_for():
+  """An instance group does so by itself after a preemption."""
+  script = Script([("gone", None), DONE])
+  states = [State.CREATING] * 3
+  script.state = lambda: states.pop() if states else State.READY
+  assert script.watch(retries=0) == 0
+  assert script.calls == ["kill", "set up", "start"]
 
 
 def test_a_failure_of_our_own_network_ends_nothing():
