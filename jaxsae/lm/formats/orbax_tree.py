@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import jax
 from etils import epath
 
+from jaxsae import storage
 from jaxsae.errors import UserError
 from jaxsae.files import is_remote
 from jaxsae.lm.formats.layouts import Stored
@@ -117,6 +118,8 @@ def _damage_named(path):
   try:
     yield
   except Exception as error:
+    if is_remote(path) and (failure := storage.failure_of(error)):
+      raise failure from error
     raise UserError(
       f"{path} cannot be read; it may be damaged or incomplete"
       f" ({cause_of(error)})."
