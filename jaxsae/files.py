@@ -138,7 +138,7 @@ def unfinished(folder: AnyPath) -> Iterator[AnyPath]:
   return (path for path in entries(folder) if _OF_FILE.fullmatch(path.name))
 
 
-def remove_leftovers(folder: pathlib.Path | epath.Path) -> None:
+def remove_leftovers(folder: AnyPath) -> None:
   """Removes what killed processes left in a folder that others also write to.
 
   Keeps what a living process of this machine is writing; a process of another

@@ -4,10 +4,12 @@ Requests go through a proxy, which answers those that a test chose with an
 error, late, or with half of the body; all others reach the emulator.
 """
 
+import collections
 import contextlib
 import http.client
 import http.server
 import os
+import pathlib
 import re
 import threading
 import time
@@ -82,10 +84,46 @@ class Bucket:
     with self._lock:
       self._faults.append((kind, when))
 
+  def fail_in_turn(self, every: int) -> None:
+    """Lets every so many-th request fail, each in another way."""
+    for turn, kind in enumerate(KINDS):
+      self.fail(
+        kind,
+        lambda number, _, turn=turn: (
+          number % every == 0 and number // every % len(KINDS) == turn
+        ),
+      )
+
+  def fail_once_each(self) -> None:
+    """Lets each request fail at first, in another way than the one before.
+
+    Uploads, which all have one address, fail in turn.
+    """
+    seen: collections.Counter[str] = collections.Counter()
+
+    def is_new(request: str) -> bool:
+      seen[request] += 1
+      return seen[request] % 2 == 1
+
+    for turn, kind in enumerate(KINDS):
+      self.fail(
+        kind,
+        lambda number, request, turn=turn: (
+          number % len(KINDS) == turn and is_new(request)
+        ),
+      )
+
   def heal(self) -> None:
     """Lets no more requests fail."""
     with self._lock:
       self._faults.clear()
+
+  def download(self, prefix: str, folder: pathlib.Path) -> None:
+    """Copies all objects below a prefix to a folder on this machine."""
+    for name in self.names(prefix):
+      file = folder / name.removeprefix(prefix)
+      file.parent.mkdir(parents=True, exist_ok=True)
+      file.write_bytes(self.read(name))
 
   def names(self, prefix: str = "") -> list[str]:
     """Lists all objects whose name begins so."""

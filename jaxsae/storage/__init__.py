@@ -7,8 +7,8 @@ pauses, for `PATIENCE` seconds; then `StorageError` ends the process with the
 status that means "start me again". What will not pass (no permission, no such
 bucket, not logged in) is told at once.
 
-TensorStore, which carries the arrays of checkpoints, has retries of its own:
-32, with pauses of up to 32 s, so about 15 minutes.
+TensorStore, which carries the arrays of checkpoints, has its own way to
+`gs://`, and is told to try as often as takes about as long.
 
 A store that somebody else changes is seen as it is: nothing is listed from
 memory.
@@ -24,6 +24,7 @@ from jaxsae.storage.files import remove as remove
 from jaxsae.storage.files import upload as upload
 from jaxsae.storage.retries import failure_of as failure_of
 from jaxsae.storage.retries import patience as patience
+from jaxsae.storage.retries import tensorstore_retries as tensorstore_retries
 
 for _name, _value in {
   # TensorFlow, where it is installed, would be used for gs:// instead.

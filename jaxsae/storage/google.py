@@ -2,12 +2,16 @@
 
 import base64
 import errno
+import functools
+import io
 import json
 import os
 import re
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
-from jaxsae.errors import UserError
+from jaxsae.errors import StorageError, UserError
 from jaxsae.storage.retries import is_transient, retrying
 
 try:
@@ -22,8 +26,11 @@ except ImportError as missing:
     ' "jaxsae[gcs]"`.'
   ) from missing
 
+T = TypeVar("T")
+
 # Seconds to connect, and without a byte of an answer; then it is tried again.
 CONNECT, SILENCE = 30.0, 60.0
+UPLOADS = 5  # times that an upload in several parts may begin
 
 # gcsfs gives up after six tries; these are its methods without them.
 _request_once = core.GCSFileSystem._request.__wrapped__  # pyright: ignore[reportFunctionMemberAccess]
@@ -34,6 +41,29 @@ class Refused(PermissionError):
 
   def __str__(self):
     return f"Forbidden: {self.strerror}"  # what gcsfs looks for
+
+
+class UploadLost(Exception):
+  """The store has forgotten an upload in several parts; it begins anew."""
+
+
+class Upload(io.BytesIO):
+  """A file that is written to the store when it is closed, in one request.
+
+  gcsfs' own takes two or more, and a store that carried out the last one and
+  could not say so answers another try as if nothing had been written.
+  """
+
+  def __init__(self, put: Callable[[bytes], Any]):
+    super().__init__()
+    self._put = put
+
+  def close(self) -> None:
+    """Writes the file; what is closed once is not written again."""
+    if not self.closed:
+      content = self.getvalue()
+      super().close()
+      self._put(content)
 
 
 class GoogleStorage(core.GCSFileSystem):
@@ -47,7 +77,7 @@ class GoogleStorage(core.GCSFileSystem):
     )
     super().__init__(*args, **kwargs)
 
-  async def _request(self, method, path, *args, **kwargs):
+  async def _request(self, method, path, *args, **kwargs) -> Any:
     where = _readable(self._format_path(path, args))
 
     async def once(tries: int):
@@ -57,8 +87,10 @@ class GoogleStorage(core.GCSFileSystem):
         return answer
       except FileNotFoundError as error:
         # An earlier try was carried out, and its answer was lost.
-        if method == "DELETE" and tries:
+        if method == "DELETE" and (tries or "upload_id=" in path):
           return 204, {}, None, b""
+        if "upload_id=" in path:
+          raise UploadLost from error
         if method == "POST" and "/upload/" in path:
           raise _refused("there is no such bucket", where) from error
         raise
@@ -69,6 +101,21 @@ class GoogleStorage(core.GCSFileSystem):
 
     return await retrying(once, where)
 
+  def _open(self, path, mode="rb", *args, **kwargs):
+    if mode == "wb":
+      return Upload(functools.partial(self.pipe_file, path))
+    return super()._open(path, mode, *args, **kwargs)
+
+  async def _pipe_file(self, path, *args, **kwargs):
+    write = super()._pipe_file
+    return await _begun_anew(lambda: write(path, *args, **kwargs), path)
+
+  async def _put_file(self, lpath, rpath, *args, **kwargs):
+    write = super()._put_file
+    return await _begun_anew(
+      lambda: write(lpath, rpath, *args, **kwargs), rpath
+    )
+
   async def _info(self, path, *args, **kwargs):
     try:
       return await super()._info(path, *args, **kwargs)
@@ -77,6 +124,19 @@ class GoogleStorage(core.GCSFileSystem):
       raise FileNotFoundError(
         errno.ENOENT, os.strerror(errno.ENOENT), name
       ) from error
+
+
+async def _begun_anew(write: Callable[[], Awaitable[T]], path: str) -> T:
+  """Returns what `write` does, which is called again if its upload is lost."""
+  for _ in range(UPLOADS):
+    try:
+      return await write()
+    except UploadLost:
+      continue
+  raise StorageError(
+    f"gs://{path} was lost {UPLOADS} times while it was written; run the same"
+    " command again to go on."
+  )
 
 
 def _check_whole(answer, where: str) -> None:

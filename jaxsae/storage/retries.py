@@ -91,6 +91,18 @@ async def retrying(try_once: Callable[[int], Awaitable[T]], where: str) -> T:
   raise AssertionError  # itertools.count never ends
 
 
+def tensorstore_retries() -> dict:
+  """Returns TensorStore's setting for pauses that add up to `PATIENCE`."""
+  total, tries = 0.0, 0
+  while total < PATIENCE:
+    total, tries = total + min(LONGEST, FIRST * 2**tries), tries + 1
+  return {
+    "max_retries": tries,
+    "initial_delay": f"{FIRST}s",
+    "max_delay": f"{LONGEST}s",
+  }
+
+
 def is_transient(error: BaseException) -> bool:
   """Returns whether the same request may succeed if it is tried again."""
   kinds = {f"{c.__module__}.{c.__qualname__}" for c in type(error).__mro__}

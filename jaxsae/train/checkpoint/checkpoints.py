@@ -26,6 +26,7 @@ from jaxsae.lm.formats.orbax_errors import (
   ignore_abandoned_reads,
   ignore_tracebacks,
 )
+from jaxsae.lm.formats.orbax_tree import limit_retries
 from jaxsae.train.checkpoint import corruption, manifest
 from jaxsae.train.checkpoint.corruption import COMMITTED, Corrupted, agreed
 from jaxsae.train.checkpoint.fingerprint import fingerprints
@@ -226,6 +227,7 @@ class Checkpoints:
     """Returns Orbax's checkpointer, which lists the folder when it opens."""
     if self._orbax is None:
       ignore_tracebacks()
+      limit_retries()
       policies: list = [_policies.LatestN(self._keep)]
       if self._keep_every is not None:
         policies.append(_policies.EveryNSteps(self._keep_every))
@@ -291,6 +293,7 @@ def _read(path: epath.Path, like: SavedState) -> SavedState:
   context.multiprocessing.active_processes = {index}
   context.multiprocessing.barrier_sync_key_prefix = f"process_{index}"
   ignore_abandoned_reads()
+  limit_retries()
   try:
     with context, _quiet():
       return ocp.load(path, like)
