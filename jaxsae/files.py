@@ -94,8 +94,9 @@ def files_in(folder: pathlib.Path | epath.Path) -> list[str]:
   """Lists all files below a folder, relative to it and in order."""
   if is_remote(folder):
     return [n for n in storage.names(folder) if n != _UNFINISHED]
-  paths = sorted(x for x in folder.rglob("*") if x.is_file())
-  return [x.relative_to(folder).as_posix() for x in paths]
+  top = pathlib.Path(folder)
+  paths = sorted(path for path in top.rglob("*") if path.is_file())
+  return [path.relative_to(top).as_posix() for path in paths]
 
 
 def entries(folder: AnyPath) -> list[AnyPath]:

@@ -8,6 +8,7 @@ import collections
 import contextlib
 import http.client
 import http.server
+import logging
 import os
 import pathlib
 import re
@@ -15,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Self
+from urllib.parse import quote
 
 from gcp_storage_emulator.server import create_server
 
@@ -40,6 +42,7 @@ class Bucket:
     self._faults: list[tuple[str, Callable[[int, str], bool]]] = []
     self._lock = threading.Lock()
     self._emulator_port = free_port()
+    logging.getLogger("gcp_storage_emulator").setLevel(logging.CRITICAL)
     self._emulator = create_server(
       "127.0.0.1", self._emulator_port, in_memory=True, default_bucket=NAME
     )
@@ -77,7 +80,8 @@ class Bucket:
     """Lets requests fail from now on.
 
     Args:
-      kind: one of `KINDS`, or another HTTP status.
+      kind: one of `KINDS`, another HTTP status, or "short": half of the body,
+        with its length in the header.
       when: told the number of a request, from 0, and its method and path;
         returns whether it fails.
     """
@@ -133,6 +137,12 @@ class Bucket:
   def read(self, name: str) -> bytes:
     """Returns the content of an object."""
     return bytes(self._emulator._storage.get_file(NAME, name))
+
+  def put(self, name: str, content: bytes) -> None:
+    """Writes an object, as another process would."""
+    path = f"/upload/storage/v1/b/{NAME}/o?uploadType=media&name={quote(name)}"
+    status, _, _ = self.forward("POST", path, content, {})
+    assert status == 200, status
 
   def fault(self, request: str) -> str | None:
     """Notes a request, and returns what is to go wrong with it."""
@@ -197,8 +207,10 @@ class _Proxy(http.server.BaseHTTPRequestHandler):
       time.sleep(3600)
     else:
       status, headers, content = self._forwarded(body)
-      half = len(content) // 2 if kind == "cut" else None
-      if half is not None:
+      half = len(content) // 2
+      if kind == "short":
+        self._answer(status, headers, content[:half])
+      elif kind == "cut":
         self._answer(status, headers, content, half)
       self.close_connection = True
 

@@ -4,6 +4,7 @@ It is killed, then the bucket fails for too long, and all the while some of its
 requests fail. It ends as a run on a disk does, bit for bit.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -56,10 +57,10 @@ def config(config, replace):
   return replace(config, sae__sites=(Site("resid", 1),), tokens=12 * 512)
 
 
-def wait_for_step(bucket, step, pod, timeout=180):
-  """Waits until the bucket has the line of a step."""
+def wait_for_checkpoint(bucket, step, pod, timeout=180):
+  """Waits until the bucket has the checkpoint of a step."""
   end = time.monotonic() + timeout
-  while not any(line["step"] >= step for line in lines(bucket)):
+  while f"run/checkpoints/{step}/commit_success.txt" not in bucket.names():
     assert not pod.over() and time.monotonic() < end, pod.said()
     time.sleep(0.05)
 
@@ -86,15 +87,15 @@ def test_the_whole_chain(config, replace, bucket, tmp_path):
   bucket.fail_in_turn(every=23)
   options = {"devices": 1, "script": TRAIN}
   with pods.Pod(there, tmp_path / "log 1", **options) as pod:
-    wait_for_step(bucket, 3, pod)
+    wait_for_checkpoint(bucket, 2, pod)
     with pytest.raises(UserError, match="belongs to a run that is under way"):
       take(there.workdir)
     pod.kill()
   kept = lines(bucket)
 
   with pods.Pod(there, tmp_path / "log 2", **options) as pod:
-    wait_for_step(bucket, 7, pod)
-    assert lines(bucket)[: len(kept) // 2 * 2][:2] == kept[:2]
+    wait_for_checkpoint(bucket, 6, pod)
+    assert lines(bucket)[:2] == kept[:2]  # with the times of then
     bucket.fail("503", buckets.always())
     assert pod.wait() == [42]
     (error,) = re.findall("^error: .*", pod.said(), re.MULTILINE)
@@ -124,4 +125,28 @@ def after(bucket, here, there, tmp_path) -> None:
   pods.run(there, tmp_path / "log after", devices=1, script=AFTER)
   copy = tmp_path / "copy"
   bucket.download("", copy)
-  assert_same_run(copy / "run", pathlib.Path(here.workdir))
+  ours, theirs = copy / "run", pathlib.Path(here.workdir)
+  assert_same_run(ours, theirs)
+  pods.assert_same(pods.newest(replaced(there, ours)), pods.newest(here))
+  assert files(copy / "exported") == files(exported)
+  assert page(ours, there) == page(theirs, here)
+  assert not (ours / "lease.json").exists()
+  assert not (ours / "metrics").exists()  # all is in metrics.jsonl
+
+
+def replaced(config, workdir):
+  return dataclasses.replace(config, workdir=str(workdir))
+
+
+def files(folder: pathlib.Path) -> dict[str, bytes]:
+  return {
+    str(path.relative_to(folder)): path.read_bytes()
+    for path in folder.rglob("*")
+    if path.is_file()
+  }
+
+
+def page(folder: pathlib.Path, config) -> str:
+  text = (folder / "report" / "index.html").read_text()
+  assert config.workdir in text
+  return text.replace(config.workdir, "")
