@@ -20,6 +20,7 @@ from typing import TypeVar
 from etils import epath
 
 from jaxsae import process, storage
+from jaxsae.errors import StorageError
 
 Path = str | os.PathLike[str]
 AnyPath = TypeVar("AnyPath", pathlib.Path, epath.Path)
@@ -117,8 +118,9 @@ def _marked(path: AnyPath) -> Iterator[None]:
   (path / _UNFINISHED).write_text("This folder is still being written.\n")
   try:
     yield
+  except StorageError:
+    raise  # it would fail again; the next to write here removes what is left
   except BaseException:
-    # Else a store that fails would hold up the end once more.
     with contextlib.suppress(Exception), storage.patience(_PATIENCE):
       _empty(path)
     raise

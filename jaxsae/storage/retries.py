@@ -141,7 +141,8 @@ def _is_transient_status(code, text: str) -> bool:
   if code is None or not str(code).isdecimal():
     return False
   expired = int(code) == 401 and "Invalid Credentials" in text
-  return int(code) in (408, 429) or int(code) >= 500 or expired
+  fails = int(code) >= 500 and int(code) != 501  # "not implemented"
+  return int(code) in (408, 429) or fails or expired
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
