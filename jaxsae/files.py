@@ -91,6 +91,12 @@ def is_finished(path: pathlib.Path | epath.Path) -> bool:
   return path.exists() and not (path / _UNFINISHED).exists()
 
 
+def is_file(path: pathlib.Path | epath.Path) -> bool:
+  """Returns whether there is a file, and not a pipe or a device."""
+  # To epath, all is a file that is no folder.
+  return path.is_file() if is_remote(path) else os.path.isfile(path)
+
+
 def files_in(folder: pathlib.Path | epath.Path) -> list[str]:
   """Lists all files below a folder, relative to it and in order."""
   if is_remote(folder):

@@ -98,25 +98,6 @@ class Bucket:
         ),
       )
 
-  def fail_once_each(self) -> None:
-    """Lets each request fail at first, in another way than the one before.
-
-    Uploads, which all have one address, fail in turn.
-    """
-    seen: collections.Counter[str] = collections.Counter()
-
-    def is_new(request: str) -> bool:
-      seen[request] += 1
-      return seen[request] % 2 == 1
-
-    for turn, kind in enumerate(KINDS):
-      self.fail(
-        kind,
-        lambda number, request, turn=turn: (
-          number % len(KINDS) == turn and is_new(request)
-        ),
-      )
-
   def heal(self) -> None:
     """Lets no more requests fail."""
     with self._lock:
@@ -173,6 +154,20 @@ def first(count: int, pattern: str = "") -> Callable[[int, str], bool]:
 def always(pattern: str = "") -> Callable[[int, str], bool]:
   """Every request that matches a pattern."""
   return lambda _, request: bool(re.search(pattern, request))
+
+
+def each_at_first() -> Callable[[int, str], bool]:
+  """Every request when it is made, and not when it is made again.
+
+  Uploads of small files, which all have one address, fail in turn.
+  """
+  seen: collections.Counter[str] = collections.Counter()
+
+  def is_new(_: int, request: str) -> bool:
+    seen[request] += 1
+    return seen[request] % 2 == 1
+
+  return is_new
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ import numpy as np
 from etils import epath
 
 from jaxsae.errors import UserError
-from jaxsae.files import whole_file
+from jaxsae.files import is_file, whole_file
 from jaxsae.formats import npz
 from jaxsae.formats.arrays import check_shapes, check_values
 from jaxsae.formats.format import Path
@@ -75,7 +75,7 @@ class GemmaScope:
   def matches(self, path: Path) -> bool:
     """Returns whether it is an `.npz` that is damaged or has such an array."""
     file = _file_at(path)
-    if file.suffix != ".npz" or not file.is_file():
+    if file.suffix != ".npz" or not is_file(file):
       return False
     names = npz.names(file)
     return names is None or any(

@@ -70,12 +70,12 @@ def lines(bucket) -> list[dict]:
   return [json.loads(line) for piece in pieces for line in piece.splitlines()]
 
 
-def assert_same_run(ours: pathlib.Path, theirs: pathlib.Path) -> None:
+def assert_same_run(ours: pathlib.Path, theirs: pathlib.Path, step=12) -> None:
   """Asserts that two runs hold the same, but for times and their names."""
   assert pods.without_times(read_metrics(ours)) == pods.without_times(
     read_metrics(theirs)
   )
-  for name in ("eval/12.json", "policy.json", "corpus.json"):
+  for name in (f"eval/{step}.json", "policy.json", "corpus.json"):
     assert (ours / name).read_text() == (theirs / name).read_text(), name
 
 
@@ -106,6 +106,25 @@ def test_the_whole_chain(config, replace, bucket, tmp_path):
   pods.run(there, tmp_path / "log 3", **options)
   bucket.heal()
   after(bucket, here, there, tmp_path)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", buckets.KINDS)
+def test_an_error_at_every_request(config, replace, bucket, tmp_path, kind):
+  """Each request of a run fails at first."""
+  config = replace(config, tokens=4 * 512)
+  here = replace(config, workdir=str(tmp_path / "run"))
+  there = replace(config, workdir="gs://bucket/run")
+  pods.run(here, tmp_path / "log here", devices=1)
+  bucket.fail(kind, buckets.each_at_first())
+  with pods.Pod(there, tmp_path / "log", devices=1, script=TRAIN) as pod:
+    assert pod.wait(3000) == [0], pod.said()
+  assert bucket.failed > 200
+  bucket.download("run/", tmp_path / "copy")
+  assert_same_run(tmp_path / "copy", tmp_path / "run", step=4)
+  pods.assert_same(
+    pods.newest(replaced(there, tmp_path / "copy")), pods.newest(here)
+  )
 
 
 def take(workdir) -> None:
