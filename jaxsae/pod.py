@@ -122,7 +122,7 @@ def on_all(act: Callable[[], T]) -> T:
     raise mine
   for index, failure in enumerate(map(json.loads, texts)):
     if failure is not None:
-      kind = UserError if failure[0] == UserError.__name__ else RunError
+      kind = _KINDS.get(failure[0], RunError)
       raise kind(f"in process {index}: {failure[1]}")
   return cast(T, value)
 

@@ -16,6 +16,7 @@ import numpy as np
 import tensorstore
 from etils import epath
 
+from jaxsae import storage
 from jaxsae.files import is_remote
 from jaxsae.train.checkpoint.corruption import Corrupted
 from jaxsae.train.checkpoint.fingerprint import as_text, row_digests, whole
@@ -101,6 +102,8 @@ class Members:
         lambda of: part(*((s.start, s.stop) for s in of or ())),
       )
     except (ValueError, OSError) as error:
+      if is_remote(self.folder) and (failure := storage.failure_of(error)):
+        raise failure from error
       raise Corrupted(f"its {name} cannot be read ({error})") from error
 
   def _open(self, name: str) -> tensorstore.TensorStore:
@@ -110,7 +113,10 @@ class Members:
     key = name.replace("[", ".").replace("]", "").lstrip(".")
     store = {"driver": "ocdbt", "base": base, "path": f"{key}/"}
     spec = {"driver": "zarr3", "kvstore": store}
-    return tensorstore.open(spec, open=True, read=True).result()
+    context = {"gcs_request_retries": storage.tensorstore_retries()}
+    return tensorstore.open(
+      spec, open=True, read=True, context=tensorstore.Context(context)
+    ).result()
 
 
 def _name(stack: int, path: tuple) -> str:
