@@ -179,8 +179,9 @@ def _refusal(error: Exception) -> str:
   code, text = getattr(error, "code", None), " ".join(str(error).split())
   if str(code) == "401" or isinstance(error, GoogleAuthError):
     return f"{text}; log in with `gcloud auth application-default login`"
-  refused = text.startswith("Forbidden: ") or str(code) in ("400", "409")
-  return text.removeprefix("Forbidden: ") if refused else ""
+  if text.startswith("Forbidden: "):
+    return f"access is refused: {text.removeprefix('Forbidden: ')}"
+  return text if str(code) in ("400", "409") else ""
 
 
 def _refused(reason: str, where: str) -> Refused:
