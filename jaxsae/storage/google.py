@@ -71,7 +71,7 @@ class Upload(io.BytesIO):
 class GoogleStorage(core.GCSFileSystem):
   """gcsfs, with longer patience, checked answers and no memory of listings."""
 
-  def __init__(self, *args, finalize_on_close: bool = True, **kwargs):
+  def __init__(self, *args: Any, finalize_on_close: bool = True, **kwargs: Any):
     del finalize_on_close  # only buckets of the kind "rapid" have this
     kwargs["use_listings_cache"] = False
     kwargs["requests_timeout"] = aiohttp.ClientTimeout(
