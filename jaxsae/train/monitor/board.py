@@ -2,6 +2,8 @@
 
 import contextlib
 import tempfile
+import time
+from typing import Any
 
 from etils import epath
 
@@ -13,39 +15,50 @@ PIECE = 4 << 20  # bytes after which a new file begins in a store
 
 
 class Board:
-  """Writes scalars for TensorBoard.
+  """Writes curves for TensorBoard.
 
   In a store, the newest event file is written here and copied whole with each
   flush; when it has `PIECE` bytes, the next begins.
 
   Args:
     run: the run's folder.
-    step: the step after which the run goes on; later scalars are not shown.
+    step: the step after which the run goes on; what was beyond it is hidden.
     uploads: writes to a store.
   """
 
   def __init__(self, run: epath.Path, step: int, uploads: Uploads):
+    # It takes as long to import as all the rest, and brings PyTorch if it can.
+    # Its SummaryWriter has a thread, and a flush that doesn't wait for it.
+    import tensorboardX.event_file_writer
+    import tensorboardX.summary
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+    self._make_writer = tensorboardX.event_file_writer.EventsWriter
+    self._make_event, self._summary = Event, tensorboardX.summary.scalar
     self._folder, self._uploads = run / FOLDER, uploads
-    self._scratch: epath.Path | None = None
+    self._here, self._is_copied = self._folder, is_remote(run)
     self._ending = contextlib.ExitStack()
-    if is_remote(run):
+    if self._is_copied:
       made = tempfile.TemporaryDirectory(prefix="jaxsae-tensorboard-")
-      self._scratch = epath.Path(self._ending.enter_context(made))
+      self._here = epath.Path(self._ending.enter_context(made))
+    self._here.mkdir(parents=True, exist_ok=True)
     self._count, self._changed = 0, False
-    self._open(purge_step=step + 1)
+    self._open()
+    start = SessionLog(status=SessionLog.START)
+    self._write(step + 1, session_log=start)
 
   def add(self, name: str, value: float, step: int) -> None:
     """Adds a value to a curve."""
-    self._writer.add_scalar(name, value, step)
+    self._write(step, summary=self._summary(name, value))
     self._changed = True
 
   def flush(self) -> None:
-    """In a store, starts to write what was added; elsewhere does nothing."""
-    if self._scratch is None or not self._changed:
+    """Writes what was added; in a store, starts to."""
+    self._writer.flush()
+    if not self._is_copied or not self._changed:
       return
     self._changed = False
-    self._writer.flush()
-    (file,) = self._scratch.iterdir()
+    (file,) = self._here.iterdir()
     content = file.read_bytes()
     self._uploads.start(self._folder / file.name, content)
     if len(content) >= PIECE:
@@ -57,15 +70,12 @@ class Board:
     self._writer.close()
     self._ending.close()
 
-  def _open(self, purge_step: int | None = None) -> None:
-    # It takes as long to import as all the rest, and brings PyTorch if it can.
-    from tensorboardX import SummaryWriter
-
+  def _open(self) -> None:
+    # Several may begin within the second that names a file.
     self._count += 1
-    self._writer = SummaryWriter(
-      str(self._scratch or self._folder),
-      purge_step=purge_step,
-      write_to_disk=True,
-      # In a store, several may begin within the second that names a file.
-      filename_suffix=f".{self._count:04}" if self._scratch else "",
-    )
+    suffix = f".{self._count:04}" if self._is_copied else ""
+    self._writer = self._make_writer(str(self._here / "events"), suffix)
+
+  def _write(self, step: int, **what: Any) -> None:
+    event = self._make_event(wall_time=time.time(), step=step, **what)
+    self._writer.write_event(event)

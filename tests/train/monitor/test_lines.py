@@ -8,7 +8,6 @@ from etils import epath
 from jaxsae.errors import UserError
 from jaxsae.train import read_metrics
 from jaxsae.train.monitor import lines
-from jaxsae.train.monitor.board import Board
 from jaxsae.train.monitor.lines import (
   FileLines,
   StoreLines,
@@ -119,26 +118,3 @@ def test_half_a_line_is_left_out(train, tmp_path):
 def test_a_folder_without_metrics_is_told(tmp_path):
   with pytest.raises(UserError, match="give the folder of a run"):
     list(read_metrics(tmp_path))
-
-
-def test_the_board_of_a_store_is_in_bounded_files(
-  tmp_path, uploads, monkeypatch
-):
-  from tensorboard.backend.event_processing import event_accumulator
-
-  monkeypatch.setattr("jaxsae.train.monitor.board.is_remote", lambda _: True)
-  monkeypatch.setattr("jaxsae.train.monitor.board.PIECE", 1000)
-  (tmp_path / "tensorboard").mkdir()
-  board = Board(epath.Path(tmp_path), 0, uploads)
-  for step in range(1, 101):
-    board.add("loss", float(step), step)
-    if step % 5 == 0:
-      board.flush()
-      uploads.wait()
-  board.close()
-  files = list((tmp_path / "tensorboard").iterdir())
-  assert len(files) > 3
-  assert all(file.stat().st_size < 1500 for file in files)
-  seen = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
-  seen.Reload()
-  assert [x.step for x in seen.Scalars("loss")] == list(range(1, 101))
