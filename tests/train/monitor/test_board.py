@@ -16,6 +16,7 @@ def write(request, tmp_path, monkeypatch):
   monkeypatch.setattr(boards, "is_remote", lambda _: in_store)
   monkeypatch.setattr(boards, "PIECE", 1000)
   (tmp_path / "tensorboard").mkdir()
+  killed = []
 
   def some(after, until, attempt):
     uploads = Uploads()
@@ -27,9 +28,12 @@ def write(request, tmp_path, monkeypatch):
       if step % 5 == 0:
         board.flush()
         uploads.wait()
-    uploads.close()  # and it is killed
+    uploads.close()
+    killed.append(board)
 
-  return some
+  yield some
+  for board in killed:
+    board.close()
 
 
 def curve(folder) -> list[tuple[int, float]]:
