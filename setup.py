@@ -13,6 +13,7 @@ CORE = [
   "sentencepiece>=0.2",
   "safetensors>=0.5",
   "etils[epath]>=1.13",
+  "fsspec",
   "rich>=14",
   "jinja2>=3.1",
   "tensorboardX>=2.6",

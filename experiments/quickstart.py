@@ -22,6 +22,7 @@ clone with its packages already downloaded, with Python 3.11.7. Results on
 
 from jaxsae import runs, train
 from jaxsae.data import DataConfig
+from jaxsae.files import is_finished
 from jaxsae.lm import Site
 
 config = train.TrainConfig(
@@ -54,7 +55,7 @@ config = train.TrainConfig(
 def finish(run: runs.Run) -> None:
   """Exports the autoencoders, makes the page, and prints where both are."""
   out = run.path / "export" / "gemma_scope"
-  if not out.exists():  # made by an earlier call of the same command
+  if not is_finished(out):  # made by an earlier call of the same command
     runs.export(run, "gemma_scope", out)
   page = runs.explore(run)
   print(f"autoencoders  {out}\nfigures       {run.path / 'eval'}")

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 # A full or read-only disk raises these, from any library.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
+RESTART = 42  # exit status that means "start me again", as after a preemption
+
 
 class UserError(ValueError):
   """A mistake in what the user asked for; its text is one sentence.
@@ -22,8 +24,19 @@ class RunError(RuntimeError):
   """A run cannot go on, though nothing that the user asked for is wrong.
 
   Its text says what happened and how to go on. Entry points print it without
-  a traceback and exit with status 1, as after any failure.
+  a traceback and exit with its status: 1, as after any failure.
   """
+
+  status = 1
+
+
+class StorageError(RunError):
+  """A store did not answer for as long as `jaxsae.storage` waits for it.
+
+  Nothing is wrong with the run, so whoever launched it starts it again.
+  """
+
+  status = RESTART
 
 
 @contextlib.contextmanager
@@ -31,16 +44,16 @@ def exit_on_user_error() -> Iterator[None]:
   """Turns a `UserError` from an entry point into one line and exit status 2.
 
   Works as `with exit_on_user_error():` and as `@exit_on_user_error()`. A disk
-  that is full or not writable ends the same way, a `RunError` with status 1,
-  and Ctrl-C with 130, as in a shell; every other exception is a bug and keeps
-  its traceback.
+  that is full or not writable ends the same way, a `RunError` with its own
+  status, and Ctrl-C with 130, as in a shell; every other exception is a bug and
+  keeps its traceback.
   """
   try:
     yield
   except UserError as error:
     _exit(str(error))
   except RunError as error:
-    _exit(str(error), status=1)
+    _exit(str(error), status=error.status)
   except KeyboardInterrupt:
     print("\ninterrupted; the same command goes on", file=sys.stderr)
     sys.exit(130)

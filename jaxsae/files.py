@@ -1,6 +1,12 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, on disks and in stores.
+
+A store has no renames: a file in it appears when all of it was written, so it
+is written here first and copied. A folder in it is unfinished as long as it
+holds `.unfinished`, which is the first file to appear and the last to go.
+"""
 
 import contextlib
+import errno
 import fcntl
 import os
 import pathlib
@@ -13,25 +19,34 @@ from typing import TypeVar
 
 from etils import epath
 
-from jaxsae import process
+from jaxsae import process, storage
+from jaxsae.errors import StorageError
 
+Path = str | os.PathLike[str]
 AnyPath = TypeVar("AnyPath", pathlib.Path, epath.Path)
 
+_UNFINISHED = ".unfinished"
 _OF_FILE = re.compile(r"\..+\.(\d+)\.partial")
 _OF_FOLDER = re.compile(r"[^.].*\.partial")
-_PATIENCE = 60.0  # seconds to wait while others remove leftovers
+_PATIENCE = 60.0  # seconds to wait while others remove leftovers, or a store
 _A_DAY = 86_400.0  # seconds
 
 
 @contextlib.contextmanager
 def whole_file(path: AnyPath) -> Iterator[AnyPath]:
-  """Yields a path beside `path`; the file written there becomes `path`.
+  """Yields a local path; the file written there becomes `path`.
 
   Makes missing folders. If anything fails, a file already at `path` stays.
 
   Args:
     path: a `pathlib.Path`, or an `epath.Path`, which may be remote.
   """
+  if is_remote(path):
+    with tempfile.TemporaryDirectory(prefix="jaxsae-") as folder:
+      here = type(path)(folder) / path.name
+      yield here
+      storage.upload(here, path)
+    return
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
   try:
@@ -42,14 +57,19 @@ def whole_file(path: AnyPath) -> Iterator[AnyPath]:
 
 
 @contextlib.contextmanager
-def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Yields an empty folder beside `path`, which must not exist yet.
+def whole_folder(path: AnyPath) -> Iterator[AnyPath]:
+  """Yields a folder to fill with `whole_file`; it becomes `path` at the end.
 
-  The folder becomes `path` at the end; if anything fails, it is removed.
+  If anything fails, it is removed. What a killed process left of it is removed
+  first.
 
   Args:
-    path: a local `pathlib.Path`.
+    path: the new folder, local or remote; `is_finished` must be false.
   """
+  if is_remote(path):
+    with _marked(path):
+      yield path
+    return
   partial = path.with_name(path.name + ".partial")
   shutil.rmtree(partial, ignore_errors=True)
   try:
@@ -61,22 +81,79 @@ def whole_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     shutil.rmtree(partial, ignore_errors=True)
 
 
+def is_finished(path: pathlib.Path | epath.Path) -> bool:
+  """Returns whether there is a file or a folder, and nothing was killed in it.
+
+  Only in a store can a folder be there and not be finished.
+  """
+  if not is_remote(path):
+    return path.exists()
+  return path.exists() and not (path / _UNFINISHED).exists()
+
+
+def is_file(path: pathlib.Path | epath.Path) -> bool:
+  """Returns whether there is a file, and not a pipe or a device."""
+  # To epath, all is a file that is no folder.
+  return path.is_file() if is_remote(path) else os.path.isfile(path)
+
+
+def files_in(folder: pathlib.Path | epath.Path) -> list[str]:
+  """Lists all files below a folder, relative to it and in order."""
+  if is_remote(folder):
+    return [n for n in storage.names(folder) if n != _UNFINISHED]
+  top = pathlib.Path(folder)
+  paths = sorted(path for path in top.rglob("*") if path.is_file())
+  return [path.relative_to(top).as_posix() for path in paths]
+
+
+def entries(folder: AnyPath) -> list[AnyPath]:
+  """Lists what is in a folder; nothing if it does not exist."""
+  try:
+    # Making a folder by hand leaves an empty file with its name in a store.
+    return [path for path in folder.iterdir() if path != folder]
+  except FileNotFoundError:
+    return []
+
+
+@contextlib.contextmanager
+def _marked(path: AnyPath) -> Iterator[None]:
+  """Marks a remote folder as unfinished while the block lasts."""
+  if is_finished(path):
+    raise FileExistsError(errno.EEXIST, "it exists", str(path))
+  _empty(path)
+  (path / _UNFINISHED).write_text("This folder is still being written.\n")
+  try:
+    yield
+  except StorageError:
+    raise  # it would fail again; the next to write here removes what is left
+  except BaseException:
+    with contextlib.suppress(Exception), storage.patience(_PATIENCE):
+      _empty(path)
+    raise
+  storage.remove(path, [_UNFINISHED])
+
+
+def _empty(path: pathlib.Path | epath.Path) -> None:
+  """Removes all of an unfinished remote folder, the mark at the end."""
+  storage.remove(path, [*files_in(path), _UNFINISHED])
+
+
 def unfinished(folder: AnyPath) -> Iterator[AnyPath]:
   """Yields the partial files that `whole_file` left here when it was killed.
 
   It does not check whether their process still lives: no other process may be
   writing to the folder.
   """
-  return (path for path in folder.iterdir() if _OF_FILE.fullmatch(path.name))
+  return (path for path in entries(folder) if _OF_FILE.fullmatch(path.name))
 
 
-def remove_leftovers(folder: pathlib.Path | epath.Path) -> None:
+def remove_leftovers(folder: AnyPath) -> None:
   """Removes what killed processes left in a folder that others also write to.
 
   Keeps what a living process of this machine is writing; a process of another
   machine counts as dead.
   """
-  for path in list(folder.iterdir()) if folder.exists() else ():
+  for path in entries(folder):
     of_file = _OF_FILE.fullmatch(path.name)
     if of_file and not _is_other(int(of_file[1])):
       path.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxsae.errors import RunError, UserError
+from jaxsae.errors import RunError, StorageError, UserError
 
 T = TypeVar("T")
 
@@ -31,6 +31,9 @@ INDEX = "JAX_PROCESS_ID"
 # others end. JAX's own default is 100.
 HEARTBEAT = 30
 SHUTDOWN = 60  # seconds that a finished process waits for the others
+
+# Errors of the leader that are raised as they are in the other processes.
+_KINDS = {kind.__name__: kind for kind in (UserError, StorageError)}
 
 
 def join() -> None:
@@ -81,8 +84,8 @@ def on_leader(act: Callable[[], T]) -> T:
     act: called in the leader only; returns a value that JSON can hold.
 
   Raises:
-    UserError, RunError: `act` raised it. Any other exception becomes a
-      RunError in the other processes.
+    UserError, RunError, StorageError: `act` raised it. Any other exception
+      becomes a RunError in the other processes.
   """
   if jax.process_count() == 1:
     return act()
@@ -91,7 +94,7 @@ def on_leader(act: Callable[[], T]) -> T:
   if failed is not None:
     raise failed
   if kind is not None:
-    raise (UserError if kind == UserError.__name__ else RunError)(text)
+    raise _KINDS.get(kind, RunError)(text)
   return value
 
 
@@ -119,7 +122,7 @@ def on_all(act: Callable[[], T]) -> T:
     raise mine
   for index, failure in enumerate(map(json.loads, texts)):
     if failure is not None:
-      kind = UserError if failure[0] == UserError.__name__ else RunError
+      kind = _KINDS.get(failure[0], RunError)
       raise kind(f"in process {index}: {failure[1]}")
   return cast(T, value)
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from jaxsae import overrides
 from jaxsae.lm.weights import read_sizes
 from jaxsae.train.checkpoint.checkpoints import Checkpoints
 from jaxsae.train.config.run import TrainConfig
+from jaxsae.train.monitor.lines import read_metrics
 from jaxsae.train.state import TrainState, abstract_state
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -134,10 +136,13 @@ def newest(config: TrainConfig) -> tuple[TrainState, dict]:
 
 def metrics(config: TrainConfig) -> list[dict]:
   """Reads metrics.jsonl, without the figures that depend on time."""
-  file = pathlib.Path(config.workdir) / "metrics.jsonl"
+  return without_times(read_metrics(config.workdir))
+
+
+def without_times(lines: Iterable[dict]) -> list[dict]:
+  """Leaves out the figures that depend on time."""
   times = ("tokens_per_second", "idle")
-  found = [json.loads(line) for line in file.read_text().splitlines()]
-  return [{k: v for k, v in x.items() if k not in times} for x in found]
+  return [{k: v for k, v in x.items() if k not in times} for x in lines]
 
 
 def wait_for_step(config: TrainConfig, step: int, pod: Pod, timeout=180):

@@ -19,7 +19,7 @@ from jaxsae.data.documents import (
   read_documents,
 )
 from jaxsae.errors import UserError
-from jaxsae.files import scratch
+from jaxsae.files import is_remote, scratch
 
 PACKING = (
   "every segment starts with BOS; documents follow one another and are cut "
@@ -107,6 +107,11 @@ def open_store(config: DataConfig, tokenizer: Tokenizer) -> Store:
     UserError: the source cannot be read or has no text, or the cache folder
       cannot be written.
   """
+  if is_remote(config.cache):
+    raise UserError(
+      f"cache={config.cache} is not on a disk, and tokens are read in place;"
+      " set --data.cache to a folder on a local disk."
+    )
   listing = list_source(config.source)
   cache = os.path.expanduser(config.cache)
   folder = os.path.join(cache, _cache_key(config, listing, tokenizer))

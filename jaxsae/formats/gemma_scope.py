@@ -15,17 +15,16 @@ Shapes: D_in width of the site read, D of the one written, F latents.
 """
 
 import dataclasses
-import os
-import pathlib
 import re
 import zipfile
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
 from jaxsae.errors import UserError
-from jaxsae.files import whole_file
+from jaxsae.files import is_file, whole_file
 from jaxsae.formats import npz
 from jaxsae.formats.arrays import check_shapes, check_values
 from jaxsae.formats.format import Path
@@ -76,7 +75,7 @@ class GemmaScope:
   def matches(self, path: Path) -> bool:
     """Returns whether it is an `.npz` that is damaged or has such an array."""
     file = _file_at(path)
-    if file.suffix != ".npz" or not os.path.isfile(file):
+    if file.suffix != ".npz" or not is_file(file):
       return False
     names = npz.names(file)
     return names is None or any(
@@ -107,7 +106,7 @@ class GemmaScope:
 
   def write(self, published: Published, path: Path) -> None:
     """Writes `params.npz` into a folder; a transcoder's gain is taken out."""
-    write(_without_gain(published), pathlib.Path(path) / FILE)
+    write(_without_gain(published), epath.Path(path) / FILE)
 
   def place(self, published: Published) -> str:
     """Returns the folder that its site, width and L0 have."""
@@ -230,7 +229,7 @@ def write(sae: Sae, path: Path) -> None:
     UserError: the file exists or cannot be written, or the autoencoder is a
       stack, is not finite, or has parts that the format cannot hold.
   """
-  path = pathlib.Path(path)
+  path = epath.Path(path)
   _check_kind(sae)
   arrays: dict[str, Any] = {
     name: np.asarray(getattr(sae, field), np.float32)
@@ -241,7 +240,7 @@ def write(sae: Sae, path: Path) -> None:
   if path.exists():
     raise UserError(f"{path} exists; remove it or choose another path.")
   try:
-    with whole_file(path) as partial, open(partial, "wb") as file:
+    with whole_file(path) as partial, partial.open("wb") as file:
       np.savez(file, **arrays)
   except OSError as error:
     raise UserError(
@@ -275,7 +274,7 @@ def read(path: Path) -> Sae:
   Raises:
     UserError: an array is missing or wrong; names the file and the array.
   """
-  path = pathlib.Path(path)
+  path = epath.Path(path)
   try:
     with npz.open_zip(path) as archive:
       arrays = _read(archive, path)
@@ -290,9 +289,10 @@ def read(path: Path) -> Sae:
   return Sae(**fields)
 
 
-def _file_at(path: Path) -> pathlib.Path:
+def _file_at(path: Path) -> epath.Path:
   """Returns the file at a path that is a file or its folder."""
-  return pathlib.Path(path, FILE if os.path.isdir(path) else "")
+  path = epath.Path(path)
+  return path / FILE if path.is_dir() else path
 
 
 def _read(archive: zipfile.ZipFile, path: Path) -> dict[str, np.ndarray]:

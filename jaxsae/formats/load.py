@@ -1,6 +1,6 @@
-"""Loading an autoencoder from disk, in any supported format."""
+"""Loading an autoencoder from a disk or store, in any supported format."""
 
-import os
+from etils import epath
 
 from jaxsae.errors import UserError
 from jaxsae.formats.format import Format, Path
@@ -33,7 +33,7 @@ def format_of(path: Path) -> Format:
   """
   matching = [f for f in FORMATS.values() if f.matches(path)]
   if not matching:
-    exists = os.path.exists(path)
+    exists = epath.Path(path).exists()
     raise UserError(
       f"{path} {'is not an autoencoder' if exists else 'does not exist'}; give"
       f" {', or '.join(f.accepts for f in FORMATS.values())}."

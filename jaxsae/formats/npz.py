@@ -9,10 +9,12 @@ import math
 import os
 import zipfile
 import zlib
+from collections.abc import Iterator
 
 import numpy as np
+from etils import epath
 
-from jaxsae.errors import UserError
+from jaxsae.errors import RunError, UserError
 from jaxsae.formats.format import Path
 
 # Deflate cannot compress further than this, so a larger ratio is forged.
@@ -22,7 +24,7 @@ _MAX_RATIO = 1032
 def names(path: Path) -> list[str] | None:
   """Lists the arrays in a file, or returns None if it cannot be read."""
   # Malformed bytes make the parsers raise almost any exception.
-  with contextlib.suppress(Exception), zipfile.ZipFile(path) as archive:
+  with contextlib.suppress(Exception), open_zip(path) as archive:
     return [name_of(member) for member in archive.infolist()]
   return None
 
@@ -32,22 +34,26 @@ def name_of(member: zipfile.ZipInfo) -> str:
   return member.filename.removesuffix(".npy")
 
 
-def open_zip(path: Path) -> zipfile.ZipFile:
-  """Opens an `.npz` file; use it as a context manager.
+@contextlib.contextmanager
+def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+  """Opens an `.npz` file, local or remote.
 
   Raises:
     OSError: the file cannot be opened.
     UserError: the file is not a zip, or only part of one.
   """
-  try:
-    return zipfile.ZipFile(path)
-  except OSError:
-    raise
-  except Exception as error:  # as in names
-    raise UserError(
-      f"{path} is not an .npz file, or only part of one ({error}); get it"
-      " again."
-    ) from error
+  with epath.Path(path).open("rb") as file:
+    try:
+      archive = zipfile.ZipFile(file)
+    except (OSError, RunError):
+      raise
+    except Exception as error:  # as in names
+      raise UserError(
+        f"{path} is not an .npz file, or only part of one ({error}); get it"
+        " again."
+      ) from error
+    with archive:
+      yield archive
 
 
 def shape(
@@ -110,8 +116,8 @@ def _header(
 
 def _can_hold(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
   """Returns whether the compressed bytes can hold the promised size."""
-  assert archive.filename is not None  # open_zip was given a path
-  packed = min(member.compress_size, os.path.getsize(archive.filename))
+  assert archive.fp is not None  # it is open
+  packed = min(member.compress_size, archive.fp.seek(0, os.SEEK_END))
   ratio = 1 if member.compress_type == zipfile.ZIP_STORED else _MAX_RATIO
   return member.file_size <= packed * ratio
 

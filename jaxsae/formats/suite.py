@@ -1,10 +1,11 @@
 """Writing several autoencoders to one new folder, in a published format."""
 
-import pathlib
 from collections.abc import Iterable, Iterator
 
+from etils import epath
+
 from jaxsae.errors import UserError
-from jaxsae.files import whole_folder
+from jaxsae.files import files_in, is_finished, whole_folder
 from jaxsae.formats.format import Path
 from jaxsae.formats.gemma_scope import input_gain
 from jaxsae.formats.published import Published
@@ -79,15 +80,16 @@ def writing(
     raise UserError(
       f"--format={format} is not known; use {' or '.join(FORMATS)}."
     )
-  out, layout = pathlib.Path(out), FORMATS[format]
-  if out.exists():
+  out, layout = epath.Path(out), FORMATS[format]
+  if is_finished(out):
     raise UserError(f"{out} exists; remove it or give --out=DIR another name.")
   files: list[str] = []
   with whole_folder(out) as partial:
     for published in records:
-      place = partial / _unused(layout.place(published), files)
+      name = _unused(layout.place(published), files)
+      place = partial / name
       layout.write(published, place)
-      written = _files(place, partial)
+      written = [f"{name}/{file}" for file in files_in(place)]
       files += written
       del published  # before the next one is read
       yield written
@@ -100,9 +102,3 @@ def _unused(place: str, files: list[str]) -> str:
     number += 1
     name = f"{place}_{number}"
   return name
-
-
-def _files(folder: pathlib.Path, root: pathlib.Path) -> list[str]:
-  """Lists the files below a folder, relative to `root`."""
-  paths = sorted(path for path in folder.rglob("*") if path.is_file())
-  return [path.relative_to(root).as_posix() for path in paths]

@@ -10,8 +10,8 @@ from etils import epath  # paths that may begin with gs://
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
-from jaxsae.errors import UserError
-from jaxsae.files import whole_folder
+from jaxsae.errors import RunError, UserError
+from jaxsae.files import is_finished, whole_file, whole_folder
 from jaxsae.lm import sharding
 from jaxsae.lm.config import GemmaConfig
 from jaxsae.lm.formats import folder, official
@@ -84,16 +84,23 @@ def default_dtype() -> DTypeLike:
 def save_lm(
   lm: Lm, path: str | os.PathLike[str], dtype: DTypeLike = jnp.bfloat16
 ) -> None:
-  """Writes a new Hugging Face directory that `load_lm` reads back."""
-  path = pathlib.Path(path)
-  if path.exists():
+  """Writes a new Hugging Face directory that `load_lm` reads back.
+
+  Args:
+    lm: the language model.
+    path: the directory, local or remote; it must not exist.
+    dtype: the dtype to write.
+  """
+  path = epath.Path(path)
+  if is_finished(path):
     raise UserError(f"{path} exists; remove it or choose another path.")
   with whole_folder(path) as partial:
     t = lm.tokenizer
     special_ids = (t.bos, t.eos, t.pad) if t else (2, 1, 0)
     folder.write(partial, lm.config, lm.params, special_ids, dtype)
     if t:
-      (partial / t.file_name).write_bytes(t.model)
+      with whole_file(partial / t.file_name) as file:
+        file.write_bytes(t.model)
 
 
 def _locate(name: str, tokenizer):
@@ -127,6 +134,8 @@ def _exists(file) -> bool:
     raise UserError(
       f"Reading {file} needs a package; run `pip install gcsfs`."
     ) from error
+  except (RunError, UserError):
+    raise
   except Exception as error:  # each backend of epath raises its own kinds
     reason = str(error).strip().partition("\n")[0]
     raise UserError(

@@ -9,6 +9,7 @@ from jaxsae.train.config import SweepConfig as SweepConfig
 from jaxsae.train.config import TrainConfig as TrainConfig
 from jaxsae.train.config import presets as presets
 from jaxsae.train.loop import train as train
+from jaxsae.train.monitor.lines import read_metrics as read_metrics
 
 __getattr__ = forward(
   __name__,

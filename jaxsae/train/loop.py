@@ -290,8 +290,10 @@ def _run(
     replicas.check(config, setting.mesh, number, state, weights)
     if number % config.checkpoint_every == 0:
       monitor.drain(until=number)  # what is broken is never saved
+      monitor.flush()  # a run that resumes here needs the lines until here
       checkpoints.save(state, source.position)
   monitor.drain(until=number)
+  monitor.flush()
   checkpoints.save(state, source.position)
   checkpoints.wait()
   return state

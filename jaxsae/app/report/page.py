@@ -14,6 +14,7 @@ import pathlib
 import jinja2
 import markupsafe
 import numpy as np
+from etils import epath
 
 from jaxsae.errors import UserError
 from jaxsae.explore.report import Report, SaeReport
@@ -30,7 +31,7 @@ def write(report: Report, path: str | os.PathLike) -> None:
   Raises:
     UserError: the file cannot be written there.
   """
-  path = pathlib.Path(path)
+  path = epath.Path(path)
   # A title may hold half a surrogate pair, which UTF-8 cannot express.
   page = render(report).encode("utf-8", "xmlcharrefreplace")
   try:

@@ -3,7 +3,6 @@
 import functools
 import itertools
 import json
-import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,6 +13,7 @@ from jax.sharding import Sharding
 from jax.typing import DTypeLike
 
 from jaxsae.errors import UserError
+from jaxsae.files import whole_file
 from jaxsae.lm.config import GemmaConfig
 from jaxsae.lm.formats import config_json, huggingface, safetensors
 from jaxsae.lm.formats.huggingface import Leaf
@@ -166,7 +166,7 @@ def _load(leaf: Leaf, tensors: dict[str, Tensor], dtype, where: Sharding):
 
 
 def write(
-  path: pathlib.Path,
+  path: epath.Path,
   config: GemmaConfig,
   params: dict,
   special_ids: tuple[int, int | None, int],
@@ -184,10 +184,12 @@ def write(
   from safetensors.numpy import save_file
 
   sizes = config_json.config_to_json(config, *special_ids)
-  (path / "config.json").write_text(json.dumps(sizes, indent=2) + "\n")
+  with whole_file(path / "config.json") as partial:
+    partial.write_text(json.dumps(sizes, indent=2) + "\n")
   tensors = dict(_tensors(config, params, np.dtype(dtype)))
   # Hugging Face's loaders ask for the format.
-  save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+  with whole_file(path / "model.safetensors") as partial:
+    save_file(tensors, partial, metadata={"format": "pt"})
 
 
 def _tensors(config: GemmaConfig, params: dict, dtype: np.dtype):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import jax
 from etils import epath
 
+from jaxsae import storage
 from jaxsae.errors import UserError
 from jaxsae.files import is_remote
 from jaxsae.lm.formats.layouts import Stored
@@ -70,6 +71,7 @@ def restore(
   """
   from orbax.checkpoint import v1 as ocp
 
+  limit_retries()
   root, name = _root(path)
   only = ocp.options.PyTreeOptions.Loading(partial_load=True)
   most = 1 + max(
@@ -85,6 +87,18 @@ def restore(
     tree = ocp.load(root, wanted, checkpointable_name=name)
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   return {names_of(keys): leaf for keys, leaf in leaves}
+
+
+def limit_retries() -> None:
+  """Limits how long Orbax's arrays wait for a store; else it is 15 minutes."""
+  from orbax.checkpoint._src.serialization import tensorstore_utils
+
+  # Orbax has no option for it; of these it makes TensorStore's contexts.
+  for context in (
+    tensorstore_utils._BASE_TS_CONTEXT,
+    tensorstore_utils._DEFAULT_OCDBT_TS_CONTEXT,
+  ):
+    context["gcs_request_retries"] = storage.tensorstore_retries()
 
 
 def _root(path):
@@ -117,6 +131,8 @@ def _damage_named(path):
   try:
     yield
   except Exception as error:
+    if is_remote(path) and (failure := storage.failure_of(error)):
+      raise failure from error
     raise UserError(
       f"{path} cannot be read; it may be damaged or incomplete"
       f" ({cause_of(error)})."

@@ -18,16 +18,17 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from jaxsae import pod
+from jaxsae import pod, storage
 from jaxsae.errors import RunError, UserError
-from jaxsae.files import is_remote
+from jaxsae.files import entries, is_remote
 from jaxsae.lm.formats.orbax_errors import (
   cause_of,
   ignore_abandoned_reads,
   ignore_tracebacks,
 )
+from jaxsae.lm.formats.orbax_tree import limit_retries
 from jaxsae.train.checkpoint import corruption, manifest
-from jaxsae.train.checkpoint.corruption import Corrupted, agreed
+from jaxsae.train.checkpoint.corruption import COMMITTED, Corrupted, agreed
 from jaxsae.train.checkpoint.fingerprint import fingerprints
 from jaxsae.train.checkpoint.members import Members
 from jaxsae.train.checkpoint.saved import SavedState, from_saved, to_saved
@@ -92,6 +93,7 @@ class Checkpoints:
     Raises:
       UserError: the disk has no room for it; older checkpoints stay.
       RunError: this checkpoint or the one before could not be written.
+      StorageError: the store they are in does not answer.
     """
     step = int(state.step)
     if step == self._newest:
@@ -178,8 +180,8 @@ class Checkpoints:
     """The steps on disk, newest first, as process 0 sees them."""
 
     def find():
-      paths = self.directory.iterdir() if self.directory.exists() else ()
-      found = [int(path.name) for path in paths if self._is_checkpoint(path)]
+      paths = filter(self._is_checkpoint, entries(self.directory))
+      found = [int(path.name) for path in paths]
       return sorted(found, reverse=True)
 
     return pod.on_leader(find)
@@ -188,8 +190,7 @@ class Checkpoints:
     """Returns whether a path is a checkpoint whose save has ended."""
     if not path.name.isdecimal() or not path.is_dir():
       return False
-    # Where folders cannot be renamed, Orbax ends a save by writing a file.
-    return self._local or (path / "commit_success.txt").exists()
+    return self._local or (path / COMMITTED).exists()
 
   def _manifests(
     self, like: SavedState | None = None
@@ -226,6 +227,7 @@ class Checkpoints:
     """Returns Orbax's checkpointer, which lists the folder when it opens."""
     if self._orbax is None:
       ignore_tracebacks()
+      limit_retries()
       policies: list = [_policies.LatestN(self._keep)]
       if self._keep_every is not None:
         policies.append(_policies.EveryNSteps(self._keep_every))
@@ -246,6 +248,8 @@ class Checkpoints:
     try:
       yield
     except Exception as error:
+      if not self._local and (failure := storage.failure_of(error)):
+        raise failure from error
       raise RunError(
         f"checkpoint {self._newest} could not be written in {self.directory}"
         f" ({cause_of(error)}). Older checkpoints are intact; free space or"
@@ -289,10 +293,13 @@ def _read(path: epath.Path, like: SavedState) -> SavedState:
   context.multiprocessing.active_processes = {index}
   context.multiprocessing.barrier_sync_key_prefix = f"process_{index}"
   ignore_abandoned_reads()
+  limit_retries()
   try:
     with context, _quiet():
       return ocp.load(path, like)
   except Exception as error:
+    if is_remote(path) and (failure := storage.failure_of(error)):
+      raise failure from error
     raise Corrupted(f"it cannot be read ({cause_of(error)})") from error
 
 

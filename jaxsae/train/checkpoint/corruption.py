@@ -7,10 +7,14 @@ from typing import TypeVar
 
 from etils import epath
 
-from jaxsae import pod
+from jaxsae import pod, storage
 from jaxsae.errors import UserError
+from jaxsae.files import is_remote
 
 T = TypeVar("T")
+
+# Where folders cannot be renamed, Orbax ends a save by writing this file.
+COMMITTED = "commit_success.txt"
 
 
 class Corrupted(Exception):
@@ -94,5 +98,8 @@ def _move(path: epath.Path, folder: epath.Path) -> epath.Path:
   endings = itertools.chain([""], (f".{n}" for n in itertools.count(2)))
   names = (folder / f"{path.name}{ending}" for ending in endings)
   place = next(name for name in names if not name.exists())
-  path.rename(place)
+  if is_remote(path):
+    storage.move(path, place, first=COMMITTED)  # it ends being a checkpoint
+  else:
+    path.rename(place)
   return place

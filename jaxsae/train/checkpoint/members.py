@@ -16,12 +16,14 @@ import numpy as np
 import tensorstore
 from etils import epath
 
+from jaxsae import storage
 from jaxsae.files import is_remote
 from jaxsae.train.checkpoint.corruption import Corrupted
 from jaxsae.train.checkpoint.fingerprint import as_text, row_digests, whole
 from jaxsae.train.checkpoint.saved import SavedStack
 
 _BLOCK = 2**26  # bytes that are digested at a time
+_INDEX_BYTES = 100_000_000  # of the index of all arrays, kept while one is read
 _ITEM = "state"  # the folder in which Orbax keeps the arrays
 
 
@@ -101,6 +103,8 @@ class Members:
         lambda of: part(*((s.start, s.stop) for s in of or ())),
       )
     except (ValueError, OSError) as error:
+      if is_remote(self.folder) and (failure := storage.failure_of(error)):
+        raise failure from error
       raise Corrupted(f"its {name} cannot be read ({error})") from error
 
   def _open(self, name: str) -> tensorstore.TensorStore:
@@ -109,8 +113,21 @@ class Members:
     # Orbax names `.stacks[0].sae.b_enc` as `stacks.0.sae.b_enc`.
     key = name.replace("[", ".").replace("]", "").lstrip(".")
     store = {"driver": "ocdbt", "base": base, "path": f"{key}/"}
-    spec = {"driver": "zarr3", "kvstore": store}
-    return tensorstore.open(spec, open=True, read=True).result()
+    store["cache_pool"] = "cache_pool#index"
+    spec = {
+      "driver": "zarr3",
+      "kvstore": store,
+      # A checkpoint never changes, so nothing is asked for again.
+      "recheck_cached_data": "open",
+      "recheck_cached_metadata": "open",
+    }
+    context = {
+      "cache_pool#index": {"total_bytes_limit": _INDEX_BYTES},
+      "gcs_request_retries": storage.tensorstore_retries(),
+    }
+    return tensorstore.open(
+      spec, open=True, read=True, context=tensorstore.Context(context)
+    ).result()
 
 
 def _name(stack: int, path: tuple) -> str:

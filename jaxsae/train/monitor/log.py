@@ -1,5 +1,6 @@
 """The log of a run: metrics.jsonl, TensorBoard and a table on the screen."""
 
+import contextlib
 import json
 import math
 import time
@@ -12,10 +13,15 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from jaxsae.files import whole_file
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.metrics import Metrics, rounded
+from jaxsae.train.monitor.board import Board
+from jaxsae.train.monitor.lines import join, newest_lines, open_lines
+from jaxsae.train.monitor.uploads import Uploads
 from jaxsae.train.process.compile_cache import StartupTime
+
+# Seconds between two writes to a store. On a disk each line is written at once.
+FLUSH_EVERY = 30.0
 
 Values = dict[str, dict[str, float]]  # autoencoder → figure → value
 
@@ -38,27 +44,34 @@ class Log:
       step: the step after which the run goes on.
       counts: the counts of its text, written in every line as `data/NAME`.
     """
-    # It takes as long to import as all the rest, and brings PyTorch if it can.
-    from tensorboardX import SummaryWriter
-
-    self._config = config
+    self._config, self._path = config, path
     self._data = {f"data/{name}": count for name, count in counts.items()}
     self._first, self._started = step, time.perf_counter()
-    self._file = _truncate(path / "metrics.jsonl", step)
-    self._jsonl = self._file.open("a")
-    self._board = SummaryWriter(
-      str(path / "tensorboard"), purge_step=step + 1, write_to_disk=True
-    )
+    self._newest, self._flushed = step, time.monotonic()
+    self._uploads = Uploads()
+    self._lines = open_lines(path, step, self._uploads)
+    self._board = Board(path, step, self._uploads)
     self._screen = _Screen(config)
 
   def __enter__(self):
     self._screen.start()
     return self
 
-  def __exit__(self, *_):
+  def close(self, kept: bool) -> None:
+    """Closes the log.
+
+    Args:
+      kept: whether what was not yet written to a store shall be.
+    """
     self._screen.stop()
-    self._board.close()
-    self._jsonl.close()
+    with contextlib.ExitStack() as ending:
+      ending.callback(self._uploads.close)
+      ending.callback(self._board.close)
+      ending.callback(self._lines.close)
+      if kept:
+        self.flush()
+      if kept and self._newest == self._config.steps:
+        join(self._path)
 
   def write(
     self,
@@ -91,24 +104,43 @@ class Log:
     line = {"step": step, "tokens": tokens}
     line |= self._data
     line |= {k: v if math.isfinite(v) else None for k, v in flat.items()}
-    self._jsonl.write(json.dumps(line) + "\n")
-    self._jsonl.flush()
+    self._lines.write(step, json.dumps(line))
     for name, value in flat.items():
-      self._board.add_scalar(name, value, step)
+      self._board.add(name, value, step)
+    self._newest = step
     self._screen.show(step, speed, idle, values)
+    if time.monotonic() - self._flushed > FLUSH_EVERY and (
+      self._uploads.is_idle()
+    ):
+      self._start_flush()
+
+  def flush(self) -> None:
+    """Waits until all lines are written.
+
+    Raises:
+      StorageError: the run is in a store, which does not answer.
+    """
+    self._start_flush()
+    self._uploads.wait()
 
   def newest(self, count: int) -> list[str]:
     """Returns the newest lines of metrics.jsonl, oldest first."""
-    return self._file.read_text().splitlines()[-count:]
+    return newest_lines(self._path, count)
 
   def begin(self, step: int, start: StartupTime) -> None:
     """Tells how long it took this process to reach its first step."""
-    self._board.add_scalar("seconds_to_first_step", start.seconds, step)
+    self._board.add("seconds_to_first_step", start.seconds, step)
     self.say(str(start))
 
   def say(self, line: str) -> None:
     """Shows a line that stays on the screen."""
     self._screen.say(line)
+
+  def _start_flush(self) -> None:
+    self._uploads.wait()
+    self._lines.flush()
+    self._board.flush()
+    self._flushed = time.monotonic()
 
   def _speed(self, step: int) -> float:
     """Returns tokens per second since this process began to train."""
@@ -122,7 +154,10 @@ class NullLog:
   def __enter__(self):
     return self
 
-  def __exit__(self, *_):
+  def close(self, kept: bool) -> None:
+    pass
+
+  def flush(self) -> None:
     pass
 
   def newest(self, count: int) -> list[str]:
@@ -159,24 +194,6 @@ def figures(config: TrainConfig, metrics: tuple[Metrics, ...]) -> Values:
         figure: rounded(float(x[i])) for figure, x in arrays.items()
       }
   return values
-
-
-def _truncate(file: epath.Path, step: int) -> epath.Path:
-  """Drops the lines of steps that will be written again, and half a line."""
-  if file.exists():
-    lines = file.read_text().splitlines()
-    kept = [x for x in lines if _finished(x, step)]
-    with whole_file(file) as partial:
-      partial.write_text("".join(x + "\n" for x in kept))
-  return file
-
-
-def _finished(line: str, step: int) -> bool:
-  """Returns whether a line is whole and its step is not after `step`."""
-  try:
-    return json.loads(line)["step"] <= step
-  except (ValueError, KeyError):
-    return False
 
 
 class _Screen:

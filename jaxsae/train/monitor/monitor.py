@@ -6,6 +6,7 @@ import jax
 from etils import epath
 
 from jaxsae import pod
+from jaxsae.errors import RunError, StorageError
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.metrics import Metrics
 from jaxsae.train.monitor.check import ObservedRun
@@ -52,9 +53,11 @@ class RunMonitor:
     self._log.__enter__()
     return self
 
-  def __exit__(self, *error):
+  def __exit__(self, kind, *_):
     self._idle_timer.close()
-    self._log.__exit__(*error)
+    # What a store does not take now, a run that resumes logs again.
+    fails = kind is not None and issubclass(kind, StorageError)
+    self._log.close(kept=not fails and self._is_ours())
 
   def time_first_step(self, start: Callable[[], StartupTime]) -> None:
     """Has the startup time told when the next step is over."""
@@ -86,6 +89,18 @@ class RunMonitor:
     while self._unseen and self._unseen[0][0] <= until:
       self._check()
       self._report(*self._unseen.pop(0))
+
+  def flush(self) -> None:
+    """Waits until every line that was logged will survive this process."""
+    self._log.flush()
+
+  def _is_ours(self) -> bool:
+    """Returns whether the run still belongs to this process."""
+    try:
+      self._check()
+    except RunError:
+      return False
+    return True
 
   def _report(
     self, number: int, bucket: Bucket, metrics: tuple[Metrics, ...]

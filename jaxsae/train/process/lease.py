@@ -31,8 +31,8 @@ from typing import Self
 
 from etils import epath
 
-from jaxsae import pod, process
-from jaxsae.errors import RunError, UserError
+from jaxsae import pod, process, storage
+from jaxsae.errors import RunError, StorageError, UserError
 from jaxsae.files import locked, whole_file
 
 FILE = "lease.json"
@@ -158,6 +158,7 @@ class Lease:
 
     Raises:
       RunError: it is no longer the owner, or cannot tell.
+      StorageError: it cannot tell, because the store does not answer.
     """
     with self._one_at_a_time:
       looking_at = _now()
@@ -165,7 +166,11 @@ class Lease:
         with locked(self._folder, patience=OVER_AFTER):
           self._check_same(self._read())
           # A full disk does not end the lease: nobody else can write either.
-          with contextlib.suppress(OSError):
+          # A store is given little time: what was read must still hold.
+          with (
+            contextlib.suppress(OSError, StorageError),
+            storage.patience(RENEW_EVERY),
+          ):
             self._write()
       except (OSError, UserError) as error:
         self._check_recent(error)
@@ -181,7 +186,10 @@ class Lease:
     self._ended.set()
     if pod.is_leader():
       self._thread.join()
-      with contextlib.suppress(OSError, UserError):
+      with (
+        contextlib.suppress(OSError, UserError, StorageError),
+        storage.patience(RENEW_EVERY),
+      ):
         self._release()
 
   def _release(self) -> None:
@@ -193,7 +201,7 @@ class Lease:
   def _keep(self) -> None:
     while not self._ended.wait(RENEW_EVERY):
       # Any error, such as an unreachable store, will also reach `check`.
-      with contextlib.suppress(Exception):
+      with contextlib.suppress(Exception), storage.patience(RENEW_EVERY):
         self.renew()
 
   def _check_recent(self, error: Exception) -> None:

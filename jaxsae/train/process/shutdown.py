@@ -22,9 +22,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxsae import pod
+from jaxsae.errors import RESTART
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
-PREEMPTED = 42  # "start me again", to what launched the run
+PREEMPTED = RESTART  # to what launched the run
 
 
 class ShutdownSignal:

@@ -4,6 +4,7 @@ config.json  the resolved configuration     policy.json  how text was split
 lease.json  who trains it now               corpus.json  what its text was
 lm.json  what its language model was
 checkpoints/  metrics.jsonl  tensorboard/  eval/STEP.json  export/  report/
+metrics/  the lines of metrics.jsonl, while a run trains in an object store
 damaged/  corrupted checkpoints
 not_finite.json  what was not finite, if that stopped the run
 """
@@ -18,7 +19,7 @@ from etils import epath
 from jaxsae import overrides, pod
 from jaxsae.data import DataConfig, TokenPolicy, check_policy
 from jaxsae.errors import UserError
-from jaxsae.files import remove_leftovers, unfinished, whole_file
+from jaxsae.files import entries, remove_leftovers, unfinished, whole_file
 from jaxsae.train.config.bucket import SIZES
 from jaxsae.train.config.run import TrainConfig
 
@@ -79,7 +80,7 @@ def claim(config: TrainConfig, policy: TokenPolicy) -> epath.Path:
     if record.exists():
       _check_same(read_config(path), config, record)
       check_policy_of(path, policy)
-    elif not all(_is_from_killed_start(file) for file in path.iterdir()):
+    elif not all(_is_from_killed_start(file) for file in entries(path)):
       raise UserError(
         f"{path} is not empty and holds no run; give a new folder with"
         " --workdir=DIR."

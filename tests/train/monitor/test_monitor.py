@@ -36,6 +36,8 @@ def run(config, replace, tmp_path, monkeypatch):
     monkeypatch.setattr(
       loop, "compile_step", lambda *_: told.step(turns, broken_at)
     )
+    # This state is on no mesh, so it has no replicas.
+    monkeypatch.setattr(loop.replicas, "check", lambda *_: None)
     state = TrainState(jnp.array(0), jax.random.key(0), ())
     source = TextSource(told.config, told.mesh, None, batches, ["one"])
     with RunMonitor(
