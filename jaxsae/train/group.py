@@ -10,7 +10,7 @@ Shapes: S autoencoders of a group, N tokens, D site width, F latents.
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import jax
@@ -21,10 +21,12 @@ from jax.sharding import Mesh
 from jaxsae import mesh as meshes
 from jaxsae.lm import Site
 from jaxsae.lm.sites import join
-from jaxsae.sae import Architecture, UpdateTokens
+from jaxsae.sae import Architecture, UpdateTokens, interleaving
+from jaxsae.sae.interleaving import Interleaving
 from jaxsae.sae.normalisation import per_column
 from jaxsae.train.config.run import Schedule
 from jaxsae.train.config.sweep import OptimConfig, Stack
+from jaxsae.train.placement import interleave
 from jaxsae.train.placement.layout import (
   StackArrays,
   resting_axes,
@@ -59,7 +61,18 @@ class Group:
 
   @property
   def architecture(self) -> Architecture:
-    return self.stacks[0].architecture
+    """The architecture, told in which order latents are."""
+    own = self.stacks[0].architecture
+    return dataclasses.replace(own, order=self._order)
+
+  @property
+  def _order(self) -> Interleaving:
+    """The order of latents in the placement."""
+    width = self.stacks[0].width
+    own, mesh = self.stacks[0].architecture, self.mesh
+    rest = width // meshes.axes_size(mesh, resting_axes(width, mesh))
+    shards = meshes.axes_size(mesh, self.placement.latents)
+    return interleaving.choose(own.ends(width), shards, rest)
 
   @property
   def optim(self) -> OptimConfig:
@@ -77,7 +90,14 @@ class Group:
   def gather(self, all_stacks: Sequence[StackState]) -> StackState:
     """Joins the stacks of the group, moved to their placement."""
     stacks = [all_stacks[i] for i in self.indices]
-    return self.constrain(jax.tree.map(self._join, *stacks))
+    joined = jax.tree.map(self._join, *stacks)
+    return self.constrain(self._reorder(interleave.interleave, joined))
+
+  def _reorder(self, change: Callable[..., Tree], tree: Tree) -> Tree:
+    """Changes the order of latents, if the placement's is not their own."""
+    if not self.architecture.prefixes or not self.placement.latents:
+      return tree
+    return change(tree, self.mesh, self.placement.latents, self._order)
 
   def _join(self, *arrays):
     if arrays[0].ndim == 0:  # Adam's count of updates, equal in all stacks
@@ -99,6 +119,7 @@ class Group:
     They first move to where stacks are between buckets: there every device
     holds a part of each autoencoder, so taking some of these moves nothing.
     """
+    tree = self._reorder(interleave.restore, tree)
     size = len(self.stacks[0].members)
     resting = resting_axes(self.stacks[0].width, self.mesh)
     layout = shardings(tree, self.mesh, latents=resting)

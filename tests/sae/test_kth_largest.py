@@ -1,5 +1,6 @@
 """The k-th largest by counting is the k-th largest by sorting."""
 
+import functools
 import math
 import re
 
@@ -91,27 +92,36 @@ def test_the_cut_has_no_gradient():
   )
 
 
+@pytest.mark.parametrize("rank", ["kth_largest", "kth_largest_of_all"])
 @pytest.mark.parametrize(
-  "spec", [("data", "model"), (None, ("data", "model")), (("data", "model"),)]
+  ("spec", "shards"),
+  [(("data", "model"), 4), ((None, ("data", "model")), 8), (("data",), 1)],
 )
-def test_only_counts_cross_devices(spec):
+def test_only_sums_of_counts_cross_devices(rank, spec, shards):
+  rank = getattr(kth_largest, rank)
   auto = (jax.sharding.AxisType.Auto,) * 2
   mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=auto)
   here = NamedSharding(mesh, PartitionSpec(*spec))
+  out = NamedSharding(
+    mesh,
+    PartitionSpec(
+      None if shards == 8 or rank(numbers(), 1).size == 1 else "data"
+    ),
+  )
   x = numbers()
-  compiled = (
-    jax.jit(kth_largest.kth_largest_of_all, in_shardings=(here, None))
-    .lower(x, 99)
-    .compile()
+  jitted = jax.jit(
+    functools.partial(rank, k=9, shards=shards),
+    in_shardings=here,
+    out_shardings=out,
   )
-  np.testing.assert_array_equal(
-    compiled(jax.device_put(x, here), 99), kth_largest.kth_largest_of_all(x, 99)
-  )
+  compiled = jitted.lower(x).compile()
+  np.testing.assert_array_equal(compiled(jax.device_put(x, here)), rank(x, 9))
   moved = re.findall(
-    r"= (\S+)\[([\d,]*)\]\S* (?:all-|collective-|reduce-scatter)",
-    compiled.as_text(),
+    r" = (.*?) (all-|collective-|reduce-scatter)(\S*?)\(", compiled.as_text()
   )
-  assert moved
-  for dtype, shape in moved:
-    sizes = [int(n) for n in shape.split(",") if n]
-    assert dtype == "u32" and math.prod(sizes) <= 8, (dtype, shape)
+  for shape, *kind in moved:
+    assert "".join(kind) == "all-reduce", (shape, kind)
+    (sizes,) = re.findall(r"u32\[([\d,]*)\]", shape)
+    # Three counts of each token, or of all of them.
+    assert math.prod(map(int, sizes.split(","))) in (3, 3 * 8, 3 * 16)
+  assert bool(moved) == (shards > 1 or rank is kth_largest.kth_largest_of_all)

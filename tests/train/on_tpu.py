@@ -12,10 +12,14 @@ from jaxsae.train.placement.placements import ALL
 from tests.train import placed
 
 
-def main(slice_name: str, data: int, model: int) -> None:
+def main(slice_name: str, shape: str, kind: str, *names: str) -> None:
+  data, model = map(int, shape.split("x"))
   mesh = make_mesh(MeshConfig(data, model), parse(slice_name))
-  print(json.dumps({name: placed.compiled(name, mesh) for name in ALL}))
+  found = {
+    name: placed.compiled(name, mesh, kind=kind) for name in names or ALL
+  }
+  print(json.dumps(found))
 
 
 if __name__ == "__main__":
-  main(sys.argv[1], *map(int, sys.argv[2].split("x")))
+  main(*sys.argv[1:])

@@ -1,5 +1,7 @@
 """Steps compiled for a mesh and placement, without any arrays."""
 
+import dataclasses
+
 import jax.numpy as jnp
 
 from jaxsae.data import DataConfig
@@ -22,15 +24,32 @@ GEMMA = GemmaConfig(
 )
 
 
-def config(placement: str, data: int) -> TrainConfig:
+# Kinds of autoencoders that send more than the plain ones in an update.
+KINDS = {
+  "jumprelu": {},
+  "matryoshka": {"prefixes": (1 / 32, 3 / 32, 7 / 32, 15 / 32)},
+  "ragged": {"prefixes": (0.1, 0.3)},  # no number of devices divides these
+  "topk": {
+    "architecture": "topk",
+    "target_l0": (8, 12, 16, 24),
+    "sparsity_coefficient": (1.0,),
+    "wake_after": 10_000,
+  },
+}
+
+
+def config(placement: str, data: int, kind: str = "jumprelu") -> TrainConfig:
   """Two stacks of four autoencoders; 16 tokens an update on each device."""
   return TrainConfig(
     data=DataConfig(context=64),
-    sae=SweepConfig(
-      sites=(Site("resid", 0), Site("mlp", 0)),
-      widths=(2048,),
-      sparsity_coefficient=(1e-4, 2e-4, 4e-4, 8e-4),
-      placement=placement,
+    sae=dataclasses.replace(
+      SweepConfig(
+        sites=(Site("resid", 0), Site("mlp", 0)),
+        widths=(2048,),
+        sparsity_coefficient=(1e-4, 2e-4, 4e-4, 8e-4),
+        placement=placement,
+      ),
+      **KINDS[kind],
     ),
     bucket=BucketConfig(
       microbatches=2, rows=8 * data, update_tokens=256 * data
@@ -38,13 +57,15 @@ def config(placement: str, data: int) -> TrainConfig:
   )
 
 
-def compiled(placement: str, mesh, dtype=jnp.bfloat16) -> dict:
+def compiled(
+  placement: str, mesh, dtype=jnp.bfloat16, kind: str = "jumprelu"
+) -> dict:
   """Returns what one update sends, and its prediction, by kind of collective.
 
   On a CPU with float32 only: there, what is gathered of bfloat16 is first made
   float32.
   """
-  settings = config(placement, mesh.shape["data"])
+  settings = config(placement, mesh.shape["data"], kind)
   arguments = abstract_arguments(settings, GEMMA, mesh, dtype)
   state, lm, _ = arguments
   (choice,) = choose_placements(

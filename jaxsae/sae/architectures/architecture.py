@@ -16,6 +16,7 @@ from flax import struct
 
 from jaxsae.sae import linear, normalisation
 from jaxsae.sae.architectures.alarm import Alarm
+from jaxsae.sae.interleaving import OWN, Interleaving
 from jaxsae.sae.model import Sae
 
 Params = Any  # an architecture's arrays; `Sae` for most
@@ -90,6 +91,10 @@ class Architecture:
       add up (Matryoshka, arXiv 2503.17547). Empty: only the whole width.
     transcodes: whether it reads one site and writes another.
     skip: whether a transcoder adds x W_skip to its output.
+    order: the order of latents in the arrays of a loss. The trainer changes it
+      where latents are split over devices and there are prefixes; `errors` and
+      what is built on it allow for that, and between buckets the order is that
+      of the latents themselves.
   """
 
   name: ClassVar[str]
@@ -108,6 +113,7 @@ class Architecture:
   prefixes: tuple[float, ...] = ()
   transcodes: bool = False
   skip: bool = False
+  order: Interleaving = OWN
 
   def init(self, key: jax.Array, d_in: int, d: int, width: int) -> Params:
     """Makes the arrays before the first update.
@@ -231,7 +237,8 @@ class Architecture:
     left = params.b_dec[None, :] - tokens.y
     if self.skip:
       left += tokens.x @ params.w_skip
-    made = linear.decode(latents, params.w_dec, self._ends(latents.shape[-1]))
+    ends = self.ends(latents.shape[-1])
+    made = linear.decode(latents, params.w_dec, ends, self.order)
     return [left + part for part in made]
 
   def squared_errors(
@@ -240,8 +247,22 @@ class Architecture:
     """Returns ‖ŷ - y‖², [N], for each prefix of latents and then for all."""
     return [squared(error) for error in self.errors(params, latents, tokens)]
 
-  def _ends(self, width: int) -> tuple[int, ...]:
+  def ends(self, width: int) -> tuple[int, ...]:
+    """Returns the number of latents of each prefix, and then the width."""
     return (*(max(round(p * width), 1) for p in self.prefixes), width)
+
+  def summed_per_token(self, d: int, revives: bool) -> int:
+    """Returns how many numbers a loss sums over all latents for each token.
+
+    Where latents are split over devices, these sums are what devices send one
+    another. By default they are the reconstructions from each prefix.
+
+    Args:
+      d: D, the width of the site written.
+      revives: whether there may be dead latents to revive.
+    """
+    del revives
+    return d * (len(self.prefixes) + 1)
 
   def start(
     self, key: jax.Array, d_in: int, d: int, width: int

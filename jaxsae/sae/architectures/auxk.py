@@ -4,6 +4,8 @@
 Shapes: N tokens, D width of the site written, F latents.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -18,6 +20,7 @@ def loss(
   w_dec: jax.Array,
   error: jax.Array,
   mask: jax.Array,
+  shards: int = 1,
 ) -> jax.Array:
   """Returns the AuxK loss, a scalar: min(n_dead / k, 1) · mean ‖e - ê‖².
 
@@ -32,17 +35,20 @@ def loss(
     w_dec: [F, D].
     error: ŷ - y, [N, D].
     mask: [N].
+    shards: over how many devices latents are split.
   """
   told = (pre, dead, w_dec, jax.lax.stop_gradient(error), mask)
   nothing = lambda *_: jnp.zeros((), pre.dtype)
-  return jax.lax.cond(_in_any(jnp.any(dead)), _loss, nothing, *told)
+  some = functools.partial(_loss, shards)
+  return jax.lax.cond(_in_any(jnp.any(dead)), some, nothing, *told)
 
 
-def _loss(pre, dead, w_dec, error, mask):
+def _loss(shards, pre, dead, w_dec, error, mask):
   most = max(w_dec.shape[-1] // 2, 1)
   count = jnp.sum(dead)
   ranked = jnp.where(dead[None, :], pre, -jnp.inf)
-  chosen = ranked >= kth_largest.kth_largest(ranked, jnp.minimum(count, most))
+  k = jnp.minimum(count, most)
+  chosen = ranked >= kth_largest.kth_largest(ranked, k, shards)
   woken = jnp.where(chosen, pre, 0.0)
   (made,) = linear.decode(woken, w_dec, (w_dec.shape[0],))
   return jnp.minimum(count / most, 1) * mean(squared(made + error), mask)

@@ -35,7 +35,8 @@ class BatchTopK(TopKBase):
     """Returns the least active of all tokens that count, everywhere: [1, 1]."""
     counted = jnp.where(mask[:, None] > 0, pre, -jnp.inf)
     count = jnp.floor(target * jnp.sum(mask)).astype(jnp.uint32)
-    return kth_largest.kth_largest_of_all(counted, count)
+    shards = self.order.shards
+    return kth_largest.kth_largest_of_all(counted, count, shards)
 
   def post_update_stats(self, least: jax.Array) -> jax.Array:
     """Returns the smallest active latent: 0 if all positive ones are active.

@@ -84,9 +84,14 @@ class Gated(Architecture):
     open_by = jax.nn.relu(gate)
     paid = open_by @ jnp.linalg.norm(params.w_dec, axis=-1)
     frozen = jax.lax.stop_gradient(params)
-    aside = self.squared_errors(frozen, open_by, tokens)[-1]
+    whole = dataclasses.replace(self, prefixes=())
+    aside = whole.squared_errors(frozen, open_by, tokens)[-1]
     value = mean(sum(errors) + inputs.coefficient * paid + aside, tokens.mask)
     return value, update_stats(tokens, value, errors[-1], latents > 0)
+
+  def summed_per_token(self, d: int, revives: bool) -> int:
+    """Adds what the gate's path reconstructs."""
+    return super().summed_per_token(d, revives) + d
 
   def _paths(self, params, x):
     """Returns π and m, [N, F] each."""

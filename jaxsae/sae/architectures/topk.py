@@ -27,7 +27,12 @@ class TopK(TopKBase):
   ) -> jax.Array:
     """Returns the k-th largest of each token, [N, 1]."""
     del mask
-    return kth_largest.kth_largest(pre, jnp.round(target).astype(jnp.uint32))
+    k = jnp.round(target).astype(jnp.uint32)
+    return kth_largest.kth_largest(pre, k, self.order.shards)
+
+  def summed_per_token(self, d: int, revives: bool) -> int:
+    """Adds the counts of the search for the k-th largest."""
+    return super().summed_per_token(d, revives) + kth_largest.counts()
 
   def to_sae(self, params: Sae, target: float | None) -> Sae:
     """Adds k, which no scale changes.

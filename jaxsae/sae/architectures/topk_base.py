@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from jaxsae.sae import kth_largest
 from jaxsae.sae.architectures import auxk
 from jaxsae.sae.architectures.architecture import (
   Architecture,
@@ -51,11 +52,23 @@ class TopKBase(Architecture):
     latents = jnp.where(pre >= least, jax.nn.relu(pre), 0.0)
     errors = self.errors(params, latents, tokens)
     left = [squared(error) for error in errors]
-    wake = auxk.loss(pre, inputs.dead, params.w_dec, errors[-1], tokens.mask)
+    wake = auxk.loss(
+      pre,
+      inputs.dead,
+      params.w_dec,
+      errors[-1],
+      tokens.mask,
+      self.order.shards,
+    )
     value = mean(sum(left, jnp.zeros(())), tokens.mask) + self.auxk * wake
     return value, update_stats(
       tokens, value, left[-1], latents > 0, self.post_update_stats(least)
     )
+
+  def summed_per_token(self, d: int, revives: bool) -> int:
+    """Adds what AuxK sums, as if in every update a latent were dead."""
+    woken = d + kth_largest.counts() if revives else 0
+    return super().summed_per_token(d, revives) + woken
 
   def least_active(
     self, pre: jax.Array, mask: jax.Array, target: jax.Array

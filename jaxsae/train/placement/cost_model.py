@@ -37,6 +37,9 @@ class Work:
     token_bytes: bytes of activations that an autoencoder takes per token.
     moments: arrays that Adam keeps for each weight.
     skip: the autoencoders are transcoders with an affine skip.
+    summed: numbers of each token that are summed over all latents; None: D, a
+      single reconstruction.
+    interleaved: latents are interleaved where they are sharded.
   """
 
   sites: int
@@ -49,6 +52,8 @@ class Work:
   token_bytes: int
   moments: int = 1
   skip: bool = False
+  summed: int | None = None
+  interleaved: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,7 +190,7 @@ class _Share:
     """
     passes = 7 + 2 * self.work.moments
     of_latents = 6 * self.members * self.tokens * self.latents
-    of_tokens = 4 * self.members * self.tokens * self.work.d
+    of_tokens = 4 * self.members * self.tokens * self._summed
     return FLOAT * (passes * self.weights + of_latents + of_tokens)
 
   @property
@@ -202,23 +207,34 @@ class _Share:
 
     An all-reduce sends everything twice: once to add up, once to share the sum.
     """
-    made = FLOAT * self.members * self.tokens * self.work.d
+    made = FLOAT * self.members * self.tokens * self._summed
     return 2 * (
       self._elsewhere(self.placement.latents) * made
       + self._elsewhere(self.placement.tokens) * FLOAT * self.weights
     )
 
   @property
+  def _summed(self) -> int:
+    return self.work.d if self.work.summed is None else self.work.summed
+
+  @property
   def moved(self) -> float:
     """Bytes per bucket that move stacks to their placement and back."""
+    dealt = self._dealt if self.work.interleaved else 0
     if self.placement == BY_LATENT:
-      return 0
+      return dealt
     if self.placement.tokens:  # on the way back, copies are dropped
-      return self._elsewhere(self.placement.tokens) * self._state
-    if self.placement.latents:  # devices also swap shards
-      swap = min(self.mesh.shape.values()) > 1
-      return 2 * (self._elsewhere(("model",)) + swap) * self._state
+      return dealt + self._elsewhere(self.placement.tokens) * self._state
+    if self.placement.latents:  # devices also swap shards, unless latents are
+      swap = min(self.mesh.shape.values()) > 1 and not dealt
+      return dealt + 2 * (self._elsewhere(("model",)) + swap) * self._state
     return 2 * self._elsewhere(self.placement.saes) * self._state
+
+  @property
+  def _dealt(self) -> float:
+    """Bytes per bucket that interleave latents and put them back in order."""
+    axes = self.placement.latents
+    return 2 * sum(self._elsewhere((axis,)) for axis in axes) * self._resting
 
   @property
   def _state(self) -> float:
@@ -228,13 +244,19 @@ class _Share:
   def held(self) -> float:
     """Bytes of state at rest and in training, gradients, latents and theirs.
 
-    With `BY_LATENT` both states are one. The language model and other stacks
+    With `BY_LATENT` both states are one unless latents are interleaved. The
+    language model and other stacks
     come on top.
     """
+    stays = self.placement == BY_LATENT and not self.work.interleaved
+    in_training = 0 if stays else self._state
+    latents = 3 * FLOAT * self.members * self.tokens * self.latents
+    return self._resting + in_training + FLOAT * self.weights + latents
+
+  @property
+  def _resting(self) -> float:
+    """Bytes of a device's share of the state between buckets."""
     work = self.work
     all_weights = work.sites * work.members * work.width * (work.d_in + work.d)
     shards = self._size(resting_axes(work.width, self.mesh))
-    rest = FLOAT * (1 + work.moments) * all_weights / shards
-    in_training = 0 if self.placement == BY_LATENT else self._state
-    latents = 3 * FLOAT * self.members * self.tokens * self.latents
-    return rest + in_training + FLOAT * self.weights + latents
+    return FLOAT * (1 + work.moments) * all_weights / shards

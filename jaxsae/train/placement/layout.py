@@ -1,7 +1,7 @@
 """Sharding of the training state, array by array."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import jax
@@ -66,15 +66,28 @@ def shardings(
     ValueError: nobody declares the axes of an array, or it has others. Scalars
       and arrays [S] need no declaration; undeclared, they are replicated.
   """
-  table = _declared_axes()
   over = {"S": tuple(saes) or None, "F": tuple(latents) or None}
 
-  def of(path: tuple, array: Any) -> jax.sharding.NamedSharding:
+  def of(_, axes: str) -> jax.sharding.NamedSharding:
+    return meshes.shard(mesh, *(over.get(axis) for axis in axes))
+
+  return map_axes(of, tree)
+
+
+def map_axes(function: Callable[[Any, str], Any], tree: Tree) -> Tree:
+  """Maps each array and its axes, one letter each, as in "SDF".
+
+  Raises:
+    ValueError: as in `shardings`.
+  """
+  table = _declared_axes()
+
+  def of(path: tuple, array: Any) -> Any:
     axes = table.get(_name(path), "")
     if axes == AXES["scale"] and array.ndim == 1:
       axes = "S"  # one site is read or written
     _check_axes(path, array, axes)
-    return meshes.shard(mesh, *(over.get(axis) for axis in axes))
+    return function(array, axes)
 
   return jax.tree_util.tree_map_with_path(of, tree)
 

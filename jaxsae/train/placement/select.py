@@ -101,6 +101,10 @@ def _work(
     token_bytes=columns * jnp.dtype(dtype).itemsize,
     moments=2 if stack.sweep.optim.b1 else 1,
     skip=stack.sweep.skip,
+    summed=stack.architecture.summed_per_token(
+      d, revives=stack.sweep.wake_after is not None
+    ),
+    interleaved=bool(stack.sweep.prefixes),
   )
 
 

@@ -7,6 +7,7 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from jaxsae.sae import Relu, linear
+from jaxsae.sae.interleaving import OWN
 from tests.sae.architectures.samples import (
   ALL,
   WIDTH,
@@ -24,8 +25,9 @@ def plain_encode(x, w_enc, b_enc, centre):
   return (x - centre[None, :]) @ w_enc + b_enc[None, :]
 
 
-def truncated(latents, w_dec, ends):
-  """Decodes each prefix with its own decoder."""
+def truncated(latents, w_dec, ends, order=OWN):
+  """Decodes each prefix with its own decoder; latents have their own order."""
+  assert order == OWN
   return tuple(latents[:, :end] @ w_dec[:end] for end in ends)
 
 
@@ -70,8 +72,8 @@ def test_each_prefix_adds_the_error_it_has_alone(name):
 @pytest.mark.parametrize("prefixes, ends", [((), (WIDTH,)), (PREFIXES, ENDS)])
 def test_shares_of_the_width_become_numbers_of_latents(prefixes, ends):
   """A share has at least one latent."""
-  assert Relu(prefixes=prefixes)._ends(WIDTH) == ends
-  assert Relu(prefixes=(1e-6,))._ends(WIDTH) == (1, WIDTH)
+  assert Relu(prefixes=prefixes).ends(WIDTH) == ends
+  assert Relu(prefixes=(1e-6,)).ends(WIDTH) == (1, WIDTH)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -32,17 +32,25 @@ ALLOWED = {
 
 
 @functools.cache
-def here(name, data, model):
+def here(name, data, model, kind="jumprelu"):
   mesh = meshes.make(meshes.MeshConfig(data, model))
-  return placed.compiled(name, mesh, jnp.float32)
+  return placed.compiled(name, mesh, jnp.float32, kind)
 
 
 @functools.cache
-def on_tpu(slice_name, shape):
+def on_tpu(slice_name, shape, kind="jumprelu", *names):
   if sys.platform != "linux":
     pytest.skip("the TPU's compiler exists for Linux only")
   done = subprocess.run(
-    [sys.executable, "-m", "tests.train.on_tpu", slice_name, shape],
+    [
+      sys.executable,
+      "-m",
+      "tests.train.on_tpu",
+      slice_name,
+      shape,
+      kind,
+      *names,
+    ],
     capture_output=True,
     text=True,
     cwd=HERE.parents[2],
@@ -70,6 +78,42 @@ def test_an_update_sends_what_its_placement_needs(name, data, model):
 @pytest.mark.parametrize("where", [("v5e:2x4", "2x4"), ("v5p:4x4x4", "16x4")])
 def test_an_update_sends_the_same_on_a_tpu(name, where):
   check(name, on_tpu(*where)[name])
+
+
+# By row, AuxK's gradients of directions are summed as well.
+@pytest.mark.parametrize(
+  ("name", "kind"),
+  [
+    ("by_sae_and_latent", "ragged"),
+    ("by_sae_and_latent", "topk"),
+    ("by_latent", "matryoshka"),
+    ("by_latent", "topk"),
+    ("by_latent_and_row", "ragged"),
+  ],
+)
+def test_where_latents_are_split_only_sums_over_them_are_sent(name, kind):
+  check(name, here(name, 4, 2, kind))
+
+
+def test_prefixes_send_their_sums_alone_on_a_tpu():
+  name = "by_latent"
+  check(name, on_tpu("v5e:2x4", "2x4", "matryoshka", name)[name])
+
+
+def test_a_search_for_the_largest_gathers_nothing_on_a_tpu():
+  name = "by_latent"
+  plain = on_tpu("v5e:2x4", "2x4")[name]["sent"]
+  found = on_tpu("v5e:2x4", "2x4", "topk", name)[name]["sent"]
+  assert found.keys() == {"all-gather", "all-reduce"}
+  assert found["all-gather"] == pytest.approx(plain["all-gather"], rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["by_sae_and_latent", "by_latent"])
+def test_latents_are_interleaved_by_sending_each_its_share(name):
+  found = here(name, 4, 2, "matryoshka")
+  moved = found["outside"].get("all-to-all", 0)
+  assert moved == pytest.approx(found["moved"], rel=0.1)
+  assert found["outside"].get("collective-permute", 0) < 0.1 * moved
 
 
 @pytest.mark.parametrize("name", ["by_sae", "by_sae_and_latent"])
