@@ -8,7 +8,7 @@ import numpy as np
 from jaxsae import formats, overrides, pod
 from jaxsae.formats import Published
 from jaxsae.formats.gemma_scope import input_gain
-from jaxsae.runs.figures import known_figures
+from jaxsae.runs.known_figures import known_figures
 from jaxsae.runs.open import Run
 
 
