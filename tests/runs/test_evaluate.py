@@ -13,6 +13,7 @@ from jaxsae.runs.settings import RunSettings
 from jaxsae.runs.unfinished import Unfinished
 from jaxsae.train.loop import train
 from jaxsae.train.process.shutdown import PREEMPTED
+from tests import pods
 
 pytestmark = pytest.mark.slow
 
@@ -123,4 +124,51 @@ def test_a_mesh_that_rows_do_not_divide_changes_nothing(finished, replace):
     assert one["tokens"] == other["tokens"] > 0
     assert one["loss_tokens"] == other["loss_tokens"] > 0
     for figure in ("l0", "fvu", "clean_loss", "spliced_loss", "mean_loss"):
+      np.testing.assert_allclose(one[figure], other[figure], rtol=1e-5)
+
+
+# Evaluates a trained run in several processes; one gets SIGTERM on the way.
+INTERRUPTED = """
+import os, json, signal, time
+from jaxsae import overrides, pod, runs
+from jaxsae.runs.unfinished import Unfinished
+from jaxsae.train.config import TrainConfig
+pod.join()
+offer, offers = Unfinished.offer, []
+def slowly(self, part, sums, done):
+  offers.append(part)
+  if UNTIL and pod.is_leader() and len(offers) == 2:
+    os.kill(os.getpid(), signal.SIGTERM)
+  time.sleep(UNTIL and 0.5)
+  offer(self, part, sums, done)
+Unfinished.offer = slowly
+config = overrides.from_json(TrainConfig, json.load(open(os.environ["CONFIG"])))
+runs.evaluate(runs.open_run(config.workdir))
+print("offers", len(offers))
+"""
+
+
+def test_all_processes_of_a_pod_stop_and_go_on(finished, tmp_path):
+  """Each feeds its own rows."""
+  script = lambda until: INTERRUPTED.replace("UNTIL", str(until))
+  run = lambda name, until: pods.Pod(
+    finished, tmp_path / name, 2, 1, script=script(until)
+  )
+  with run("whole", 0) as whole:
+    assert whole.wait() == [0, 0], whole.said()
+  expected = results(finished)
+  (pathlib.Path(finished.workdir) / "eval" / "1.json").unlink()
+  with run("first", 1) as first:
+    assert first.wait() == [PREEMPTED] * 2, first.said() + first.said(1)
+  with run("second", 0) as second:
+    assert second.wait() == [0, 0], second.said()
+  assert results(finished) == expected
+  count = lambda pod: int(pod.said().split("offers")[1].split()[0])
+  assert count(second) < count(whole)
+  runs.evaluate(runs.open_run(finished.workdir))  # on this process's devices
+  for one, other in zip(
+    results(finished)["results"], expected["results"], strict=True
+  ):
+    assert one["loss_tokens"] == other["loss_tokens"]
+    for figure in ("l0", "fvu", "clean_loss", "spliced_loss"):
       np.testing.assert_allclose(one[figure], other[figure], rtol=1e-5)
