@@ -232,21 +232,28 @@ def on_mesh(
   checkpoint = memory.in_all(arguments[0])
   export = sum(memory.in_all(stack.sae) for stack in arguments[0].stacks)
   evaluating = evaluation.work(config, arguments[1], mesh, slices.kind.chip)
+  roofline = parts.of_step(
+    config, gemma, mesh, slices, placed, breakdown.bucket, sent
+  )
   return Plan(
     config=config,
     slices=slices,
     shape=tuple(mesh.shape.values()),
     memory=breakdown,
-    roofline=parts.of_step(
-      config, gemma, mesh, slices, placed, breakdown.bucket, sent
-    ),
+    roofline=roofline,
     compilation=compiled,
     sent=sent,
     checkpoint=checkpoint,
     export=export,
     evaluating=evaluating,
     stages=stages.of_run(
-      config, gemma, mesh, evaluating.seconds, checkpoint, export
+      config,
+      gemma,
+      mesh,
+      config.steps * roofline.seconds,
+      evaluating.seconds,
+      checkpoint,
+      export,
     ),
     error=error,
   )

@@ -57,6 +57,7 @@ def of_run(
   config: TrainConfig,
   gemma: GemmaConfig,
   mesh: Mesh,
+  training: float,
   evaluation: float,
   checkpoint: int,
   export: int,
@@ -71,6 +72,7 @@ def of_run(
     config: the run's config.
     gemma: the language model's sizes.
     mesh: the mesh of devices.
+    training: seconds of training.
     evaluation: seconds of the evaluation.
     checkpoint: bytes of a checkpoint.
     export: bytes of all autoencoders.
@@ -78,7 +80,7 @@ def of_run(
   hosts = len({device.process_index for device in mesh.devices.flat})
   tokens = config.tokens / (1 - config.data.held_out)
   token_bytes = 2 if gemma.vocab_size <= 2**16 else 4
-  saves = math.ceil(config.steps / config.checkpoint_every)
+  saves = _saves(config, training)
   kept = min(saves, config.keep_checkpoints)
   if config.keep_every is not None:
     kept += config.steps // config.keep_every
@@ -95,3 +97,10 @@ def of_run(
     # One host reads and writes each autoencoder in turn; the others wait.
     Stage("export", 2 * export / STORAGE, True, export, True),
   )
+
+
+def _saves(config: TrainConfig, training: float) -> int:
+  """Returns the number of checkpoints that are written."""
+  if isinstance(config.checkpoint_every, int):
+    return math.ceil(config.steps / config.checkpoint_every)
+  return math.ceil(max(training / config.checkpoint_every.seconds, 1))

@@ -7,14 +7,15 @@ from jaxsae.lm.weights import abstract_lm, read_sizes
 from jaxsae.plan import evaluation, stages
 from jaxsae.plan.prices import ChipPrice, StoragePrice
 from jaxsae.plan.topology import parse
+from jaxsae.train.config.duration import Duration
 
 CHIP = ChipPrice("v5e", "here", "CHF", 2.0, 1.0, "a dream", "2026-11-29")
 BUCKET = StoragePrice("Standard", "here", "CHF", 0.5, "a dream", "2026-11-29")
 
 
-def by_kind(config, **fields):
+def by_kind(config):
   gemma, mesh = read_sizes(config.lm), meshes.make(config.mesh)
-  found = stages.of_run(config, gemma, mesh, 9.0, 2**30, 2**31)
+  found = stages.of_run(config, gemma, mesh, 50.0, 9.0, 2**30, 2**31)
   return {stage.name.split()[0]: stage for stage in found}
 
 
@@ -41,6 +42,8 @@ def test_every_stage_has_seconds_bytes_and_money(config, replace):
   assert saved.money_a_month(None) is None
   assert found["export"].money_a_month(BUCKET) == pytest.approx(2 * 0.5)
   assert found["tokenising"].money_a_month(BUCKET) == 0
+  timed = replace(config, checkpoint_every=Duration.parse("20s"))
+  assert "3 written" in by_kind(timed)["checkpoints"].name  # in 50 seconds
 
 
 def test_the_evaluations_work_follows_its_settings(config, replace):

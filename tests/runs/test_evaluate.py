@@ -11,6 +11,7 @@ from jaxsae import runs
 from jaxsae.lm import Site
 from jaxsae.runs.settings import RunSettings
 from jaxsae.runs.unfinished import Unfinished
+from jaxsae.train.config.duration import Duration
 from jaxsae.train.loop import train
 from jaxsae.train.process.shutdown import PREEMPTED
 from tests import pods
@@ -21,7 +22,12 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def finished(config, replace):
   """The config of a trained run of two autoencoders at one site."""
-  small = replace(config, tokens=512, sae__sites=(Site("resid", 1),))
+  small = replace(
+    config,
+    tokens=512,
+    sae__sites=(Site("resid", 1),),
+    checkpoint_every=Duration.parse("1s"),
+  )
   train(small)
   return small
 
