@@ -4,8 +4,10 @@ Shapes: B batch, T time, D site width.
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,20 +16,22 @@ import numpy as np
 from jaxsae import mesh as meshes
 from jaxsae import pod
 from jaxsae.errors import UserError
-from jaxsae.lm import (
-  Lm,
-  Patch,
-  Place,
-  Site,
-  Splice,
-  Taps,
-  next_token_loss,
-  run,
-  splice,
+from jaxsae.evals.keeper import LOSSES, Keeper
+from jaxsae.evals.steps import ChunkedSae, in_steps
+from jaxsae.lm import Lm, Place, Site, Splice, Taps, loss_of_stream
+from jaxsae.lm.moving import (
+  NOWHERE,
+  MovingPatch,
+  MovingSplice,
+  Shape,
+  stream_patched,
+  stream_spliced,
 )
 from jaxsae.lm.sites import names
 from jaxsae.sae import Sae
 from jaxsae.token_batch import TokenBatch
+
+CLEAN = "clean"  # the pass without an edit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,68 +73,158 @@ class Fidelity:
     return (ablated - self.spliced_loss) / lost if lost else math.nan
 
 
-Edits = dict[Site, Patch] | dict[Taps, Splice]
-
-
 def measure_fidelity(
   lm: Lm,
   saes: Mapping[str, tuple[Place, Sae]],
   means: Mapping[Site, np.ndarray],
   batches: Iterable[TokenBatch],
+  keeper: Keeper | None = None,
+  report: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Fidelity]:
   """Measures the loss of the model clean, ablated and spliced.
 
-  Only text is edited; the activations of special tokens stay as they are.
+  Only text is edited; the activations of special tokens stay as they are. The
+  model is read once clean, twice for each set of sites that is written, and
+  once for each autoencoder: see `count_passes`.
 
   Args:
     lm: the language model.
     saes: name → site and autoencoder of raw activations, or the taps and a
-      transcoder or crosscoder. Those of one shape at one site share one
-      compiled function.
+      transcoder or crosscoder. Those of one shape share one compiled function,
+      whatever their sites.
     means: mean activation [D] of each site that is written, for mean ablation.
     batches: the text, [B, T].
+    keeper: keeps the sums so far, and may have some to go on with.
+    report: called with the number of passes over the batches that are done.
 
   Raises:
     UserError: the batches hold no token to predict.
   """
+  keeper = keeper or Keeper()
   placed = {name: (Taps.of(at), sae) for name, (at, sae) in saes.items()}
-  variants = _variants(placed, means)
-  totals, tokens = dict.fromkeys(variants, 0.0), 0
-  for batch in batches:
-    sums = {
-      key: meshes.wait_for(_loss(lm, batch, edits))
-      for key, edits in variants.items()
-    }
-    sums = pod.to_host(sums)
-    tokens += int(sums["clean"][1])
-    totals = {key: totals[key] + float(sums[key][0]) for key in variants}
+  steps = list(in_steps(lm, batches))
+  # Steps that are done, Σ cross-entropy, and tokens that were predicted.
+  sums = dict(keeper.recall(LOSSES) or {})
+  for number, (name, loss) in enumerate(_passes(lm, placed, means).items(), 1):
+    sums.setdefault(name, np.zeros(3))
+    for index in range(int(sums[name][0]), len(steps)):
+      found = pod.to_host(meshes.wait_for(loss(steps[index])))
+      sums[name] = sums[name] + np.array([1, *found], np.float64)
+      done = index + 1 == len(steps)
+      keeper.offer(LOSSES, lambda: sums, done)
+    report(number)
+  tokens = int(sums[CLEAN][2])
   if not tokens:
     raise UserError(
       "The held-out batches hold no token to predict; hold out a larger share"
       " of the documents, or measure the loss on more batches."
     )
-  losses = {key: total / tokens for key, total in totals.items()}
+  losses = {name: float(total) / tokens for name, (_, total, _) in sums.items()}
   return {
     name: _fidelity(losses, tokens, name, taps)
     for name, (taps, _) in placed.items()
   }
 
 
-def _variants(placed, means) -> dict[str, Edits]:
-  """Returns the edits of each forward pass, by the name of the pass."""
-  variants = {"clean": {}}
-  for written in sorted({taps.writes for taps, _ in placed.values()}):
-    mean = {site: np.asarray(means[site], np.float32) for site in written}
-    zero = jax.tree.map(np.zeros_like, mean)
-    variants[_ablated("mean", written)] = _patches(mean)
-    variants[_ablated("zero", written)] = _patches(zero)
+def count_passes(places: Iterable[Place]) -> int:
+  """Returns how often autoencoders at some places read the loss batches."""
+  every = [Taps.of(place) for place in places]
+  return 1 + 2 * len({taps.writes for taps in every}) + len(every)
+
+
+Loss = Callable[[TokenBatch], tuple[jax.Array, jax.Array]]
+
+
+def _passes(lm: Lm, placed, means) -> dict[str, Loss]:
+  """Returns the loss that each pass measures, by the name of the pass."""
+  written = sorted({taps.writes for taps, _ in placed.values()})
+  zeros = {
+    site: np.zeros_like(means[site]) for some in written for site in some
+  }
+  passes: dict[str, Loss] = {CLEAN: _Patched(lm, written, (), {})}
+  for some in written:
+    passes[_ablated("mean", some)] = _Patched(lm, written, some, means)
+    passes[_ablated("zero", some)] = _Patched(lm, written, some, zeros)
+  shapes = shared_shapes(placed)
   for name, (taps, sae) in placed.items():
-    variants[f"spliced {name}"] = {taps: Splice(sae)}
-  return variants
+    splice = Splice(ChunkedSae(sae, lm.mesh))
+    edit = MovingSplice.at(taps, splice, shapes[name])
+    passes[f"spliced {name}"] = functools.partial(spliced_loss, lm, edit)
+  return passes
 
 
-def _patches(values: Mapping[Site, np.ndarray]) -> dict[Site, Patch]:
-  return {site: Patch(value) for site, value in values.items()}
+def shared_shapes(placed: Mapping[str, tuple[Taps, Sae]]) -> dict[str, Shape]:
+  """Returns each autoencoder's shape, one for all whose arrays are alike."""
+  joined: dict[Any, Shape] = {}
+  keys = {}
+  for name, (taps, sae) in placed.items():
+    shape, form = Shape.of(taps), jax.tree.structure(sae)
+    arrays = tuple((x.shape, x.dtype) for x in jax.tree.leaves(sae))
+    keys[name] = (form, arrays, shape.counts)
+    joined[keys[name]] = joined.get(keys[name], shape) | shape
+  return {name: joined[key] for name, key in keys.items()}
+
+
+class _Patched:
+  """The loss with values in place of some sites' activations, on all text.
+
+  One compiled function serves every set of sites.
+
+  Args:
+    lm: the language model.
+    every: all sets of sites that are patched in any pass.
+    sites: the set of sites that is patched in this one; may be empty.
+    values: site → its value [D].
+  """
+
+  def __init__(
+    self,
+    lm: Lm,
+    every: Sequence[Sequence[Site]],
+    sites: Sequence[Site],
+    values: Mapping[Site, np.ndarray],
+  ):
+    at, numbers = {}, {}
+    for where in sorted({site.where for some in every for site in some}):
+      of_kind = lambda some, where=where: [s for s in some if s.where == where]
+      most = max(len(of_kind(some)) for some in every)
+      d = Site(where, 0).width(lm.config)
+      at[where] = np.full(most, NOWHERE, np.int32)
+      numbers[where] = np.zeros((most, d), np.float32)
+      for index, site in enumerate(of_kind(sites)):
+        at[where][index] = site.number
+        numbers[where][index] = values[site]
+    self._lm, self._patch = lm, MovingPatch(at, numbers)
+
+  def __call__(self, step: TokenBatch) -> tuple[jax.Array, jax.Array]:
+    return patched_loss(self._lm, self._patch, step)
+
+
+@jax.jit
+def patched_loss(
+  lm: Lm, edit: MovingPatch, step: TokenBatch
+) -> tuple[jax.Array, jax.Array]:
+  """Returns Σ cross-entropy in nats with patches on text, and the tokens."""
+  text = lm.text_mask(step.tokens, step.segments)
+  stream = stream_patched(lm, step, edit.replace(mask=text))
+  return _sums(lm, stream, step)
+
+
+@jax.jit
+def spliced_loss(
+  lm: Lm, edit: MovingSplice, step: TokenBatch
+) -> tuple[jax.Array, jax.Array]:
+  """Returns Σ cross-entropy in nats with a splice on text, and the tokens."""
+  text = lm.text_mask(step.tokens, step.segments)
+  splice = edit.splice.replace(mask=text)
+  return _sums(lm, stream_spliced(lm, step, edit.replace(splice=splice)), step)
+
+
+def _sums(
+  lm: Lm, stream: jax.Array, step: TokenBatch
+) -> tuple[jax.Array, jax.Array]:
+  losses, mask = loss_of_stream(lm, stream, step.tokens, step.segments)
+  return jnp.sum(losses), jnp.sum(mask, dtype=jnp.int32)
 
 
 def _ablated(how: str, written: Sequence[Site]) -> str:
@@ -138,23 +232,10 @@ def _ablated(how: str, written: Sequence[Site]) -> str:
   return f"{how} {names(written)}"
 
 
-@jax.jit
-def _loss(lm: Lm, batch: TokenBatch, edits: Edits):
-  """Returns Σ cross-entropy in nats with edits on text, and how many tokens."""
-  tokens, segments = batch.tokens, batch.segments
-  text = lm.text_mask(tokens, segments)
-  on_text = {}
-  for place, edit in edits.items():
-    on_text |= splice(place, edit.replace(mask=text))
-  logits = run(lm, tokens, on_text, **batch.packing)
-  losses, mask = next_token_loss(logits, tokens, segments)
-  return jnp.sum(losses), jnp.sum(mask, dtype=jnp.int32)
-
-
 def _fidelity(losses, tokens: int, name: str, taps: Taps) -> Fidelity:
   return Fidelity(
     tokens=tokens,
-    clean_loss=losses["clean"],
+    clean_loss=losses[CLEAN],
     spliced_loss=losses[f"spliced {name}"],
     zero_loss=losses[_ablated("zero", taps.writes)],
     mean_loss=losses[_ablated("mean", taps.writes)],

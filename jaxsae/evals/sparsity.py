@@ -1,8 +1,8 @@
 """L0, FVU and density of autoencoders on text.
 
-One pass over the batches, with one forward pass of the language model each,
-serves any number of autoencoders at any number of sites. Sums over a batch are
-taken on the device in float32; sums over batches on the host in float64. A
+One pass over the text, with one forward pass of the language model for each
+step, serves any number of autoencoders at any number of sites. Sums over a step
+are taken on the device in float32; sums over steps on the host in float64. A
 transcoder encodes x of the site that it reads, and reconstructs y of the site
 that it writes; for an autoencoder, x and y are the same.
 
@@ -12,6 +12,7 @@ F latents.
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -22,7 +23,10 @@ import numpy as np
 from jaxsae import mesh as meshes
 from jaxsae import pod
 from jaxsae.errors import UserError
+from jaxsae.evals.keeper import SPARSITY, Figures, Keeper
+from jaxsae.evals.steps import ChunkedSae, in_steps
 from jaxsae.lm import Lm, Place, Site, Taps, capture
+from jaxsae.lm.sharding import keep_rows_over_data
 from jaxsae.sae import Sae
 from jaxsae.token_batch import TokenBatch
 
@@ -87,6 +91,7 @@ def measure_sparsity(
   lm: Lm,
   saes: Mapping[str, tuple[Place, Sae]],
   batches: Iterable[TokenBatch],
+  keeper: Keeper | None = None,
 ) -> tuple[dict[str, Sparsity], dict[Site, Moments]]:
   """Measures autoencoders and the moments of their sites, in one pass.
 
@@ -95,6 +100,7 @@ def measure_sparsity(
     saes: name → site and autoencoder of raw activations, or the taps and a
       transcoder or crosscoder. Those of one shape share one compiled function.
     batches: the text, [B, T].
+    keeper: keeps the sums so far, and may have some to go on with.
 
   Returns:
     The figures of each autoencoder, and the moments of each site that is
@@ -103,44 +109,110 @@ def measure_sparsity(
   Raises:
     UserError: the batches hold no text.
   """
-  taps = {name: Taps.of(place) for name, (place, _) in saes.items()}
-  written = {site for each in taps.values() for site in each.writes}
-  moments = {s: _no_tokens(s.width(lm.config)) for s in written}
-  errors = dict.fromkeys(saes, 0.0)
-  fired = {n: np.zeros(sae.width, np.int64) for n, (_, sae) in saes.items()}
-  for batch in batches:
-    new, sums = _measure_batch(lm, saes, taps, batch)
-    moments = {s: moments[s] + _in_float64(*new[s]) for s in written}
-    for name, (error, count) in sums.items():
-      errors[name] += float(error)
-      fired[name] += count
-  _check_text(moments)
+  keeper = keeper or Keeper()
+  placed = {name: (Taps.of(at), sae) for name, (at, sae) in saes.items()}
+  sums = _Sums(lm, placed)
+  sums.recall(keeper.recall(SPARSITY))
+  if not sums.done:
+    sites = sites_read(taps for taps, _ in placed.values())
+    steps = in_steps(lm, batches, sites)
+    for step in itertools.islice(steps, sums.steps, None):
+      sums.add(*_measure_step(lm, placed, step))
+      keeper.offer(SPARSITY, sums.figures, done=False)
+    sums.done = True
+    keeper.offer(SPARSITY, sums.figures, done=True)
+  _check_text(sums.moments)
   results = {
     name: _sparsity(
-      [moments[site] for site in taps[name].writes], errors[name], fired[name]
+      [sums.moments[site] for site in taps.writes],
+      sums.errors[name],
+      sums.fired[name],
     )
-    for name in saes
+    for name, (taps, _) in placed.items()
   }
-  return results, moments
+  return results, sums.moments
 
 
-def _measure_batch(lm, saes, taps, batch):
-  """Returns the moments and the autoencoders' sums of a batch, on the host."""
-  every = tuple(sorted(set(taps.values())))
-  activations, mask, moments = _capture(lm, every, batch)
+class _Sums:
+  """Sums over the steps so far, on the host.
+
+  Attributes:
+    moments: those of each site that is written.
+    errors: name → Σ‖y - ŷ‖².
+    fired: name → the number of active tokens of each latent, int64 [F].
+    steps: number of steps.
+    done: whether there are no more.
+  """
+
+  def __init__(self, lm: Lm, placed: Mapping[str, tuple[Taps, Sae]]):
+    written = sorted({s for taps, _ in placed.values() for s in taps.writes})
+    self.moments = {s: _no_tokens(s.width(lm.config)) for s in written}
+    self.errors = dict.fromkeys(placed, 0.0)
+    self.fired = {
+      name: np.zeros(sae.width, np.int64) for name, (_, sae) in placed.items()
+    }
+    self.steps, self.done = 0, False
+
+  def add(self, moments, sums) -> None:
+    """Adds those of another step."""
+    for site, of_site in moments.items():
+      self.moments[site] += _in_float64(*of_site)
+    for name, (error, count) in sums.items():
+      self.errors[name] += float(error)
+      self.fired[name] += count
+    self.steps += 1
+
+  def figures(self) -> Figures:
+    """Returns the sums as arrays, exactly."""
+    found = {"steps": np.array([self.steps, self.done])}
+    for site, m in self.moments.items():
+      found[f"{site}/mean"] = m.mean
+      found[f"{site}/rest"] = np.array([m.tokens, m.squared_deviation])
+    for name, error in self.errors.items():
+      found[f"{name}/error"] = np.array(error)
+      found[f"{name}/fired"] = self.fired[name]
+    return found
+
+  def recall(self, found: Figures | None) -> None:
+    """Goes on with the sums that `figures` returned; None: with none."""
+    if found is None:
+      return
+    self.steps, self.done = int(found["steps"][0]), bool(found["steps"][1])
+    for site in self.moments:
+      tokens, deviation = found[f"{site}/rest"].tolist()
+      mean = found[f"{site}/mean"]
+      self.moments[site] = Moments(int(tokens), mean, deviation)
+    for name in self.errors:
+      self.errors[name] = float(found[f"{name}/error"])
+      self.fired[name] = found[f"{name}/fired"]
+
+
+def sites_read(every: Iterable[Taps]) -> list[Site]:
+  """Returns the sites whose activations autoencoders need, in order."""
+  return sorted({site for taps in every for site in taps.sites})
+
+
+def _measure_step(lm, placed, step):
+  """Returns the moments and the autoencoders' sums of a step, on the host."""
+  every = tuple(sorted({taps for taps, _ in placed.values()}))
+  activations, mask, moments = meshes.wait_for(capture_step(lm, every, step))
   sums = {}
-  for name, (_, sae) in saes.items():
-    x, y = taps[name].read(activations), taps[name].written(activations)
-    sums[name] = meshes.wait_for(_sums(sae, x, y, mask))
+  for name, (taps, sae) in placed.items():
+    x, y = (
+      [activations[s] for s in some] for some in (taps.reads, taps.writes)
+    )
+    sums[name] = meshes.wait_for(sum_step(ChunkedSae(sae, lm.mesh), x, y, mask))
   return pod.to_host((moments, sums))
 
 
 @functools.partial(jax.jit, static_argnames="taps")
-def _capture(lm, taps, batch):
-  """Activations {site: [B, T, D]}, text mask [B, T] and moments by site."""
-  sites = {site for each in taps for site in each.sites}
-  activations = capture(lm, batch.tokens, *sorted(sites), **batch.packing)
-  mask = lm.text_mask(batch.tokens, batch.segments) > 0
+def capture_step(
+  lm: Lm, taps: tuple[Taps, ...], step: TokenBatch
+) -> tuple[dict[Site, jax.Array], jax.Array, dict[Site, tuple]]:
+  """Returns activations [B, T, D], text mask [B, T] and moments, by site."""
+  found = capture(lm, step.tokens, *sites_read(taps), **step.packing)
+  activations = {s: keep_rows_over_data(x, lm.mesh) for s, x in found.items()}
+  mask = lm.text_mask(step.tokens, step.segments) > 0
   written = {site for each in taps for site in each.writes}
   moments = {site: _moments(activations[site], mask) for site in written}
   return activations, mask, moments
@@ -157,14 +229,26 @@ def _moments(x, mask):
 
 
 @jax.jit
-def _sums(sae: Sae, x, y, mask):
+def sum_step(
+  chunked: ChunkedSae,
+  reads: Sequence[jax.Array],
+  writes: Sequence[jax.Array],
+  mask: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
   """Returns Σ‖y - ŷ‖², and the number of active tokens of each latent, [F]."""
-  x, y = x.astype(jnp.float32), y.astype(jnp.float32)
-  # The compiler shares the latents of sae(x) and of encode.
-  squared = jnp.sum(jnp.square(y - sae(x)), axis=-1)
-  active = (sae.encode(x) > 0) & mask[..., None]
-  fired = jnp.sum(active, axis=(0, 1), dtype=jnp.int32)
-  return jnp.sum(jnp.where(mask, squared, 0.0)), fired
+  count = len(reads)
+
+  def of_chunk(sae, mask, *sites):
+    joined = (jnp.concatenate(x, -1) for x in (sites[:count], sites[count:]))
+    x, y = (x.astype(jnp.float32) for x in joined)
+    # The compiler shares the latents of sae(x) and of encode.
+    squared = jnp.sum(jnp.square(y - sae(x)), axis=-1)
+    active = (sae.encode(x) > 0) & mask[..., None]
+    fired = jnp.sum(active, axis=(0, 1), dtype=jnp.int32)
+    return jnp.sum(jnp.where(mask, squared, 0.0)), fired
+
+  squared, fired = chunked.map(of_chunk, mask, *reads, *writes)
+  return jnp.sum(squared), jnp.sum(fired, axis=0, dtype=jnp.int32)
 
 
 def _no_tokens(d: int) -> Moments:

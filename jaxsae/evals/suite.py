@@ -1,6 +1,7 @@
 """The whole evaluation: its results, as JSON and as a table."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -15,6 +16,7 @@ from rich.table import Table
 
 from jaxsae.errors import UserError
 from jaxsae.evals.fidelity import Fidelity, measure_fidelity
+from jaxsae.evals.keeper import Keeper
 from jaxsae.evals.sparsity import Sparsity, measure_sparsity
 from jaxsae.files import whole_file
 from jaxsae.lm import Lm, Place, Taps
@@ -97,22 +99,28 @@ def evaluate(
   batches: Callable[[], Iterable[TokenBatch]],
   loss_batches: int,
   progress: Callable[[str, int], None] | None = None,
+  keeper: Keeper | None = None,
 ) -> dict[str, Result]:
   """Measures autoencoders on held-out text.
 
   Sums are pooled over all tokens and ratios formed once, so the batch size does
-  not matter.
+  not matter. On a mesh, rows are split over `data`. Sites are data to what is
+  compiled: its amount depends on the shapes of autoencoders, not on how many
+  there are, nor at how many sites.
 
   Args:
     lm: the language model.
     saes: name → site and autoencoder of raw activations (`sae.fold`), or the
       taps and a transcoder or crosscoder.
     batches: called twice; returns the same held-out batches from the start, all
-      of one shape [B, T], in NumPy, or in JAX if they are sharded over a mesh.
+      of one length T, whole in every process, or sharded over a mesh.
     loss_batches: number of batches, from the start, on which losses are
       measured; each takes a forward pass per autoencoder, and two per site.
-    progress: called with "sparsity" or "fidelity" and the number of batches
-      done in that pass.
+    progress: called with "sparsity" and the number of batches done, then with
+      "fidelity" and the number of passes over the loss batches done, of
+      `count_passes`.
+    keeper: keeps the sums so far, and may have those of an evaluation that was
+      stopped, to go on with; it must be one of the same arguments.
 
   Raises:
     UserError: the model does not have a site, an autoencoder does not fit its
@@ -121,12 +129,12 @@ def evaluate(
   _check(lm, saes, loss_batches)
   report = progress or (lambda phase, done: None)
   every = _counted(batches(), "sparsity", report)
-  sparsity, moments = measure_sparsity(lm, saes, every)
+  sparsity, moments = measure_sparsity(lm, saes, every, keeper)
 
   means = {site: found.mean for site, found in moments.items()}
   first = itertools.islice(batches(), loss_batches)
-  first = _counted(first, "fidelity", report)
-  fidelity = measure_fidelity(lm, saes, means, first)
+  passed = functools.partial(report, "fidelity")
+  fidelity = measure_fidelity(lm, saes, means, first, keeper, passed)
   return {
     name: _result(name, site, sae, sparsity[name], fidelity[name])
     for name, (site, sae) in saes.items()
@@ -134,13 +142,17 @@ def evaluate(
 
 
 def write(
-  results: Mapping[str, Result], path: str | os.PathLike[str], **about: Any
+  results: Mapping[str, Result],
+  path: str | os.PathLike[str],
+  others: Iterable[Mapping[str, Any]] = (),
+  **about: Any,
 ) -> None:
   """Writes results and facts about them to a JSON file, atomically.
 
   Args:
     results: the results of `evaluate`.
     path: the file, such as `RUN/eval/STEP.json`; its folders are made.
+    others: records of other results, as `Result.to_json` makes them.
     **about: anything that JSON can hold, such as the step and the corpus.
 
   Raises:
@@ -150,7 +162,7 @@ def write(
     "version": 1,
     "about": about,
     "definitions": DEFINITIONS,
-    "results": [result.to_json() for result in results.values()],
+    "results": [*others, *(result.to_json() for result in results.values())],
   }
   text = json.dumps(data, indent=2, allow_nan=False) + "\n"
   try:

@@ -19,6 +19,7 @@ from jaxsae.lm.forward import splice as splice
 from jaxsae.lm.gemma import init_params as init_params
 from jaxsae.lm.generation import generate as generate
 from jaxsae.lm.lm import Lm as Lm
+from jaxsae.lm.loss import loss_of_stream as loss_of_stream
 from jaxsae.lm.loss import next_token_loss as next_token_loss
 from jaxsae.lm.sites import Place as Place
 from jaxsae.lm.sites import Site as Site

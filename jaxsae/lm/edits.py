@@ -67,7 +67,7 @@ class Splice(struct.PyTreeNode):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """Returns the new activation [B, T, D]."""
-    return _at_output(self, x, x)
+    return at_output(self, x, x)
 
   def change(
     self, written: jax.Array, read: jax.Array, part: slice
@@ -140,7 +140,7 @@ class Clamp(struct.PyTreeNode):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """Returns the new activation [B, T, D]."""
-    return _at_output(self, x, x)
+    return at_output(self, x, x)
 
   def change(
     self, written: jax.Array, read: jax.Array, part: slice
@@ -232,7 +232,7 @@ class TapsEdit(struct.PyTreeNode):
     """
     part = self._part(written.shape[-1])
     if isinstance(self.edit, Splice | Clamp):
-      return _at_output(self.edit, written, read, part)
+      return at_output(self.edit, written, read, part)
     new, wanted = self.edit(read), len(self.taps.writes) * written.shape[-1]
     if len(self.taps.writes) > 1 and new.shape[-1] != wanted:
       raise UserError(
@@ -248,7 +248,7 @@ class TapsEdit(struct.PyTreeNode):
     return slice(self.index * d, (self.index + 1) * d)
 
 
-def _at_output(
+def at_output(
   edit: Splice | Clamp,
   written: jax.Array,
   read: jax.Array,

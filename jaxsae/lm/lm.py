@@ -16,6 +16,7 @@ from jaxsae.errors import UserError, did_you_mean
 from jaxsae.lm.attention import Packing
 from jaxsae.lm.config import GemmaConfig
 from jaxsae.lm.gemma import Gemma, Tap, pass_through
+from jaxsae.lm.sharding import gathered_over_data
 from jaxsae.lm.sites import Site
 from jaxsae.lm.tokenizer import Tokenizer
 
@@ -115,6 +116,22 @@ class Lm(struct.PyTreeNode):
       tap=tap,
       num_blocks=num_blocks,
     )
+
+  def unembed(self, stream: jax.Array) -> jax.Array:
+    """Maps the residual stream [B, T, D] to logits [B, T, V] in float32."""
+    model = Gemma(self.config, self.mesh)
+    return nn.apply(Gemma.unembed, model)({"params": self.params}, stream)
+
+  def with_gathered_embedding(self) -> "Lm":
+    """Returns a model whose embedding is split over `model` alone; traced.
+
+    With FSDP it is split over `data` too, and a loop over tokens would gather
+    it again in every turn.
+    """
+    if self.mesh is None:
+      return self
+    embedder = gathered_over_data(self.params["embedder"], self.mesh)
+    return self.replace(params={**self.params, "embedder": embedder})
 
   def check_length(self, length: int) -> None:
     """Raises UserError if rows of `length` tokens exceed the context."""

@@ -6,6 +6,7 @@ well, and each layer's weights are gathered when it runs. Norms are replicated.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.sharding import (
@@ -100,6 +101,13 @@ def _refuse(axis, what, size, mesh, sizes):
   )
 
 
+def rows_on_device(rows: int, mesh: Mesh | None) -> int:
+  """Returns the number of rows that one device holds of a batch."""
+  if mesh is None or rows % mesh.shape["data"]:
+    return rows
+  return rows // mesh.shape["data"]
+
+
 def keep_rows_over_data(x: jax.Array, mesh: Mesh | None) -> jax.Array:
   """Constrains x [B, T, D] to be split by rows over `data` and no further.
 
@@ -110,3 +118,10 @@ def keep_rows_over_data(x: jax.Array, mesh: Mesh | None) -> jax.Array:
     return x
   where = NamedSharding(mesh, PartitionSpec("data", None, None))
   return jax.lax.with_sharding_constraint(x, where)
+
+
+def gathered_over_data(embedder: Any, mesh: Mesh) -> Any:
+  """Constrains the embedder's table [V, D] to be split over `model` alone."""
+  where = NamedSharding(mesh, PartitionSpec("model", None))
+  hold = lambda x: jax.lax.with_sharding_constraint(x, where)
+  return jax.tree.map(hold, embedder)

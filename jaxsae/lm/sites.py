@@ -100,6 +100,12 @@ class Site:
     """Its place in the order in which a forward pass computes sites."""
     return self.layer, _ORDER.index(self.where)
 
+  @property
+  def number(self) -> int:
+    """Its place in that order as one number, from 0."""
+    layer, place = self.depth
+    return len(_ORDER) * layer + place
+
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Taps:

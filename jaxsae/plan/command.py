@@ -11,7 +11,7 @@ from jaxsae.errors import UserError
 from jaxsae.plan import experiment_file as experiments
 from jaxsae.plan import json_report, prices, search, table
 from jaxsae.plan.experiment_file import Experiment, Options
-from jaxsae.plan.plan import Plan, make
+from jaxsae.plan.plan import Plan, make, with_evaluation
 from jaxsae.plan.prices import PriceTable
 from jaxsae.plan.run_set import plan_all
 from jaxsae.plan.topology import Slices, parse
@@ -85,6 +85,7 @@ def _single(
   else:
     _tell(f"compiling {name} for {slices} …" if options.compile else "")
     plan = make(config, slices, price_table, options.compile)
+  plan = with_evaluation(plan)
   _show(table.of_plan(name, plan))
   print(table.source(plan))
   if plan.fits is False and not options.search:
@@ -140,8 +141,8 @@ def _best(
   options: Options, config: TrainConfig, slices: Slices, price_table: PriceTable
 ) -> Plan:
   if options.search:
-    return _searched(config, slices, price_table)[0]
-  return make(config, slices, price_table, options.compile)
+    return with_evaluation(_searched(config, slices, price_table)[0])
+  return with_evaluation(make(config, slices, price_table, options.compile))
 
 
 def _run_sets(

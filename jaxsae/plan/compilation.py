@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -57,10 +58,18 @@ def compile_run(
     groups: the stacks of the run, grouped and placed.
     arguments: the step's arguments, from `sources.text.abstract_arguments`.
   """
+  read = functools.partial(read_bucket, config, groups[0].mesh)
+  return compile_program(lambda: compile_step(read, groups, *arguments))
+
+
+Compile = Callable[[], jax.stages.Compiled]
+
+
+def compile_program(compile_it: Compile) -> Compilation:
+  """Compiles a program, and says what it needs if it does not fit."""
   start = time.monotonic()
   try:
-    read = functools.partial(read_bucket, config, groups[0].mesh)
-    step = compile_step(read, groups, *arguments)
+    step = compile_it()
   except jax.errors.JaxRuntimeError as error:
     peak = needed(str(error))
     return Compilation(time.monotonic() - start, peak)

@@ -35,6 +35,9 @@ def of_plan(plan: Plan) -> dict:
     **_memory(plan),
     **_work(plan),
     **(_time(plan) if not plan.error else dict.fromkeys(_TIMES)),
+    "evaluation": _evaluation(plan),
+    "stages": _stages(plan),
+    "storage_price": plan.storage and vars(plan.storage),
     "checkpoint_bytes": plan.checkpoint,
     "export_bytes": plan.export,
     "compile_seconds": plan.compilation and plan.compilation.seconds,
@@ -136,6 +139,32 @@ def _time(plan: Plan) -> dict:
     price and vars(price),
   )
   return dict(zip(_TIMES, values, strict=True))
+
+
+def _evaluation(plan: Plan) -> dict:
+  found, work = plan.evaluation, plan.evaluating
+  return {
+    "fits": plan.evaluation_fits,
+    "hbm_bytes_per_device": found and found.needed,
+    "compile_seconds": found and found.seconds,
+    **({k: v for k, v in _part(work).items() if k in _WORK} if work else {}),
+  }
+
+
+_WORK = ("flops", "hbm_traffic_bytes", "sent_bytes", "seconds", "bound")
+
+
+def _stages(plan: Plan) -> list[dict]:
+  return [
+    {
+      "name": stage.name,
+      "seconds": stage.seconds,
+      "bytes": stage.size,
+      "cost": stage.money(plan.price, plan.slices.chips),
+      "cost_per_month": stage.money_a_month(plan.storage),
+    }
+    for stage in plan.stages
+  ]
 
 
 def of_run_set(runs: RunSet) -> dict:

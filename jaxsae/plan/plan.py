@@ -1,18 +1,21 @@
 """The plan of one run on some slices: memory, seconds and money."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from jax.sharding import Mesh
 
 from jaxsae.errors import UserError
 from jaxsae.lm import GemmaConfig, Lm
 from jaxsae.lm.weights import read_sizes
-from jaxsae.plan import communication, memory, parts
+from jaxsae.plan import communication, evaluation, memory, parts, stages
 from jaxsae.plan.communication import BytesSent
 from jaxsae.plan.compilation import Compilation, compile_run
+from jaxsae.plan.evaluation import EvaluationMemory, compile_evaluation
 from jaxsae.plan.memory import MemoryBreakdown
-from jaxsae.plan.prices import ChipPrice, PriceTable
-from jaxsae.plan.roofline import Roofline
+from jaxsae.plan.prices import ChipPrice, PriceTable, StoragePrice
+from jaxsae.plan.roofline import Part, Roofline
+from jaxsae.plan.stages import Stage
 from jaxsae.plan.topology import Slices, make_mesh
 from jaxsae.token_batch import TokenBatch
 from jaxsae.train.config.run import TrainConfig
@@ -42,6 +45,10 @@ class Plan:
     price: the price of the chips; None if it is not known.
     checkpoint: bytes of a checkpoint.
     export: bytes of all autoencoders in Gemma Scope's format.
+    evaluation: the memory of evaluating the run; None if it was not compiled.
+    evaluating: the work of evaluating the run.
+    stages: what the run takes besides training.
+    storage: the price of a bucket; None if it is not known.
     error: why no placement of the autoencoders is possible; empty if one is.
   """
 
@@ -55,6 +62,10 @@ class Plan:
   price: ChipPrice | None = None
   checkpoint: int = 0
   export: int = 0
+  evaluation: EvaluationMemory | None = None
+  evaluating: Part | None = None
+  stages: tuple[Stage, ...] = ()
+  storage: StoragePrice | None = None
   error: str = ""
 
   @property
@@ -82,6 +93,15 @@ class Plan:
     if self.compilation.text is None or self.needed is None:
       return False
     return self.needed <= self.capacity
+
+  @property
+  def evaluation_fits(self) -> bool | None:
+    """True if evaluating the run fits; None if it was not compiled."""
+    if self.evaluation is None:
+      return None
+    if not self.evaluation.compiled or self.evaluation.needed is None:
+      return False
+    return self.evaluation.needed <= self.capacity
 
   @property
   def predicted_sent(self) -> float:
@@ -151,7 +171,7 @@ class Plan:
 def make(
   config: TrainConfig,
   slices: Slices,
-  price_table: PriceTable,
+  price_table: Mapping[str, ChipPrice],
   compiles: bool = True,
 ) -> Plan:
   """Plans a run.
@@ -167,7 +187,23 @@ def make(
   """
   gemma, mesh = read_sizes(config.lm), make_mesh(config.mesh, slices)
   made = on_mesh(config, gemma, mesh, slices, compiles)
-  return dataclasses.replace(made, price=price_table.get(slices.kind.name))
+  storage = price_table.storage if isinstance(price_table, PriceTable) else None
+  price = price_table.get(slices.kind.name)
+  return dataclasses.replace(made, price=price, storage=storage)
+
+
+def with_evaluation(plan: Plan) -> Plan:
+  """Returns a plan with the memory of the evaluation, which it compiles.
+
+  Apart from `make`, because a search compares many plans by their steps. A plan
+  whose step does not fit stays as it is.
+  """
+  if plan.compilation is None or not plan.fits:
+    return plan
+  config, mesh = plan.config, make_mesh(plan.config.mesh, plan.slices)
+  state, lm, _ = abstract_arguments(config, read_sizes(config.lm), mesh)
+  found = compile_evaluation(config, mesh, state, lm)
+  return dataclasses.replace(plan, evaluation=found)
 
 
 def on_mesh(
@@ -193,18 +229,32 @@ def on_mesh(
   if compiled is not None and compiled.text is not None:
     sent = communication.bytes_sent(config, mesh, compiled.text)
   breakdown = memory.breakdown(config, gemma, mesh, arguments, compiled)
+  checkpoint = memory.in_all(arguments[0])
+  export = sum(memory.in_all(stack.sae) for stack in arguments[0].stacks)
+  evaluating = evaluation.work(config, arguments[1], mesh, slices.kind.chip)
+  roofline = parts.of_step(
+    config, gemma, mesh, slices, placed, breakdown.bucket, sent
+  )
   return Plan(
     config=config,
     slices=slices,
     shape=tuple(mesh.shape.values()),
     memory=breakdown,
-    roofline=parts.of_step(
-      config, gemma, mesh, slices, placed, breakdown.bucket, sent
-    ),
+    roofline=roofline,
     compilation=compiled,
     sent=sent,
-    checkpoint=memory.in_all(arguments[0]),
-    export=sum(memory.in_all(stack.sae) for stack in arguments[0].stacks),
+    checkpoint=checkpoint,
+    export=export,
+    evaluating=evaluating,
+    stages=stages.of_run(
+      config,
+      gemma,
+      mesh,
+      config.steps * roofline.seconds,
+      evaluating.seconds,
+      checkpoint,
+      export,
+    ),
     error=error,
   )
 

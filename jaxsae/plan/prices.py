@@ -2,6 +2,7 @@
 
 `prices.json` beside this file is a list of prices; `--prices=FILE` takes
 another list of the same form. If a chip has several prices, the first counts.
+An entry with `storage` instead of `chip` is the price of a bucket.
 """
 
 import dataclasses
@@ -9,8 +10,7 @@ import datetime
 import json
 import math
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxsae.errors import UserError
 
@@ -40,11 +40,39 @@ class ChipPrice:
   date: str
 
 
-PriceTable = Mapping[str, ChipPrice]  # by the name of the chip
+@dataclasses.dataclass(frozen=True)
+class StoragePrice:
+  """The price of a bucket for a month.
+
+  Attributes:
+    storage: the class of storage.
+    region: region of the cloud.
+    currency: currency of the price, as in USD.
+    gib_month: price of one GiB (2³⁰ bytes) that is kept for a month.
+    source: where the price was read.
+    date: when the price was read, as in 2026-11-21.
+  """
+
+  storage: str
+  region: str
+  currency: str
+  gib_month: float
+  source: str
+  date: str
+
+
+class PriceTable(dict[str, ChipPrice]):
+  """The price of each chip, by its name.
+
+  Attributes:
+    storage: the price of a bucket; None if it is not known.
+  """
+
+  storage: StoragePrice | None = None
 
 
 def read(path: str | None = None) -> PriceTable:
-  """Reads the price of each chip.
+  """Reads the price of each chip and, if the table has one, of a bucket.
 
   Raises:
     UserError: the file is not such a table, or a price has no source.
@@ -61,28 +89,41 @@ def read(path: str | None = None) -> PriceTable:
     raise UserError(
       f"--prices={file} is not a list of prices, as {SHIPPED} is."
     )
-  found: dict[str, ChipPrice] = {}
+  found = PriceTable()
   for number, entry in enumerate(entries, 1):
-    price = _chip_price(entry, f"price {number} in {file}")
-    found.setdefault(price.chip, price)
+    where = f"price {number} in {file}"
+    if isinstance(entry, dict) and "storage" in entry:
+      price = _price(StoragePrice, entry, where)
+      found.storage = found.storage or price
+    else:
+      price = _price(ChipPrice, entry, where)
+      found.setdefault(price.chip, price)
   return found
 
 
-def _chip_price(entry: Any, where: str) -> ChipPrice:
-  names = {field.name for field in dataclasses.fields(ChipPrice)}
+Price = TypeVar("Price", ChipPrice, StoragePrice)
+_AMOUNTS = {
+  "on_demand": "per chip-hour",
+  "spot": "per chip-hour",
+  "gib_month": "per GiB and month",
+}
+
+
+def _price(kind: type[Price], entry: Any, where: str) -> Price:
+  names = {field.name for field in dataclasses.fields(kind)}
   if not isinstance(entry, dict) or set(entry) != names:
     raise UserError(
       f"{where} must have {', '.join(sorted(names))} and nothing else; a price"
       " without its source cannot be checked."
     )
-  for name in ("chip", "region", "currency", "source", "date"):
+  for name in sorted(names - _AMOUNTS.keys()):
     if not isinstance(entry[name], str) or not entry[name].strip():
       raise UserError(f"{name} of {where} must be text, and not empty.")
-  for name in ("on_demand", "spot"):
+  for name in sorted(names & _AMOUNTS.keys()):
     if not _is_amount(entry[name]) and (name, entry[name]) != ("spot", None):
       raise UserError(
-        f"{name}={entry[name]!r} of {where} is not a price per chip-hour; give"
-        " a number above zero."
+        f"{name}={entry[name]!r} of {where} is not a price {_AMOUNTS[name]};"
+        " give a number above zero."
       )
   try:
     datetime.date.fromisoformat(entry["date"])
@@ -90,7 +131,7 @@ def _chip_price(entry: Any, where: str) -> ChipPrice:
     raise UserError(
       f"date={entry['date']} of {where} is not a date; write it as 2026-11-21."
     ) from error
-  return ChipPrice(**entry)
+  return kind(**entry)
 
 
 def _is_amount(value: Any) -> bool:

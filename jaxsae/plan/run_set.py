@@ -9,7 +9,7 @@ from jaxsae.lm import GemmaConfig
 from jaxsae.lm.weights import read_sizes
 from jaxsae.plan import lm_work
 from jaxsae.plan.parts import COMPILED
-from jaxsae.plan.plan import Plan, make
+from jaxsae.plan.plan import Plan, make, with_evaluation
 from jaxsae.plan.prices import PriceTable
 from jaxsae.plan.roofline import Roofline
 from jaxsae.plan.topology import Slices
@@ -129,7 +129,8 @@ def plan_all(
   for number, name in enumerate(dict.fromkeys(stand_ins.values()), 1):
     count = len(set(stand_ins.values()))
     tell(f"compiling {name} for {slices} ({number} of {count}) …")
-    compiled[name] = make(configs[name], slices, price_table)
+    made = make(configs[name], slices, price_table)
+    compiled[name] = with_evaluation(made)
   plans = {}
   for name, config in configs.items():
     stand_in = compiled.get(stand_ins.get(name))
@@ -187,6 +188,7 @@ def _with_compiled(plan: Plan, other: Plan | None) -> Plan:
     memory=dataclasses.replace(plan.memory, temporaries=temporaries),
     roofline=Roofline((*plan.roofline.parts, *found)),
     compilation=other.compilation,
+    evaluation=other.evaluation,
   )
 
 

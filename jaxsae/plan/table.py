@@ -11,12 +11,15 @@ from jaxsae.plan.parts import COMPILED
 from jaxsae.plan.plan import Plan
 from jaxsae.plan.run_set import RunSet
 from jaxsae.plan.search import Candidate
+from jaxsae.plan.stages import ASSUMED
 
 
 def of_plan(name: str, plan: Plan) -> Iterator[str | Table]:
   """Yields the lines and tables for one run."""
   yield _title(name, plan)
   yield verdict(plan)
+  if plan.evaluation is not None:
+    yield _evaluation_verdict(plan)
   if plan.error:
     return
   yield _memory(plan)
@@ -25,6 +28,8 @@ def of_plan(name: str, plan: Plan) -> Iterator[str | Table]:
   if plan.sent is not None:
     yield _sent(plan.sent)
   yield _run(plan)
+  yield _stages(plan)
+  yield f"{ASSUMED}{_storage_source(plan)}"
 
 
 def _title(name: str, plan: Plan) -> str:
@@ -58,6 +63,19 @@ def verdict(plan: Plan) -> str:
   share = plan.needed / plan.capacity
   return (
     f"It fits: a device needs {plan.needed / GIB:.2f} of {room} ({share:.0%})."
+  )
+
+
+def _evaluation_verdict(plan: Plan) -> str:
+  """Returns a sentence that says whether the evaluation afterwards fits."""
+  assert plan.evaluation is not None
+  room, needed = f"{plan.capacity / GIB:.2f} GiB", plan.evaluation.needed
+  if plan.evaluation_fits and needed is not None:
+    return f"So does its evaluation: {needed / GIB:.2f} of {room}."
+  size = "more" if needed is None else f"{needed / GIB:.2f} GiB"
+  return (
+    f"Its evaluation does not fit: a device needs {size} and has {room}; split"
+    " the weights over more devices with --mesh.model or --fsdp=true."
   )
 
 
@@ -135,8 +153,7 @@ def _run(plan: Plan) -> Table:
   made = _table(
     f"The run: {plan.config.tokens:,} tokens in {plan.config.steps:,} steps",
     ("", "at best", "no overlap"),
-    caption="Training only, at the maker's peaks, which no program reaches;"
-    " startup, compilation, checkpoints and evaluation come on top.",
+    caption="Training only, at the maker's peaks, which no program reaches.",
   )
   made.add_row(
     "step, seconds",
@@ -169,6 +186,41 @@ def _run(plan: Plan) -> Table:
   if plan.compilation is not None:
     made.add_row("compiled here in", f"{plan.compilation.seconds:.0f} s", "")
   return made
+
+
+def _stages(plan: Plan) -> Table:
+  price, storage = plan.price, plan.storage
+  unit = price.currency if price else "money"
+  made = _table(
+    "Besides training",
+    ("", "time", "bytes", unit, f"{unit} a month"),
+    caption="Starting and compiling come on top.",
+  )
+  for stage in plan.stages:
+    money = stage.money(price, plan.slices.chips)
+    monthly = stage.money_a_month(storage)
+    made.add_row(
+      stage.name,
+      _seconds(stage.seconds),
+      size_of(int(stage.size)) if stage.size else "",
+      "" if not stage.waits else "?" if money is None else f"{money:,.2f}",
+      "" if not stage.stored else "?" if monthly is None else f"{monthly:,.2f}",
+    )
+  return made
+
+
+def _seconds(seconds: float) -> str:
+  return f"{seconds:.3g} s" if seconds < 60 else duration(seconds / 3600)
+
+
+def _storage_source(plan: Plan) -> str:
+  storage = plan.storage
+  if storage is None:
+    return ""
+  return (
+    f" A GiB in {storage.storage} ({storage.region}) is {storage.gib_month:g}"
+    f" {storage.currency} a month, read {storage.date}: {storage.source}."
+  )
 
 
 def _money(plan: Plan) -> Iterator[Sequence[str]]:

@@ -33,6 +33,7 @@ from jaxsae.lm import Lm, LmConfig, Site, load_lm
 from jaxsae.train import state as states
 from jaxsae.train.checkpoint import lm_check, replicas, start_from
 from jaxsae.train.checkpoint.checkpoints import Checkpoints
+from jaxsae.train.checkpoint.timing import CheckpointTiming
 from jaxsae.train.config.notes import notes
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.group import Group, make_groups
@@ -275,6 +276,7 @@ def _run(
   config, source = setting.config, setting.source
   weights = source.weights
   number, step = int(state.step), None
+  timing = CheckpointTiming(config.checkpoint_every, number)
   while number < config.steps and not stop.asked(number):
     bucket = source.take()
     step = step or compile_step(
@@ -287,8 +289,9 @@ def _run(
     if number < config.steps:
       source.peek()  # while the devices are busy
     monitor.drain(until=number - 1)
-    replicas.check(config, setting.mesh, number, state, weights)
-    if number % config.checkpoint_every == 0:
+    saves = timing.is_due(number)
+    replicas.check(config, setting.mesh, number, state, weights, saves)
+    if saves:
       monitor.drain(until=number)  # what is broken is never saved
       monitor.flush()  # a run that resumes here needs the lines until here
       checkpoints.save(state, source.position)

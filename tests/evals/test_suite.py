@@ -12,7 +12,7 @@ from rich.console import Console
 
 from jaxsae import mesh as meshes
 from jaxsae.errors import UserError
-from jaxsae.evals import Result, evaluate, table, write
+from jaxsae.evals import Result, count_passes, evaluate, table, write
 from jaxsae.lm import Site, Taps, sharding
 from tests.evals import reference
 from tests.evals.samples import random_sae, random_transcoder
@@ -121,7 +121,7 @@ def test_fewer_batches_than_loss_batches_are_allowed(lm, saes, batches):
   assert found["resid.0/a"].loss_tokens == tokens
 
 
-def test_progress_reports_every_batch(lm, saes, batches):
+def test_progress_reports_every_batch_and_every_pass(lm, saes, batches):
   told = []
 
   def note(phase, done):
@@ -132,9 +132,10 @@ def test_progress_reports_every_batch(lm, saes, batches):
     ("sparsity", 1),
     ("sparsity", 2),
     ("sparsity", 3),
-    ("fidelity", 1),
-    ("fidelity", 2),
+    *(("fidelity", done) for done in range(1, 8)),
   ]
+  # Clean, two ablations at each of two sites, and two autoencoders.
+  assert count_passes(site for site, _ in saes.values()) == 7
 
 
 def test_a_mesh_changes_nothing(lm, saes, batches, results):
@@ -296,3 +297,42 @@ def render(shown):
   out = io.StringIO()
   Console(file=out, width=80).print(shown)
   return out.getvalue().splitlines()
+
+
+@pytest.fixture(scope="module")
+def deep(lm):
+  """A language model of four layers."""
+  config = dataclasses.replace(lm.config, num_layers=4)
+  first = lm.params["layer_0"]
+  layers = {f"layer_{i}": first for i in range(4)}
+  return lm.replace(params=lm.params | layers, config=config)
+
+
+def count_programs(run):
+  """Returns how many programs are compiled, or loaded, while `run` runs."""
+  made = []
+  note = lambda event, duration, **_: made.append(event == MADE)
+  jax.clear_caches()
+  jax.monitoring.register_event_duration_secs_listener(note)
+  run()
+  jax.monitoring.unregister_event_duration_listener(note)
+  return sum(made)
+
+
+MADE = "/jax/core/compile/backend_compile_duration"
+
+
+def test_what_is_compiled_does_not_grow_with_sites(deep, batches):
+  """Two shapes of autoencoders take seven programs at any number of sites."""
+  widths = {"resid": 16, "mlp": 16, "attn": 24}
+  every = [Site(where, i) for i in range(4) for where in widths]
+  counts = []
+  for sites in (every[:3], every):
+    saes = {
+      f"{site}/{seed}": (site, random_sae(widths[site.where], 8, seed))
+      for site in sites
+      for seed in range(2)
+    }
+    run = lambda saes=saes: evaluate(deep, saes, lambda: batches, 1)
+    counts.append(count_programs(run))
+  assert counts[0] == counts[1] <= 7

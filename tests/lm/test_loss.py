@@ -5,7 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsae.lm import next_token_loss
+from jaxsae import mesh as meshes
+from jaxsae.lm import (
+  GemmaConfig,
+  Lm,
+  init_params,
+  loss_of_stream,
+  next_token_loss,
+)
+from jaxsae.lm import loss as losses_of
 
 SEGMENTS = jnp.array([[1, 1, 1, 2, 2, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1, 1]])
 #                      counted ✓  ✓  ·  ✓  ·  ·  ·        all but the first
@@ -62,3 +70,58 @@ def test_tokens_that_do_not_count_have_no_gradient(logits, tokens):
   moved = jnp.abs(jax.grad(total)(logits)).max(-1) > 0
   np.testing.assert_array_equal(moved[:, :-1], np.array(COUNTED, bool))
   assert not moved[:, -1].any()
+
+
+ROWS, TIME, VOCABULARY = 8, 14, 512
+
+
+@pytest.fixture(scope="module")
+def lm():
+  config = GemmaConfig(
+    vocab_size=VOCABULARY,
+    num_layers=1,
+    embed_dim=8,
+    hidden_dim=8,
+    num_heads=2,
+    num_kv_heads=2,
+    head_dim=4,
+    query_pre_attn_scalar=4,
+  )
+  shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+  rng = np.random.default_rng(0)
+  draw = lambda x: jnp.asarray(rng.normal(0, 0.3, x.shape), x.dtype)
+  return Lm(jax.tree.map(draw, shapes), config)
+
+
+@pytest.fixture(scope="module")
+def packed():
+  """A residual stream, tokens and segments of some rows."""
+  stream = jax.random.normal(jax.random.key(2), (ROWS, TIME, 8))
+  tokens = jax.random.randint(jax.random.key(3), (ROWS, TIME), 0, VOCABULARY)
+  segments = jnp.asarray(np.tile(np.repeat([1, 2, 3, 0], [5, 1, 4, 4]), ROWS))
+  return stream, tokens, segments.reshape(ROWS, TIME)
+
+
+@pytest.mark.parametrize("chunk", [1, 24, 40, 10**6])
+@pytest.mark.parametrize("data", [None, 2])
+def test_the_loss_of_a_stream_is_that_of_its_logits(
+  lm, packed, monkeypatch, chunk, data
+):
+  """Whether or not chunks divide the time, and on a mesh."""
+  monkeypatch.setattr(losses_of, "_CHUNK", chunk)
+  stream, tokens, segments = packed
+  expected, mask = next_token_loss(lm.unembed(stream), tokens, segments)
+  if data is not None:
+    mesh = meshes.make(meshes.MeshConfig(data=data, model=2))
+    lm = lm.replace(mesh=mesh)
+  found, found_mask = jax.jit(loss_of_stream)(lm, stream, tokens, segments)
+  np.testing.assert_array_equal(found_mask, mask)
+  np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+  assert float(jnp.std(found[mask])) > 0.1
+
+
+def test_the_logits_of_all_tokens_never_exist(lm, packed, monkeypatch):
+  monkeypatch.setattr(losses_of, "_CHUNK", ROWS)  # one token of every row
+  compiled = jax.jit(loss_of_stream).lower(lm, *packed).compile()
+  logits = 4 * ROWS * TIME * VOCABULARY
+  assert compiled.memory_analysis().temp_size_in_bytes < logits / 2

@@ -46,6 +46,7 @@ def test_a_run_that_fits(plan, experiment, tmp_path):
   assert found["currency"] == "CHF" and found["price"]["source"] == "a dream"
   assert all(found[name] > 0 for name in NUMBERS)
   check_agreement(found)
+  check_stages(found, out)
 
 
 def check_agreement(found):
@@ -69,6 +70,28 @@ def check_agreement(found):
   }
 
 
+def check_stages(found, out):
+  """Checks what comes before and after training."""
+  evaluation = found["evaluation"]
+  assert evaluation["fits"] is True and "So does its evaluation" in out
+  assert 0 < evaluation["hbm_bytes_per_device"] < found["hbm_capacity_bytes"]
+  assert evaluation["flops"] > 0 and evaluation["compile_seconds"] > 0
+  kinds = [stage["name"].split()[0] for stage in found["stages"]]
+  assert kinds == ["tokenising", "evaluation", "checkpoints", "export"]
+  for stage in found["stages"]:
+    assert stage["name"].split()[0] in out and stage["seconds"] > 0
+    if stage["name"] in ("tokenising", "evaluation", "export"):
+      hours = stage["seconds"] / 3600
+      assert stage["cost"] == pytest.approx(1e6 * hours * found["chips"])
+  assert found["storage_price"]["gib_month"] > 0 and "Assumed" in out
+  assert found["stages"][1]["seconds"] == evaluation["seconds"]
+  assert found["stages"][3]["bytes"] == found["export_bytes"]
+  kept = found["stages"][2]
+  assert kept["bytes"] == 2 * found["checkpoint_bytes"]
+  month = kept["bytes"] / 2**30 * found["storage_price"]["gib_month"]
+  assert kept["cost_per_month"] == pytest.approx(month)
+
+
 def test_a_model_that_does_not_fit(plan, experiment, tmp_path, lm_path):
   """The vocabulary has 2²⁸ words; with one chip there is nothing to change."""
   sizes = json.loads((lm_path / "config.json").read_text())
@@ -86,6 +109,7 @@ def test_a_model_that_does_not_fit(plan, experiment, tmp_path, lm_path):
   assert status == 0, err
   assert "It does not fit" in out and "use more chips" in out
   assert found["fits"] is False and found["tries"] == []
+  assert found["evaluation"]["fits"] is None  # there will be none
   assert found["hbm_bytes_per_device"] > found["hbm_capacity_bytes"]
   assert found["hbm_by_owner"]["headroom"] < 0
   assert found["collective_bytes_per_device_per_step"] is None

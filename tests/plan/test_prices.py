@@ -77,3 +77,17 @@ def test_a_file_that_is_not_a_table_is_refused(tmp_path, text):
     path.write_text(text)
   with pytest.raises(UserError, match=r"prices\.json"):
     prices.read(str(path))
+
+
+def test_the_price_of_a_bucket_is_read_and_has_a_source(tmp_path):
+  found = prices.read().storage
+  assert found.gib_month == 0.02 and found.currency == "USD"
+  assert "cloud.google.com" in found.source and found.date == "2026-09-20"
+  entries = json.loads(prices.SHIPPED.read_text())
+  path = tmp_path / "prices.json"
+  path.write_text(json.dumps([e for e in entries if "chip" in e]))
+  assert prices.read(str(path)).storage is None
+  entries[-1]["gib_month"] = 0
+  path.write_text(json.dumps(entries))
+  with pytest.raises(UserError, match=r"gib_month=0 .* per GiB and month"):
+    prices.read(str(path))

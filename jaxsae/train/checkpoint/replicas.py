@@ -26,18 +26,32 @@ from jaxsae.train.state import TrainState
 
 
 def check(
-  config: TrainConfig, mesh: Mesh, step: int, state: TrainState, lm: Lm
+  config: TrainConfig,
+  mesh: Mesh,
+  step: int,
+  state: TrainState,
+  lm: Lm,
+  saves: bool = False,
 ) -> None:
   """Compares replicas on all devices, where `check_replicas_every` says so.
 
   All processes reach the same result. Waits for the step, and takes as long as
   reading all weights once. One device has no replicas, so nothing is done.
 
+  Args:
+    config: the run's configuration.
+    mesh: the mesh of devices.
+    step: the number of buckets that are trained on.
+    state: the state after them.
+    lm: the language model.
+    saves: whether a checkpoint is saved after this bucket.
+
   Raises:
     RunError: replicas differ; names the arrays and the devices.
   """
-  every = config.check_replicas_every or config.checkpoint_every
-  is_due = step % every == 0 or step == config.steps
+  every = config.check_replicas_every
+  is_due = saves if every is None else step % every == 0
+  is_due |= step == config.steps
   if mesh.size == 1 or not is_due:
     return
   differing = list(differences(mesh, {"state": state, "lm": lm}))

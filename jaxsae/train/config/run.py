@@ -9,6 +9,7 @@ from jaxsae.errors import UserError
 from jaxsae.lm import Site
 from jaxsae.mesh import MeshConfig
 from jaxsae.train.config.bucket import BucketConfig as BucketConfig
+from jaxsae.train.config.duration import Duration as Duration
 from jaxsae.train.config.sweep import OptimConfig as OptimConfig
 from jaxsae.train.config.sweep import Stack, SweepConfig, check_positive
 
@@ -79,7 +80,8 @@ class TrainConfig:
   # published is computed in float32.
   precision: Literal["bfloat16", "bfloat16_3x", "float32"] = "bfloat16"
   log_every: int = 1  # buckets between two lines of metrics
-  checkpoint_every: int = 100  # buckets between two checkpoints
+  # Between two checkpoints: a number of buckets, or a time, as in 20min.
+  checkpoint_every: int | Duration = 100
   keep_checkpoints: int = 2  # how many of the newest to keep
   keep_every: int | None = None  # also keep steps that are multiples of this
   # Folder of another run; a new run starts from its autoencoders' weights,
@@ -87,8 +89,9 @@ class TrainConfig:
   start_from: str | None = None
 
   def __post_init__(self):
-    check_positive(self, "tokens", "log_every", "checkpoint_every")
-    check_positive(self, "keep_checkpoints")
+    check_positive(self, "tokens", "log_every", "keep_checkpoints")
+    if isinstance(self.checkpoint_every, int):
+      check_positive(self, "checkpoint_every")
     for name in ("passes", "keep_every", "check_replicas_every"):
       if getattr(self, name) is not None:
         check_positive(self, name)

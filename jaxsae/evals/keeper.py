@@ -1,0 +1,32 @@
+"""What an evaluation leaves for a later one that goes on with it."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+Figures = Mapping[str, np.ndarray]
+
+# The parts of an evaluation.
+SPARSITY, LOSSES = "sparsity", "losses"
+PARTS = (SPARSITY, LOSSES)
+
+
+class Keeper:
+  """Keeps the sums of an evaluation that may be stopped; this one keeps none.
+
+  An evaluation has the parts in `PARTS`, one after the other. It offers the
+  sums of a part after every forward pass, in all processes alike.
+  """
+
+  def recall(self, part: str) -> Figures | None:
+    """Returns the sums of a part that were kept last, or None."""
+    del part
+
+  def offer(self, part: str, sums: Callable[[], Figures], done: bool) -> None:
+    """Is offered the sums of a part so far.
+
+    Args:
+      part: the part's name.
+      sums: makes the sums.
+      done: whether an autoencoder's figures, or the part, are now finished.
+    """

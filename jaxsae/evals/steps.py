@@ -1,0 +1,175 @@
+"""Held-out text in steps that fit the devices, and work in chunks of a step.
+
+A step is one forward pass: some rows for each device, split over `data`. Every
+process feeds the rows of its own devices. Rows that are missing at the end are
+padding, which counts nowhere.
+
+Shapes: B rows of a step, T time, D site width, F latents, C time of a chunk.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax.sharding import Mesh
+
+from jaxsae import mesh as meshes
+from jaxsae import pod
+from jaxsae.lm import Lm, Site
+from jaxsae.lm.sharding import rows_on_device
+from jaxsae.sae import Sae
+from jaxsae.token_batch import TokenBatch
+
+# Of one device: tokens in a forward pass, bytes of activations that are kept
+# for autoencoders to read, and bytes of float32 latents of one autoencoder.
+_TOKENS = 8192
+_CAPTURED = 2**30
+_LATENTS = 2**28
+
+
+def rows_of_step(
+  lm: Lm, batch: int, context: int, sites: Iterable[Site] = ()
+) -> int:
+  """Returns the number of rows in a step, a multiple of the mesh's `data`.
+
+  Args:
+    lm: the language model.
+    batch: rows in a batch, which a step exceeds only to fill the devices.
+    context: tokens in a row.
+    sites: sites whose activations are kept for the whole step.
+  """
+  data = 1 if lm.mesh is None else lm.mesh.shape["data"]
+  most = [batch // data, _TOKENS // context]
+  size = lm.params["embedder"]["input_embedding"].dtype.itemsize
+  kept = size * context * sum(site.width(lm.config) for site in sites)
+  if kept:
+    most.append(_CAPTURED // kept)
+  return data * max(1, min(most))
+
+
+def in_steps(
+  lm: Lm, batches: Iterable[TokenBatch], sites: Iterable[Site] = ()
+) -> Iterator[TokenBatch[jax.Array] | TokenBatch[np.ndarray]]:
+  """Cuts batches of equal shape into steps and puts them on the devices.
+
+  Args:
+    lm: the language model, on whose mesh they are put.
+    batches: the text, [any, T], whole in every process, or sharded arrays.
+    sites: sites whose activations are kept for the whole step.
+  """
+  rest, size = None, 0
+  for batch in batches:
+    batch = pod.to_host(batch.replace(documents=None))
+    rows, context = batch.tokens.shape
+    size = size or rows_of_step(lm, rows, context, sites)
+    *steps, rest = _cut(batch if rest is None else _join(rest, batch), size)
+    yield from (_put(lm.mesh, step) for step in steps)
+  if rest is not None and len(rest.tokens):
+    more = ((0, size - len(rest.tokens)), (0, 0))
+    yield _put(lm.mesh, jax.tree.map(lambda x: np.pad(x, more), rest))
+
+
+def _join(*parts: TokenBatch[np.ndarray]) -> TokenBatch[np.ndarray]:
+  return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+
+
+def _cut(
+  batch: TokenBatch[np.ndarray], size: int
+) -> list[TokenBatch[np.ndarray]]:
+  """Cuts a batch into parts of `size` rows and one of fewer, maybe none."""
+  starts = range(0, len(batch.tokens) + 1, size)
+  return [
+    jax.tree.map(lambda x, at=at: x[at : at + size], batch) for at in starts
+  ]
+
+
+def _put(mesh: Mesh | None, batch: TokenBatch[np.ndarray]) -> Any:
+  """Puts the rows of this process's devices there."""
+  if mesh is None:
+    return batch
+  layout = meshes.shard(mesh, "data", None)
+  return jax.tree.map(
+    lambda x: jax.make_array_from_callback(x.shape, layout, x.__getitem__),
+    batch,
+  )
+
+
+class ChunkedSae(struct.PyTreeNode):
+  """An autoencoder that reads a few tokens of every row at a time.
+
+  Its latents are split over `model`, and rows over `data`. Products have the
+  precision of float32 on every kind of device.
+
+  Attributes:
+    sae: the autoencoder.
+    mesh: the mesh of the rows; None: one device.
+  """
+
+  sae: Sae
+  mesh: Mesh | None = struct.field(pytree_node=False)
+
+  @property
+  def w_dec(self) -> jax.Array:
+    """The directions of the latents, [F, D]."""
+    return self.sae.w_dec
+
+  def encode(self, x: jax.Array) -> jax.Array:
+    """Encodes activations [..., D_in] as latents [..., F], all at once."""
+    return self.sae.encode(x)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Reconstructs activations, float32 [B, T, D_in] → [B, T, D]."""
+    (made,) = self.map(lambda sae, x: (sae(x),), x)
+    made = jnp.swapaxes(made, 0, 1)  # [B, chunks, C, D]
+    made = made.reshape(len(x), -1, made.shape[-1])
+    return made[:, : x.shape[1]]
+
+  def map(
+    self,
+    function: Callable[..., tuple[jax.Array, ...]],
+    *arrays: jax.Array,
+  ) -> Sequence[jax.Array]:
+    """Calls `function(sae, *arrays [B, C, …])` on each chunk.
+
+    Args:
+      function: returns arrays; they are stacked along a new first axis.
+      *arrays: [B, T, …]; zeros are added to fill the last chunk.
+    """
+    rows, time = arrays[0].shape[:2]
+    size = self._chunk(rows, time)
+    fill = lambda x: ((0, 0), (0, -time % size)) + ((0, 0),) * (x.ndim - 2)
+    filled = [jnp.pad(x, fill(x)) for x in arrays]
+    sae = self._over_model()
+
+    def of_chunk(start):
+      cut = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, axis=1)
+      with jax.default_matmul_precision("highest"):
+        return function(sae, *map(cut, filled))
+
+    return jax.lax.map(of_chunk, jnp.arange(0, time, size))
+
+  def _chunk(self, rows: int, time: int) -> int:
+    """Returns C, the number of tokens that a chunk takes of each row."""
+    model = 1 if self.mesh is None else self.mesh.shape["model"]
+    tokens = _LATENTS * model // (4 * self.sae.width)
+    return min(time, max(1, tokens // rows_on_device(rows, self.mesh)))
+
+  def _over_model(self) -> Sae:
+    """Gathers the autoencoder over `data`; its latents stay over `model`."""
+    if self.mesh is None:
+      return self.sae
+    model = "model" if self.sae.width % self.mesh.shape["model"] == 0 else None
+    shard = functools.partial(meshes.shard, self.mesh)
+    layout = self.sae.replace(
+      w_enc=shard(None, model),
+      b_enc=shard(model),
+      w_dec=shard(model, None),
+      b_dec=shard(),
+      threshold=shard(model),
+      w_skip=None if self.sae.w_skip is None else shard(),
+    )
+    return jax.lax.with_sharding_constraint(self.sae, layout)
