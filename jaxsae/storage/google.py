@@ -105,7 +105,7 @@ class GoogleStorage(core.GCSFileSystem):
 
     return await retrying(once, where)
 
-  def _open(self, path, mode="rb", *args, **kwargs):
+  def _open(self, path, mode="rb", *args, **kwargs) -> Any:
     if mode == "wb":
       return Upload(functools.partial(self.pipe_file, path))
     return super()._open(path, mode, *args, **kwargs)

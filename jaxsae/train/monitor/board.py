@@ -31,10 +31,12 @@ class Board:
     # Its SummaryWriter has a thread, and a flush that doesn't wait for it.
     import tensorboardX.event_file_writer
     import tensorboardX.summary
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto import event_pb2
 
+    messages: Any = event_pb2  # protobuf makes its classes on import
     self._make_writer = tensorboardX.event_file_writer.EventsWriter
-    self._make_event, self._summary = Event, tensorboardX.summary.scalar
+    self._make_event = messages.Event
+    self._summary = tensorboardX.summary.scalar
     self._folder, self._uploads = run / FOLDER, uploads
     self._here, self._is_copied = self._folder, is_remote(run)
     self._ending = contextlib.ExitStack()
@@ -44,7 +46,7 @@ class Board:
     self._here.mkdir(parents=True, exist_ok=True)
     self._count, self._changed = 0, False
     self._open()
-    start = SessionLog(status=SessionLog.START)
+    start = messages.SessionLog(status=messages.SessionLog.START)
     self._write(step + 1, session_log=start)
 
   def add(self, name: str, value: float, step: int) -> None:
