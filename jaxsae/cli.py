@@ -92,7 +92,7 @@ def _export(argv: Sequence[str]) -> None:
 
 
 def _explore(argv: Sequence[str]) -> None:
-  print(runs.explore(_open("explore", argv)))
+  pod.print_on_leader(str(runs.explore(_open("explore", argv))))
 
 
 def _plan(argv: Sequence[str]) -> None:

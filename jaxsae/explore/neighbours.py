@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsae import pod
+
 _MAX_COSINES = 2**24  # in memory at a time
 
 
@@ -24,7 +26,7 @@ def nearest(directions: jax.Array, count: int) -> tuple[np.ndarray, np.ndarray]:
   directions = directions / jnp.where(norms > 0, norms, 1)
   rows = max(1, _MAX_COSINES // len(directions))
   blocks = [
-    jax.device_get(_nearest(directions[at : at + rows], at, directions, count))
+    pod.to_host(_nearest(directions[at : at + rows], at, directions, count))
     for at in range(0, len(directions), rows)
   ]
   cosines, latents = zip(*blocks, strict=True)

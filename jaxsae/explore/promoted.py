@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsae import pod
 from jaxsae.lm import Lm, Site
 
 _MAX_LOGITS = 2**24  # in memory at a time
@@ -52,7 +53,7 @@ def logit_effects(
   written = lm.to_stream(site, directions) * gain[None]
   rows = max(1, _MAX_LOGITS // len(table))
   blocks = [
-    jax.device_get(_extremes(written[at : at + rows], table, count))
+    pod.to_host(_extremes(written[at : at + rows], table, count))
     for at in range(0, len(written), rows)
   ]
   return Effects(*map(np.concatenate, zip(*blocks, strict=True)))

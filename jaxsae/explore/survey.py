@@ -13,6 +13,7 @@ import numpy as np
 from flax import struct
 
 from jaxsae import mesh as meshes
+from jaxsae import pod
 from jaxsae.errors import UserError
 from jaxsae.explore.activation_counts import (
   ActivationCounts,
@@ -125,9 +126,13 @@ class _LatentStats(struct.PyTreeNode):
 
 def _collect(lm, placed, batches, contexts, window) -> tuple[dict, int]:
   """Returns each autoencoder's stats, and the number of text tokens."""
+  # In NumPy, which every process of a pod takes for the same on all devices.
+  begin = lambda size: jax.device_get(
+    _LatentStats(no_activations(size), no_contexts(size, contexts, window))
+  )
   chunks = {
     name: [
-      _LatentStats(no_activations(size), no_contexts(size, contexts, window))
+      begin(size)
       for size in (len(range(sae.width)[chunk]) for chunk in _chunks(sae))
     ]
     for name, (_, sae) in placed.items()
@@ -136,7 +141,7 @@ def _collect(lm, placed, batches, contexts, window) -> tuple[dict, int]:
   sites = tuple(dict.fromkeys(every))
   tokens = 0
   for batch in batches:
-    batch = jax.tree.map(jnp.asarray, batch)
+    batch = _over_data(lm, batch)
     activations, mask = _read(lm, sites, batch)
     for name, (taps, sae) in placed.items():
       x = taps.read(activations)
@@ -154,6 +159,23 @@ def _read(lm, sites, batch):
   """Activations {site: [B, T, D]} and the mask of text [B, T]."""
   mask = lm.text_mask(batch.tokens, batch.segments)
   return capture(lm, batch.tokens, *sites, **batch.packing), mask
+
+
+def _over_data(lm: Lm, batch: TokenBatch) -> TokenBatch:
+  """Puts a batch on the devices, its rows split over `data`.
+
+  Every process gives the whole batch; rows of padding are added as needed.
+  """
+  if lm.mesh is None:
+    return jax.tree.map(jnp.asarray, batch)
+  layout = meshes.shard(lm.mesh, "data", None)
+  missing = -len(batch.tokens) % lm.mesh.shape["data"]
+
+  def put(x):
+    x = np.pad(np.asarray(x), ((0, missing), (0, 0)))
+    return jax.make_array_from_callback(x.shape, layout, x.__getitem__)
+
+  return jax.tree.map(put, batch)
 
 
 def _chunks(sae: Sae) -> list[slice]:
@@ -210,7 +232,7 @@ def _add(stats, latents, mask, batch):
 
 
 def _concatenate(chunks: list[_LatentStats]) -> _LatentStats:
-  return jax.tree.map(lambda *xs: np.concatenate(xs), *chunks)
+  return jax.tree.map(lambda *xs: np.concatenate(xs), *pod.to_host(chunks))
 
 
 def _activity(stats: _LatentStats, tokens: int, bins: int) -> dict:

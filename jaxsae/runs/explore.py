@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable
 
-import jax
 from etils import epath
 
 from jaxsae import explore as explorer
+from jaxsae import pod
 from jaxsae.app import report as pages
-from jaxsae.errors import UserError
 from jaxsae.runs.evaluate import corpus_of, figures, held_out_batches
 from jaxsae.runs.open import Run
 
@@ -15,14 +14,8 @@ from jaxsae.runs.open import Run
 def explore(run: Run) -> epath.Path:
   """Writes the report, `report/index.html`, and returns its path.
 
-  Raises:
-    UserError: several processes run, which would all write the report.
+  All processes of a pod survey the latents; the leader writes.
   """
-  if jax.process_count() > 1:
-    raise UserError(
-      f"A report is made by one process, but {jax.process_count()} are running;"
-      f" run `jaxsae explore {run.path}` on one host."
-    )
   measured = figures(run)
   for name, target in run.targets.items():
     measured[name]["target_l0"] = target
@@ -37,7 +30,7 @@ def explore(run: Run) -> epath.Path:
     run=_about(run),
   )
   path = run.path / "report" / "index.html"
-  pages.write(report, path)
+  pod.on_leader(lambda: pages.write(report, path))
   return path
 
 

@@ -4,6 +4,7 @@ import collections
 import json
 import os
 import pathlib
+import re
 import signal
 import time
 
@@ -56,6 +57,7 @@ config = json.load(open(os.environ["CONFIG"]))
 
 def export(run):
   runs.export(run, "gemma_scope", run.path / "export")
+  runs.explore(run)
 
 runs.main(overrides.from_json(TrainConfig, config), then=export)
 """
@@ -93,6 +95,7 @@ def test_processes_agree_with_one(config, replace, tmp_path):
   assert_close(pods.metrics(four), pods.metrics(one))
   assert_close(judged(four), judged(one))
   assert_same_export(four, one)
+  assert_same_report(four, one)
   assert_rows_are_shared(four, log, 4)
   # By number, the first would share its rows with the second.
   read = [noted(log, index) for index in range(4)]
@@ -119,6 +122,17 @@ def assert_same_export(run, other):
   for mine, theirs in zip(*files, strict=True):
     assert mine.relative_to(folders[0]) == theirs.relative_to(folders[1])
     pods.assert_same(load_sae(mine), load_sae(theirs), rtol=2e-3, atol=2e-4)
+
+
+def assert_same_report(a, b):
+  """Asserts that both have a page that shows the same documents' names."""
+  pages = [
+    pathlib.Path(config.workdir, "report", "index.html").read_text()
+    for config in (a, b)
+  ]
+  shown = [set(re.findall(r"[\w-]+\.txt", page)) for page in pages]
+  assert shown[0] == shown[1] and shown[0]
+  assert abs(len(pages[0]) - len(pages[1])) < 0.02 * len(pages[0])
 
 
 def assert_rows_are_shared(config, folder, count):
