@@ -31,6 +31,7 @@ T = TypeVar("T")
 # Seconds to connect, and without a byte of an answer; then it is tried again.
 CONNECT, SILENCE = 30.0, 60.0
 UPLOADS = 5  # times that an upload in several parts may begin
+PART_TRIES = 3  # for one part, after which the upload begins anew
 
 _GONE = (204, {}, None, b"")  # the answer to a request to delete something
 
@@ -46,7 +47,7 @@ class Refused(PermissionError):
 
 
 class UploadLost(Exception):
-  """The store has forgotten an upload in several parts; it begins anew."""
+  """An upload in several parts cannot go on, and begins anew."""
 
 
 class Upload(io.BytesIO):
@@ -84,7 +85,13 @@ class GoogleStorage(core.GCSFileSystem):
     if method == "DELETE" and "upload_id=" in path:
       return _GONE  # gcsfs gives up an upload; the store forgets it by itself
 
+    if isinstance(kwargs.get("data"), bytes):
+      # Else aiohttp would copy it in one go, and other requests would wait.
+      kwargs["data"] = core.UnclosableBytesIO(kwargs["data"])
+
     async def once(tries: int):
+      if tries > PART_TRIES and "upload_id=" in path:
+        raise UploadLost
       try:
         answer = await _request_once(self, method, path, *args, **kwargs)
         _check_whole(answer, where)

@@ -121,7 +121,7 @@ class Cloud:
       for queued in data["queued"].values():
         if name in queued["nodes"]:
           queued["state"] = "SUSPENDED"
-    self.lose(name, node)
+      self.lose(name, node)  # before anybody sees the new state
 
   def reboot(self, name):
     """Ends the processes of a slice and unmounts its data disks."""
@@ -145,8 +145,8 @@ class Cloud:
     self.unmount(name, node)
     homes = self.folder / "homes" / f"{name}.{node['made']}"
     shutil.rmtree(homes, ignore_errors=True)
-    shutil.rmtree(self.local)
-    self.local.mkdir()
+    shutil.rmtree(self.local, ignore_errors=True)
+    self.local.mkdir(exist_ok=True)
 
   def machine(self, name, node) -> str:
     """Returns a name for the machine that no other machine has had."""
@@ -250,9 +250,9 @@ def delete(cloud, names, options):
     return fail(fault[1], fault[0])
   with cloud.open() as data:
     node = data["nodes"].pop(names[0], None)
-  if node is None:
-    return missing("nodes", names[0])
-  cloud.lose(names[0], node)
+    if node is None:
+      return missing("nodes", names[0])
+    cloud.lose(names[0], node)
   return 0
 
 

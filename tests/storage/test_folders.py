@@ -8,7 +8,7 @@ from jaxsae import errors, files, storage
 from jaxsae.errors import UserError
 from jaxsae.files import is_finished, whole_file, whole_folder
 from jaxsae.formats import load_sae, write_all
-from jaxsae.lm import gemma2_tiny, load_lm, save_lm
+from jaxsae.lm import load_lm, save_lm
 from jaxsae.storage import retries
 from jaxsae.train.checkpoint.corruption import put_aside
 from tests import buckets
@@ -106,7 +106,7 @@ def test_autoencoders_go_to_a_bucket_and_come_back(bucket):
 
 
 def test_a_language_model_goes_to_a_bucket_and_comes_back(bucket):
-  lm = gemma2_tiny()
+  lm = load_lm("gemma2-tiny")
   save_lm(lm, OUT)
   read = load_lm(str(OUT))
   assert read.config == lm.config
