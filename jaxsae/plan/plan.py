@@ -22,6 +22,7 @@ from jaxsae.train.placement.select import (
   PlacementChoice,
   bucket_dtype,
   choose_placements,
+  resident_bytes,
 )
 from jaxsae.train.sources.text import abstract_arguments
 from jaxsae.train.state import TrainState
@@ -191,7 +192,7 @@ def on_mesh(
   sent = None
   if compiled is not None and compiled.text is not None:
     sent = communication.bytes_sent(config, mesh, compiled.text)
-  breakdown = memory.breakdown(config, gemma, mesh, arguments, compiled)
+  breakdown = memory.breakdown(config, mesh, arguments, compiled)
   return Plan(
     config=config,
     slices=slices,
@@ -216,9 +217,13 @@ def _placed(
   """Returns the placement of each stack, or why none is possible."""
   state, lm, _ = arguments
   try:
-    dtype = bucket_dtype(config, lm)
     choices = choose_placements(
-      config.stacks, config.schedule, mesh, state.stacks, dtype
+      config.stacks,
+      config.schedule,
+      mesh,
+      state.stacks,
+      bucket_dtype(config, lm),
+      resident_bytes(config, mesh, lm),
     )
     return choices, ""
   except UserError as error:

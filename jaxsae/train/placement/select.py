@@ -8,11 +8,17 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxsae import chips
+from jaxsae import mesh as meshes
 from jaxsae.errors import UserError
 from jaxsae.lm import Lm, Taps
 from jaxsae.train.config.run import Schedule, TrainConfig
 from jaxsae.train.config.sweep import Stack
-from jaxsae.train.placement.cost_model import UpdateTime, Work, update_times
+from jaxsae.train.placement.cost_model import (
+  UpdateTime,
+  Work,
+  resting_bytes,
+  update_times,
+)
 from jaxsae.train.placement.layout import StackArrays
 from jaxsae.train.placement.placements import Placement
 
@@ -42,8 +48,12 @@ def choose_placements(
   mesh: Mesh,
   states: Sequence[StackArrays],
   dtype: jnp.dtype,
+  resident: float = 0.0,
 ) -> list[PlacementChoice]:
   """Chooses the placement that a sweep asks for, or else the fastest.
+
+  It must fit beside what else is in memory: the state of stacks chosen before
+  in their placements, and of all others at rest.
 
   Args:
     stacks: the stacks of a run.
@@ -51,6 +61,8 @@ def choose_placements(
     mesh: the mesh of devices.
     states: the state of each stack; only its shapes are used.
     dtype: dtype of the bucket's activations.
+    resident: bytes of a device's memory that are taken besides the stacks,
+      from `resident_bytes`.
 
   Raises:
     UserError: the placement asked for is impossible, or all are.
@@ -60,12 +72,18 @@ def choose_placements(
     kind = (stack.sweep, stack.width, _shapes(stack.taps))
     kinds.setdefault(kind, []).append(i)
   chip = chips.of(mesh.devices.flat[0].device_kind)
+  works = [
+    _work(stacks[some[0]], schedule, dtype, states[some[0]], len(some))
+    for some in kinds.values()
+  ]
+  taken = resident + sum(resting_bytes(work, mesh) for work in works)
   made = []
-  for indices in kinds.values():
-    stack = stacks[indices[0]]
-    work = _work(stack, schedule, dtype, states[indices[0]], len(indices))
-    asked = stack.sweep.placement
-    chosen, others = _choose(update_times(work, mesh, chip), asked)
+  for indices, work in zip(kinds.values(), works, strict=True):
+    taken -= resting_bytes(work, mesh)
+    asked = stacks[indices[0]].sweep.placement
+    found = update_times(work, mesh, chip, taken)
+    chosen, others = _choose(found, asked)
+    taken += chosen.kept
     made.append(PlacementChoice(tuple(indices), chosen, others))
   return made
 
@@ -111,6 +129,18 @@ def _work(
 def bucket_dtype(config: TrainConfig, lm: Lm) -> jnp.dtype:
   """Returns the dtype of the bucket's activations."""
   return jnp.dtype(config.bucket.dtype or jax.tree.leaves(lm.params)[0].dtype)
+
+
+def resident_bytes(config: TrainConfig, mesh: Mesh, lm: Lm) -> int:
+  """Returns the bytes of a device that the LM and the bucket take."""
+  return meshes.on_device(lm.params) + bucket_bytes(config, mesh, lm)
+
+
+def bucket_bytes(config: TrainConfig, mesh: Mesh, lm: Lm) -> int:
+  """Returns the bytes of a bucket's activations on each device."""
+  tokens = config.bucket_tokens // mesh.shape["data"]
+  widths = [site.width(lm.config) for site in config.sites]
+  return tokens * sum(widths) * bucket_dtype(config, lm).itemsize
 
 
 def _choose(
@@ -181,7 +211,7 @@ def _bucket(config: TrainConfig, mesh: Mesh, lm: Lm) -> str:
   dtype = bucket_dtype(config, lm)
   columns = sum(site.width(lm.config) for site in config.sites)
   size = config.bucket_tokens * columns * dtype.itemsize
-  here = size / mesh.shape["data"]
+  here = bucket_bytes(config, mesh, lm)
   return (
     f"bucket: {size / 1e6:,.1f} MB of activations in {dtype.name},"
     f" {here / 1e6:,.1f} MB on each device"
