@@ -87,8 +87,9 @@ the loop over updates, as predicted and as compiled; *moved* is what it sends to
 bring stacks to their placement and back, once per bucket, as predicted. *Peak*
 is the memory of the compiled step.
 
-A placement is possible only if it fits beside the language model, the bucket
-and all other stacks.
+A bucket is spread over all chips: rows over `data`, the numbers of a token over
+`model`. A placement is possible only if it fits beside the language model, the
+bucket and all other stacks.
 
 Where there are Matryoshka prefixes and a placement splits latents, these are
 dealt out on the way there, so that each chip holds its share of every prefix,

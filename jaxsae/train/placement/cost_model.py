@@ -40,6 +40,7 @@ class Work:
     summed: numbers of each token that are summed over all latents; None: D, a
       single reconstruction.
     interleaved: latents are interleaved where they are sharded.
+    spread: in the bucket, the numbers of a token are spread over `model`.
   """
 
   sites: int
@@ -54,6 +55,7 @@ class Work:
   skip: bool = False
   summed: int | None = None
   interleaved: bool = False
+  spread: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,11 +220,21 @@ class _Share:
 
   @property
   def activations(self) -> float:
-    """Bytes of activations that come from other devices."""
+    """Bytes of activations that come from other devices.
+
+    In the bucket, tokens are sharded over `data` and, if `spread`, D over
+    `model`.
+    """
+    read = self.work.tokens * self.work.token_bytes
+    spread: Axes = ("model",) if self.work.spread else ()
     if self.placement.tokens:
-      return 0
-    read = self.sites * self.work.tokens * self.work.token_bytes
-    return self._elsewhere(("data",)) * read
+      some = read / self._size(self.placement.tokens)
+      return self.sites * self._elsewhere(spread) * some
+    if self.work.sites == 1 or not self.placement.saes:
+      return self.sites * self._elsewhere(("data", *spread)) * read
+    near = self._sites(("model",)) * read / self._size(("data",))
+    swapped = self._elsewhere(spread) * near
+    return swapped + self.sites * self._elsewhere(("data",)) * read
 
   @property
   def sums(self) -> float:

@@ -19,7 +19,11 @@ from jaxsae.train.placement.cost_model import (
   resting_bytes,
   update_times,
 )
-from jaxsae.train.placement.layout import StackArrays
+from jaxsae.train.placement.layout import (
+  StackArrays,
+  bucket_columns,
+  splits_numbers,
+)
 from jaxsae.train.placement.placements import Placement
 
 
@@ -73,7 +77,7 @@ def choose_placements(
     kinds.setdefault(kind, []).append(i)
   chip = chips.of(mesh.devices.flat[0].device_kind)
   works = [
-    _work(stacks[some[0]], schedule, dtype, states[some[0]], len(some))
+    _work(stacks[some[0]], schedule, dtype, states[some[0]], len(some), mesh)
     for some in kinds.values()
   ]
   taken = resident + sum(resting_bytes(work, mesh) for work in works)
@@ -104,6 +108,7 @@ def _work(
   dtype: jnp.dtype,
   state: StackArrays,
   sites: int,
+  mesh: Mesh,
 ) -> Work:
   """Describes the updates of `sites` stacks that differ only in their site."""
   d_in, d = state.sae.w_enc.shape[1], state.sae.w_dec.shape[2]
@@ -123,6 +128,7 @@ def _work(
       d, revives=stack.sweep.wake_after is not None
     ),
     interleaved=bool(stack.sweep.prefixes),
+    spread=splits_numbers(d_in, mesh),
   )
 
 
@@ -140,7 +146,8 @@ def bucket_bytes(config: TrainConfig, mesh: Mesh, lm: Lm) -> int:
   """Returns the bytes of a bucket's activations on each device."""
   tokens = config.bucket_tokens // mesh.shape["data"]
   widths = [site.width(lm.config) for site in config.sites]
-  return tokens * sum(widths) * bucket_dtype(config, lm).itemsize
+  columns = sum(bucket_columns(width, mesh) for width in widths)
+  return tokens * columns * bucket_dtype(config, lm).itemsize
 
 
 def _choose(
