@@ -3,9 +3,10 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import (
@@ -14,6 +15,7 @@ from jax.sharding import (
   Mesh,
   NamedSharding,
   PartitionSpec,
+  Sharding,
 )
 
 from jaxsae.errors import UserError
@@ -130,6 +132,23 @@ def constrain(tree: T, mesh: Mesh, axis: str) -> T:
     return jax.lax.with_sharding_constraint(x, layout)
 
   return jax.tree.map(hold, tree)
+
+
+def on_device(tree: Any) -> int:
+  """Returns the bytes of arrays, or of their shapes, that one device holds."""
+  return sum(map(_shard_bytes, jax.tree.leaves(tree)))
+
+
+def _shard_bytes(x: jax.Array | jax.ShapeDtypeStruct) -> int:
+  assert isinstance(x.sharding, Sharding)
+  return math.prod(x.sharding.shard_shape(x.shape)) * itemsize(x.dtype)
+
+
+def itemsize(dtype: Any) -> int:
+  """Returns the bytes of a number, or of a random key."""
+  if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+    return 8  # two words of 32 bits
+  return dtype.itemsize
 
 
 def wait_for(tree: T) -> T:

@@ -1,19 +1,17 @@
 """Memory of one device, and what it is used for."""
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax.sharding import Mesh, Sharding
+from jax.sharding import Mesh
 
 from jaxsae import mesh as meshes
-from jaxsae.lm import GemmaConfig, Lm
+from jaxsae.lm import Lm
 from jaxsae.plan.compilation import Compilation
 from jaxsae.token_batch import TokenBatch
 from jaxsae.train.config.run import TrainConfig
-from jaxsae.train.placement.select import bucket_dtype
+from jaxsae.train.placement.select import bucket_bytes
 from jaxsae.train.state import TrainState
 
 
@@ -52,7 +50,6 @@ class MemoryBreakdown:
 
 def breakdown(
   config: TrainConfig,
-  gemma: GemmaConfig,
   mesh: Mesh,
   arguments: tuple[TrainState, Lm, TokenBatch],
   compiled: Compilation | None,
@@ -61,18 +58,17 @@ def breakdown(
 
   Args:
     config: the run's config.
-    gemma: the language model's sizes.
     mesh: the mesh of devices.
     arguments: the step's arguments, from `sources.text.abstract_arguments`.
     compiled: the compiled step, or None.
   """
   state, lm, batch = arguments
-  moments = sum(on_device(stack.moments) for stack in state.stacks)
+  moments = sum(meshes.on_device(stack.moments) for stack in state.stacks)
   known = MemoryBreakdown(
-    lm=on_device(lm.params),
-    saes=on_device(state) - moments,
+    lm=meshes.on_device(lm.params),
+    saes=meshes.on_device(state) - moments,
     moments=moments,
-    bucket=_bucket(config, gemma, mesh, bucket_dtype(config, lm)),
+    bucket=bucket_bytes(config, mesh, lm),
   )
   if compiled is None or compiled.peak is None:
     return known
@@ -80,34 +76,10 @@ def breakdown(
     rest = compiled.peak - known.known
   else:
     made = compiled.peak - compiled.arguments
-    rest = made + on_device(batch) - known.bucket
+    rest = made + meshes.on_device(batch) - known.bucket
   return dataclasses.replace(known, temporaries=max(0, rest))
-
-
-def on_device(tree: Any) -> int:
-  """Returns the bytes of arrays, or of their shapes, that one device holds."""
-  return sum(map(_shard_bytes, jax.tree.leaves(tree)))
 
 
 def in_all(tree: Any) -> int:
   """Returns the bytes of arrays over all devices, without copies."""
-  return sum(x.size * _itemsize(x) for x in jax.tree.leaves(tree))
-
-
-def _shard_bytes(x: jax.Array | jax.ShapeDtypeStruct) -> int:
-  assert isinstance(x.sharding, Sharding)
-  return math.prod(x.sharding.shard_shape(x.shape)) * _itemsize(x)
-
-
-def _itemsize(x: jax.Array | jax.ShapeDtypeStruct) -> int:
-  if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-    return 8  # two words of 32 bits
-  return x.dtype.itemsize
-
-
-def _bucket(
-  config: TrainConfig, gemma: GemmaConfig, mesh: Mesh, dtype: jnp.dtype
-) -> int:
-  columns = sum(site.width(gemma) for site in config.sites)
-  tokens = config.bucket_tokens // meshes.axes_size(mesh, ("data",))
-  return tokens * columns * dtype.itemsize
+  return sum(x.size * meshes.itemsize(x.dtype) for x in jax.tree.leaves(tree))

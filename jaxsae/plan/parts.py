@@ -78,7 +78,7 @@ def _shuffle(bucket: int, chip: Chip) -> Part:
     memory=traffic / chip.hbm_bandwidth,
     communication=0.0,
     traffic=traffic,
-    where="rows over data",
+    where="rows over data, numbers of a token over model",
     why="a permutation never crosses a row",
   )
 

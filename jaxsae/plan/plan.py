@@ -25,6 +25,7 @@ from jaxsae.train.placement.select import (
   PlacementChoice,
   bucket_dtype,
   choose_placements,
+  resident_bytes,
 )
 from jaxsae.train.sources.text import abstract_arguments
 from jaxsae.train.state import TrainState
@@ -228,6 +229,7 @@ def on_mesh(
   sent = None
   if compiled is not None and compiled.text is not None:
     sent = communication.bytes_sent(config, mesh, compiled.text)
+<<<<<<< HEAD
   breakdown = memory.breakdown(config, gemma, mesh, arguments, compiled)
   checkpoint = memory.in_all(arguments[0])
   export = sum(memory.in_all(stack.sae) for stack in arguments[0].stacks)
@@ -235,6 +237,9 @@ def on_mesh(
   roofline = parts.of_step(
     config, gemma, mesh, slices, placed, breakdown.bucket, sent
   )
+=======
+  breakdown = memory.breakdown(config, mesh, arguments, compiled)
+>>>>>>> y-step
   return Plan(
     config=config,
     slices=slices,
@@ -267,9 +272,13 @@ def _placed(
   """Returns the placement of each stack, or why none is possible."""
   state, lm, _ = arguments
   try:
-    dtype = bucket_dtype(config, lm)
     choices = choose_placements(
-      config.stacks, config.schedule, mesh, state.stacks, dtype
+      config.stacks,
+      config.schedule,
+      mesh,
+      state.stacks,
+      bucket_dtype(config, lm),
+      resident_bytes(config, mesh, lm),
     )
     return choices, ""
   except UserError as error:

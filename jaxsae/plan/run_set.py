@@ -219,6 +219,10 @@ def _unshared_step(plan: Plan, gemma: GemmaConfig, stack: Stack) -> float:
     token_bytes=2 * columns,
     moments=2 if stack.sweep.optim.b1 else 1,
     skip=stack.sweep.skip,
+    summed=stack.architecture.summed_per_token(
+      d, revives=stack.sweep.wake_after is not None
+    ),
+    interleaved=bool(stack.sweep.prefixes),
   )
   best = update_times(updates, mesh, chip)[0]
   reading = lm_work.work(config, gemma, mesh, stack.taps.sites)

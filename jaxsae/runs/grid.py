@@ -44,10 +44,10 @@ class Grid:
   The default bound suits a slice of 16 v5p chips (95 GB each) or 64 v6e chips
   (32 GB each). Training takes 12 bytes per parameter: its value, its second
   moment and its gradient, in float32. 48 billion parameters take 576 GB: 36 GB
-  per v5p chip, 9 GB per v6e chip. The activations of a bucket come on top:
-  tokens × site width × 4 bytes per site, or half of that in bfloat16. For
-  262,144 tokens and the 63 sites of half of the 9B they take at most 248 GB:
-  15 GB per v5p chip, 4 GB per v6e chip.
+  per v5p chip, 9 GB per v6e chip. The activations of a bucket come on top,
+  once, spread over all chips: tokens × site width × 4 bytes per site, or half
+  of that in bfloat16. For 262,144 tokens and the 63 sites of half of the 9B
+  they take at most 248 GB: 15 GB per v5p chip, 4 GB per v6e chip.
   """
 
   workdir: str  # contains a folder for each run

@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxsae.errors import UserError
 from jaxsae.runs.open import Run
+from jaxsae.train.monitor.lines import read_metrics
 
 
 def known_figures(run: Run) -> dict[str, Mapping[str, Any]]:
@@ -34,9 +35,7 @@ def known_figures(run: Run) -> dict[str, Mapping[str, Any]]:
 
 def _of_training(run: Run) -> dict[str, Mapping[str, Any]]:
   """Returns the figures that metrics.jsonl has of the checkpoint's step."""
-  text = (run.path / "metrics.jsonl").read_text()
-  lines = [json.loads(line) for line in text.splitlines()]
-  found = [line for line in lines if line["step"] <= run.step]
+  found = [line for line in read_metrics(run.path) if line["step"] <= run.step]
   if not found:
     raise UserError(
       f"{run.path}/metrics.jsonl says nothing of step {run.step}; evaluate the"

@@ -31,6 +31,7 @@ from jaxsae.train.placement.layout import (
   StackArrays,
   resting_axes,
   shardings,
+  spread,
 )
 from jaxsae.train.placement.placements import Placement
 from jaxsae.train.placement.select import PlacementChoice, choose_placements
@@ -157,7 +158,7 @@ class Group:
   ) -> jax.Array:
     if len(self.stacks) == 1:
       layout = meshes.shard(self.mesh, self.placement.tokens or None, None)
-      x = join(activations, self.sites(side)[0])
+      x = self._joined(activations, self.sites(side)[0])
       x = jax.lax.with_sharding_constraint(x, layout)
       return x.astype(jnp.float32) / per_column(scale, x.shape[-1])[:1]
     x = self._distribute(activations, side).astype(jnp.float32)
@@ -168,24 +169,40 @@ class Group:
   ) -> jax.Array:
     """Gathers raw activations [S, N, D], each only where it is needed.
 
-    Tokens are sharded over `data` and replicated over `model`. So each device
-    first drops what other devices of `model` need, and the rest is gathered
-    over `data`, once for each site however many members read it.
+    Tokens are sharded over `data`, and D over `model`. First the devices of
+    `model` swap shards: each gets the whole D of the sites that its members
+    read. Then tokens are gathered over `data`, once for each site however many
+    members read it.
     """
-    shards = meshes.axes_size(self.mesh, self.placement.saes)
-    sites, choice = sites_of_shards(self.sites(side), shards)
+    saes = self.placement.saes
     constrain = lambda x, *spec: jax.lax.with_sharding_constraint(
       x, meshes.shard(self.mesh, *spec, None)
     )
-    x = jnp.stack([join(activations, of_member) for of_member in sites.ravel()])
-    x = constrain(constrain(x, None, "data"), "model", "data")
-    x = constrain(x, self.placement.saes, None)
+    members = self.sites(side)
+    near, _ = sites_of_shards(members, self.mesh.shape["model"])
+    sites, choice = sites_of_shards(members, meshes.axes_size(self.mesh, saes))
+    x = [self._joined(activations, own) for own in near.ravel()]
+    # Stacked where they are: nothing moves before it is wanted elsewhere.
+    x = jnp.swapaxes(spread(jnp.stack(x, axis=1), self.mesh), 0, 1)
+    x = constrain(x, "model", "data")
+    if sites.shape != near.shape:
+      x = _take(x, near.shape, places_of(sites, near))
+      x = constrain(x, "model", "data")
+    x = constrain(x, saes, None)
     if sites.shape == choice.shape:
       return x
-    x = x.reshape(*sites.shape, *x.shape[1:])
-    x = jnp.take_along_axis(x, choice[..., None, None], axis=1)
-    x = x.reshape(self.size, *x.shape[2:])
-    return constrain(x, self.placement.saes, None)
+    return constrain(_take(x, sites.shape, choice), saes, None)
+
+  def _joined(
+    self, activations: Mapping[Site, jax.Array], sites: Sequence[Site]
+  ) -> jax.Array:
+    """Joins the activations of sites, [N, D]."""
+    if len(sites) > 1:  # shards of D would no longer be shards of the whole
+      activations = {
+        site: meshes.constrain(activations[site], self.mesh, "data")
+        for site in sites
+      }
+    return join(activations, sites)
 
   def sites(self, side: str) -> list[tuple[Site, ...]]:
     """Returns the sites each member `"reads"`, or those it `"writes"`."""
@@ -228,6 +245,33 @@ def sites_of_shards(
     for some, own in zip(needed, split, strict=True)
   ]
   return filled, np.array(indices)
+
+
+def places_of(sites: np.ndarray, near: np.ndarray) -> np.ndarray:
+  """Finds the sites of each shard among those of the shards around it.
+
+  Args:
+    sites: the sites of each shard [shards, most].
+    near: those of fewer shards [fewer, more], each of which is divided into
+      equally many of the others.
+
+  Returns:
+    The indices [fewer, shards / fewer · most].
+  """
+  split = sites.reshape(len(near), -1)
+  return np.array(
+    [
+      [own.index(site) for site in some]
+      for own, some in zip(near.tolist(), split.tolist(), strict=True)
+    ]
+  )
+
+
+def _take(x: jax.Array, shape: tuple[int, ...], index: np.ndarray) -> jax.Array:
+  """Takes arrays by their index in each shard: x [shards · some, N, D]."""
+  x = x.reshape(*shape, *x.shape[1:])
+  x = jnp.take_along_axis(x, index[..., None, None], axis=1)
+  return x.reshape(-1, *x.shape[2:])
 
 
 def place_stacks(

@@ -44,6 +44,7 @@ from jaxsae.train.placement.select import (
   bucket_dtype,
   choose_placements,
   log_lines,
+  resident_bytes,
 )
 from jaxsae.train.process import agreement, corpus_check, workdir
 from jaxsae.train.process import lease as leases
@@ -145,6 +146,7 @@ def _prepare(config: TrainConfig) -> _Setting:
     mesh,
     abstract.stacks,
     bucket_dtype(config, lm),
+    resident_bytes(config, mesh, lm),
   )
   groups = make_groups(config.stacks, config.schedule, mesh, choices)
   lines = tuple(log_lines(config, mesh, choices, lm))

@@ -31,7 +31,7 @@ from jaxsae.lm import Site
 from jaxsae.sae.normalisation import estimate_scale
 from jaxsae.train.group import Group
 from jaxsae.train.metrics import Metrics, metrics_of_group, squared_deviations
-from jaxsae.train.placement.layout import sharding
+from jaxsae.train.placement.layout import sharding, spread
 from jaxsae.train.state import StackState, TrainState
 from jaxsae.train.update import (
   Activations,
@@ -222,8 +222,11 @@ def take(mesh: Mesh, bucket: Activations, chosen: jax.Array) -> Activations:
     taken = jnp.take_along_axis(x, index, axis=1)
     return taken.reshape(-1, *x.shape[2:])
 
-  # The tokens of a row stay on the devices that hold the row.
-  return meshes.constrain(jax.tree.map(take_from, bucket), mesh, "data")
+  # Tokens stay on the devices that hold them in the bucket.
+  return Activations(
+    spread(jax.tree.map(take_from, bucket.sites), mesh),
+    meshes.constrain(take_from(bucket.mask), mesh, "data"),
+  )
 
 
 def norm_spreads(bucket: Activations) -> dict[Site, jax.Array]:

@@ -8,7 +8,6 @@ import pytest
 
 from jaxsae import load_lm
 from jaxsae import mesh as meshes
-from jaxsae.plan import memory
 from jaxsae.plan import plan as plans
 from jaxsae.plan.compilation import needed
 from jaxsae.plan.topology import parse
@@ -70,8 +69,8 @@ def test_the_total_is_the_compilers_plus_weights_above_the_last_site(
   plan = plans.on_mesh(config, lm.config, mesh, SLICES)
   arguments = abstract_arguments(config, lm.config, mesh)
   step = compile_step(config, mesh, *arguments).memory_analysis()
-  unread = memory.on_device(arguments) - step.argument_size_in_bytes
-  assert unread > memory.on_device(arguments[1].params["layer_1"])
+  unread = meshes.on_device(arguments) - step.argument_size_in_bytes
+  assert unread > meshes.on_device(arguments[1].params["layer_1"])
   made = step.temp_size_in_bytes + step.generated_code_size_in_bytes
   made += step.output_size_in_bytes - step.alias_size_in_bytes
   peak = step.argument_size_in_bytes + made

@@ -40,6 +40,7 @@ class Work:
     summed: numbers of each token that are summed over all latents; None: D, a
       single reconstruction.
     interleaved: latents are interleaved where they are sharded.
+    spread: in the bucket, the numbers of a token are spread over `model`.
   """
 
   sites: int
@@ -54,6 +55,7 @@ class Work:
   skip: bool = False
   summed: int | None = None
   interleaved: bool = False
+  spread: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +71,7 @@ class UpdateTime:
     sent: bytes sent to other devices, including one update's part of `moved`.
     moved: bytes per bucket that move stacks to their placement and back.
     held: bytes of memory needed.
+    kept: bytes of `held` that stay taken while other stacks train.
     error: why the placement is impossible; empty if it is possible.
   """
 
@@ -80,6 +83,7 @@ class UpdateTime:
   sent: float
   moved: float
   held: float
+  kept: float
   error: str = ""
 
   @property
@@ -89,23 +93,33 @@ class UpdateTime:
 
 
 def update_times(
-  work: Work, mesh: Mesh | AbstractMesh, chip: Chip
+  work: Work, mesh: Mesh | AbstractMesh, chip: Chip, resident: float = 0.0
 ) -> list[UpdateTime]:
   """Predicts one update in every placement, fastest first, impossible last.
 
   Of equally fast placements, one that makes no copies comes first.
+
+  Args:
+    work: the updates.
+    mesh: the mesh of devices.
+    chip: the figures of a device.
+    resident: bytes of its memory that are taken by everything else.
   """
   found = [
-    update_time(work, placement, mesh, chip)
+    update_time(work, placement, mesh, chip, resident)
     for placement in reversed(ALL.values())
   ]
   return sorted(found, key=lambda one: (bool(one.error), one.seconds))
 
 
 def update_time(
-  work: Work, placement: Placement, mesh: Mesh | AbstractMesh, chip: Chip
+  work: Work,
+  placement: Placement,
+  mesh: Mesh | AbstractMesh,
+  chip: Chip,
+  resident: float = 0.0,
 ) -> UpdateTime:
-  """Predicts one update in one placement."""
+  """Predicts one update in one placement; for arguments see `update_times`."""
   share = _Share(work, placement, mesh)
   moved = share.moved
   sent = share.activations + share.sums + moved / work.updates
@@ -118,14 +132,26 @@ def update_time(
     sent=sent,
     moved=moved,
     held=share.held,
-    error=share.error or _memory_error(share.held, chip),
+    kept=share.kept,
+    error=share.error or _memory_error(share.held, chip, resident),
   )
 
 
-def _memory_error(held: float, chip: Chip) -> str:
-  if held <= chip.hbm_bytes:
+def resting_bytes(work: Work, mesh: Mesh | AbstractMesh) -> float:
+  """Returns the bytes of a device's share of the state between buckets."""
+  all_weights = work.sites * work.members * work.width * (work.d_in + work.d)
+  shards = meshes.axes_size(mesh, resting_axes(work.width, mesh))
+  return FLOAT * (1 + work.moments) * all_weights / shards
+
+
+def _memory_error(held: float, chip: Chip, resident: float) -> str:
+  if held + resident <= chip.hbm_bytes:
     return ""
-  return f"needs {held / GIB:.1f} GiB of a device's {chip.hbm_bytes / GIB:.0f}"
+  besides = f", where {resident / GIB:.1f} are taken" if resident else ""
+  return (
+    f"needs {held / GIB:.1f} GiB of a device's"
+    f" {chip.hbm_bytes / GIB:.0f}{besides}"
+  )
 
 
 class _Share:
@@ -139,7 +165,7 @@ class _Share:
     self.members = -(-all_members // self._size(placement.saes))  # with copies
     self.latents = work.width / self._size(placement.latents)
     self.tokens = work.tokens / self._size(placement.tokens)
-    self.sites = self._sites(all_members)
+    self.sites = self._sites(placement.saes)
 
   def _size(self, axes: Axes) -> int:
     """Number of shards along these mesh axes."""
@@ -149,13 +175,12 @@ class _Share:
     """Fraction of an array sharded over these axes that other devices hold."""
     return 1 - 1 / self._size(axes)
 
-  def _sites(self, all_members: int) -> int:
-    """Number of sites that the device with the most of them reads."""
-    shards = [
-      range(i * self.members, (i + 1) * self.members)
-      for i in range(self._size(self.placement.saes))
-    ]
-    site = lambda member: member % all_members // self.work.members
+  def _sites(self, axes: Axes) -> int:
+    """Number of sites that the shard of these axes with most of them reads."""
+    count, every = self._size(axes), self.work.sites * self.work.members
+    each = self.members * self._size(self.placement.saes) // count
+    shards = [range(i * each, (i + 1) * each) for i in range(count)]
+    site = lambda member: member % every // self.work.members
     return max(len({site(member) for member in shard}) for shard in shards)
 
   @property
@@ -195,11 +220,21 @@ class _Share:
 
   @property
   def activations(self) -> float:
-    """Bytes of activations that come from other devices."""
+    """Bytes of activations that come from other devices.
+
+    In the bucket, tokens are sharded over `data` and, if `spread`, D over
+    `model`.
+    """
+    read = self.work.tokens * self.work.token_bytes
+    spread: Axes = ("model",) if self.work.spread else ()
     if self.placement.tokens:
-      return 0
-    read = self.sites * self.work.tokens * self.work.token_bytes
-    return self._elsewhere(("data",)) * read
+      some = read / self._size(self.placement.tokens)
+      return self.sites * self._elsewhere(spread) * some
+    if self.work.sites == 1 or not self.placement.saes:
+      return self.sites * self._elsewhere(("data", *spread)) * read
+    near = self._sites(("model",)) * read / self._size(("data",))
+    swapped = self._elsewhere(spread) * near
+    return swapped + self.sites * self._elsewhere(("data",)) * read
 
   @property
   def sums(self) -> float:
@@ -244,19 +279,20 @@ class _Share:
   def held(self) -> float:
     """Bytes of state at rest and in training, gradients, latents and theirs.
 
-    With `BY_LATENT` both states are one unless latents are interleaved. The
-    language model and other stacks
-    come on top.
+    The language model, the bucket and other stacks come on top.
+    """
+    latents = 3 * FLOAT * self.members * self.tokens * self.latents
+    return self.kept + FLOAT * self.weights + latents
+
+  @property
+  def kept(self) -> float:
+    """Bytes of state at rest and in training.
+
+    With `BY_LATENT` both are one unless latents are interleaved.
     """
     stays = self.placement == BY_LATENT and not self.work.interleaved
-    in_training = 0 if stays else self._state
-    latents = 3 * FLOAT * self.members * self.tokens * self.latents
-    return self._resting + in_training + FLOAT * self.weights + latents
+    return self._resting + (0 if stays else self._state)
 
   @property
   def _resting(self) -> float:
-    """Bytes of a device's share of the state between buckets."""
-    work = self.work
-    all_weights = work.sites * work.members * work.width * (work.d_in + work.d)
-    shards = self._size(resting_axes(work.width, self.mesh))
-    return FLOAT * (1 + work.moments) * all_weights / shards
+    return resting_bytes(self.work, self.mesh)

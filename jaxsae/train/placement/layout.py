@@ -163,6 +163,38 @@ def resting_axes(width: int, mesh: Mesh | AbstractMesh) -> tuple[str, ...]:
   return ()
 
 
+def spread(tree: Tree, mesh: Mesh) -> Tree:
+  """Spreads activations [B, …, D] of a bucket over all devices.
+
+  Rows are sharded over `data`, and D over `model` where `splits_numbers`.
+  """
+
+  def hold(x: jax.Array) -> jax.Array:
+    last = "model" if splits_numbers(x.shape[-1], mesh) else None
+    layout = meshes.shard(mesh, "data", *[None] * (x.ndim - 2), last)
+    return jax.lax.with_sharding_constraint(x, layout)
+
+  return jax.tree.map(hold, tree)
+
+
+def bucket_columns(width: int, mesh: Mesh) -> int:
+  """Returns how many of D numbers of a token a device holds in the bucket."""
+  model = mesh.shape["model"]
+  return width // model if splits_numbers(width, mesh) else width
+
+
+def splits_numbers(width: int, mesh: Mesh) -> bool:
+  """Returns whether the D numbers of a token are spread over `model`.
+
+  They are if `model` divides them, but not where devices are threads of one
+  CPU: these share one memory, and XLA ends the process if threads begin the
+  transfers of several sites in different orders.
+  """
+  if mesh.devices.flat[0].platform == "cpu":
+    return False
+  return width % mesh.shape["model"] == 0
+
+
 def check_rows(config: TrainConfig, mesh: Mesh) -> None:
   """Raises UserError unless `data` divides the rows of a microbatch."""
   meshes.check_divides("bucket.rows", config.rows, mesh, "data")

@@ -8,12 +8,22 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxsae import chips
+from jaxsae import mesh as meshes
 from jaxsae.errors import UserError
 from jaxsae.lm import Lm, Taps
 from jaxsae.train.config.run import Schedule, TrainConfig
 from jaxsae.train.config.sweep import Stack
-from jaxsae.train.placement.cost_model import UpdateTime, Work, update_times
-from jaxsae.train.placement.layout import StackArrays
+from jaxsae.train.placement.cost_model import (
+  UpdateTime,
+  Work,
+  resting_bytes,
+  update_times,
+)
+from jaxsae.train.placement.layout import (
+  StackArrays,
+  bucket_columns,
+  splits_numbers,
+)
 from jaxsae.train.placement.placements import Placement
 
 
@@ -42,8 +52,12 @@ def choose_placements(
   mesh: Mesh,
   states: Sequence[StackArrays],
   dtype: jnp.dtype,
+  resident: float = 0.0,
 ) -> list[PlacementChoice]:
   """Chooses the placement that a sweep asks for, or else the fastest.
+
+  It must fit beside what else is in memory: the state of stacks chosen before
+  in their placements, and of all others at rest.
 
   Args:
     stacks: the stacks of a run.
@@ -51,6 +65,8 @@ def choose_placements(
     mesh: the mesh of devices.
     states: the state of each stack; only its shapes are used.
     dtype: dtype of the bucket's activations.
+    resident: bytes of a device's memory that are taken besides the stacks,
+      from `resident_bytes`.
 
   Raises:
     UserError: the placement asked for is impossible, or all are.
@@ -60,12 +76,18 @@ def choose_placements(
     kind = (stack.sweep, stack.width, _shapes(stack.taps))
     kinds.setdefault(kind, []).append(i)
   chip = chips.of(mesh.devices.flat[0].device_kind)
+  works = [
+    _work(stacks[some[0]], schedule, dtype, states[some[0]], len(some), mesh)
+    for some in kinds.values()
+  ]
+  taken = resident + sum(resting_bytes(work, mesh) for work in works)
   made = []
-  for indices in kinds.values():
-    stack = stacks[indices[0]]
-    work = _work(stack, schedule, dtype, states[indices[0]], len(indices))
-    asked = stack.sweep.placement
-    chosen, others = _choose(update_times(work, mesh, chip), asked)
+  for indices, work in zip(kinds.values(), works, strict=True):
+    taken -= resting_bytes(work, mesh)
+    asked = stacks[indices[0]].sweep.placement
+    found = update_times(work, mesh, chip, taken)
+    chosen, others = _choose(found, asked)
+    taken += chosen.kept
     made.append(PlacementChoice(tuple(indices), chosen, others))
   return made
 
@@ -86,6 +108,7 @@ def _work(
   dtype: jnp.dtype,
   state: StackArrays,
   sites: int,
+  mesh: Mesh,
 ) -> Work:
   """Describes the updates of `sites` stacks that differ only in their site."""
   d_in, d = state.sae.w_enc.shape[1], state.sae.w_dec.shape[2]
@@ -105,12 +128,26 @@ def _work(
       d, revives=stack.sweep.wake_after is not None
     ),
     interleaved=bool(stack.sweep.prefixes),
+    spread=splits_numbers(d_in, mesh),
   )
 
 
 def bucket_dtype(config: TrainConfig, lm: Lm) -> jnp.dtype:
   """Returns the dtype of the bucket's activations."""
   return jnp.dtype(config.bucket.dtype or jax.tree.leaves(lm.params)[0].dtype)
+
+
+def resident_bytes(config: TrainConfig, mesh: Mesh, lm: Lm) -> int:
+  """Returns the bytes of a device that the LM and the bucket take."""
+  return meshes.on_device(lm.params) + bucket_bytes(config, mesh, lm)
+
+
+def bucket_bytes(config: TrainConfig, mesh: Mesh, lm: Lm) -> int:
+  """Returns the bytes of a bucket's activations on each device."""
+  tokens = config.bucket_tokens // mesh.shape["data"]
+  widths = [site.width(lm.config) for site in config.sites]
+  columns = sum(bucket_columns(width, mesh) for width in widths)
+  return tokens * columns * bucket_dtype(config, lm).itemsize
 
 
 def _choose(
@@ -181,7 +218,7 @@ def _bucket(config: TrainConfig, mesh: Mesh, lm: Lm) -> str:
   dtype = bucket_dtype(config, lm)
   columns = sum(site.width(lm.config) for site in config.sites)
   size = config.bucket_tokens * columns * dtype.itemsize
-  here = size / mesh.shape["data"]
+  here = bucket_bytes(config, mesh, lm)
   return (
     f"bucket: {size / 1e6:,.1f} MB of activations in {dtype.name},"
     f" {here / 1e6:,.1f} MB on each device"

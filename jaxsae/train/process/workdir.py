@@ -133,6 +133,8 @@ def _saved_sizes(path: epath.Path) -> dict[str, int | None]:
 def is_complete(config: TrainConfig) -> bool:
   """Returns whether the run is complete: trained to its end and evaluated.
 
+  All autoencoders must be evaluated, and as `config.eval` says.
+
   Raises:
     UserError: the folder belongs to another configuration.
   """
@@ -142,7 +144,18 @@ def is_complete(config: TrainConfig) -> bool:
     return False
   config = with_saved_bucket(config)
   _check_same(read_config(path), config, record)
-  return (path / "eval" / f"{config.steps}.json").exists()
+  return _is_evaluated(path / "eval" / f"{config.steps}.json", config)
+
+
+def _is_evaluated(record: epath.Path, config: TrainConfig) -> bool:
+  if not record.exists():
+    return False
+  found = json.loads(record.read_text())
+  settings = found.get("about", {}).get("settings")
+  if settings not in (None, overrides.to_json(config.eval)):
+    return False  # older runs have no record of them
+  names = {result["name"] for result in found.get("results", [])}
+  return names >= {name for stack in config.stacks for name in stack.names}
 
 
 def read_config(path: epath.Path) -> TrainConfig:

@@ -23,6 +23,7 @@ from jaxsae.lm import GemmaConfig, Lm, Site, capture
 from jaxsae.lm.weights import abstract_lm
 from jaxsae.token_batch import TokenBatch
 from jaxsae.train.config.run import TrainConfig
+from jaxsae.train.placement.layout import spread
 from jaxsae.train.placement.select import bucket_dtype
 from jaxsae.train.sources.source import Bucket, Prefetcher
 from jaxsae.train.state import TrainState, abstract_state
@@ -137,23 +138,36 @@ def read_bucket(
 ) -> Activations:
   """Reads a bucket with the language model: [B, L, D] at every site.
 
+  Rows are spread over `data`, and the numbers of each token over `model`.
   Special tokens and padding are masked: they are never trained on.
   """
 
-  def read(_, rows):
-    seen = capture(lm, rows.tokens, *config.sites, **rows.packing)
-    dtype = config.bucket.dtype
-    return None, {s: x.astype(dtype or x.dtype) for s, x in seen.items()}
+  count, rows, length = batch.tokens.shape
+  dtype = bucket_dtype(config, lm)
 
-  def join_rows(x):  # [M, B, T, …] → [B, L, …]
-    x = jnp.swapaxes(x, 0, 1)
-    x = x.reshape(x.shape[0], -1, *x.shape[3:])
-    return jax.lax.with_sharding_constraint(x, meshes.shard(mesh, "data"))
+  def read(bucket, numbered):
+    number, some = numbered
+    seen = capture(lm, some.tokens, *config.sites, **some.packing)
+    # Written where they stay: a copy in another order would double the bucket.
+    written = {
+      site: jax.lax.dynamic_update_index_in_dim(
+        x, spread(seen[site].astype(dtype), mesh), number, axis=1
+      )
+      for site, x in bucket.items()
+    }
+    return spread(written, mesh), None
 
+  empty = {
+    site: jnp.zeros((rows, count, length, site.width(lm.config)), dtype)
+    for site in config.sites
+  }
   with jax.named_scope(READS):
-    _, seen = jax.lax.scan(read, None, batch)
-  mask = join_rows(lm.text_mask(batch.tokens, batch.segments))
-  return Activations({s: join_rows(x) for s, x in seen.items()}, mask)
+    numbered = jnp.arange(count), batch
+    seen, _ = jax.lax.scan(read, spread(empty, mesh), numbered)
+  mask = lm.text_mask(batch.tokens, batch.segments)
+  mask = jnp.swapaxes(mask, 0, 1).reshape(rows, -1)
+  joined = {s: x.reshape(rows, -1, x.shape[-1]) for s, x in seen.items()}
+  return Activations(spread(joined, mesh), meshes.constrain(mask, mesh, "data"))
 
 
 def abstract_arguments(

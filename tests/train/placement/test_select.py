@@ -1,10 +1,13 @@
 """The placement of each stack, and what the log says about it."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxsae import chips
 from jaxsae import mesh as meshes
 from jaxsae.errors import UserError
 from jaxsae.lm import Site
@@ -15,6 +18,7 @@ from jaxsae.train.placement.select import (
   bucket_dtype,
   choose_placements,
   log_lines,
+  resident_bytes,
 )
 from jaxsae.train.sources.text import abstract_arguments, read_bucket
 from tests.train.placed import GEMMA
@@ -63,6 +67,47 @@ def test_an_impossible_placement_is_refused(replace):
   config = replace(toy("by_latent", 4), sae__widths=(1001,))
   with pytest.raises(UserError, match=r"by_latent.*8 devices do not divide"):
     chosen(*asked(config))
+
+
+def memory_of(monkeypatch, size):
+  """Gives each device so much memory."""
+  cpu = dataclasses.replace(chips.CHIPS["cpu"], hbm_bytes=size)
+  monkeypatch.setitem(chips.CHIPS, "cpu", cpu)
+
+
+def choose(config, mesh, state, lm, resident):
+  dtype = bucket_dtype(config, lm)
+  return choose_placements(
+    config.stacks, config.schedule, mesh, state.stacks, dtype, resident
+  )
+
+
+def test_a_placement_fits_beside_the_language_model_and_the_bucket(monkeypatch):
+  given = asked(toy("auto", 4))
+  (free,) = choose(*given, 0)
+  _, mesh, _, lm = given
+  bucket = 64 * 64 // 4 * 2 * 256 * 2  # tokens, sites, numbers, bytes
+  here = meshes.on_device(lm.params) + bucket
+  assert resident_bytes(given[0], mesh, lm) == here
+  memory_of(monkeypatch, free.time.held)
+  assert choose(*given, 0)[0].placement == free.placement
+  (beside,) = choose(*given, 1)
+  assert beside.placement != free.placement
+  assert beside.time.held < free.time.held
+  refused = next(t for t in beside.others if t.placement == free.placement)
+  assert "are taken" in refused.error
+
+
+def test_a_placement_fits_beside_other_stacks(replace, monkeypatch):
+  config = toy("auto", 4)
+  other = dataclasses.replace(config.sae, widths=(1024,))
+  given = asked(replace(config, also=(other,)))
+  first, second = choose(*given, 0)
+  # Each fits if nothing else is there.
+  memory_of(monkeypatch, max(first.time.held, second.time.held))
+  found = choose(*given, 0)
+  assert [one.placement for one in found] != [first.placement, second.placement]
+  assert found[0].time.kept + found[1].time.held <= chips.of("cpu").hbm_bytes
 
 
 def test_the_log_has_placement_seconds_and_bucket():

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from jaxsae import overrides
 from jaxsae.data import TokenPolicy
 from jaxsae.errors import UserError
 from jaxsae.mesh import MeshConfig
@@ -121,9 +122,18 @@ def test_a_run_is_complete_once_its_last_step_is_evaluated(config, replace):
   assert not workdir.is_complete(config)
   path = workdir.claim(config, POLICY)
   assert not workdir.is_complete(config)
-  workdir.write_json(path / "eval" / "5.json", {})
+  names = [name for stack in config.stacks for name in stack.names]
+  results = [{"name": name} for name in names]
+  settings = overrides.to_json(config.eval)
+  record = {"about": {"settings": settings}, "results": results}
+  workdir.write_json(path / "eval" / "5.json", record)
   assert not workdir.is_complete(config)
-  workdir.write_json(path / "eval" / "6.json", {})
+  workdir.write_json(
+    path / "eval" / "6.json", record | {"results": results[1:]}
+  )
+  assert not workdir.is_complete(config)
+  workdir.write_json(path / "eval" / "6.json", record)
   assert workdir.is_complete(replace(config, mesh__model=2))
+  assert not workdir.is_complete(replace(config, eval__batches=3))
   with pytest.raises(UserError, match="tokens was 3072 and is 2000"):
     workdir.is_complete(replace(config, tokens=2000))
