@@ -22,7 +22,6 @@ from jaxsae.lm import GemmaConfig, Lm, Site, Splice, Taps
 from jaxsae.lm.moving import MovingSplice
 from jaxsae.plan import lm_work
 from jaxsae.plan.compilation import Compilation, Compile, compile_program
-from jaxsae.plan.memory import on_device
 from jaxsae.plan.roofline import Part
 from jaxsae.sae import Sae
 from jaxsae.sae import stack as sae_stacks
@@ -69,7 +68,9 @@ def compile_evaluation(
     lm: the shapes of the language model.
   """
   saes = dict(_folded(config, mesh, state))
-  held = on_device(lm.params) + sum(on_device(sae) for _, sae in saes.values())
+  held = meshes.on_device(lm.params) + sum(
+    meshes.on_device(sae) for _, sae in saes.values()
+  )
   found = [
     (kept, compile_program(compile_it))
     for kept, compile_it in _programs(config, lm, saes)
@@ -104,7 +105,7 @@ def _programs(
   assert lm.mesh is not None
   taps = tuple(sorted({taps for taps, _ in saes.values()}))
   sites, abstract = sites_read(taps), _Abstract(lm.mesh)
-  name = max(saes, key=lambda name: on_device(saes[name][1]))
+  name = max(saes, key=lambda name: meshes.on_device(saes[name][1]))
   at, sae = saes[name]
   chunked = ChunkedSae(sae, lm.mesh)
 
@@ -114,7 +115,7 @@ def _programs(
   read, written = ([seen[s] for s in some] for some in (at.reads, at.writes))
   mask = abstract.like(step.tokens.shape, jnp.bool_)
   summing = lambda: sum_step.lower(chunked, read, written, mask).compile()
-  yield on_device(seen), summing
+  yield meshes.on_device(seen), summing
 
   edit = MovingSplice.at(at, Splice(chunked), shared_shapes(saes)[name])
   step = abstract.step(config, lm)

@@ -229,17 +229,13 @@ def on_mesh(
   sent = None
   if compiled is not None and compiled.text is not None:
     sent = communication.bytes_sent(config, mesh, compiled.text)
-<<<<<<< HEAD
-  breakdown = memory.breakdown(config, gemma, mesh, arguments, compiled)
+  breakdown = memory.breakdown(config, mesh, arguments, compiled)
   checkpoint = memory.in_all(arguments[0])
   export = sum(memory.in_all(stack.sae) for stack in arguments[0].stacks)
   evaluating = evaluation.work(config, arguments[1], mesh, slices.kind.chip)
   roofline = parts.of_step(
     config, gemma, mesh, slices, placed, breakdown.bucket, sent
   )
-=======
-  breakdown = memory.breakdown(config, mesh, arguments, compiled)
->>>>>>> y-step
   return Plan(
     config=config,
     slices=slices,
