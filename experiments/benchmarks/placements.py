@@ -175,7 +175,7 @@ def configure(case: Case, name: str) -> TrainConfig:
       sparsity_coefficient=tuple(1e-4 * (i + 1) for i in range(case.members)),
       placement=name,
     ),
-    bucket=BucketConfig(microbatches=16, rows=64),
+    bucket=BucketConfig(microbatches=16, rows=64, update_tokens=4096),
   )
 
 

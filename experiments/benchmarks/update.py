@@ -44,7 +44,7 @@ def turn(sae: Sae, x: np.ndarray) -> Callable[[], None]:
   sweep = SweepConfig(
     sites=(Site("resid", 0),), widths=(width,), seeds=tuple(range(size))
   )
-  config = TrainConfig(sae=sweep, mesh=MeshConfig(1, 1))
+  config = TrainConfig(sae=sweep, mesh=MeshConfig(1, 1)).fitted(1)
   mesh = meshes.make(config.mesh)
   stack = StackState(
     sae=jax.tree.map(jnp.copy, sae),

@@ -76,7 +76,12 @@ class Plan:
 
   @property
   def needed(self) -> int | None:
-    """Bytes of a device's memory that the run needs; None if not known."""
+    """Bytes of a device's memory that the run needs; None if not known.
+
+    Where what is known without compiling is too much already, these bytes.
+    """
+    if self.memory.total is None and self.memory.known > self.capacity:
+      return self.memory.known
     return self.memory.total
 
   @property

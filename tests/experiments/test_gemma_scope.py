@@ -174,7 +174,7 @@ def test_the_bucket_of_a_run_fits_beside_its_autoencoders(grids, name):
   for config in grids[name].values():
     gemma = read_sizes(config.lm)
     values = sum(site.width(gemma) for site in config.sites)
-    assert 4 * values * config.bucket_tokens <= 250 * B
+    assert 4 * values * config.fitted(16).bucket_tokens <= 250 * B
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -54,7 +54,7 @@ def world(monkeypatch):
 
 
 def config(**fields):
-  return TrainConfig(bucket=BucketConfig(8, 32), **fields)
+  return TrainConfig(bucket=BucketConfig(8, 32, 4096), **fields)
 
 
 def quiet(line):
@@ -135,7 +135,7 @@ def test_bfloat16_is_proposed_where_the_bucket_is_float32(world):
 
   here = world(memory, lambda c: 1.0)
   wide = dataclasses.replace(
-    config(), bucket=BucketConfig(8, 32, dtype="float32")
+    config(), bucket=BucketConfig(8, 32, 4096, dtype="float32")
   )
   found = search.remedies(here.make(wide, SLICES, {}), {}, quiet)
   assert [str(one) for one in found] == ["--bucket.dtype=bfloat16"]

@@ -34,7 +34,8 @@ def stack(w, other):
 
 def at(step):
   layout = TrainState(whole, whole, (stack(sharded, whole),))
-  w = lambda: step + jnp.arange(4000.0).reshape(400, 10)
+  # Each row is a chunk, and not so small that OCDBT keeps it with its name.
+  w = lambda: jnp.sin(step + jnp.arange(32000.0)).reshape(16, 2000)
   make = lambda: TrainState(
     jnp.int32(step), jax.random.key(1), (stack(w(), jnp.ones(2)),)
   )

@@ -1,5 +1,6 @@
 """A checkpoint that cannot be written ends the run in one sentence."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -43,8 +44,10 @@ with exit_on_user_error():
 
 
 @pytest.fixture
-def config(tmp_path, texts, lm_path):
-  return small(tmp_path, texts, lm_path)
+def config(tmp_path, texts, lm_path, made):
+  """The config of `made`, in a folder of its own."""
+  alone = small(tmp_path, texts, lm_path)
+  return dataclasses.replace(alone, sae=made.config.sae)
 
 
 def names(config) -> list[str]:

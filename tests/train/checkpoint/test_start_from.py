@@ -60,7 +60,7 @@ def test_a_run_that_has_started_no_longer_needs_the_other(
   assert snapshot(tmp_path / "other") == before
   mine, random = first_line(tmp_path / "run"), first_line(made.path)
   assert mine["step"] == 1
-  assert mine["resid.1/64/l0_3/fvu"] < random["resid.1/64/l0_4/fvu"]
+  assert mine["resid.1/128/l0_3/fvu"] < random["resid.1/128/l0_4/fvu"]
   shutil.rmtree(tmp_path / "other")
   shutil.rmtree(tmp_path / "run" / "checkpoints" / "6")
   assert bits(train(config)) == bits(state)
@@ -72,10 +72,13 @@ def test_a_run_that_has_started_no_longer_needs_the_other(
 @pytest.mark.parametrize(
   ("change", "says"),
   [
-    ({"sae__widths": (128,)}, "no 2 jumprelu of width 128 at resid.1"),
-    ({"sae__target_l0": (2.0,)}, "no 1 jumprelu of width 64 at resid.1"),
-    ({"sae__sites": (Site("attn", 0),)}, "no 2 jumprelu of width 64 at attn.0"),
-    ({"sae__architecture": "topk"}, "no 2 topk of width 64 at resid.1"),
+    ({"sae__widths": (256,)}, "no 2 jumprelu of width 256 at resid.1"),
+    ({"sae__target_l0": (2.0,)}, "no 1 jumprelu of width 128 at resid.1"),
+    (
+      {"sae__sites": (Site("attn", 0),)},
+      "no 2 jumprelu of width 128 at attn.0",
+    ),
+    ({"sae__architecture": "topk"}, "no 2 topk of width 128 at resid.1"),
   ],
 )
 def test_a_run_that_does_not_fit_is_refused(config, replace, change, says):
@@ -84,7 +87,7 @@ def test_a_run_that_does_not_fit_is_refused(config, replace, change, says):
   with pytest.raises(UserError) as refused:
     train(replace(config, **change))
   assert says in str(refused.value)
-  assert "it has 2 jumprelu of width 64 at resid.1" in str(refused.value)
+  assert "it has 2 jumprelu of width 128 at resid.1" in str(refused.value)
   assert not pathlib.Path(config.workdir).exists()
 
 

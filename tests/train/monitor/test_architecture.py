@@ -22,7 +22,7 @@ CONFIG = TrainConfig(
     sparsity_coefficient=(0.1,),
     bandwidth=0.01,
   ),
-)
+).fitted(1)
 SOUND = {"l0": 10.0, "moved": 1e-3, "in_window": 1e-3}
 NAMES = ("resid.3/64/l0_10", "resid.3/64/l0_20")
 
@@ -102,7 +102,7 @@ def test_few_in_the_window_are_enough_where_few_are_active():
 def test_without_targets_nothing_is_off_target():
   config = TrainConfig(
     log_every=1, sae=SweepConfig(sites=(Site("resid", 3),), widths=(64,))
-  )
+  ).fitted(1)
   watch = check(config)
   frozen = figures(config, SOUND | {"moved": 0.0})
   for step in range(1, 50):
@@ -112,6 +112,6 @@ def test_without_targets_nothing_is_off_target():
 def test_architectures_without_alarms_have_nothing_to_say():
   sweep = SweepConfig(sites=(Site("resid", 3),), widths=(64,))
   relu = dataclasses.replace(sweep, architecture="relu")
-  config = TrainConfig(log_every=1, sae=relu)
+  config = TrainConfig(log_every=1, sae=relu).fitted(1)
   seen = samples.metrics(config, l0=alike(0.0))  # and no figures of thresholds
   assert check(config).observe(1, seen, BUCKET) == []
