@@ -57,7 +57,8 @@ config = json.load(open(os.environ["CONFIG"]))
 
 def export(run):
   runs.export(run, "gemma_scope", run.path / "export")
-  runs.explore(run)
+  if os.environ.get("EXPLORE"):
+    runs.explore(run)
 
 runs.main(overrides.from_json(TrainConfig, config), then=export)
 """
@@ -81,7 +82,8 @@ def final(config):
   return state.stacks, int(state.step), position
 
 
-def test_processes_agree_with_one(config, replace, tmp_path):
+def test_processes_agree_with_one(config, replace, tmp_path, monkeypatch):
+  monkeypatch.setenv("EXPLORE", "yes")
   in_ = lambda name: replace(
     config, workdir=str(tmp_path / name), mesh=MeshConfig(data=2, model=2)
   )
