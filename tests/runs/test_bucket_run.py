@@ -109,6 +109,26 @@ def test_the_whole_chain(config, replace, bucket, tmp_path):
 
 
 @pytest.mark.soak
+def test_two_processes_in_a_bucket(config, replace, bucket, tmp_path):
+  """They are killed while some requests fail, and go on as on a disk."""
+  config = replace(config, tokens=6 * 512, mesh__model=2)
+  here = replace(config, workdir=str(tmp_path / "run"))
+  there = replace(config, workdir="gs://bucket/run")
+  pods.run(here, tmp_path / "log here", 2, 2)
+  bucket.fail_in_turn(every=23)
+  with pods.Pod(there, tmp_path / "log 1", 2, 2, script=TRAIN) as pod:
+    wait_for_checkpoint(bucket, 2, pod)
+    pod.kill()
+  pods.run(there, tmp_path / "log 2", 2, 2, script=TRAIN)
+  bucket.heal()
+  bucket.download("run/", tmp_path / "copy")
+  assert_same_run(tmp_path / "copy", tmp_path / "run", step=6)
+  pods.assert_same(
+    pods.newest(replaced(there, tmp_path / "copy")), pods.newest(here)
+  )
+
+
+@pytest.mark.soak
 @pytest.mark.parametrize("kind", buckets.KINDS)
 def test_an_error_at_every_request(config, replace, bucket, tmp_path, kind):
   """Each request of a run fails at first."""
