@@ -168,7 +168,7 @@ def each_at_first() -> Callable[[int, str], bool]:
     # TensorStore gives every read a name of its own, that nothing caches it.
     request = re.sub("[?&]tensorstore=[0-9a-f]+", "", request)
     seen[request] += 1
-    every = 2 if "/upload/" in request else 7
+    every = 3 if "/upload/" in request else 7
     return seen[request] % every == 1
 
   return is_new
