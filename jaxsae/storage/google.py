@@ -97,8 +97,9 @@ class GoogleStorage(core.GCSFileSystem):
         _check_whole(answer, where)
         return answer
       except FileNotFoundError as error:
-        # An earlier try was carried out, and its answer was lost.
-        if method == "DELETE" and tries:
+        # An earlier try, by us or by aiohttp, which also repeats what it asked
+        # on a connection that broke, was carried out and its answer was lost.
+        if method == "DELETE":
           return _GONE
         if "upload_id=" in path:
           raise UploadLost from error
