@@ -59,8 +59,8 @@ def _help() -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class RunSelection:
-  """The finished run that a command is given, and what to take of it."""
+class FinishedRun:
+  """The finished run that a command is given, and which autoencoders of it."""
 
   run: str = ""  # the run's folder
   # Names of autoencoders, as in resid.12/16384/l0_32, to leave out all others.
@@ -107,7 +107,7 @@ def _parse(
 ) -> tuple[Any, ...]:
   """Returns the selection, the settings and the options of a command line."""
   selection, *others = overrides.parse_several(
-    RunSelection(),
+    FinishedRun(),
     settings,
     *options,
     argv=argv,

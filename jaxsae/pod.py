@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -113,18 +113,14 @@ def on_all(act: Callable[[], T]) -> T:
   """
   if jax.process_count() == 1:
     return act()
-  try:
-    value, mine = act(), None
-  except Exception as error:  # raised once all know of it
-    value, mine = None, error
-  texts = gather_texts(json.dumps(mine and [type(mine).__name__, str(mine)]))
-  if mine is not None:
-    raise mine
-  for index, failure in enumerate(map(json.loads, texts)):
-    if failure is not None:
-      kind = _KINDS.get(failure[0], RunError)
-      raise kind(f"in process {index}: {failure[1]}")
-  return cast(T, value)
+  (value, *failure), failed = _outcome(act)
+  texts = gather_texts(json.dumps(failure))
+  if failed is not None:
+    raise failed
+  for index, (kind, text) in enumerate(map(json.loads, texts)):
+    if kind is not None:
+      raise _KINDS.get(kind, RunError)(f"in process {index}: {text}")
+  return value
 
 
 @contextlib.contextmanager

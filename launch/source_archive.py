@@ -51,7 +51,7 @@ def keep_script(shell: Shell, folder: pathlib.Path, script: str) -> str:
   New machines get this copy, even if the script has changed since.
 
   Raises:
-    LaunchError: there is no such file.
+    LaunchError: the file does not exist.
   """
   path = pathlib.Path(script)
   if not path.is_file():

@@ -67,7 +67,7 @@ class Bucket:
 
   @property
   def environment(self) -> dict[str, str]:
-    """What a process needs in its environment to find the bucket."""
+    """The environment variables by which a process finds the bucket."""
     url = f"http://127.0.0.1:{self._proxy.server_address[1]}"
     return {
       "STORAGE_EMULATOR_HOST": url,  # for gcsfs, and Google's own client
@@ -89,7 +89,7 @@ class Bucket:
       self._faults.append((kind, when))
 
   def fail_in_turn(self, every: int) -> None:
-    """Lets every so many-th request fail, each in another way."""
+    """Lets one in `every` requests fail, each time in another way."""
     for turn, kind in enumerate(KINDS):
       self.fail(
         kind,

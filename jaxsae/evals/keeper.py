@@ -1,4 +1,4 @@
-"""What an evaluation leaves for a later one that goes on with it."""
+"""Keeps the sums of an evaluation that stops, so that a later one resumes."""
 
 from collections.abc import Callable, Mapping
 

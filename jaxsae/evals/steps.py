@@ -67,10 +67,10 @@ def in_steps(
     rows, context = batch.tokens.shape
     size = size or rows_of_step(lm, rows, context, sites)
     *steps, rest = _cut(batch if rest is None else _join(rest, batch), size)
-    yield from (_put(lm.mesh, step) for step in steps)
+    yield from (over_data(lm.mesh, step) for step in steps)
   if rest is not None and len(rest.tokens):
     more = ((0, size - len(rest.tokens)), (0, 0))
-    yield _put(lm.mesh, jax.tree.map(lambda x: np.pad(x, more), rest))
+    yield over_data(lm.mesh, jax.tree.map(lambda x: np.pad(x, more), rest))
 
 
 def _join(*parts: TokenBatch[np.ndarray]) -> TokenBatch[np.ndarray]:
@@ -87,8 +87,13 @@ def _cut(
   ]
 
 
-def _put(mesh: Mesh | None, batch: TokenBatch[np.ndarray]) -> Any:
-  """Puts the rows of this process's devices there."""
+def over_data(mesh: Mesh | None, batch: TokenBatch[np.ndarray]) -> Any:
+  """Puts a batch on the devices, its rows split over `data`.
+
+  Args:
+    mesh: the mesh, whose `data` divides the rows; None leaves them on the host.
+    batch: the whole batch, in every process.
+  """
   if mesh is None:
     return batch
   layout = meshes.shard(mesh, "data", None)

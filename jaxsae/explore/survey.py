@@ -15,6 +15,7 @@ from flax import struct
 from jaxsae import mesh as meshes
 from jaxsae import pod
 from jaxsae.errors import UserError
+from jaxsae.evals.steps import over_data
 from jaxsae.explore.activation_counts import (
   ActivationCounts,
   add_activations,
@@ -162,20 +163,10 @@ def _read(lm, sites, batch):
 
 
 def _over_data(lm: Lm, batch: TokenBatch) -> TokenBatch:
-  """Puts a batch on the devices, its rows split over `data`.
-
-  Every process gives the whole batch; rows of padding are added as needed.
-  """
-  if lm.mesh is None:
-    return jax.tree.map(jnp.asarray, batch)
-  layout = meshes.shard(lm.mesh, "data", None)
-  missing = -len(batch.tokens) % lm.mesh.shape["data"]
-
-  def put(x):
-    x = np.pad(np.asarray(x), ((0, missing), (0, 0)))
-    return jax.make_array_from_callback(x.shape, layout, x.__getitem__)
-
-  return jax.tree.map(put, batch)
+  """Puts a batch on the devices; adds rows of padding until `data` divides."""
+  data = 1 if lm.mesh is None else lm.mesh.shape["data"]
+  more = ((0, -len(batch.tokens) % data), (0, 0))
+  return over_data(lm.mesh, jax.tree.map(lambda x: np.pad(x, more), batch))
 
 
 def _chunks(sae: Sae) -> list[slice]:

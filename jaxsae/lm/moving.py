@@ -28,7 +28,7 @@ NOWHERE = -1  # the number of no site
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-  """What of some taps is structure; taps with equal shapes share a program.
+  """The structure of taps; those with equal shapes share a compiled program.
 
   Attributes:
     reads_at: the kinds of site, such as resid, that may be read.

@@ -2,12 +2,11 @@
 
 import dataclasses
 import pathlib
-import runpy
-import sys
 from collections.abc import Mapping, Sequence
 
 from jaxsae import overrides
 from jaxsae.errors import UserError, did_you_mean
+from jaxsae.runs import experiment_file
 from jaxsae.train.config.run import TrainConfig
 
 
@@ -50,8 +49,7 @@ class Experiment:
 def read(path: str, argv: Sequence[str]) -> Experiment:
   """Reads a file that has `config` or `configs()`, and applies overrides.
 
-  The file's code runs as on import, without what is under `if __name__ ==
-  "__main__":`.
+  The file's code runs as `runs.experiment_file.read` says.
 
   Raises:
     UserError: there is no such file, it has neither, or an override is wrong.
@@ -74,7 +72,9 @@ def read(path: str, argv: Sequence[str]) -> Experiment:
   return Experiment(file, options, _chosen(options.only, configs))
 
 
-def _contents(file: pathlib.Path) -> tuple[dict[str, TrainConfig], str | None]:
+def _contents(
+  file: pathlib.Path,
+) -> tuple[Mapping[str, TrainConfig], str | None]:
   if not file.is_file():
     raise UserError(
       f"There is no experiment file {file}; give its path, as in"
@@ -84,18 +84,14 @@ def _contents(file: pathlib.Path) -> tuple[dict[str, TrainConfig], str | None]:
     raise UserError(
       f"{file} is not an experiment file: its name must end in .py."
     )
-  sys.path.insert(0, str(file.parent))  # as `python FILE` has it
-  found = runpy.run_path(str(file), run_name="plan")
-  if isinstance(found.get("config"), TrainConfig):
-    return {file.stem: found["config"]}, found["__doc__"]
-  configs = found["configs"]() if callable(found.get("configs")) else None
-  if not configs:
+  found = experiment_file.read(file)
+  if not found.configs:
     raise UserError(
       f"{file} is not an experiment that can be planned: it has neither a"
       " `config` that is a TrainConfig nor a function `configs` that returns"
       " TrainConfigs by name."
     )
-  return dict(configs), found["__doc__"]
+  return found.configs, found.doc
 
 
 def _chosen(

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
+import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
 from jaxsae.lm import GemmaConfig
@@ -16,7 +17,8 @@ from jaxsae.plan.topology import Slices
 from jaxsae.runs.flops import balanced_shares
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.config.sweep import Stack
-from jaxsae.train.placement.cost_model import Work, update_times
+from jaxsae.train.placement.cost_model import update_times
+from jaxsae.train.placement.select import member_work
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,23 +209,8 @@ def _unshared_step(plan: Plan, gemma: GemmaConfig, stack: Stack) -> float:
   config, chip = plan.config, plan.slices.kind.chip
   mesh = AbstractMesh(plan.shape, ("data", "model"))
   d_in, d = stack.taps.d_in(gemma), stack.taps.d(gemma)
-  columns = d_in + (d if stack.architecture.transcodes else 0)
-  updates = Work(
-    sites=1,
-    members=1,
-    d_in=d_in,
-    d=d,
-    width=stack.width,
-    tokens=config.update_tokens,
-    updates=config.updates_per_bucket,
-    token_bytes=2 * columns,
-    moments=2 if stack.sweep.optim.b1 else 1,
-    skip=stack.sweep.skip,
-    summed=stack.architecture.summed_per_token(
-      d, revives=stack.sweep.wake_after is not None
-    ),
-    interleaved=bool(stack.sweep.prefixes),
-  )
+  dtype = jnp.dtype(jnp.bfloat16)
+  updates = member_work(stack, config.schedule, dtype, d_in, d)
   best = update_times(updates, mesh, chip)[0]
   reading = lm_work.work(config, gemma, mesh, stack.taps.sites)
   return config.updates_per_bucket * max(

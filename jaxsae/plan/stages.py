@@ -1,4 +1,4 @@
-"""What a run takes besides training: seconds, bytes and money.
+"""Predicts what a run takes besides training: seconds, bytes and dollars.
 
 The rates of hosts are assumptions, which are told beside the figures.
 """

@@ -13,7 +13,6 @@ import json
 import operator
 import os
 import pathlib
-import runpy
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -24,6 +23,7 @@ from jaxsae.data import list_source
 from jaxsae.errors import RunError, UserError, exit_on_user_error
 from jaxsae.lm.formats import official
 from jaxsae.lm.weights import SHIPPED, read_sizes
+from jaxsae.runs import experiment_file
 from jaxsae.runs.main import RunSelection
 from jaxsae.train.config.run import TrainConfig
 
@@ -118,17 +118,13 @@ def _configs(file: str, flags: Sequence[str]) -> Iterator[TrainConfig]:
   Raises:
     UserError: a flag is wrong.
   """
-  sys.path.insert(0, str(pathlib.Path(file).parent))  # as `python FILE` has it
-  found = runpy.run_path(file, run_name="check")
-  if isinstance(found.get("config"), TrainConfig):
-    (config,) = overrides.parse_several(found["config"], argv=flags)
-    yield config
-  elif callable(found.get("configs")):
-    for config in found["configs"]().values():
-      given, config = overrides.parse_several(
-        RunSelection(), config, argv=flags
-      )
-      yield dataclasses.replace(config, workdir=given.workdir)
+  found = experiment_file.read(pathlib.Path(file))
+  for config in found.configs.values():
+    if found.is_single:
+      yield overrides.parse(config, argv=flags)
+    else:
+      given, one = overrides.parse_several(RunSelection(), config, argv=flags)
+      yield dataclasses.replace(one, workdir=given.workdir)
 
 
 if __name__ == "__main__":

@@ -95,14 +95,17 @@ def _write(run: Run, results: Mapping[str, evals.Result]) -> None:
 
 def figures(run: Run) -> dict[str, dict]:
   """Reads `eval/STEP.json` by autoencoder; evaluates if some are missing."""
-  if not pod.on_leader(lambda: set(run.names) <= set(_read(run))):
+  if not pod.on_leader(lambda: set(run.names) <= set(recorded(run))):
     evaluate(run)
-  found = pod.on_leader(lambda: _read(run))
+  found = pod.on_leader(lambda: recorded(run))
   return {name: found[name] for name in run.names}
 
 
-def _read(run: Run) -> dict[str, dict]:
-  """Returns the results that were written, by autoencoder."""
+def recorded(run: Run) -> dict[str, dict]:
+  """Returns the results in `eval/STEP.json` by autoencoder; there may be none.
+
+  Only the leader of a pod calls it.
+  """
   if not _record(run).exists():
     return {}
   record = json.loads(_record(run).read_text())

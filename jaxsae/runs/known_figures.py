@@ -1,11 +1,11 @@
-"""What is known about a run's autoencoders without measuring anything."""
+"""The figures of a run's autoencoders that are on record already."""
 
-import json
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 from jaxsae.errors import UserError
+from jaxsae.runs.evaluate import recorded
 from jaxsae.runs.open import Run
 from jaxsae.train.monitor.lines import read_metrics
 
@@ -19,12 +19,9 @@ def known_figures(run: Run) -> dict[str, Mapping[str, Any]]:
   Raises:
     UserError: neither is there.
   """
-  record = run.path / "eval" / f"{run.step}.json"
-  if record.exists():
-    results = json.loads(record.read_text())["results"]
-    found = {result["name"]: result for result in results}
-    if all(name in found for name in run.names):
-      return {name: found[name] for name in run.names}
+  found = recorded(run)
+  if set(run.names) <= set(found):
+    return {name: found[name] for name in run.names}
   print(
     f"note: {run.path} is not evaluated at step {run.step}, so L0 and FVU are"
     f" those of training; `jaxsae eval {run.path}` measures them",

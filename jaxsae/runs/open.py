@@ -117,7 +117,7 @@ class Run:
 
   @functools.cached_property
   def _places(self) -> "Mapping[str, _Place]":
-    """Name → where an autoencoder is in the checkpoint."""
+    """Name → the position of an autoencoder in the checkpoint."""
     found = {}
     for index, stack in enumerate(self.config.stacks):
       like = _stack_like(self.members, index, stack)
@@ -141,7 +141,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-  """Where one autoencoder is in a checkpoint.
+  """The position of one autoencoder in a checkpoint.
 
   Attributes:
     stack: the configuration of its stack.

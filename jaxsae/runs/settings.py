@@ -12,7 +12,7 @@ from jaxsae.train.config.run import EvalConfig, TrainConfig
 
 @dataclasses.dataclass(frozen=True)
 class TextPlace:
-  """Where a run's text is."""
+  """The places of a run's text and of its tokens."""
 
   source: str = ""  # the text that the run was trained on, wherever it is now
   cache: str = ""  # folder of tokenised corpora
@@ -20,7 +20,7 @@ class TextPlace:
 
 @dataclasses.dataclass(frozen=True)
 class RunSettings:
-  """Where a run's data is now, and how the run is evaluated.
+  """The places of a run's data, its mesh, and how it is evaluated.
 
   By default all are the run's own, apart from the mesh, which has all devices
   that there are.

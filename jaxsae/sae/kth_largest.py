@@ -47,7 +47,7 @@ def kth_largest_of_all(
 
 
 def counts(bits: int = 32) -> int:
-  """Returns the number of counts of a search among floats of so many bits."""
+  """Returns how many counts a search makes among floats of `bits` bits."""
   return bits // BITS * (2**BITS - 1)
 
 

@@ -1,4 +1,4 @@
-"""What a store does with whole files, besides reading and writing them."""
+"""Uploads, lists, moves and removes whole files in an object store."""
 
 import os
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Which errors of a store may pass, and how long to try again."""
+"""Retries requests to an object store whose errors are transient."""
 
 import asyncio
 import contextlib

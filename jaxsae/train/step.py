@@ -235,10 +235,10 @@ def norm_spreads(bucket: Activations) -> dict[Site, jax.Array]:
   A few tokens of a norm that is far above the others' would decide what is
   learned.
   """
-  spread = lambda norms: jnp.nanmax(norms) / jnp.nanmedian(norms)
+  ratio = lambda norms: jnp.nanmax(norms) / jnp.nanmedian(norms)
   text = lambda x: jnp.where(bucket.mask > 0, x, jnp.nan)
   norm = lambda x: jnp.linalg.norm(x.astype(jnp.float32), axis=-1)
-  return {site: spread(text(norm(x))) for site, x in bucket.sites.items()}
+  return {site: ratio(text(norm(x))) for site, x in bucket.sites.items()}
 
 
 def estimate_scales(bucket: Activations) -> dict[Site, jax.Array]:

@@ -107,7 +107,7 @@ def packed():
 def test_the_loss_of_a_stream_is_that_of_its_logits(
   lm, packed, monkeypatch, chunk, data
 ):
-  """Whether or not chunks divide the time, and on a mesh."""
+  """Also where chunks do not divide the time, and on a mesh."""
   monkeypatch.setattr(losses_of, "_CHUNK", chunk)
   stream, tokens, segments = packed
   expected, mask = next_token_loss(lm.unembed(stream), tokens, segments)

@@ -1,4 +1,4 @@
-"""What a run takes besides training, by arithmetic."""
+"""The seconds, bytes and dollars of stages besides training."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a run's settings name and this machine cannot read is told by name."""
+"""Places of a run that this machine cannot read are told by name."""
 
 import json
 import pathlib

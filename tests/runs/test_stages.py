@@ -1,4 +1,4 @@
-"""What a later stage cannot do is told before the first step."""
+"""A stage that settings make impossible is told before the first step."""
 
 import dataclasses
 

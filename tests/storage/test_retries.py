@@ -1,4 +1,4 @@
-"""Which errors may pass, and how long they are waited for."""
+"""Transient errors are retried for a stated time; others are told at once."""
 
 import asyncio
 import errno

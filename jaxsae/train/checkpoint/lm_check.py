@@ -4,8 +4,6 @@ Its name or folder says little: weights move, and folders are filled anew. So
 `lm.json` in the run's folder holds a fingerprint of the weights.
 """
 
-import json
-
 import jax
 import jax.numpy as jnp
 from etils import epath
@@ -14,7 +12,11 @@ from jaxsae import pod
 from jaxsae.errors import UserError
 from jaxsae.lm import Lm
 from jaxsae.train.checkpoint.fingerprint import combined, digest
-from jaxsae.train.process.workdir import read_config, write_json
+from jaxsae.train.process.workdir import (
+  read_config,
+  read_record,
+  write_json,
+)
 
 RECORD = "lm.json"
 
@@ -55,7 +57,7 @@ def _as_bfloat16(x: jax.Array) -> jax.Array:
 def _check(path: epath.Path, name: str, now: str) -> None:
   record = path / RECORD
   if record.exists():
-    saved = _read(record)
+    saved = read_record(record, ("name", "fingerprint"))
     if saved["fingerprint"] != now:
       raise UserError(
         f"{path} was started with another language model: the weights of"
@@ -70,11 +72,3 @@ def _check(path: epath.Path, name: str, now: str) -> None:
       f" record of its weights to compare --lm={name} with; give the same"
       " again."
     )
-
-
-def _read(record: epath.Path) -> dict[str, str]:
-  try:
-    saved = dict(json.loads(record.read_text()))
-    return {name: str(saved[name]) for name in ("name", "fingerprint")}
-  except (OSError, ValueError, TypeError, KeyError) as error:
-    raise UserError(f"{record} cannot be read: {error!r}.") from error

@@ -5,7 +5,6 @@ reads metadata with a flipped bit as it is.
 """
 
 import hashlib
-import importlib.metadata
 import json
 import re
 from collections.abc import Iterable
@@ -22,6 +21,7 @@ from jaxsae.train.checkpoint.fingerprint import (
   whole,
 )
 from jaxsae.train.checkpoint.saved import SavedState, trained
+from jaxsae.train.process.agreement import version
 
 PACKAGES = ("jaxsae", "jax", "orbax-checkpoint", "grain")
 
@@ -43,7 +43,7 @@ def write(state: SavedState, data: dict) -> dict:
     "arrays": {path: [types[path], whole(sums[path])] for path in types},
     # So that one autoencoder can be read, and checked, without the others.
     "members": {path: [as_text(one) for one in sums[path]] for path in paths},
-    "versions": {name: _version(name) for name in PACKAGES},
+    "versions": {name: version(name) for name in PACKAGES},
   }
   return {"content": content, "sha256": _digest(content)}
 
@@ -103,13 +103,6 @@ def _types(tree) -> dict[str, str]:
     jax.tree_util.keystr(path): f"{x.dtype}[{','.join(map(str, x.shape))}]"
     for path, x in paths
   }
-
-
-def _version(package: str) -> str:
-  try:
-    return importlib.metadata.version(package)
-  except importlib.metadata.PackageNotFoundError:
-    return "not installed"  # such as jaxsae, when run from a checkout
 
 
 def _digest(content) -> str:

@@ -45,6 +45,7 @@ class Members:
   shapes: Mapping[str, tuple[int, ...]]
   prints: Mapping[str, str]
   row_prints: Mapping[str, list[str]] | None
+  _whole_stacks: set[int] = dataclasses.field(default_factory=set)
 
   def load(self, stack: int, member: int, like: SavedStack) -> SavedStack:
     """Reads one autoencoder and its scales; waits for no other process.
@@ -73,12 +74,18 @@ class Members:
         raise Corrupted(f"row {member} of its {name} is not what was saved")
 
   def _check_whole(self, stack: int, like: SavedStack) -> None:
-    """Checks all members of a stack, where only all together can be checked."""
+    """Checks all members of a stack, where only all together can be checked.
+
+    It takes reading them all, so it is done once for each stack.
+    """
+    if stack in self._whole_stacks:
+      return
     for name, x in _arrays(stack, like):
       count = self.shapes[name][0]
       rows = [_digest(self._row(name, i, x), i) for i in range(count)]
       if whole(np.stack(rows)) != self.prints[name]:
         raise Corrupted(f"its {name} is not what was saved")
+    self._whole_stacks.add(stack)
 
   def _row(self, name: str, index: int, like: Any) -> jax.Array:
     """Reads a row of one array onto the devices, each its own part.

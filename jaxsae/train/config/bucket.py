@@ -11,6 +11,8 @@ _ROWS = 32  # sequences in one LM forward pass, if the mesh does not need more
 _SEQUENCES = 256  # in a bucket
 _UPDATE_TOKENS = 4096  # Gemma Scope's (arXiv 2408.05147 §3.2)
 
+SIZES = ("microbatches", "rows", "update_tokens")  # the settings that are sizes
+
 
 @dataclasses.dataclass(frozen=True)
 class BucketConfig:
@@ -43,8 +45,8 @@ class BucketConfig:
 
   @property
   def is_fitted(self) -> bool:
-    """Returns whether every size is a number."""
-    return None not in (self.microbatches, self.rows, self.update_tokens)
+    """Whether every size is a number."""
+    return all(getattr(self, name) is not None for name in SIZES)
 
   def fitted(self, shards: int, context: int) -> "BucketConfig":
     """Returns the bucket with numbers in place of None.
@@ -56,6 +58,8 @@ class BucketConfig:
     Raises:
       UserError: no number of rows suits both the mesh and `update_tokens`.
     """
+    if self.rows is None and self.update_tokens and self.update_tokens % shards:
+      raise UserError(self._no_rows(shards, context))
     rows = self.rows or _rows(shards, self.update_tokens)
     microbatches = self.microbatches or max(1, round(_SEQUENCES / rows))
     update = self.update_tokens or rows * _share(rows, microbatches * context)
@@ -63,22 +67,25 @@ class BucketConfig:
       self, microbatches=microbatches, rows=rows, update_tokens=update
     )
 
-
-SIZES = ("microbatches", "rows", "update_tokens")
+  def _no_rows(self, shards: int, context: int) -> str:
+    fits = dataclasses.replace(self, update_tokens=None).fitted(shards, context)
+    return (
+      f"bucket.update_tokens={self.update_tokens} is not a multiple of"
+      f" --mesh.data={shards}, so its devices cannot give the same share to an"
+      f" update; use {fits.update_tokens}, or a larger --mesh.model."
+    )
 
 
 def _rows(shards: int, update_tokens: int | None) -> int:
-  """Returns the rows that suit the shards and divide an update, if given."""
+  """Returns the rows that suit the shards and divide an update, if given.
+
+  Args:
+    shards: the size of the mesh's `data` axis.
+    update_tokens: the tokens of an update, a multiple of `shards`.
+  """
   enough = shards * -(-_ROWS // shards)
   if not update_tokens or update_tokens % enough == 0:
     return enough
-  if update_tokens % shards:
-    nearest = shards * max(1, round(update_tokens / shards))
-    raise UserError(
-      f"bucket.update_tokens={update_tokens} is not a multiple of"
-      f" --mesh.data={shards}, so its devices cannot give the same share to an"
-      f" update; use {nearest}, or a larger --mesh.model."
-    )
   several = range(shards, update_tokens + 1, shards)
   dividing = [rows for rows in several if update_tokens % rows == 0]
   return min(dividing, key=lambda rows: abs(math.log(rows / _ROWS)))

@@ -1,4 +1,4 @@
-"""What about a run's settings may surprise, told before it starts."""
+"""Notes on settings that may surprise, printed before a run starts."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from jaxsae.train.config.sweep import Stack
 
 
 def notes(config: TrainConfig) -> Iterator[str]:
-  """Yields a line for each thing that is allowed, and seldom meant."""
+  """Yields a line for each setting that is allowed but seldom intended."""
   sweeps = dict.fromkeys(stack.sweep for stack in config.stacks)
   for name in ("lr_warmup", "sparsity_warmup"):
     longest = max(getattr(sweep.optim, name) for sweep in sweeps)
@@ -20,8 +20,8 @@ def notes(config: TrainConfig) -> Iterator[str]:
   if any(_overshoots(stack) for stack in config.stacks):
     yield (
       "note: with prefixes, the losses of all prefixes add up under one λ, so"
-      " L0 ends above its target, by 17 to 43 % in gemma_scope_2's recipe; a"
-      " larger sparsity_coefficient brings it closer"
+      " L0 ends above its target; a larger sparsity_coefficient brings it"
+      " closer"
     )
 
 

@@ -202,7 +202,7 @@ class SweepConfig:
 
   @property
   def pulls_by_penalty(self) -> bool:
-    """Whether a penalty with λ pulls L0 to targets."""
+    """Whether a sparsity penalty, weighted by λ, pulls L0 to targets."""
     return self._has_penalties and self._pulls_to_target
 
   @property

@@ -112,10 +112,31 @@ def _work(
 ) -> Work:
   """Describes the updates of `sites` stacks that differ only in their site."""
   d_in, d = state.sae.w_enc.shape[1], state.sae.w_dec.shape[2]
-  columns = d_in + (d if stack.architecture.transcodes else 0)
-  return Work(
+  one = member_work(stack, schedule, dtype, d_in, d)
+  return dataclasses.replace(
+    one,
     sites=sites,
     members=len(stack.members),
+    spread=splits_numbers(d_in, mesh),
+  )
+
+
+def member_work(
+  stack: Stack, schedule: Schedule, dtype: jnp.dtype, d_in: int, d: int
+) -> Work:
+  """Describes the updates of one member of a stack, trained alone.
+
+  Args:
+    stack: the stack.
+    schedule: the updates of the run.
+    dtype: dtype of the bucket's activations.
+    d_in: D_in, the width of what is read.
+    d: D, the width of what is written.
+  """
+  columns = d_in + (d if stack.architecture.transcodes else 0)
+  return Work(
+    sites=1,
+    members=1,
     d_in=d_in,
     d=d,
     width=stack.width,
@@ -125,10 +146,9 @@ def _work(
     moments=2 if stack.sweep.optim.b1 else 1,
     skip=stack.sweep.skip,
     summed=stack.architecture.summed_per_token(
-      d, revives=stack.sweep.wake_after is not None
+      d, revives=stack.sweep.wakes_after is not None
     ),
     interleaved=bool(stack.sweep.prefixes),
-    spread=splits_numbers(d_in, mesh),
   )
 
 

@@ -67,7 +67,7 @@ def check(facts: Mapping[str, str]) -> None:
 
 def of_program(config: TrainConfig) -> dict[str, str]:
   """Returns the code, the packages and the settings that a process runs."""
-  versions = {f"package {name}": _version(name) for name in PACKAGES}
+  versions = {f"package {name}": version(name) for name in PACKAGES}
   jaxs = {name: str(getattr(jax.config, name, None)) for name in _JAX}
   flags = {name: os.environ.get(name, "") for name in _FLAGS}
   given = {
@@ -89,11 +89,12 @@ def _code() -> str:
   return whole.hexdigest()[:12]
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
+  """Returns the version of a package, or "not installed"."""
   try:
     return importlib.metadata.version(package)
   except importlib.metadata.PackageNotFoundError:
-    return "not installed"
+    return "not installed"  # such as jaxsae, when run from a checkout
 
 
 def _difference(name: str, every: list[dict]) -> str:

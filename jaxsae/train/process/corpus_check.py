@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import json
 import re
 
 from etils import epath
@@ -10,7 +9,7 @@ from etils import epath
 from jaxsae.data import Corpus
 from jaxsae.errors import UserError
 from jaxsae.train.config.run import TrainConfig
-from jaxsae.train.process.workdir import write_json
+from jaxsae.train.process.workdir import read_record, write_json
 
 RECORD = "corpus.json"
 SHOWN = 3  # names in a sentence
@@ -56,7 +55,8 @@ def check(path: epath.Path, corpus: Corpus) -> None:
   """
   record, now = path / RECORD, _record(corpus)
   if record.exists():
-    saved = _read(record)
+    names = ("fingerprint", "documents", "tokens", "files")
+    saved = read_record(record, names)
     if saved["fingerprint"] != now["fingerprint"]:
       raise UserError(
         f"{path} was started with other text: {_difference(saved, now)}. Put"
@@ -89,16 +89,6 @@ def _files(corpus: Corpus) -> dict[str, str]:
     ).hexdigest()
     for name, of_one in groups
   }
-
-
-def _read(record: epath.Path) -> dict:
-  try:
-    saved = dict(json.loads(record.read_text()))
-    return {
-      k: saved[k] for k in ("fingerprint", "documents", "tokens", "files")
-    }
-  except (OSError, ValueError, TypeError, KeyError) as error:
-    raise UserError(f"{record} cannot be read: {error!r}.") from error
 
 
 def _difference(saved: dict, now: dict) -> str:

@@ -12,6 +12,7 @@ not_finite.json  what was not finite, if that stopped the run
 import dataclasses
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
@@ -178,6 +179,19 @@ def check_policy_of(path: epath.Path, policy: TokenPolicy) -> None:
   except (OSError, ValueError, TypeError) as error:
     raise UserError(f"{record} cannot be read: {error}.") from error
   check_policy(saved, policy)
+
+
+def read_record(record: epath.Path, names: Sequence[str]) -> dict[str, Any]:
+  """Reads the named entries of a JSON file that the run itself wrote.
+
+  Raises:
+    UserError: the file cannot be read, or lacks one of them.
+  """
+  try:
+    saved = dict(json.loads(record.read_text()))
+    return {name: saved[name] for name in names}
+  except (OSError, ValueError, TypeError, KeyError) as error:
+    raise UserError(f"{record} cannot be read: {error!r}.") from error
 
 
 def write_json(path: epath.Path, data: Any) -> None:

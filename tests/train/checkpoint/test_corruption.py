@@ -70,7 +70,7 @@ def data_file(step: pathlib.Path) -> pathlib.Path:
 
 
 def weights_place(step) -> range:
-  """Where the file of data holds the weights of an encoder."""
+  """Returns the bytes of the data file that hold an encoder's weights."""
   state = {"driver": "ocdbt", "base": f"file://{step}/state/"}
   store = tensorstore.KvStore.open(state).result()
   saved = store.read("stacks.0.sae.w_enc/c/1/0/0").result().value

@@ -1,4 +1,4 @@
-"""What is allowed and seldom meant is told."""
+"""Settings that are allowed but seldom intended are told at the start."""
 
 from jaxsae.lm import Taps
 from jaxsae.train import presets
