@@ -2,8 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from jax.sharding import (
 from jaxsae.errors import UserError
 
 T = TypeVar("T")
+AnyMesh = TypeVar("AnyMesh", bound=Mesh | AbstractMesh)
 
 
 class Device(Protocol):
@@ -61,7 +62,7 @@ def make(config: MeshConfig, devices: Sequence[Device] | None = None) -> Mesh:
   if config.data is None and count % config.model:
     raise UserError(
       f"--mesh.model={config.model} does not divide the {count} devices; use"
-      f" {' or '.join(str(n) for n in _divisors(count))}."
+      f" {' or '.join(str(n) for n in divisors(count))}."
     )
   data = config.data or count // config.model
   if data * config.model > count:
@@ -89,7 +90,7 @@ def _lay(devices: Sequence[Device], data: int, model: int) -> np.ndarray:
     raise UserError(
       f"--mesh.model={model} does not divide the {each} devices of one slice,"
       " and a split over `model` must not cross slices; use"
-      f" {' or '.join(str(n) for n in _divisors(each))}."
+      f" {' or '.join(str(n) for n in divisors(each))}."
     )
   if slices > 1:
     return mesh_utils.create_hybrid_device_mesh(
@@ -113,6 +114,31 @@ def _slices(devices: Sequence[Device]) -> int:
 def shard(mesh: Mesh, *spec: str | tuple[str, ...] | None) -> NamedSharding:
   """Returns the sharding of one array, as in `shard(mesh, "data", None)`."""
   return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+def divide(mesh: AnyMesh, axis: str, parts: Mapping[str, int]) -> AnyMesh:
+  """Divides one axis of a mesh into several; devices stay where they are.
+
+  Args:
+    mesh: the mesh.
+    axis: the name of the axis.
+    parts: the sizes of the new axes by name, the one that changes fastest last.
+  """
+  shape: dict[str, int] = {}
+  for name, size in mesh.shape.items():
+    shape |= parts if name == axis else {name: size}
+  sizes, names = tuple(shape.values()), tuple(shape)
+  types = (AxisType.Auto,) * len(names)
+  if isinstance(mesh, AbstractMesh):
+    divided = AbstractMesh(sizes, names, axis_types=types)
+  else:
+    divided = Mesh(mesh.devices.reshape(sizes), names, axis_types=types)
+  return cast(AnyMesh, divided)
+
+
+def batch_axes(mesh: Mesh | AbstractMesh) -> tuple[str, ...]:
+  """Returns the axes other than `model`: `data`, or its parts."""
+  return tuple(name for name in mesh.axis_names if name != "model")
 
 
 def axes_size(mesh: Mesh | AbstractMesh, axes: Sequence[str]) -> int:
@@ -164,12 +190,13 @@ def wait_for(tree: T) -> T:
 def check_divides(what: str, size: int, mesh: Mesh, axis: str) -> None:
   """Raises UserError unless the mesh axis divides the size."""
   if size % mesh.shape[axis]:
-    works = " or ".join(str(n) for n in _divisors(size)[:8])
+    works = " or ".join(str(n) for n in divisors(size)[:8])
     raise UserError(
       f"--mesh.{axis}={mesh.shape[axis]} does not divide {what}={size}; make"
       f" --mesh.{axis} one of {works}, or change {what}."
     )
 
 
-def _divisors(n: int) -> list[int]:
+def divisors(n: int) -> list[int]:
+  """Returns all numbers that divide n, ascending."""
   return [d for d in range(1, n + 1) if n % d == 0]

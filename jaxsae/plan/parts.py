@@ -97,7 +97,7 @@ def _training(config: TrainConfig, choice: PlacementChoice, chip: Chip) -> Part:
     flops=passes * time.flops,
     traffic=passes * time.memory * chip.hbm_bandwidth,
     sent=updates * time.sent,
-    where=time.placement.name,
+    where=str(time.placement),
     why=_why(stacks, choice),
   )
 
@@ -112,7 +112,7 @@ def _why(stacks: Sequence[Stack], choice: PlacementChoice) -> str:
   if stacks[0].sweep.placement != "auto":
     return "asked for"
   best = choice.others[0]
-  name = best.placement.name
+  name = best.placement
   if best.error:
     return f"{name} {best.error}"
   times = best.seconds / choice.time.seconds

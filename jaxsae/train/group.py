@@ -72,8 +72,13 @@ class Group:
     width = self.stacks[0].width
     own, mesh = self.stacks[0].architecture, self.mesh
     rest = width // meshes.axes_size(mesh, resting_axes(width, mesh))
-    shards = meshes.axes_size(mesh, self.placement.latents)
+    shards = meshes.axes_size(self._placed, self.placement.latents)
     return interleaving.choose(own.ends(width), shards, rest)
+
+  @property
+  def _placed(self) -> Mesh:
+    """The mesh with the axes of the placement."""
+    return self.placement.mesh(self.mesh)
 
   @property
   def optim(self) -> OptimConfig:
@@ -98,7 +103,12 @@ class Group:
     """Changes the order of latents, if the placement's is not their own."""
     if not self.architecture.prefixes or not self.placement.latents:
       return tree
-    return change(tree, self.mesh, self.placement.latents, self._order)
+    place, rest = self.placement, resting_axes(self.stacks[0].width, self.mesh)
+    move = interleave.Move(rest, place.latents)
+    if place.part > 1:  # from rest it would take more than one transfer
+      tree = self.constrain(tree)
+      move = interleave.Move(place.latents, place.latents, place.saes)
+    return change(tree, self._placed, move, self._order)
 
   def _join(self, *arrays):
     if arrays[0].ndim == 0:  # Adam's count of updates, equal in all stacks
@@ -111,7 +121,7 @@ class Group:
   def constrain(self, tree: Tree) -> Tree:
     """Constrains arrays of the group to the sharding of their placement."""
     place = self.placement
-    layout = shardings(tree, self.mesh, place.saes, place.latents)
+    layout = shardings(tree, self._placed, place.saes, place.latents)
     return jax.lax.with_sharding_constraint(tree, layout)
 
   def split(self, tree: Tree) -> list[Tree]:
@@ -175,19 +185,24 @@ class Group:
     members read it.
     """
     saes = self.placement.saes
+    data = meshes.batch_axes(self._placed)
     constrain = lambda x, *spec: jax.lax.with_sharding_constraint(
-      x, meshes.shard(self.mesh, *spec, None)
+      x, meshes.shard(self._placed, *spec, None)
     )
     members = self.sites(side)
     near, _ = sites_of_shards(members, self.mesh.shape["model"])
-    sites, choice = sites_of_shards(members, meshes.axes_size(self.mesh, saes))
+    shards = meshes.axes_size(self._placed, saes)
+    sites, choice = sites_of_shards(members, shards)
     x = [self._joined(activations, own) for own in near.ravel()]
     # Stacked where they are: nothing moves before it is wanted elsewhere.
     x = jnp.swapaxes(spread(jnp.stack(x, axis=1), self.mesh), 0, 1)
-    x = constrain(x, "model", "data")
+    x = constrain(x, "model", data)
     if sites.shape != near.shape:
       x = _take(x, near.shape, places_of(sites, near))
-      x = constrain(x, "model", "data")
+      x = constrain(x, "model", data)
+    # In two steps, one collective each: first every site's tokens move to the
+    # devices that need them, spread over these; then each gathers them all.
+    x = constrain(x, saes, tuple(axis for axis in data if axis not in saes))
     x = constrain(x, saes, None)
     if sites.shape == choice.shape:
       return x
@@ -310,5 +325,5 @@ def make_groups(
 
 def _padded(size: int, placement: Placement, mesh: Mesh) -> int:
   """Returns the least number of autoencoders, S, that shards divide."""
-  shards = meshes.axes_size(mesh, placement.saes)
+  shards = meshes.axes_size(placement.mesh(mesh), placement.saes)
   return -(-size // shards) * shards

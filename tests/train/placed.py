@@ -29,6 +29,7 @@ KINDS = {
   "jumprelu": {},
   "matryoshka": {"prefixes": (1 / 32, 3 / 32, 7 / 32, 15 / 32)},
   "ragged": {"prefixes": (0.1, 0.3)},  # no number of devices divides these
+  "few": {"sites": (Site("resid", 0),)},
   "topk": {
     "architecture": "topk",
     "target_l0": (8, 12, 16, 24),

@@ -16,8 +16,9 @@ from jax.sharding import AbstractMesh, Mesh
 from jaxsae import mesh as meshes
 from jaxsae.chips import GIB, Chip
 from jaxsae.sae.flops import update_flops_per_token
+from jaxsae.train.placement import placements
 from jaxsae.train.placement.layout import resting_axes
-from jaxsae.train.placement.placements import ALL, BY_LATENT, Axes, Placement
+from jaxsae.train.placement.placements import BY_LATENT, Axes, Placement
 
 FLOAT = 4  # bytes; autoencoders are float32
 
@@ -107,7 +108,7 @@ def update_times(
   """
   found = [
     update_time(work, placement, mesh, chip, resident)
-    for placement in reversed(ALL.values())
+    for placement in reversed(placements.on(mesh))
   ]
   return sorted(found, key=lambda one: (bool(one.error), one.seconds))
 
@@ -160,7 +161,9 @@ class _Share:
   def __init__(
     self, work: Work, placement: Placement, mesh: Mesh | AbstractMesh
   ):
-    self.work, self.placement, self.mesh = work, placement, mesh
+    self.work, self.placement = work, placement
+    self.mesh = placement.mesh(mesh)
+    self.data = meshes.batch_axes(self.mesh)
     all_members = work.sites * work.members
     self.members = -(-all_members // self._size(placement.saes))  # with copies
     self.latents = work.width / self._size(placement.latents)
@@ -231,10 +234,10 @@ class _Share:
       some = read / self._size(self.placement.tokens)
       return self.sites * self._elsewhere(spread) * some
     if self.work.sites == 1 or not self.placement.saes:
-      return self.sites * self._elsewhere(("data", *spread)) * read
-    near = self._sites(("model",)) * read / self._size(("data",))
+      return self.sites * self._elsewhere((*self.data, *spread)) * read
+    near = self._sites(("model",)) * read / self._size(self.data)
     swapped = self._elsewhere(spread) * near
-    return swapped + self.sites * self._elsewhere(("data",)) * read
+    return swapped + self.sites * self._elsewhere(self.data) * read
 
   @property
   def sums(self) -> float:
@@ -261,15 +264,20 @@ class _Share:
     if self.placement.tokens:  # on the way back, copies are dropped
       return dealt + self._elsewhere(self.placement.tokens) * self._state
     if self.placement.latents:  # devices also swap shards, unless latents are
-      swap = min(self.mesh.shape.values()) > 1 and not dealt
-      return dealt + 2 * (self._elsewhere(("model",)) + swap) * self._state
+      both = min(self._size(("model",)), self._size(self.placement.latents)) > 1
+      swap = both and (not dealt or self.placement.part > 1)
+      away = self._elsewhere(self.placement.saes)
+      return dealt + 2 * (away + swap) * self._state
     return 2 * self._elsewhere(self.placement.saes) * self._state
 
   @property
   def _dealt(self) -> float:
     """Bytes per bucket that interleave latents and put them back in order."""
     axes = self.placement.latents
-    return 2 * sum(self._elsewhere((axis,)) for axis in axes) * self._resting
+    moves = sum(self._elsewhere((axis,)) for axis in axes)
+    return (
+      2 * moves * (self._state if self.placement.part > 1 else self._resting)
+    )
 
   @property
   def _state(self) -> float:

@@ -155,9 +155,9 @@ def _resting(stack: Stacked, mesh: Mesh) -> Stacked:
 def resting_axes(width: int, mesh: Mesh | AbstractMesh) -> tuple[str, ...]:
   """Returns the mesh axes that shard `width` latents between buckets.
 
-  As many axes as divide the width: both, `model` alone, or none.
+  As many axes as divide the width: all, `model` alone, or none.
   """
-  for axes in (("model", "data"), ("model",)):
+  for axes in (("model", *meshes.batch_axes(mesh)), ("model",)):
     if width % meshes.axes_size(mesh, axes) == 0:
       return axes
   return ()

@@ -176,13 +176,13 @@ def _choose(
   if asked == "auto":
     chosen = found[0]
     if chosen.error:
-      reasons = "; ".join(f"{one.placement.name} {one.error}" for one in found)
+      reasons = "; ".join(f"{one.placement} {one.error}" for one in found)
       raise UserError(
         f"No placement is possible: {reasons}. Use more devices, or fewer or"
         " narrower autoencoders."
       )
   else:
-    (chosen,) = (one for one in found if one.placement.name == asked)
+    chosen = next(one for one in found if one.placement.name == asked)
     if chosen.error:
       raise UserError(
         f"placement={asked} is impossible: it {chosen.error}; leave it at"
@@ -207,7 +207,7 @@ def log_lines(
     count = sum(len(stack.members) for stack in stacks)
     yield (
       f"  {count} autoencoders of {_named(stacks)}"
-      f" {choice.placement.name}: {_seconds(choice.time)}"
+      f" {choice.placement}: {_seconds(choice.time)}"
       f"{_next(choice.others)}"
     )
   yield _bucket(config, mesh, lm)
@@ -230,8 +230,8 @@ def _seconds(time: UpdateTime) -> str:
 def _next(others: Sequence[UpdateTime]) -> str:
   best = others[0]
   if best.error:
-    return f"; {best.placement.name} {best.error}"
-  return f"; runner-up {best.placement.name} {1e3 * best.seconds:.3g} ms"
+    return f"; {best.placement} {best.error}"
+  return f"; runner-up {best.placement} {1e3 * best.seconds:.3g} ms"
 
 
 def _bucket(config: TrainConfig, mesh: Mesh, lm: Lm) -> str:

@@ -111,21 +111,38 @@ def test_a_search_for_the_largest_gathers_nothing_on_a_tpu():
 
 @pytest.mark.parametrize("name", ["by_sae_and_latent", "by_latent"])
 def test_latents_are_interleaved_by_sending_each_its_share(name):
-  found = here(name, 4, 2, "matryoshka")
+  found = here(name, 8, 1, "matryoshka")
   moved = found["outside"].get("all-to-all", 0)
   assert moved == pytest.approx(found["moved"], rel=0.1)
   assert found["outside"].get("collective-permute", 0) < 0.1 * moved
 
 
+@pytest.mark.parametrize("kind", ["jumprelu", "matryoshka"])
+def test_moves_to_a_divided_axis_agree_with_the_prediction(kind):
+  found = here("by_sae_and_latent", 4, 2, kind)
+  assert moved_outside(found) == pytest.approx(found["moved"], rel=0.1)
+
+
 @pytest.mark.parametrize("name", ["by_sae", "by_sae_and_latent"])
 def test_moves_between_buckets_agree_with_the_prediction(name):
   found = here(name, 4, 2)
-  moved = sum(
-    found["outside"].get(kind, 0)
-    for kind in ("all-to-all", "collective-permute")
-  )
   # The count of idle tokens and the diagnosis' rows move as well.
-  assert moved == pytest.approx(found["moved"], rel=0.1)
+  assert moved_outside(found) == pytest.approx(found["moved"], rel=0.1)
+
+
+def moved_outside(found):
+  kinds = ("all-to-all", "collective-permute")
+  return sum(found["outside"].get(kind, 0) for kind in kinds)
+
+
+def test_few_autoencoders_on_many_devices_send_a_third_on_a_tpu():
+  name = "by_sae_and_latent"
+  found = on_tpu("v6e:8x8", "64x1", "few", name)[name]
+  check(name, found)
+  # As if all devices summed the reconstructions of all four autoencoders.
+  tokens, width = 256 * 64, placed.GEMMA.embed_dim
+  undivided = 2 * (63 / 64) * 4 * tokens * width * 4
+  assert sum(found["sent"].values()) < undivided / 3
 
 
 def test_autoencoders_already_in_their_placement_do_not_move():

@@ -2,10 +2,12 @@
 
 import dataclasses
 
+import jax
 import pytest
 from jax.sharding import AbstractMesh
 
 from jaxsae import chips
+from jaxsae import mesh as meshes
 from jaxsae.train.placement import placements
 from jaxsae.train.placement.cost_model import Work, update_time, update_times
 
@@ -39,6 +41,23 @@ def test_one_wide_autoencoder_is_trained_by_latent():
   assert fastest(one) == placements.BY_LATENT
 
 
+def test_few_autoencoders_divide_the_data_axis():
+  few = dataclasses.replace(SWEEP, sites=1)
+  found = update_times(few, mesh(64, 1), V5P)
+  assert found[0].placement == placements.divided(4)
+  whole = update_time(few, placements.BY_SAE_AND_LATENT, mesh(64, 1), V5P)
+  assert found[0].flops == whole.flops
+  assert found[0].sent < whole.sent / 3
+
+
+def test_a_divided_axis_is_of_the_same_devices_in_the_same_order():
+  place = placements.divided(2)
+  found = place.mesh(meshes.make(meshes.MeshConfig(4, 2)))
+  assert dict(found.shape) == {"data_latents": 2, "data_saes": 2, "model": 2}
+  assert found.devices.ravel().tolist() == jax.devices()
+  assert place.mesh(mesh(4, 2)).shape == found.shape
+
+
 def test_rows_stay_if_there_are_many_tokens_and_few_latents():
   tiny = dataclasses.replace(
     SWEEP, sites=1, members=1, width=256, d_in=64, d=64, tokens=2**20
@@ -53,7 +72,7 @@ def test_all_placements_are_equal_on_one_device():
   assert found[0].placement == placements.BY_LATENT_AND_ROW
 
 
-@pytest.mark.parametrize("place", placements.ALL.values())
+@pytest.mark.parametrize("place", placements.on(mesh(16, 4)))
 def test_the_flops_of_all_devices_add_up(place):
   """64 autoencoders occupy all of 64 devices, in every placement."""
   found = update_time(SWEEP, place, mesh(16, 4), V5P)

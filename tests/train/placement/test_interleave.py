@@ -48,7 +48,8 @@ def test_latents_are_dealt_out_and_come_back(data, model, latents, block):
     b_dec=jnp.zeros((3, 5)),
     threshold=like(1, 1, -1)[:, 0],
   )
-  place = lambda change: jax.jit(lambda sae: change(sae, mesh, latents, order))
+  move = interleave.Move(BOTH, latents)
+  place = lambda change: jax.jit(lambda sae: change(sae, mesh, move, order))
   dealt = place(interleave.interleave)(sae)
   rows = np.arange(width).reshape(-1, order.shards, block)
   expected = np.swapaxes(rows, 0, 1).ravel()
