@@ -25,6 +25,6 @@ from jaxsae.lm.sites import Place as Place
 from jaxsae.lm.sites import Site as Site
 from jaxsae.lm.sites import Taps as Taps
 from jaxsae.lm.tokenizer import Tokenizer as Tokenizer
-from jaxsae.lm.tokenizer import train_tokenizer as train_tokenizer
+from jaxsae.lm.tokenizer_training import train_tokenizer as train_tokenizer
 from jaxsae.lm.weights import load_lm as load_lm
 from jaxsae.lm.weights import save_lm as save_lm

@@ -3,16 +3,16 @@
 import abc
 import functools
 import hashlib
-import io
-import itertools
 import json
 import os
+import re
 from collections.abc import Iterable
 
 from etils import epath
 
 from jaxsae.errors import UserError
 from jaxsae.lm.config import GemmaConfig
+from jaxsae.lm.decoder import Decoder
 from jaxsae.lm.formats import config_json, folder
 
 
@@ -23,7 +23,7 @@ class Tokenizer(abc.ABC):
     model: the content of the file.
     file_name: name of the file beside a model's weights.
     fingerprint: SHA-256 of the content.
-    bos, eos, pad: ids of the special tokens; eos may be None.
+    bos, eos, pad, unknown: ids of special tokens; eos and unknown may be None.
     vocab_size: one more than the highest id.
     num_ids: number of ids of the model; those from vocab_size on are unused.
   """
@@ -38,12 +38,13 @@ class Tokenizer(abc.ABC):
     bos: int | None,
     eos: int | None,
     pad: int | None,
+    unknown: int | None,
   ):
     self.model = model
     self.fingerprint = hashlib.sha256(model).hexdigest()
     self.vocab_size = self.num_ids = vocab_size
     self.bos, self.eos = _needed(bos, "BOS", name), eos
-    self.pad = _needed(pad, "PAD", name)
+    self.pad, self.unknown = _needed(pad, "PAD", name), unknown
 
   @staticmethod
   def load(path: str | os.PathLike[str]) -> "Tokenizer":
@@ -61,21 +62,34 @@ class Tokenizer(abc.ABC):
     """Returns the token ids of each text, without BOS or EOS."""
 
   @abc.abstractmethod
-  def _decode(self, ids: list[int]) -> str:
-    """Returns the text of ids that are in use."""
-
-  @abc.abstractmethod
   def _piece(self, token: int) -> str | None:
     """Returns the piece of an id, with "▁" for a space; None if unused."""
 
+  @abc.abstractmethod
+  def _is_special(self, token: int) -> bool:
+    """Returns whether an id that is in use is one that no text makes."""
+
   def decode(self, ids: Iterable[int]) -> str:
-    """Returns the text of the ids; an unused id is shown as in `pieces`."""
-    is_used = lambda token: self._piece(token) is not None
-    text = ""
-    for used, run in itertools.groupby(map(int, ids), is_used):
-      tokens = list(run)
-      text += self._decode(tokens) if used else "".join(map(_unused, tokens))
-    return text
+    """Returns the text of the ids, without BOS, EOS and PAD.
+
+    An unused id is shown as in `pieces`, the unknown token as ⁇.
+    """
+    decoder = self.decoder()
+    return decoder.add(ids) + decoder.end()
+
+  def decoder(self) -> Decoder:
+    """Returns what decodes ids as they arrive, to the text of `decode`."""
+    return Decoder(self._text)
+
+  def _text(self, token: int) -> str | bytes:
+    """Returns the text of one id, or the byte that it stands for."""
+    piece = self._piece(token)
+    if piece is None:
+      return _unused(token)
+    if self._is_special(token):
+      return _UNKNOWN if token == self.unknown else ""
+    byte = _BYTE.fullmatch(piece)
+    return bytes.fromhex(byte[1]) if byte else _plain(piece)
 
   @functools.cached_property
   def pieces(self) -> list[str]:
@@ -84,6 +98,10 @@ class Tokenizer(abc.ABC):
       _unused(i) if (piece := self._piece(i)) is None else _plain(piece)
       for i in range(self.num_ids)
     ]
+
+
+_UNKNOWN = " \u2047 "  # as SentencePiece writes it
+_BYTE = re.compile("<0x([0-9A-F]{2})>")
 
 
 def _needed(token: int | None, kind: str, name: str) -> int:
@@ -114,26 +132,27 @@ class SentencePiece(Tokenizer):
       p.LoadFromSerializedProto(model)
     except RuntimeError as error:
       raise UserError(f"{name} is not a SentencePiece model.") from error
-    ids = (None if i < 0 else i for i in (p.bos_id(), p.eos_id(), p.pad_id()))
-    super().__init__(model, name, p.vocab_size(), *ids)
+    ids = (p.bos_id(), p.eos_id(), p.pad_id(), p.unk_id())
+    used = (None if i < 0 else i for i in ids)
+    super().__init__(model, name, p.vocab_size(), *used)
 
   def encode(self, texts: list[str]) -> list[list[int]]:
     return self._pieces.Encode(texts, num_threads=2)
-
-  def _decode(self, ids: list[int]) -> str:
-    return self._pieces.Decode(ids)
 
   def _piece(self, token: int) -> str | None:
     if not 0 <= token < self.vocab_size:
       return None
     return self._pieces.IdToPiece(token)
 
+  def _is_special(self, token: int) -> bool:
+    return self._pieces.IsControl(token) or self._pieces.IsUnknown(token)
+
 
 class JsonTokenizer(Tokenizer):
   """A `tokenizer.json`, read to give the same ids as Gemma's SentencePiece.
 
-  `encode` never makes the tokens in `_SPECIAL`, and `decode` skips them; all
-  other named tokens, such as `<start_of_turn>`, are text.
+  `encode` never makes the tokens in `_SPECIAL`; all other named tokens, such as
+  `<start_of_turn>`, are text, as in SentencePiece.
   """
 
   file_name = "tokenizer.json"
@@ -152,18 +171,18 @@ class JsonTokenizer(Tokenizer):
       raise UserError(f"{name} is not a Hugging Face tokenizer.") from error
     p.encode_special_tokens = True  # encode them as plain text
     size = max(p.get_vocab().values(), default=-1) + 1
-    ids = (p.token_to_id(token) for token in ("<bos>", "<eos>", "<pad>"))
-    super().__init__(model, name, size, *ids)
+    names = ("<bos>", "<eos>", "<pad>", "<unk>")
+    super().__init__(model, name, size, *map(p.token_to_id, names))
 
   def encode(self, texts: list[str]) -> list[list[int]]:
     found = self._pieces.encode_batch_fast(texts, add_special_tokens=False)
     return [encoding.ids for encoding in found]
 
-  def _decode(self, ids: list[int]) -> str:
-    return self._pieces.decode(ids)
-
   def _piece(self, token: int) -> str | None:
     return self._pieces.id_to_token(token) if 0 <= token < 2**32 else None
+
+  def _is_special(self, token: int) -> bool:
+    return self._piece(token) in _SPECIAL
 
 
 _SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>")
@@ -236,45 +255,3 @@ def _check_special(tokenizer: Tokenizer, config, file) -> None:
         f"{file} has {name}={getattr(tokenizer, name)}, but {config} says"
         f" {name}_token_id={allowed}; it belongs to another model."
       )
-
-
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-  """Trains a byte-pair tokenizer whose decoding restores every text exactly.
-
-  As in Gemma: digits stand alone, runs of spaces are pieces, bytes stand in
-  for rare characters, and ids 0 to 3 are pad, EOS, BOS and unknown. Only "▁"
-  (U+2581), SentencePiece's own sign for a space, comes back as a space.
-  """
-  import sentencepiece
-
-  model = io.BytesIO()
-  sentencepiece.SentencePieceTrainer.Train(
-    sentence_iterator=_sentences(texts),
-    model_writer=model,
-    model_type="bpe",
-    vocab_size=vocab_size,
-    byte_fallback=True,
-    split_digits=True,
-    allow_whitespace_only_pieces=True,
-    user_defined_symbols=["\n", "\t"],
-    normalization_rule_name="identity",
-    remove_extra_whitespaces=False,
-    add_dummy_prefix=False,
-    pad_id=0,
-    eos_id=1,
-    bos_id=2,
-    unk_id=3,
-    pad_piece="<pad>",
-    eos_piece="<eos>",
-    bos_piece="<bos>",
-    num_threads=2,  # fixed: the result must not depend on the machine
-    minloglevel=1,
-  )
-  return SentencePiece(model.getvalue())
-
-
-def _sentences(texts: Iterable[str], size: int = 1000) -> Iterable[str]:
-  """Splits texts for SentencePiece, which drops more than 4192 bytes."""
-  for text in texts:
-    for start in range(0, len(text), size):
-      yield text[start : start + size]

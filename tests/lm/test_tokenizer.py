@@ -178,6 +178,45 @@ def test_both_files_give_the_same_ids(tokenizer, json_tokenizer, text):
   assert json_tokenizer.decode(ids[0]) == tokenizer.decode(ids[0])
 
 
+# Single bytes, which stand for parts of characters, and any id, in use or not.
+STREAMS = st.lists(st.integers(4, 261) | st.integers(-2, 402), max_size=16)
+
+
+@hypothesis.given(STREAMS, st.lists(st.integers(0, 16)))
+def test_any_ids_decode_the_same_by_both_files_at_once_or_in_parts(
+  tokenizer, json_tokenizer, ids, cuts
+):
+  text = tokenizer.decode(ids)
+  assert json_tokenizer.decode(ids) == text
+  for found in (tokenizer, json_tokenizer):
+    decoder, ends = found.decoder(), sorted(cuts)
+    parts = [ids[i:j] for i, j in zip([0, *ends], [*ends, None], strict=True)]
+    streamed = "".join(decoder.add(part) for part in parts)
+    assert streamed + decoder.end() == text
+
+
+@hypothesis.given(st.lists(st.integers(4, 261) | st.integers(0, 399)))
+def test_any_ids_decode_as_by_sentencepiece(tokenizer, ids):
+  assert tokenizer.decode(ids) == tokenizer._pieces.Decode(ids)
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "json_tokenizer"])
+def test_half_a_character_does_not_harm_those_before_it(kind, request):
+  found = request.getfixturevalue(kind)
+  ids = [byte(found, b) for b in "é€😀".encode()[:-1]]
+  assert found.decode(ids) == "é€\ufffd\ufffd\ufffd"
+  decoder = found.decoder()
+  assert [decoder.add([i]) for i in ids] == ["", "é", "", "", "€", "", "", ""]
+  # A character does not reach over another token.
+  assert found.decode([ids[0], found.bos, ids[1]]) == "\ufffd\ufffd"
+  assert decoder.add(found.encode(["x"])[0]) == "\ufffd\ufffd\ufffdx"
+
+
+def byte(tokenizer, value):
+  """Returns the id of the piece that stands for a byte."""
+  return tokenizer.pieces.index(f"<0x{value:02X}>")
+
+
 def test_both_files_have_the_same_properties(tokenizer, json_tokenizer):
   for name in ("bos", "eos", "pad", "vocab_size", "pieces"):
     assert getattr(json_tokenizer, name) == getattr(tokenizer, name)

@@ -142,11 +142,13 @@ class _Answer:
   """The continuations so far, streamed to a callback as they grow."""
 
   def __init__(self, prompts: Prompts, tokenizer, stream: Callable | None):
-    self._prompts, self._tokenizer = prompts, tokenizer
-    self._stream = stream
-    self._ids = [[] for _ in prompts.rows]
-    self._done = np.zeros(len(prompts.rows), bool)
-    self._streamed = [0] * len(prompts.rows)  # characters or ids streamed
+    count = len(prompts.rows)
+    self._is_one, self._stream = prompts.is_one, stream
+    self._done = np.zeros(count, bool)
+    self._decoders, self._rows = None, [[] for _ in range(count)]
+    if prompts.are_text:
+      self._decoders = [tokenizer.decoder() for _ in range(count)]
+      self._rows = [""] * count
 
   @property
   def is_complete(self) -> bool:
@@ -154,31 +156,25 @@ class _Answer:
 
   def add(self, new: np.ndarray, stops: list[int], is_last: bool) -> None:
     """Adds the tokens int [B] of one step."""
-    self._done |= np.isin(new, stops)
-    for i in np.flatnonzero(~self._done):
-      self._ids[i].append(int(new[i]))
-    self._done |= is_last
+    before, stopped = self._done, self._done | np.isin(new, stops)
+    self._done = stopped | is_last
+    parts = []
+    for i, token in enumerate(new):
+      ids = [] if stopped[i] else [int(token)]
+      parts.append(self._part(i, ids, self._done[i] and not before[i]))
+      self._rows[i] += parts[i]
     if self._stream is not None:
-      self._stream(
-        self._like_prompt([self._new_part(i) for i in range(len(new))])
-      )
+      self._stream(self._like_prompt(parts))
 
   def result(self):
-    return self._like_prompt(
-      [self._continuation(i) for i in range(len(self._ids))]
-    )
+    return self._like_prompt(self._rows)
 
-  def _new_part(self, i: int) -> str | list[int]:
-    """Returns the part of a continuation that has not been streamed."""
-    whole, streamed = self._continuation(i), self._streamed[i]
-    if isinstance(whole, str) and not self._done[i]:
-      whole = whole.rstrip("\ufffd")  # the rest of the character may follow
-    self._streamed[i] = max(streamed, len(whole))
-    return whole[streamed:]
-
-  def _continuation(self, i: int) -> str | list[int]:
-    ids = self._ids[i]
-    return self._tokenizer.decode(ids) if self._prompts.are_text else ids
+  def _part(self, i: int, ids: list[int], ends: bool) -> str | list[int]:
+    """Returns what ids add to a row: ids, or the characters they complete."""
+    if self._decoders is None:
+      return ids
+    decoder = self._decoders[i]
+    return decoder.add(ids) + (decoder.end() if ends else "")
 
   def _like_prompt(self, rows: list):
-    return rows[0] if self._prompts.is_one else rows
+    return rows[0] if self._is_one else rows

@@ -504,6 +504,17 @@ def test_the_streamed_pieces_add_up_to_the_result(reader, script):
   assert all(row == "" for _, row in told[3:])
 
 
+def test_any_ids_stream_as_they_are_written(reader, script):
+  rng = np.random.default_rng(0)
+  # Bytes of all kinds among other tokens, and none of the stop tokens.
+  rows = rng.choice([*range(4, 262)] * 3 + [*range(2, 400)], (20, 30)).tolist()
+  script(rows)
+  told = []
+  found = generate(reader, [""] * 20, max_tokens=30, stream=told.append)
+  assert ["".join(row) for row in zip(*told, strict=True)] == found
+  assert found == [reader.tokenizer.decode(row) for row in rows]
+
+
 def test_streams_have_the_form_of_the_result(reader, script):
   script([[7, 8, 9]])
   told = []
