@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import itertools
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -84,10 +83,10 @@ def _settings(run: Run) -> dict[str, Any]:
 
 def _write(run: Run, results: Mapping[str, evals.Result]) -> None:
   """Writes the results, after those that are already there of others."""
-  record, settings = _record(run), _settings(run)
+  record, settings = record_of(run), _settings(run)
   others = []
   if record.exists():
-    before = json.loads(record.read_text())
+    before = evals.read(record)
     if before["about"].get("settings") == settings:
       others = [r for r in before["results"] if r["name"] not in results]
   evals.write(results, record, others, step=run.step, settings=settings)
@@ -106,13 +105,14 @@ def recorded(run: Run) -> dict[str, dict]:
 
   Only the leader of a pod calls it.
   """
-  if not _record(run).exists():
+  if not record_of(run).exists():
     return {}
-  record = json.loads(_record(run).read_text())
+  record = evals.read(record_of(run))
   return {result["name"]: result for result in record["results"]}
 
 
-def _record(run: Run) -> epath.Path:
+def record_of(run: Run) -> epath.Path:
+  """Returns the path of the file that holds a run's figures."""
   return run.path / "eval" / f"{run.step}.json"
 
 
