@@ -12,6 +12,7 @@ from etils import epath
 
 from jaxsae import data, evals, overrides, pod
 from jaxsae.data import Corpus
+from jaxsae.files import check_writable, remove_leftovers
 from jaxsae.runs.eval_progress import EvalProgress
 from jaxsae.runs.open import Run
 from jaxsae.runs.unfinished import Unfinished
@@ -32,6 +33,7 @@ def evaluate(run: Run) -> dict[str, evals.Result]:
   """
   with contextlib.ExitStack() as ending:
     ending.enter_context(CompileCache(str(run.path)))
+    pod.on_leader(lambda: _check_place(run))
     corpus = corpus_of(run)
     stop = ending.enter_context(ShutdownSignal())
     unfinished = Unfinished(
@@ -53,6 +55,12 @@ def evaluate(run: Run) -> dict[str, evals.Result]:
   pod.on_leader(lambda: _write(run, results))
   pod.on_leader(unfinished.remove)
   return results
+
+
+def _check_place(run: Run) -> None:
+  """Raises UserError if the figures could not be written in the end."""
+  recorded(run)
+  check_writable(record_of(run), "make room, or make it writable")
 
 
 def _progress(run: Run, corpus: Corpus) -> EvalProgress:
@@ -89,6 +97,7 @@ def _write(run: Run, results: Mapping[str, evals.Result]) -> None:
     before = evals.read(record)
     if before["about"].get("settings") == settings:
       others = [r for r in before["results"] if r["name"] not in results]
+  remove_leftovers(record.parent)
   evals.write(results, record, others, step=run.step, settings=settings)
 
 

@@ -9,7 +9,7 @@ from etils import epath
 from jaxsae import explore as explorer
 from jaxsae import pod
 from jaxsae.app import report as pages
-from jaxsae.files import whole_file
+from jaxsae.files import check_writable, remove_leftovers, whole_file
 from jaxsae.runs.evaluate import (
   corpus_of,
   figures,
@@ -24,6 +24,7 @@ def explore(run: Run) -> epath.Path:
 
   All processes of a pod survey the latents; the leader writes.
   """
+  pod.on_leader(lambda: _check_place(run))
   measured = figures(run)
   for name, target in run.targets.items():
     measured[name]["target_l0"] = target
@@ -40,6 +41,12 @@ def explore(run: Run) -> epath.Path:
   pod.on_leader(lambda: pages.write(report, _page(run)))
   pod.on_leader(lambda: _write_shown(run))
   return _page(run)
+
+
+def _check_place(run: Run) -> None:
+  """Raises UserError if the page could not be written in the end."""
+  remove_leftovers(_page(run).parent)
+  check_writable(_page(run), "make room, or make it writable")
 
 
 def report(run: Run) -> epath.Path:
