@@ -57,7 +57,7 @@ def finish(run: runs.Run) -> None:
   out = run.path / "export" / "gemma_scope"
   if not is_finished(out):  # made by an earlier call of the same command
     runs.export(run, "gemma_scope", out)
-  page = runs.explore(run)
+  page = runs.report(run)
   print(f"autoencoders  {out}\nfigures       {run.path / 'eval'}")
   print(f"look at the latents: {page}")
 

@@ -1,5 +1,10 @@
 """Sparse autoencoders on Gemma 2 and 3, trained under one JAX mesh."""
 
+# ruff: noqa: E402
+from jaxsae import errors
+
+errors.shorten_interrupted_imports()  # what follows takes seconds
+
 from jaxsae.formats import load_sae as load_sae
 from jaxsae.lm import Ablate as Ablate
 from jaxsae.lm import Clamp as Clamp

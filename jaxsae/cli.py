@@ -9,7 +9,12 @@ import rich
 from etils import epath
 
 from jaxsae import evals, overrides, pod, runs
-from jaxsae.errors import UserError, did_you_mean, exit_on_user_error
+from jaxsae.errors import (
+  UserError,
+  did_you_mean,
+  ended_by_sigterm,
+  exit_on_user_error,
+)
 from jaxsae.plan import compiler_process
 from jaxsae.train.process import workdir
 
@@ -22,6 +27,7 @@ _ABOUT = {
 
 
 @exit_on_user_error()
+@ended_by_sigterm()
 def main() -> None:
   """Runs `jaxsae eval|export|explore RUN` or `jaxsae plan EXPERIMENT`."""
   action, *argv = sys.argv[1:] or [""]

@@ -3,12 +3,17 @@
 import contextlib
 import difflib
 import errno
+import os
+import signal
 import sys
+import traceback
+import types
 from collections.abc import Iterator, Sequence
 
 # A full or read-only disk raises these, from any library.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
+_CLOSED = 128 + signal.SIGPIPE  # exit status of one whose output is cut off
 RESTART = 42  # exit status that means "start me again", as after a preemption
 
 
@@ -45,11 +50,13 @@ def exit_on_user_error() -> Iterator[None]:
 
   Works as `with exit_on_user_error():` and as `@exit_on_user_error()`. A disk
   that is full or not writable ends the same way, a `RunError` with its own
-  status, and Ctrl-C with 130, as in a shell; every other exception is a bug and
-  keeps its traceback.
+  status, and Ctrl-C with 130, as in a shell. Where nobody reads the output any
+  more, as in `… | head -1`, it ends without a word. Every other exception is a
+  bug and keeps its traceback.
   """
   try:
-    yield
+    with _until_output_is_closed():
+      yield
   except UserError as error:
     _exit(str(error))
   except RunError as error:
@@ -62,6 +69,70 @@ def exit_on_user_error() -> Iterator[None]:
       raise
     place = f"{error.filename}: " if error.filename else ""
     _exit(f"{place}{error.strerror}; free it or choose another directory")
+
+
+@contextlib.contextmanager
+def _until_output_is_closed() -> Iterator[None]:
+  """Ends the process in silence once nobody reads its output any more."""
+  try:
+    try:
+      yield
+    finally:
+      if sys.stdout is not None and not sys.stdout.closed:
+        sys.stdout.flush()  # at exit, it would be too late
+  except BrokenPipeError:
+    if not _is_cut_off():
+      raise  # it was another pipe
+    # Python writes what is left when it ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(_CLOSED)
+
+
+def _is_cut_off() -> bool:
+  """Returns whether nobody reads the standard output."""
+  try:
+    sys.stdout.flush()
+  except BrokenPipeError:
+    return True
+  return False
+
+
+@contextlib.contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+  """Lets SIGTERM end the process as an exception does, so that it cleans up.
+
+  A second one ends it at once.
+  """
+
+  def end(number, _):
+    signal.signal(number, signal.SIG_DFL)
+    sys.exit(128 + number)
+
+  before = signal.signal(signal.SIGTERM, end)
+  try:
+    yield
+  finally:
+    if signal.getsignal(signal.SIGTERM) is end:
+      signal.signal(signal.SIGTERM, before)
+
+
+def shorten_interrupted_imports() -> None:
+  """Ends a program in one line if Ctrl-C comes while it imports modules."""
+  before = sys.excepthook
+
+  def hook(kind, error, trace):
+    if issubclass(kind, KeyboardInterrupt) and _imports(trace):
+      print("\ninterrupted", file=sys.stderr)
+    else:
+      before(kind, error, trace)
+
+  sys.excepthook = hook
+
+
+def _imports(trace: types.TracebackType | None) -> bool:
+  """Returns whether a traceback passes through an import."""
+  frames = (frame for frame, _ in traceback.walk_tb(trace))
+  return any("importlib._bootstrap" in x.f_code.co_filename for x in frames)
 
 
 def did_you_mean(name: str, names: Sequence[str], prefix: str = "") -> str:

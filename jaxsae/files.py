@@ -11,6 +11,7 @@ import fcntl
 import os
 import pathlib
 import re
+import secrets
 import shutil
 import tempfile
 import time
@@ -20,7 +21,7 @@ from typing import TypeVar
 from etils import epath
 
 from jaxsae import process, storage
-from jaxsae.errors import StorageError
+from jaxsae.errors import StorageError, UserError
 
 Path = str | os.PathLike[str]
 AnyPath = TypeVar("AnyPath", pathlib.Path, epath.Path)
@@ -47,13 +48,57 @@ def whole_file(path: AnyPath) -> Iterator[AnyPath]:
       yield here
       storage.upload(here, path)
     return
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+  with _place_named(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial_file(path)
+    try:
+      yield partial
+      partial.replace(path)
+    finally:
+      with contextlib.suppress(OSError):
+        partial.unlink(missing_ok=True)
+
+
+def _partial_file(path: AnyPath) -> AnyPath:
+  return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
+@contextlib.contextmanager
+def _place_named(path: pathlib.Path | epath.Path) -> Iterator[None]:
+  """Adds the path to errors of the system that do not say where they arose."""
   try:
-    yield partial
-    partial.replace(path)
-  finally:
-    partial.unlink(missing_ok=True)
+    yield
+  except OSError as error:
+    if error.errno is not None and error.filename is None:
+      error.filename = str(path)
+    raise
+
+
+def check_writable(path: str | os.PathLike[str], remedy: str) -> None:
+  """Raises UserError if a file or folder cannot be made at a path.
+
+  To be called before work that takes long. Makes a file where the path begins,
+  and removes it.
+
+  Args:
+    path: the path; of a remote one nothing is known before it is written.
+    remedy: what to do instead, for the message.
+  """
+  if is_remote(path):
+    return
+  local = pathlib.Path(path).absolute()
+  try:
+    if local.is_dir():
+      raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    there = next(one for one in local.parents if os.path.lexists(one))
+    for name in local.relative_to(there).parts:
+      tried = _partial_file(there / name)
+      tried.touch()
+      tried.unlink()
+  except OSError as error:
+    raise UserError(
+      f"{path} cannot be written ({error.strerror}); {remedy}."
+    ) from error
 
 
 @contextlib.contextmanager
@@ -65,20 +110,60 @@ def whole_folder(path: AnyPath) -> Iterator[AnyPath]:
 
   Args:
     path: the new folder, local or remote; `is_finished` must be false.
+
+  Raises:
+    UserError: another process is making it, or has made it meanwhile.
   """
   if is_remote(path):
     with _marked(path):
       yield path
     return
-  partial = path.with_name(path.name + ".partial")
-  shutil.rmtree(partial, ignore_errors=True)
-  try:
-    partial.mkdir(parents=True)
-    with locked(partial):
-      yield partial
+  with _place_named(path), contextlib.ExitStack() as holding:
+    partial = _begin_folder(path, holding)
+    yield partial
+    try:
       partial.replace(path)
-  finally:
-    shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+      if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+        raise
+      raise UserError(
+        f"{path} has appeared meanwhile; choose another folder."
+      ) from error
+
+
+def _begin_folder(path: AnyPath, holding: contextlib.ExitStack) -> AnyPath:
+  """Makes the folder that becomes `path`, locked, and removes it at the end."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with locked(path.parent, patience=_PATIENCE):
+    for left in _parts_of(path):
+      _remove_if_left(left)
+    if any(_is_held(part) for part in _parts_of(path)):
+      raise UserError(
+        f"{path} is being written by another process; wait for it, or choose"
+        " another folder."
+      )
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    partial.mkdir()
+    holding.callback(shutil.rmtree, partial, ignore_errors=True)
+    holding.enter_context(locked(partial))
+  return partial
+
+
+def _parts_of(path: AnyPath) -> list[AnyPath]:
+  """Lists the folders that other processes began, to become `path`."""
+  name = re.compile(re.escape(path.name) + r"(\.[0-9a-f]{8})?\.partial")
+  return [one for one in entries(path.parent) if name.fullmatch(one.name)]
+
+
+def _is_held(folder: pathlib.Path | epath.Path) -> bool:
+  """Returns whether a living process holds the lock of a folder."""
+  try:
+    with locked(folder):
+      return False
+  except BlockingIOError:
+    return True
+  except OSError:  # it is gone
+    return False
 
 
 def is_finished(path: pathlib.Path | epath.Path) -> bool:

@@ -170,7 +170,10 @@ def _identity(path: str) -> tuple[int, int]:
 
 
 def _first_visit(path: str, seen: set[tuple[int, int]]) -> bool:
-  identity = _identity(path)
+  try:
+    identity = _identity(path)
+  except FileNotFoundError:  # it was there when its folder was listed
+    return False
   new = identity not in seen
   seen.add(identity)
   return new

@@ -6,6 +6,7 @@ from jaxsae.evals.fidelity import measure_fidelity as measure_fidelity
 from jaxsae.evals.keeper import PARTS as PARTS
 from jaxsae.evals.keeper import Figures as Figures
 from jaxsae.evals.keeper import Keeper as Keeper
+from jaxsae.evals.record import read as read
 from jaxsae.evals.sparsity import Moments as Moments
 from jaxsae.evals.sparsity import Sparsity as Sparsity
 from jaxsae.evals.sparsity import measure_sparsity as measure_sparsity

@@ -5,7 +5,12 @@ from collections.abc import Iterable, Iterator
 from etils import epath
 
 from jaxsae.errors import UserError
-from jaxsae.files import files_in, is_finished, whole_folder
+from jaxsae.files import (
+  check_writable,
+  files_in,
+  is_finished,
+  whole_folder,
+)
 from jaxsae.formats.format import Path
 from jaxsae.formats.gemma_scope import input_gain
 from jaxsae.formats.published import Published
@@ -83,6 +88,7 @@ def writing(
   out, layout = epath.Path(out), FORMATS[format]
   if is_finished(out):
     raise UserError(f"{out} exists; remove it or give --out=DIR another name.")
+  check_writable(out, "give --out=DIR another place")
   files: list[str] = []
   with whole_folder(out) as partial:
     for published in records:

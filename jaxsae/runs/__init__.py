@@ -4,6 +4,7 @@ from jaxsae.renamed import forward
 from jaxsae.runs.evaluate import evaluate as evaluate
 from jaxsae.runs.evaluate import figures as figures
 from jaxsae.runs.explore import explore as explore
+from jaxsae.runs.explore import report as report
 from jaxsae.runs.export import export as export
 from jaxsae.runs.grid import Grid as Grid
 from jaxsae.runs.grid import GridPart as GridPart

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import itertools
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from etils import epath
 
 from jaxsae import data, evals, overrides, pod
 from jaxsae.data import Corpus
+from jaxsae.files import check_writable, remove_leftovers
 from jaxsae.runs.eval_progress import EvalProgress
 from jaxsae.runs.open import Run
 from jaxsae.runs.unfinished import Unfinished
@@ -33,6 +33,7 @@ def evaluate(run: Run) -> dict[str, evals.Result]:
   """
   with contextlib.ExitStack() as ending:
     ending.enter_context(CompileCache(str(run.path)))
+    pod.on_leader(lambda: _check_place(run))
     corpus = corpus_of(run)
     stop = ending.enter_context(ShutdownSignal())
     unfinished = Unfinished(
@@ -54,6 +55,12 @@ def evaluate(run: Run) -> dict[str, evals.Result]:
   pod.on_leader(lambda: _write(run, results))
   pod.on_leader(unfinished.remove)
   return results
+
+
+def _check_place(run: Run) -> None:
+  """Raises UserError if the figures could not be written in the end."""
+  recorded(run)
+  check_writable(record_of(run), "make room, or make it writable")
 
 
 def _progress(run: Run, corpus: Corpus) -> EvalProgress:
@@ -84,12 +91,13 @@ def _settings(run: Run) -> dict[str, Any]:
 
 def _write(run: Run, results: Mapping[str, evals.Result]) -> None:
   """Writes the results, after those that are already there of others."""
-  record, settings = _record(run), _settings(run)
+  record, settings = record_of(run), _settings(run)
   others = []
   if record.exists():
-    before = json.loads(record.read_text())
+    before = evals.read(record)
     if before["about"].get("settings") == settings:
       others = [r for r in before["results"] if r["name"] not in results]
+  remove_leftovers(record.parent)
   evals.write(results, record, others, step=run.step, settings=settings)
 
 
@@ -106,13 +114,14 @@ def recorded(run: Run) -> dict[str, dict]:
 
   Only the leader of a pod calls it.
   """
-  if not _record(run).exists():
+  if not record_of(run).exists():
     return {}
-  record = json.loads(_record(run).read_text())
+  record = evals.read(record_of(run))
   return {result["name"]: result for result in record["results"]}
 
 
-def _record(run: Run) -> epath.Path:
+def record_of(run: Run) -> epath.Path:
+  """Returns the path of the file that holds a run's figures."""
   return run.path / "eval" / f"{run.step}.json"
 
 

@@ -11,7 +11,7 @@ from jaxsae import evals, overrides, pod
 from jaxsae.errors import UserError, did_you_mean, exit_on_user_error
 from jaxsae.lm.weights import read_sizes
 from jaxsae.runs import run_table, stages
-from jaxsae.runs.evaluate import evaluate
+from jaxsae.runs.evaluate import evaluate, record_of
 from jaxsae.runs.flops import RunFlops, balanced_shares, run_flops
 from jaxsae.runs.open import Run, open_run
 from jaxsae.runs.settings import RunSettings
@@ -29,15 +29,17 @@ def main(
 ) -> None:
   """Trains and evaluates one run, with the overrides of the command line.
 
+  A run that is complete stays as it is.
+
   Args:
     config: the experiment's config.
     doc: the experiment's docstring, for `--help`.
-    then: called with the finished run.
+    then: called with the finished run, also if it was complete before.
   """
   with exit_on_user_error():
     parsed = overrides.parse(config, doc=doc)
     pod.join()
-    run = _train_and_evaluate(parsed)
+    run = _finished(parsed)
     if then is not None:
       then(run)
 
@@ -63,12 +65,29 @@ def main_each(configs: Callable[[], Configs], doc: str | None = None) -> None:
       _run_all(selected)
 
 
+def _finished(config: TrainConfig) -> Run:
+  """Returns the finished run; trains and evaluates it unless that is done."""
+  if not pod.true_on_all(workdir.is_complete(config)):
+    return _train_and_evaluate(config)
+  run = _open(config)
+  if run.step < run.config.steps:  # its last checkpoint was damaged
+    return _train_and_evaluate(config)
+  pod.print_on_leader(
+    f"{run.path} is complete; its figures are in {record_of(run)}"
+  )
+  return run
+
+
+def _open(config: TrainConfig) -> Run:
+  return open_run(config.workdir, RunSettings.of(config, config.mesh))
+
+
 @pod.wait_out_lost_process()
 def _train_and_evaluate(config: TrainConfig) -> Run:
   stages.check(config)
   pod.print_on_leader(*stages.notes(config, read_sizes(config.lm)))
   train(config)
-  run = open_run(config.workdir, RunSettings.of(config, config.mesh))
+  run = _open(config)
   results = evaluate(run)
   if pod.is_leader():
     rich.print(evals.table(results))
@@ -172,7 +191,7 @@ def _run_all(configs: Configs) -> None:
       "this share has no run; there are more shares than runs"
     )
   for number, (name, config) in enumerate(configs.items(), 1):
-    done = workdir.is_complete(config)
+    done = pod.true_on_all(workdir.is_complete(config))
     state = f"is complete: {config.workdir}" if done else "…"
     pod.print_on_leader(f"run {number} of {len(configs)}, {name} {state}")
     if not done:

@@ -175,7 +175,10 @@ def open_run(
   config = workdir.read_config(folder)
   checkpoints = Checkpoints(folder / "checkpoints", keep=None)
   if checkpoints.latest is None:
-    raise UserError(f"{folder} has no checkpoint yet; train it first.")
+    raise UserError(
+      f"{folder} has no checkpoint; train it first, and in a new folder if its"
+      " checkpoints were removed."
+    )
   settings = settings or RunSettings.of(config)
   return Run(
     path=folder,

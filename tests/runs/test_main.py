@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from jaxsae import runs
+from jaxsae.files import is_finished
 from jaxsae.lm import Site
 from jaxsae.runs import Grid, GridPart, main_each
 
@@ -47,6 +49,24 @@ def command(configs, monkeypatch, capsys):
 
 
 @pytest.fixture
+def single(configs, monkeypatch, capsys):
+  """Runs an experiment of one run, which ends with an export and a report."""
+
+  def finish(run):
+    out = run.path / "export"
+    if not is_finished(out):
+      runs.export(run, "gemma_scope", out)
+    print(runs.report(run))
+
+  def call(*args):
+    monkeypatch.setattr(sys, "argv", ["one.py", *args])
+    runs.main(configs["early"], "One run.", then=finish)
+    return capsys.readouterr().out
+
+  return call
+
+
+@pytest.fixture
 def trained(monkeypatch):
   """Collects the folders of the runs to train, without training them."""
   folders = []
@@ -80,6 +100,34 @@ def test_runs_train_one_after_the_other_and_only_once(
   assert [line.split(":")[0] for line in out.splitlines()] == [
     f"run {i} of 3, {name} is complete" for i, name in enumerate(configs, 1)
   ]
+
+
+def test_a_complete_run_stays_as_it_is(single, configs):
+  path = pathlib.Path(configs["early"].workdir)
+  state = lambda: {
+    file: file.stat().st_mtime_ns for file in path.rglob("*") if file.is_file()
+  }
+  first = single()
+  before = state()
+  assert path / "report" / "index.html" in before
+  again = single()
+  assert state() == before
+  assert f"{path} is complete" in again and str(path / "eval") in again
+  assert again.splitlines()[-1] == first.splitlines()[-1]
+
+
+def test_what_a_complete_run_lacks_is_made(single, configs):
+  path = pathlib.Path(configs["early"].workdir)
+  page = path / "report" / "index.html"
+  single()
+  checkpoint = (path / "checkpoints" / "1").stat().st_mtime_ns
+  whole = page.read_bytes()
+  page.unlink()
+  single()
+  assert page.read_bytes() == whole
+  single("--eval.batches=1")  # other figures, so another page
+  assert page.read_bytes() != whole
+  assert (path / "checkpoints" / "1").stat().st_mtime_ns == checkpoint
 
 
 def test_a_list_that_was_stopped_continues(command, monkeypatch, tmp_path):

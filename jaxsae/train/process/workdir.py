@@ -17,7 +17,7 @@ from typing import Any
 
 from etils import epath
 
-from jaxsae import overrides, pod
+from jaxsae import evals, overrides, pod
 from jaxsae.data import DataConfig, TokenPolicy, check_policy
 from jaxsae.errors import UserError
 from jaxsae.files import entries, remove_leftovers, unfinished, whole_file
@@ -151,11 +151,11 @@ def is_complete(config: TrainConfig) -> bool:
 def _is_evaluated(record: epath.Path, config: TrainConfig) -> bool:
   if not record.exists():
     return False
-  found = json.loads(record.read_text())
-  settings = found.get("about", {}).get("settings")
+  found = evals.read(record)
+  settings = found["about"].get("settings")
   if settings not in (None, overrides.to_json(config.eval)):
     return False  # older runs have no record of them
-  names = {result["name"] for result in found.get("results", [])}
+  names = {result["name"] for result in found["results"]}
   return names >= {name for stack in config.stacks for name in stack.names}
 
 

@@ -1,0 +1,64 @@
+"""Reads the file of an evaluation, which a person may have damaged."""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from jaxsae.errors import UserError
+
+# What others read of a result besides its name. A figure that is undefined is
+# None.
+_FIGURES = (
+  "tokens",
+  "l0",
+  "fvu",
+  "dead",
+  "delta_loss",
+  "loss_recovered_zero",
+  "loss_recovered_mean",
+)
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, Any]:
+  """Returns the content of a file that `evals.write` made.
+
+  Every entry of its `results` has a name and figures.
+
+  Raises:
+    UserError: the file is damaged, or something else.
+  """
+  try:
+    found = json.loads(epath.Path(path).read_text())
+    if not isinstance(found["about"], Mapping):
+      raise TypeError("`about` is not an object")
+    for result in found["results"]:
+      _check(result)
+    return found
+  # Any JSON may be in it, also what is too deep for the parser.
+  except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
+    raise UserError(
+      f"{path} is not the record of an evaluation ({_why(error)}); move it"
+      f" away, and `jaxsae eval {epath.Path(path).parent.parent}` makes it"
+      " again."
+    ) from error
+
+
+def _check(result: Any) -> None:
+  """Raises TypeError or KeyError unless it is the record of one result."""
+  if not isinstance(result["name"], str):
+    raise TypeError(f"the name {result['name']!r} is not a text")
+  for figure in _FIGURES:
+    value = result[figure]
+    if value is not None and type(value) not in (int, float):
+      raise TypeError(f"{figure} is not a number")
+
+
+def _why(error: Exception) -> str:
+  if isinstance(error, OSError):
+    return str(error.strerror or error)
+  if isinstance(error, KeyError):
+    return f"it has no {error.args[0]}"
+  return " ".join(str(error).split()) or type(error).__name__
