@@ -18,7 +18,9 @@ from jax.sharding import (
   Sharding,
 )
 
+from jaxsae import overrides
 from jaxsae.errors import UserError
+from jaxsae.overrides import Count
 
 T = TypeVar("T")
 
@@ -35,8 +37,12 @@ class Device(Protocol):
 class MeshConfig:
   """Layout of the devices; both axes always exist."""
 
-  data: int | None = None  # devices that share the batch; None: all the rest
-  model: int = 1  # devices that share the weights
+  # Devices that share the batch. None: all the rest.
+  data: Count | None = None
+  model: Count = 1  # devices that share the weights
+
+  def __post_init__(self):
+    overrides.check(self)
 
 
 def make(config: MeshConfig, devices: Sequence[Device] | None = None) -> Mesh:
@@ -54,14 +60,10 @@ def make(config: MeshConfig, devices: Sequence[Device] | None = None) -> Mesh:
   """
   devices = jax.devices() if devices is None else devices
   count, hosts = len(devices), len({one.process_index for one in devices})
-  if config.model < 1 or (config.data is not None and config.data < 1):
-    raise UserError(
-      f"mesh {config.data}x{config.model} is empty; use 1 or more each way."
-    )
   if config.data is None and count % config.model:
     raise UserError(
       f"--mesh.model={config.model} does not divide the {count} devices; use"
-      f" {' or '.join(str(n) for n in _divisors(count))}."
+      f" {' or '.join(str(n) for n in divisors(count))}."
     )
   data = config.data or count // config.model
   if data * config.model > count:
@@ -89,7 +91,7 @@ def _lay(devices: Sequence[Device], data: int, model: int) -> np.ndarray:
     raise UserError(
       f"--mesh.model={model} does not divide the {each} devices of one slice,"
       " and a split over `model` must not cross slices; use"
-      f" {' or '.join(str(n) for n in _divisors(each))}."
+      f" {' or '.join(str(n) for n in divisors(each))}."
     )
   if slices > 1:
     return mesh_utils.create_hybrid_device_mesh(
@@ -164,12 +166,14 @@ def wait_for(tree: T) -> T:
 def check_divides(what: str, size: int, mesh: Mesh, axis: str) -> None:
   """Raises UserError unless the mesh axis divides the size."""
   if size % mesh.shape[axis]:
-    works = " or ".join(str(n) for n in _divisors(size)[:8])
+    works = " or ".join(str(n) for n in divisors(size)[:8])
     raise UserError(
       f"--mesh.{axis}={mesh.shape[axis]} does not divide {what}={size}; make"
       f" --mesh.{axis} one of {works}, or change {what}."
     )
 
 
-def _divisors(n: int) -> list[int]:
-  return [d for d in range(1, n + 1) if n % d == 0]
+def divisors(n: int) -> list[int]:
+  """Returns the divisors of a number, which may be large, in order."""
+  small = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
+  return sorted({*small, *(n // d for d in small)})
