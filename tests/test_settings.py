@@ -11,7 +11,7 @@ import pytest
 from experiments import pretrain_tiny
 from jaxsae import cli, overrides
 from jaxsae.errors import UserError
-from jaxsae.overrides.kinds import options
+from jaxsae.overrides.kinds import options, words_for
 from jaxsae.overrides.ranges import limit_of
 from jaxsae.plan import experiment_file
 from jaxsae.runs import RunSettings
@@ -114,12 +114,13 @@ def test_the_ends_of_a_range_are_its_ends(config, setting):
   limit = limit_of(setting.kind)
   if not isinstance(limit, overrides.Range):
     return
-  beyond = [limit.low - 1, limit.low - 1e-31, 2 * limit.high + 1]
-  beyond += [limit.high] if limit.below else []
-  for value in beyond:
-    if limit.allows(value):  # lost in rounding
-      continue
-    text = overrides.show(int(value) if isinstance(limit.low, int) else value)
+  counts = "INT" in words_for(setting.kind).metavar
+  for value in (limit.low, limit.high):
+    assert limit.allows(value) != (limit.below and value == limit.high)
+  below = limit.low - 1 if counts else np.nextafter(limit.low, -1)
+  above = limit.high + 1 if counts else np.nextafter(limit.high, np.inf)
+  for value in (below, above):
+    text = overrides.show(int(value) if counts else float(value))
     with pytest.raises(UserError, match=f"^--{setting.name}="):
       overrides.parse(config, [f"--{setting.name}={text}"])
 

@@ -16,8 +16,8 @@ class SettingError(UserError):
   """A setting has a value that it cannot have, or that another one excludes.
 
   `{lr}` in its text stands for the setting and its value, `{lr:=0.1}` for the
-  setting and another value. Each is written as where it was set: `lr=5` in
-  Python, `--sae.optim.lr=5` on a command line.
+  setting and another value, `{lr!s}` for its name. Each is written as where it
+  was set: `lr=5` in Python, `--sae.optim.lr=5` on a command line.
 
   Args:
     config: the config whose settings the text names.
@@ -60,6 +60,9 @@ class _Named:
 
   def __getitem__(self, key: int) -> "_Named":
     return _Named(f"{self._name}.{key}", self._value[key])
+
+  def __str__(self) -> str:
+    return self._name
 
   def __format__(self, spec: str) -> str:
     return self._name + (spec or f"={brief(show(self._value))}")

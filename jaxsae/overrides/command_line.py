@@ -121,7 +121,8 @@ def _read(setting: Setting, text: str) -> Any:
   try:
     return cast(setting.kind, text, typed=True)
   except UserError as error:  # from the type's own `parse`
-    raise UserError(f"--{setting.name}={brief(text)}: {error}") from None
+    said = str(error).replace(text, brief(text)) if text else str(error)
+    raise UserError(f"--{setting.name}={brief(text)}: {said}") from None
   except ValueError:
     noun, wanted = words_for(setting.kind)[1:]
     guess = did_you_mean(text, choices(setting.kind))

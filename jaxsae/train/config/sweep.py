@@ -173,7 +173,7 @@ class SweepConfig:
   def _check_given(self, name: str) -> None:
     if not getattr(self, name):
       raise SettingError(
-        self, f"{{{name}:}} is empty; a sweep needs at least one value of it."
+        self, f"{{{name}}} is empty; a sweep needs at least one value of it."
       )
 
   def _check_distinct(self, name: str) -> None:
@@ -230,7 +230,7 @@ class SweepConfig:
       raise SettingError(
         self,
         f"{{target_l0}} asks for {most:g} active latents of {least}; give"
-        f" targets up to {least}, or larger {{widths:}}.",
+        f" targets up to {least}, or larger {{widths!s}}.",
       )
 
   @property
@@ -269,8 +269,8 @@ class SweepConfig:
       if len({0, *ends, width}) < len(ends) + 2:
         raise SettingError(
           self,
-          f"{{widths:={width}}} is too small for {{prefixes}}, each of which"
-          " needs latents of its own; make it larger.",
+          "{prefixes} must each have latents of their own, for which"
+          f" {{widths:={width}}} is too small; make it larger.",
         )
 
   @property

@@ -56,8 +56,8 @@ from jaxsae.train import SweepConfig, TrainConfig
     ),
     (
       {"prefixes": (0.001, 0.5), "widths": (64,)},
-      "widths=64 is too small for prefixes=0.001,0.5, each of which needs"
-      " latents of its own; make it larger.",
+      "prefixes=0.001,0.5 must each have latents of their own, for which"
+      " widths=64 is too small; make it larger.",
     ),
     (
       {"skip": True},
