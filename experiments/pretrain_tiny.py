@@ -21,15 +21,19 @@ from jaxsae import data, overrides
 from jaxsae.data import DataConfig
 from jaxsae.errors import UserError, exit_on_user_error
 from jaxsae.lm import gemma2_tiny, save_lm, train_tokenizer
+from jaxsae.overrides import Place
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
   """Settings of tokenizer, model and training."""
 
-  out: str = "runs/gemma2-tiny"  # new directory for weights and tokenizer
+  out: Place = "runs/gemma2-tiny"  # new directory for weights and tokenizer
   data: DataConfig = DataConfig()
   pretrain: PretrainConfig = PretrainConfig()
+
+  def __post_init__(self):
+    overrides.check(self)
 
 
 def main(config: Config) -> None:

@@ -13,8 +13,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxsae.errors import UserError
+from jaxsae import overrides
 from jaxsae.lm import GemmaConfig, Lm, init_params, next_token_loss
+from jaxsae.overrides import (
+  Count,
+  Positive,
+  PositiveOrZero,
+  Seed,
+  SettingError,
+)
 from jaxsae.token_batch import TokenBatch
 
 
@@ -22,18 +29,18 @@ from jaxsae.token_batch import TokenBatch
 class PretrainConfig:
   """Settings of the optimiser and the length of training."""
 
-  steps: int = 4000  # optimiser steps
-  batch: int = 16  # rows per step
-  lr: float = 4e-3  # peak learning rate
-  warmup: int = 100  # steps from zero to the peak; then a cosine to zero
-  weight_decay: float = 0.1  # decoupled, on matrices
-  seed: int = 0  # of the initial weights
+  steps: Count = 4000  # optimiser steps
+  batch: Count = 16  # rows per step
+  lr: Positive = 4e-3  # peak learning rate
+  warmup: Count = 100  # steps from zero to the peak; then a cosine to zero
+  weight_decay: PositiveOrZero = 0.1  # decoupled, on matrices
+  seed: Seed = 0  # of the initial weights
 
   def __post_init__(self):
-    if not 0 < self.warmup < self.steps:
-      raise UserError(
-        f"warmup={self.warmup} is not between 0 and steps={self.steps}; choose"
-        " fewer steps of warm-up."
+    overrides.check(self)
+    if self.warmup >= self.steps:
+      raise SettingError(
+        self, "{warmup} is not below {steps}; choose fewer steps of warm-up."
       )
 
 

@@ -15,6 +15,7 @@ from jaxsae.errors import (
   ended_by_sigterm,
   exit_on_user_error,
 )
+from jaxsae.overrides import Place, PlaceOrEmpty
 from jaxsae.plan import compiler_process
 from jaxsae.train.process import workdir
 
@@ -68,18 +69,24 @@ def _help() -> str:
 class FinishedRun:
   """The finished run that a command is given, and which autoencoders of it."""
 
-  run: str = ""  # the run's folder
+  run: PlaceOrEmpty = ""  # the run's folder
   # Names of autoencoders, as in resid.12/16384/l0_32, to leave out all others.
   # Empty: all.
-  only: tuple[str, ...] = ()
+  only: tuple[Place, ...] = ()
+
+  def __post_init__(self):
+    overrides.check(self)
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportOptions:
   """The format and the folder of exported autoencoders."""
 
-  format: str = "gemma_scope"  # the published format to write
-  out: str = ""  # the new folder; required
+  format: Place = "gemma_scope"  # the published format to write
+  out: PlaceOrEmpty = ""  # the new folder; required
+
+  def __post_init__(self):
+    overrides.check(self)
 
 
 def _eval(argv: Sequence[str]) -> None:

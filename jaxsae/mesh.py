@@ -18,7 +18,9 @@ from jax.sharding import (
   Sharding,
 )
 
+from jaxsae import overrides
 from jaxsae.errors import UserError
+from jaxsae.overrides import Count
 
 T = TypeVar("T")
 AnyMesh = TypeVar("AnyMesh", bound=Mesh | AbstractMesh)
@@ -36,8 +38,12 @@ class Device(Protocol):
 class MeshConfig:
   """Layout of the devices; both axes always exist."""
 
-  data: int | None = None  # devices that share the batch; None: all the rest
-  model: int = 1  # devices that share the weights
+  # Devices that share the batch. None: all the rest.
+  data: Count | None = None
+  model: Count = 1  # devices that share the weights
+
+  def __post_init__(self):
+    overrides.check(self)
 
 
 def make(config: MeshConfig, devices: Sequence[Device] | None = None) -> Mesh:
@@ -55,10 +61,6 @@ def make(config: MeshConfig, devices: Sequence[Device] | None = None) -> Mesh:
   """
   devices = jax.devices() if devices is None else devices
   count, hosts = len(devices), len({one.process_index for one in devices})
-  if config.model < 1 or (config.data is not None and config.data < 1):
-    raise UserError(
-      f"mesh {config.data}x{config.model} is empty; use 1 or more each way."
-    )
   if config.data is None and count % config.model:
     raise UserError(
       f"--mesh.model={config.model} does not divide the {count} devices; use"
@@ -198,5 +200,6 @@ def check_divides(what: str, size: int, mesh: Mesh, axis: str) -> None:
 
 
 def divisors(n: int) -> list[int]:
-  """Returns all numbers that divide n, ascending."""
-  return [d for d in range(1, n + 1) if n % d == 0]
+  """Returns the divisors of a number, which may be large, in order."""
+  small = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
+  return sorted({*small, *(n // d for d in small)})

@@ -31,12 +31,18 @@ def test_shapes_over_eight_devices(config, shape):
   [
     (MeshConfig(model=3), "mesh.model=3 does not divide the 8 devices"),
     (MeshConfig(data=8, model=2), "needs 16 devices; there are 8"),
-    (MeshConfig(data=0), "is empty"),
   ],
 )
 def test_impossible_meshes_are_refused(config, sentence):
   with pytest.raises(UserError, match=sentence):
     meshes.make(config)
+
+
+@pytest.mark.parametrize("shape", [{"data": 0}, {"model": -1}])
+def test_a_mesh_without_devices_is_refused(shape):
+  ((name, value),) = shape.items()
+  with pytest.raises(UserError, match=f"{name}={value} must be"):
+    MeshConfig(**shape)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,16 +2,19 @@
 
 import dataclasses
 import json
+import pathlib
 import subprocess
 import sys
-from typing import Literal
+from typing import Annotated, Literal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxsae import overrides
 from jaxsae.errors import UserError
+from jaxsae.overrides import Count, Label, Positive, Range, SettingError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +109,7 @@ def test_no_override_changes_nothing():
     (["--sites=resid.2,mlp.3"], lambda c: list(map(str, c.sites)),
      ["resid.2", "mlp.3"]),
     (["--sites=resid.2", "--sites", "mlp.3"],
-     lambda c: list(map(str, c.sites)), ["resid.2", "mlp.3"]),
+     lambda c: list(map(str, c.sites)), ["mlp.3"]),
     (["--probe=mlp.1"], lambda c: c.probe, Tap("mlp", 1)),
     (["--mode=lambda"], lambda c: c.mode, "lambda"),
   ],
@@ -197,6 +200,110 @@ def test_help_needs_no_source_files(capsys):
     "MadeUp", [("width", int, 3)], frozen=True
   )
   assert "--width=INT" in overrides.help_text(made_up())
+
+
+def test_help_says_what_holds_of_a_setting_given_twice():
+  assert "the last holds" in " ".join(overrides.help_text(Run()).split())
+
+
+@dataclasses.dataclass(frozen=True)
+class Optim:
+  rate: Positive = 0.5  # of learning
+  rows: tuple[Count, ...] = (1,)
+
+  def __post_init__(self):
+    overrides.check(self)
+    if self.rate * len(self.rows) > 1:
+      raise SettingError(
+        self, "{rate} is too fast for {rows}; use {rate:=0.1} or {rows:=1}."
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+  """A config that declares ranges."""
+
+  name: Label | None = None
+  every: Count | Tap = 3
+  share: Annotated[float, Range(0, 1, below=True)] = 0.0
+  mode: Literal["a", "b"] = "a"
+  optim: Optim = Optim()
+  more: tuple[Optim, ...] = (Optim(),)
+
+  def __post_init__(self):
+    overrides.check(self)
+
+
+@pytest.mark.parametrize(
+  ("typed", "says"),
+  [
+    ("--optim.rate=-1", "must be a number from 1e-30 to 1e6"),
+    ("--more.0.rate=1e300", "must be a number from 1e-30 to 1e6"),
+    ("--optim.rows=1,0", "each must be a whole number from 1 to 2e9"),
+    ("--every=0", "must be a whole number from 1 to 2e9"),
+    ("--share=1", "must be a number from 0, below 1"),
+    ("--name=", "must be text of 1 to 100 printable characters"),
+    ("--name=a\nb", "printable"),
+    ("--name=" + "x" * 5000, "1 to 100"),
+    ("--more.0.rate=1e5", "--more.0.rate=0.1 or --more.0.rows=1."),
+  ],
+)
+def test_a_value_out_of_range_is_named_as_it_was_typed(typed, says):
+  with pytest.raises(UserError) as caught:
+    overrides.parse(Held(), [typed])
+  sentence = str(caught.value)
+  name, _, value = typed.partition("=")
+  assert sentence.startswith(f"{name}=") and says in sentence
+  assert "\n" not in sentence and len(sentence) < 200
+  if len(value) < 10 and value.isprintable() and "e" not in value:
+    assert sentence.startswith(typed)
+
+
+def test_a_value_out_of_range_in_python_is_named_as_there():
+  with pytest.raises(UserError, match=r"^rate=-1 must be a number from"):
+    Optim(rate=-1)
+  with pytest.raises(
+    UserError, match=r"^rate=1 is too fast .* use rate=0.1 or"
+  ):
+    Optim(rate=1.0, rows=(1, 2))
+
+
+@pytest.mark.parametrize(
+  "settings",
+  [
+    {"rate": float("nan")},
+    {"rate": "0.5"},
+    {"rate": None},
+    {"rate": True},
+    {"rows": 3},
+    {"rows": (1.5,)},
+    {"rows": [1]},
+  ],
+)
+def test_a_value_of_another_type_is_refused_in_python(settings):
+  ((name, _),) = settings.items()
+  with pytest.raises(UserError, match=f"^{name}="):
+    Optim(**settings)
+
+
+def test_numbers_of_numpy_are_numbers():
+  made = Optim(rate=np.float32(0.5), rows=(np.int64(2),))
+  assert made == Optim(rate=0.5, rows=(2,))
+
+
+def test_a_saved_value_out_of_range_names_the_file_and_the_setting():
+  data = overrides.to_json(Held())
+  data["more"][0]["rate"] = -1
+  with pytest.raises(UserError, match=r"^a\.json: more\.0\.rate=-1 must be"):
+    overrides.from_json(Held, data, "a.json")
+
+
+def test_help_shows_ranges():
+  flat = " ".join(overrides.help_text(Held()).split())
+  assert "of learning (from 1e-30 to 1e6; default: 0.5)" in flat
+  assert "--share=FLOAT (from 0, below 1; default: 0)" in flat
+  assert "--optim.rows=INT,... (from 1 to 2e9; default: 1)" in flat
+  assert "(of 1 to 100 printable characters; default: None)" in flat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -351,8 +458,12 @@ def test_a_config_with_an_unsupported_type_is_a_bug():
 
 
 def test_the_package_loads_only_the_standard_library():
+  # Without the package's door, which loads everything.
+  folder = str(pathlib.Path(overrides.__file__).parents[1])
   code = (
-    "import sys, jaxsae; before = set(sys.modules); import jaxsae.overrides;"
+    "import sys, types; before = set(sys.modules);"
+    "door = sys.modules['jaxsae'] = types.ModuleType('jaxsae');"
+    f"door.__path__ = [{folder!r}]; import jaxsae.overrides;"
     "new = {name.split('.')[0] for name in set(sys.modules) - before};"
     "print(new - set(sys.stdlib_module_names))"
   )

@@ -32,6 +32,7 @@ from jaxsae.sae import Sae
 from jaxsae.token_batch import TokenBatch
 
 CLEAN = "clean"  # the pass without an edit
+_CLEARLY = 2.0  # standard errors by which a mean is clearly above zero
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,9 @@ class Fidelity:
     spliced_loss: loss with the reconstruction in place of the activation.
     zero_loss: loss with zeros in place of the activation.
     mean_loss: loss with the site's mean activation in place of it.
+    zero_error: standard error of zero_loss - clean_loss, from its spread over
+      the rows of text; infinite if there are too few.
+    mean_error: that of mean_loss - clean_loss.
   """
 
   tokens: int
@@ -51,6 +55,8 @@ class Fidelity:
   spliced_loss: float
   zero_loss: float
   mean_loss: float
+  zero_error: float = 0.0
+  mean_error: float = 0.0
 
   @property
   def delta_loss(self) -> float:
@@ -60,17 +66,22 @@ class Fidelity:
   @property
   def loss_recovered_zero(self) -> float:
     """(CE_zero - CE_spliced) / (CE_zero - CE_clean): 1 is lossless."""
-    return self._recovered(self.zero_loss)
+    return self._recovered(self.zero_loss, self.zero_error)
 
   @property
   def loss_recovered_mean(self) -> float:
     """(CE_mean - CE_spliced) / (CE_mean - CE_clean): 1 is lossless."""
-    return self._recovered(self.mean_loss)
+    return self._recovered(self.mean_loss, self.mean_error)
 
-  def _recovered(self, ablated: float) -> float:
-    """Returns the recovered share, or NaN if the ablation changes nothing."""
+  def _recovered(self, ablated: float, error: float) -> float:
+    """Returns the recovered share, or NaN if the ablation loses nothing.
+
+    A loss that is not clearly above zero has no shares: its sign is chance.
+    """
     lost = ablated - self.clean_loss
-    return (ablated - self.spliced_loss) / lost if lost else math.nan
+    if lost <= _CLEARLY * error:
+      return math.nan
+    return (ablated - self.spliced_loss) / lost
 
 
 def measure_fidelity(
@@ -103,27 +114,30 @@ def measure_fidelity(
   keeper = keeper or Keeper()
   placed = {name: (Taps.of(at), sae) for name, (at, sae) in saes.items()}
   steps = list(in_steps(lm, batches))
-  # Steps that are done, Σ cross-entropy, and tokens that were predicted.
+  # Of each row that is done, Σ cross-entropy and tokens that were predicted.
   sums = dict(keeper.recall(LOSSES) or {})
   for number, (name, loss) in enumerate(_passes(lm, placed, means).items(), 1):
-    sums.setdefault(name, np.zeros(3))
-    for index in range(int(sums[name][0]), len(steps)):
+    sums.setdefault(name, np.zeros((2, 0)))
+    for index in range(_steps_done(sums[name], steps), len(steps)):
       found = pod.to_host(meshes.wait_for(loss(steps[index])))
-      sums[name] = sums[name] + np.array([1, *found], np.float64)
+      sums[name] = np.concatenate([sums[name], np.stack(found)], axis=1)
       done = index + 1 == len(steps)
       keeper.offer(LOSSES, lambda: sums, done)
     report(number)
-  tokens = int(sums[CLEAN][2])
+  tokens = int(sums[CLEAN][1].sum()) if steps else 0
   if not tokens:
     raise UserError(
       "The held-out batches hold no token to predict; hold out a larger share"
       " of the documents, or measure the loss on more batches."
     )
-  losses = {name: float(total) / tokens for name, (_, total, _) in sums.items()}
   return {
-    name: _fidelity(losses, tokens, name, taps)
-    for name, (taps, _) in placed.items()
+    name: _fidelity(sums, name, taps) for name, (taps, _) in placed.items()
   }
+
+
+def _steps_done(rows: np.ndarray, steps: Sequence[TokenBatch]) -> int:
+  """Returns how many steps the sums [2, rows] are of."""
+  return rows.shape[1] // len(steps[0].tokens) if steps else 0
 
 
 def count_passes(places: Iterable[Place]) -> int:
@@ -204,7 +218,7 @@ class _Patched:
 def patched_loss(
   lm: Lm, edit: MovingPatch, step: TokenBatch
 ) -> tuple[jax.Array, jax.Array]:
-  """Returns Σ cross-entropy in nats with patches on text, and the tokens."""
+  """Returns each row's Σ cross-entropy in nats with patches, and tokens."""
   text = lm.text_mask(step.tokens, step.segments)
   stream = stream_patched(lm, step, edit.replace(mask=text))
   return _sums(lm, stream, step)
@@ -214,7 +228,7 @@ def patched_loss(
 def spliced_loss(
   lm: Lm, edit: MovingSplice, step: TokenBatch
 ) -> tuple[jax.Array, jax.Array]:
-  """Returns Σ cross-entropy in nats with a splice on text, and the tokens."""
+  """Returns each row's Σ cross-entropy in nats with a splice, and tokens."""
   text = lm.text_mask(step.tokens, step.segments)
   splice = edit.splice.replace(mask=text)
   return _sums(lm, stream_spliced(lm, step, edit.replace(splice=splice)), step)
@@ -224,7 +238,7 @@ def _sums(
   lm: Lm, stream: jax.Array, step: TokenBatch
 ) -> tuple[jax.Array, jax.Array]:
   losses, mask = loss_of_stream(lm, stream, step.tokens, step.segments)
-  return jnp.sum(losses), jnp.sum(mask, dtype=jnp.int32)
+  return jnp.sum(losses, axis=1), jnp.sum(mask, axis=1, dtype=jnp.int32)
 
 
 def _ablated(how: str, written: Sequence[Site]) -> str:
@@ -232,11 +246,35 @@ def _ablated(how: str, written: Sequence[Site]) -> str:
   return f"{how} {names(written)}"
 
 
-def _fidelity(losses, tokens: int, name: str, taps: Taps) -> Fidelity:
-  return Fidelity(
-    tokens=tokens,
-    clean_loss=losses[CLEAN],
-    spliced_loss=losses[f"spliced {name}"],
-    zero_loss=losses[_ablated("zero", taps.writes)],
-    mean_loss=losses[_ablated("mean", taps.writes)],
-  )
+def _fidelity(
+  sums: Mapping[str, np.ndarray], name: str, taps: Taps
+) -> Fidelity:
+  zero, mean = (_ablated(how, taps.writes) for how in ("zero", "mean"))
+  passes = (CLEAN, f"spliced {name}", zero, mean)
+  losses = [float(sums[of][0].sum() / sums[of][1].sum()) for of in passes]
+  errors = [
+    standard_error(sums[of][0] - sums[CLEAN][0], sums[of][1])
+    for of in (zero, mean)
+  ]
+  return Fidelity(int(sums[CLEAN][1].sum()), *losses, *errors)
+
+
+def standard_error(sums: np.ndarray, counts: np.ndarray) -> float:
+  """Returns the standard error of Σ sums / Σ counts over independent rows.
+
+  Tokens of one row are not independent of one another; rows nearly are.
+
+  Args:
+    sums: the sum of each row.
+    counts: its number of tokens; rows with none are left out.
+
+  Returns:
+    The standard error of a ratio of means; infinite for fewer than two rows.
+  """
+  sums, counts = sums[counts > 0], counts[counts > 0]
+  rows = len(counts)
+  if rows < 2:
+    return math.inf
+  rest = sums - sums.sum() / counts.sum() * counts
+  spread = math.sqrt(rows / (rows - 1) * float(rest @ rest))
+  return spread / float(counts.sum())

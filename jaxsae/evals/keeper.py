@@ -7,7 +7,7 @@ import numpy as np
 Figures = Mapping[str, np.ndarray]
 
 # The parts of an evaluation.
-SPARSITY, LOSSES = "sparsity", "losses"
+SPARSITY, LOSSES = "sparsity", "losses_of_rows"
 PARTS = (SPARSITY, LOSSES)
 
 

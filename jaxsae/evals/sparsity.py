@@ -30,6 +30,9 @@ from jaxsae.lm.sharding import keep_rows_over_data
 from jaxsae.sae import Sae
 from jaxsae.token_batch import TokenBatch
 
+# A squared deviation of this share of the squared mean is float32's rounding.
+_ROUNDING = 1e-10
+
 
 @dataclasses.dataclass(frozen=True)
 class Sparsity:
@@ -273,9 +276,11 @@ def _sparsity(
   """Forms the figures, given the moments of the sites that are written."""
   tokens = written[0].tokens
   deviation = sum(moments.squared_deviation for moments in written)
+  squared_mean = sum(float(moments.mean @ moments.mean) for moments in written)
+  rounding = _ROUNDING * tokens * squared_mean
   return Sparsity(
     tokens=tokens,
     l0=float(fired.sum() / tokens),
-    fvu=squared_error / deviation if deviation > 0 else math.nan,
+    fvu=squared_error / deviation if deviation > rounding else math.nan,
     density=fired / tokens,
   )

@@ -39,9 +39,10 @@ DEFINITIONS = {
   "mean_loss": "the same with the activation set to its mean on all text",
   "delta_loss": "spliced_loss - clean_loss",
   "loss_recovered_zero": "(zero_loss - spliced_loss)"
-  " / (zero_loss - clean_loss)",
+  " / (zero_loss - clean_loss); null where the ablation adds no loss that is"
+  " clearly above zero: above twice its standard error over rows of text",
   "loss_recovered_mean": "(mean_loss - spliced_loss)"
-  " / (mean_loss - clean_loss)",
+  " / (mean_loss - clean_loss); null likewise",
 }
 
 

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, TypeVarTuple
 
 from jaxsae.errors import UserError, did_you_mean
-from jaxsae.overrides.kinds import cast, choices, is_list, show, words_for
-from jaxsae.overrides.record import from_json, to_json
+from jaxsae.overrides.checks import SettingError
+from jaxsae.overrides.kinds import brief, cast, choices, show, words_for
+from jaxsae.overrides.ranges import limit_of
+from jaxsae.overrides.record import build, to_json
 from jaxsae.overrides.settings import (
   Setting,
   field_comments,
@@ -41,9 +43,8 @@ def parse_several(
   """Returns each of several configs with the overrides of one command line.
 
   Overrides read `--a.b=value` or `--a.b value`; a bare `--flag` is true. A
-  tuple is typed with commas or by repeating its setting. If any other setting
-  is repeated, its last value holds. `--help` prints `doc` and every setting,
-  and exits.
+  tuple is typed with commas. If a setting is repeated, its last value holds,
+  that of a tuple too. `--help` prints `doc` and every setting, and exits.
 
   Args:
     *configs: dataclasses with the defaults. If several of them have a setting
@@ -55,7 +56,8 @@ def parse_several(
     words: settings whose values may be given without `--name=`, in this order.
 
   Raises:
-    UserError: an override is unknown, ill-typed or incomplete.
+    UserError: an override is unknown, ill-typed, incomplete or out of its
+      range.
   """
   argv = sys.argv[1:] if argv is None else argv
   if "--help" in argv or "-h" in argv:
@@ -74,7 +76,10 @@ def parse_several(
   for name, text in _texts(argv, known, words).items():
     _put(record_of[name], name, to_json(_read(known[name], text)))
   pairs = zip(configs, records, strict=True)
-  made: Any = tuple(from_json(type(it), record) for it, record in pairs)
+  try:
+    made: Any = tuple(build(type(it), record) for it, record in pairs)
+  except SettingError as error:
+    raise error.typed() from None
   return made
 
 
@@ -98,8 +103,7 @@ def _texts(
       raise UserError(_unknown(name, list(known)))
     if not equals:
       text = _next_word(known[name], left)
-    repeated = name in texts and is_list(known[name].kind)
-    texts[name] = f"{texts[name]},{text}" if repeated else text
+    texts[name] = text
   return texts
 
 
@@ -117,14 +121,15 @@ def _read(setting: Setting, text: str) -> Any:
   try:
     return cast(setting.kind, text, typed=True)
   except UserError as error:  # from the type's own `parse`
-    raise UserError(f"--{setting.name}={text}: {error}") from None
+    said = str(error).replace(text, brief(text)) if text else str(error)
+    raise UserError(f"--{setting.name}={brief(text)}: {said}") from None
   except ValueError:
     noun, wanted = words_for(setting.kind)[1:]
     guess = did_you_mean(text, choices(setting.kind))
     give = f"give {wanted}"
     advice = f"{guess} {give}" if guess else give + _example(setting)
     raise UserError(
-      f"--{setting.name}={text} is not {noun}; {advice}"
+      f"--{setting.name}={brief(text)} is not {noun}; {advice}"
     ) from None
 
 
@@ -166,7 +171,11 @@ def help_text(
   The arguments are those of `parse_several`.
   """
   command = " ".join([usage or f"python {sys.argv[0]}", *map(str.upper, words)])
-  blocks = [f"usage: {command} [--setting=value ...]"]
+  blocks = [
+    f"usage: {command} [--setting=value ...]\n"
+    "Several values have commas between; of a setting given twice, the last"
+    " holds."
+  ]
   if doc:
     blocks.append(inspect.cleandoc(doc))
   described = _described(configs, headings or ["settings:"] * len(configs))
@@ -195,8 +204,10 @@ def _help_lines(setting: Setting, is_word: bool) -> list[str]:
   if is_word:
     return [f"  {setting.name.upper()}".ljust(_INDENT) + setting.meaning]
   # \xa0 keeps the default with its word while the lines are wrapped.
-  default = f"(default:\xa0{show(setting.value) or 'empty'})"
-  body = textwrap.wrap(f"{setting.meaning} {default}", _WIDTH - _INDENT)
+  default = f"default:\xa0{show(setting.value) or 'empty'}"
+  limit = limit_of(setting.kind)
+  facts = f"({limit}; {default})" if limit else f"({default})"
+  body = textwrap.wrap(f"{setting.meaning} {facts}", _WIDTH - _INDENT)
   lines = [line.strip().replace("\xa0", " ") for line in body]
   if len(head) < _INDENT - 1:
     head = head.ljust(_INDENT) + lines.pop(0)

@@ -5,7 +5,9 @@ import math
 import types
 import typing
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from jaxsae.overrides.ranges import bare, limit_of
 
 
 class Words(NamedTuple):
@@ -28,14 +30,16 @@ _SCALARS = {
 def cast(kind: Any, data: Any, typed: bool) -> Any:
   """Converts `data`, from JSON or `typed` by a person, to a `kind`.
 
-  Only typed text is interpreted: "8" is an int if typed, not in JSON.
+  Only typed text is interpreted: "8" is an int if typed, not in JSON. Ranges
+  are left to `checks.check`.
 
   Raises:
     ValueError: `data` is not a `kind`.
     TypeError: settings cannot have this type, a mistake in a config class.
   """
-  if len(_options(kind)) > 1:
-    return _cast_first(_options(kind), data, typed)
+  kind = bare(kind)
+  if len(options(kind)) > 1:
+    return _cast_first(options(kind), data, typed)
   if typing.get_origin(kind) is tuple:
     return _cast_tuple(typing.get_args(kind), data, typed)
   if typing.get_origin(kind) is typing.Literal:
@@ -58,9 +62,9 @@ def _check(data: Any, fits: bool) -> Any:
   return data
 
 
-def _cast_first(options: Sequence[Any], data: Any, typed: bool) -> Any:
-  """Casts to the first option that fits; None first, as "None" is also text."""
-  *firsts, last = sorted(options, key=lambda kind: kind is not types.NoneType)
+def _cast_first(kinds: Sequence[Any], data: Any, typed: bool) -> Any:
+  """Casts to the first type that fits; None first, as "None" is also text."""
+  *firsts, last = sorted(kinds, key=lambda kind: kind is not types.NoneType)
   for kind in firsts:
     with contextlib.suppress(ValueError):
       return cast(kind, data, typed)
@@ -94,19 +98,14 @@ def choices(kind: Any) -> tuple[str, ...]:
   """Returns the values of a `Literal`; empty for other types."""
   literals = [
     option
-    for option in _options(kind)
+    for option in options(kind)
     if typing.get_origin(option) is typing.Literal
   ]
   return tuple(name for it in literals for name in typing.get_args(it))
 
 
-def is_list(kind: Any) -> bool:
-  """Returns whether the type is a tuple of any length."""
-  return any(... in typing.get_args(option) for option in _options(kind))
-
-
-def _options(kind: Any) -> tuple[Any, ...]:
-  """Returns the members of a union, or `kind` alone."""
+def options(kind: Any) -> tuple[Any, ...]:
+  """Returns the types of a union, or `kind` alone."""
   is_union = typing.get_origin(kind) in (typing.Union, types.UnionType)
   return typing.get_args(kind) if is_union else (kind,)
 
@@ -116,6 +115,9 @@ def words_for(kind: Any) -> Words:
   items = typing.get_args(kind)
   if kind in _SCALARS:
     return _SCALARS[kind]
+  if typing.get_origin(kind) is Annotated:
+    words = words_for(items[0])
+    return words._replace(wanted=f"{words.wanted} {items[1]}")
   if typing.get_origin(kind) is typing.Literal:
     *firsts, last = items
     wanted = f"{', '.join(firsts)} or {last}" if firsts else last
@@ -130,10 +132,14 @@ def words_for(kind: Any) -> Words:
 
 
 def _words_for_tuple(items: tuple[Any, ...]) -> Words:
-  item = words_for(items[0])
+  item, limit = words_for(bare(items[0])), limit_of(items[0])
   plural = lambda word: word.removesuffix("s") + "s"
   noun = f"a tuple of {plural(item.noun.split()[-1])}"
-  wanted = f"{plural(item.wanted.removeprefix('a '))} with commas between"
+  each = plural(item.wanted.removeprefix("a "))
+  each = f"{each} {limit}" if limit else each
+  wanted = (
+    f"{each}, with commas between" if limit else f"{each} with commas between"
+  )
   if items[-1] is ...:
     return Words(f"{item.metavar},...", noun, wanted)
   metavars = [words_for(kind).metavar for kind in items]
@@ -149,3 +155,9 @@ def show(value: Any) -> str:
   if isinstance(value, float):
     return repr(value).removesuffix(".0")
   return str(value)
+
+
+def brief(text: str, most: int = 60) -> str:
+  """Returns text as it is shown in an error: in one line, and not too long."""
+  text = text if text.isprintable() else repr(text)
+  return text if len(text) <= most else f"{text[:most]}…"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from jaxsae.errors import UserError, did_you_mean
+from jaxsae.overrides.checks import SettingError
 from jaxsae.overrides.kinds import cast, words_for
 from jaxsae.overrides.settings import (
   children,
@@ -47,8 +48,26 @@ def from_json(
       filled in.
 
   Raises:
-    UserError: a setting is unknown, missing or ill-typed; the message names
-      it and `source`, the file that `data` comes from.
+    UserError: a setting is unknown, missing, ill-typed or out of its range;
+      the message names it and `source`, the file that `data` comes from.
+  """
+  try:
+    return build(cls, data, source, added)
+  except SettingError as error:
+    raise UserError(f"{source}: {error}") from None
+
+
+def build(
+  cls: type[Config],
+  data: Any,
+  source: str = "the configuration",
+  added: Added = types.MappingProxyType({}),
+) -> Config:
+  """Rebuilds a config as `from_json` does, but leaves its errors as they are.
+
+  Raises:
+    SettingError: a setting has a value that it cannot have.
+    UserError: a setting is unknown, missing or ill-typed.
   """
   return _Builder(source, added).build(cls, data, "")
 
@@ -77,7 +96,7 @@ class _Builder:
   def _group(self, cls: type, data: Any, name: str) -> Any:
     if not isinstance(data, dict):
       raise _wrong_type(data, name, "a group of settings", self.source)
-    kinds = typing.get_type_hints(cls)
+    kinds = typing.get_type_hints(cls, include_extras=True)
     names = [field.name for field in dataclasses.fields(cls)]
     data = {**self.added.get(cls, {}), **data}
     prefix = f"{name}." if name else ""
@@ -88,7 +107,10 @@ class _Builder:
       if key not in data:
         raise UserError(f"{self.source}: the setting {prefix}{key} is missing")
     values = [self.build(kinds[key], data[key], prefix + key) for key in names]
-    return cls(**dict(zip(names, values, strict=True)))
+    try:
+      return cls(**dict(zip(names, values, strict=True)))
+    except SettingError as error:
+      raise error.within(name) from None
 
   def _groups(self, cls: type, data: Any, name: str) -> Any:
     if not isinstance(data, list):

@@ -32,7 +32,8 @@ def settings(
   Their meanings come from `comments`: reading source takes a while, and only
   the help needs it.
   """
-  kinds, said = typing.get_type_hints(type(config)), comments(type(config))
+  kinds = typing.get_type_hints(type(config), include_extras=True)
+  said = comments(type(config))
   groups = []
   for key, value in children(config):
     name, comment = prefix + key, said.get(key, "")

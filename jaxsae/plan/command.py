@@ -69,8 +69,6 @@ def _slices(options: Options) -> list[Slices]:
       "No slice is given; add one, as in --topology=v5e:2x4 or"
       " --topology=v5p:4x4x4."
     )
-  if options.at_once < 1:
-    raise UserError(f"--at_once={options.at_once} must be 1 or more.")
   return [parse(name, options.slices) for name in names]
 
 

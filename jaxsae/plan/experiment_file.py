@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from jaxsae import overrides
 from jaxsae.errors import UserError, did_you_mean
+from jaxsae.overrides import Count, Place, PlaceOrEmpty
 from jaxsae.runs import experiment_file
 from jaxsae.train.config.run import TrainConfig
 
@@ -16,19 +17,22 @@ class Options:
 
   # The slice, as in v5e:2x4 or v5p:4x4x4: v4, v5e, v5p, v6e or tpu7x, and the
   # number of chips along each axis.
-  topology: str = ""
-  slices: int = 1  # number of slices of that shape, joined into one job
+  topology: PlaceOrEmpty = ""
+  slices: Count = 1  # number of slices of that shape, joined into one job
   # More slices to compare, as in v5e:4x4,v6e:2x4.
-  topologies: tuple[str, ...] = ()
-  only: str | None = None  # the name of one run, if there are several
+  topologies: tuple[Place, ...] = ()
+  only: Place | None = None  # the name of one run, if there are several
   # Number of runs that train at the same time, each on its own slices.
-  at_once: int = 1
+  at_once: Count = 1
   # Searches for the mesh and the rows per microbatch that take the least time.
   search: bool = False
   # Compiles; otherwise temporary memory and collectives are not known.
   compile: bool = True
-  json: str | None = None  # a file to write the same figures to
-  prices: str | None = None  # a file of chip prices instead of jaxsae's own
+  json: Place | None = None  # a file to write the same figures to
+  prices: Place | None = None  # a file of chip prices instead of jaxsae's own
+
+  def __post_init__(self):
+    overrides.check(self)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ import rich
 from jaxsae import evals, overrides, pod
 from jaxsae.errors import UserError, did_you_mean, exit_on_user_error
 from jaxsae.lm.weights import read_sizes
+from jaxsae.overrides import Place
 from jaxsae.runs import run_table, stages
 from jaxsae.runs.evaluate import evaluate, record_of
 from jaxsae.runs.flops import RunFlops, balanced_shares, run_flops
@@ -125,11 +126,14 @@ class RunSelection:
   """Which runs of an experiment to train or list, and where they are."""
 
   list: bool = False  # print the runs and their FLOPs, and train nothing
-  only: str | None = None  # the name of one run, to leave out all others
+  only: Place | None = None  # the name of one run, to leave out all others
   # i/n: only the i-th of n shares of the runs, one share for each of n
   # machines. Shares have about equal FLOPs; i counts from 1.
   shard: Shard | None = None
-  workdir: str = "runs"  # contains the folders of all runs
+  workdir: Place = "runs"  # contains the folders of all runs
+
+  def __post_init__(self):
+    overrides.check(self)
 
 
 def _parse(configs: Configs, doc: str | None) -> tuple[RunSelection, Configs]:

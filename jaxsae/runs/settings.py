@@ -6,7 +6,9 @@ from typing import Self
 
 import jax
 
+from jaxsae import overrides
 from jaxsae.mesh import MeshConfig
+from jaxsae.overrides import PlaceOrEmpty
 from jaxsae.train.config.run import EvalConfig, TrainConfig
 
 
@@ -14,8 +16,13 @@ from jaxsae.train.config.run import EvalConfig, TrainConfig
 class TextPlace:
   """The places of a run's text and of its tokens."""
 
-  source: str = ""  # the text that the run was trained on, wherever it is now
-  cache: str = ""  # folder of tokenised corpora
+  source: PlaceOrEmpty = (
+    ""  # the text that the run was trained on, wherever it is now
+  )
+  cache: PlaceOrEmpty = ""  # folder of tokenised corpora
+
+  def __post_init__(self):
+    overrides.check(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,11 +33,16 @@ class RunSettings:
   that there are.
   """
 
-  lm: str = ""  # the language model that it was trained on, wherever it is now
+  lm: PlaceOrEmpty = (
+    ""  # the language model that it was trained on, wherever it is now
+  )
   fsdp: bool = False  # shard the LM's weights over `data` too, to save memory
   data: TextPlace = TextPlace()
   mesh: MeshConfig = MeshConfig()
   eval: EvalConfig = EvalConfig()
+
+  def __post_init__(self):
+    overrides.check(self)
 
   @classmethod
   def of(cls, config: TrainConfig, mesh: MeshConfig | None = None) -> Self:

@@ -4,8 +4,10 @@ import dataclasses
 import math
 from typing import Literal
 
+from jaxsae import overrides
 from jaxsae.errors import UserError
-from jaxsae.train.config.sweep import check_positive
+from jaxsae.mesh import divisors
+from jaxsae.overrides import Count, SettingError
 
 _ROWS = 32  # sequences in one LM forward pass, if the mesh does not need more
 _SEQUENCES = 256  # in a bucket
@@ -23,24 +25,24 @@ class BucketConfig:
   """
 
   # LM forward passes in a bucket. None: as many as read 256 sequences.
-  microbatches: int | None = None
+  microbatches: Count | None = None
   # Sequences in one LM forward pass; the mesh's `data` must divide them. None:
   # 32, or as many more as `data` needs.
-  rows: int | None = None
+  rows: Count | None = None
   # Tokens in one update of the autoencoders. None: 4096, or the nearest number
   # to which all rows give the same share.
-  update_tokens: int | None = None
+  update_tokens: Count | None = None
   # Type in which activations wait to be trained on. None: the language model's
   # own.
   dtype: Literal["float32", "bfloat16"] | None = None
 
   def __post_init__(self):
-    given = [name for name in SIZES if getattr(self, name) is not None]
-    check_positive(self, *given)
+    overrides.check(self)
     if self.update_tokens and self.rows and self.update_tokens % self.rows:
-      raise UserError(
-        f"update_tokens={self.update_tokens} is not a multiple of"
-        f" rows={self.rows}; every row gives the same share to an update."
+      raise SettingError(
+        self,
+        "{update_tokens} is not a multiple of {rows}; every row gives the same"
+        f" share to an update, so use {{update_tokens:={self._multiple()}}}.",
       )
 
   @property
@@ -67,10 +69,15 @@ class BucketConfig:
       self, microbatches=microbatches, rows=rows, update_tokens=update
     )
 
+  def _multiple(self) -> int:
+    """Returns the multiple of the rows that is nearest to `update_tokens`."""
+    assert self.rows and self.update_tokens
+    return self.rows * max(1, round(self.update_tokens / self.rows))
+
   def _no_rows(self, shards: int, context: int) -> str:
     fits = dataclasses.replace(self, update_tokens=None).fitted(shards, context)
     return (
-      f"bucket.update_tokens={self.update_tokens} is not a multiple of"
+      f"--bucket.update_tokens={self.update_tokens} is not a multiple of"
       f" --mesh.data={shards}, so its devices cannot give the same share to an"
       f" update; use {fits.update_tokens}, or a larger --mesh.model."
     )
@@ -86,8 +93,7 @@ def _rows(shards: int, update_tokens: int | None) -> int:
   enough = shards * -(-_ROWS // shards)
   if not update_tokens or update_tokens % enough == 0:
     return enough
-  several = range(shards, update_tokens + 1, shards)
-  dividing = [rows for rows in several if update_tokens % rows == 0]
+  dividing = [shards * n for n in divisors(update_tokens // shards)]
   return min(dividing, key=lambda rows: abs(math.log(rows / _ROWS)))
 
 

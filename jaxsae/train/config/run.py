@@ -2,28 +2,29 @@
 
 import collections
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
+from jaxsae import overrides
 from jaxsae.data import DataConfig
-from jaxsae.errors import UserError
 from jaxsae.lm import Site
 from jaxsae.mesh import MeshConfig
+from jaxsae.overrides import MOST, Count, Place, Range, SettingError
 from jaxsae.train.config.bucket import BucketConfig as BucketConfig
 from jaxsae.train.config.duration import Duration as Duration
 from jaxsae.train.config.sweep import OptimConfig as OptimConfig
-from jaxsae.train.config.sweep import Stack, SweepConfig, check_positive
+from jaxsae.train.config.sweep import Stack, SweepConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
   """How much held-out text is used to evaluate and show the autoencoders."""
 
-  batch: int = 32  # sequences at a time
-  batches: int = 64  # for L0, FVU, density and the report's contexts
-  loss_batches: int = 16  # of these, for losses with autoencoders spliced in
+  batch: Count = 32  # sequences at a time
+  batches: Count = 64  # for L0, FVU, density and the report's contexts
+  loss_batches: Count = 16  # of these, for losses with autoencoders spliced in
 
   def __post_init__(self):
-    check_positive(self, "batch", "batches", "loss_batches")
+    overrides.check(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +51,12 @@ class Schedule:
 class TrainConfig:
   """The configuration of a run. `experiments/` has one file for each run."""
 
-  workdir: str = "runs/run"  # where everything the run makes is kept
-  lm: str = "gemma2-tiny"  # name or directory of the language model
-  tokens: int = 8_000_000  # to train on; rounded up to whole buckets
+  workdir: Place = "runs/run"  # where everything the run makes is kept
+  lm: Place = "gemma2-tiny"  # name or directory of the language model
+  # To train on; rounded up to whole buckets.
+  tokens: Annotated[int, Range(1, 10**15)] = 8_000_000
   # How often the text may be read to make up these tokens. None: any number.
-  passes: int | None = 1
+  passes: Count | None = 1
   data: DataConfig = DataConfig()
   sae: SweepConfig = SweepConfig()
   also: tuple[
@@ -64,57 +66,65 @@ class TrainConfig:
   mesh: MeshConfig = MeshConfig()
   fsdp: bool = False  # shard the LM's weights over `data` too, to save memory
   eval: EvalConfig = EvalConfig()
-  dead_after: int = (
-    10_000_000  # a latent is dead after this many tokens without firing
-  )
+  # A latent is dead after this many tokens without firing.
+  dead_after: Count = 10_000_000
   # What to do if the loss, gradient or weights of an update are not finite.
   # stop: end the run before saving. skip: that autoencoder skips the update.
   not_finite: Literal["stop", "skip"] = "stop"
   # Buckets between two checks that replicas are equal on all devices, bit by
   # bit, those of the language model's weights included. None: before each
   # checkpoint.
-  check_replicas_every: int | None = None
+  check_replicas_every: Count | None = None
   # Precision of the autoencoders' products in training, by JAX's name for it.
   # bfloat16: one pass, as fast as a TPU can. float32: six passes there. A CPU
   # always has float32, and GPUs have TF32 for bfloat16. What is judged or
   # published is computed in float32.
   precision: Literal["bfloat16", "bfloat16_3x", "float32"] = "bfloat16"
-  log_every: int = 1  # buckets between two lines of metrics
+  log_every: Count = 1  # buckets between two lines of metrics
   # Between two checkpoints: a number of buckets, or a time, as in 20min.
-  checkpoint_every: int | Duration = 100
-  keep_checkpoints: int = 2  # how many of the newest to keep
-  keep_every: int | None = None  # also keep steps that are multiples of this
+  checkpoint_every: Count | Duration = 100
+  keep_checkpoints: Count = 2  # how many of the newest to keep
+  keep_every: Count | None = None  # also keep steps that are multiples of this
   # Folder of another run; a new run starts from its autoencoders' weights,
   # thresholds and scales. None: random weights.
-  start_from: str | None = None
+  start_from: Place | None = None
 
   def __post_init__(self):
-    check_positive(self, "tokens", "log_every", "keep_checkpoints")
-    if isinstance(self.checkpoint_every, int):
-      check_positive(self, "checkpoint_every")
-    for name in ("passes", "keep_every", "check_replicas_every"):
-      if getattr(self, name) is not None:
-        check_positive(self, name)
+    overrides.check(self)
     self._check_names()
     if self.bucket.is_fitted:
       self._check_share()
+      self._check_updates()
 
   def _check_names(self):
     names = (name for stack in self.stacks for name in stack.names)
     name, count = collections.Counter(names).most_common(1)[0]
     if count > 1:
-      raise UserError(
+      raise SettingError(
+        self,
         f"Two autoencoders would be called {name}; give one of the sweeps"
-        " another name, as in --also.0.name=other."
+        " another name, as in {also[0].name:=other}.",
       )
 
   def _check_share(self):
     per_row = self.microbatches * self.data.context
     if per_row % (self.update_tokens // self.rows):
-      raise UserError(
-        f"bucket.update_tokens={self.update_tokens} does not divide the"
-        f" {self.bucket_tokens} tokens of a bucket (microbatches × rows ×"
-        " context)."
+      some = dataclasses.replace(self.bucket, update_tokens=None)
+      fits = some.fitted(1, self.data.context).update_tokens
+      raise SettingError(
+        self,
+        f"{{bucket.update_tokens}} does not divide the {self.bucket_tokens}"
+        " tokens of a bucket (microbatches × rows × context) so that all rows"
+        f" give the same share; use {{bucket.update_tokens:={fits}}}.",
+      )
+
+  def _check_updates(self):
+    most = MOST // self.updates_per_bucket * self.bucket_tokens
+    if self.updates > MOST:
+      raise SettingError(
+        self,
+        f"{{tokens}} makes {self.updates:,} updates, more than can be counted;"
+        f" use {{tokens:={most}}} or fewer.",
       )
 
   def fitted(self, shards: int) -> "TrainConfig":
@@ -126,7 +136,10 @@ class TrainConfig:
       shards: the size of the mesh's `data` axis.
     """
     bucket = self.bucket.fitted(shards, self.data.context)
-    return dataclasses.replace(self, bucket=bucket)
+    try:
+      return dataclasses.replace(self, bucket=bucket)
+    except SettingError as error:
+      raise error.typed() from None
 
   @property
   def microbatches(self) -> int:

@@ -3,11 +3,21 @@
 import dataclasses
 import itertools
 import zlib
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from jaxsae.errors import UserError
+from jaxsae import overrides
 from jaxsae.lm import Site, Taps
+from jaxsae.overrides import (
+  Count,
+  CountOrZero,
+  Label,
+  Positive,
+  PositiveOrZero,
+  Range,
+  Seed,
+  SettingError,
+  Share,
+)
 from jaxsae.sae import ARCHITECTURES, Architecture, Kernel
 from jaxsae.sae.penalty import (
   L0,
@@ -32,13 +42,18 @@ else:
   ArchitectureName = Literal[tuple(ARCHITECTURES)]
 
 
-def check_positive(config: Any, *names: str) -> None:
-  """Raises UserError unless each setting, or each number in it, is positive."""
-  for name in names:
-    value = getattr(config, name)
-    values = value if isinstance(value, tuple) else (value,)
-    if any(v <= 0 for v in values):
-      raise UserError(f"{name}={value} must be above zero.")
+# The settings that span the grid.
+_GRID = (
+  "sites",
+  "widths",
+  "target_l0",
+  "sparsity_coefficient",
+  "learning_rates",
+  "seeds",
+)
+
+# The decay of a moment: float32 has no more numbers this near to one.
+Decay = Annotated[float, Range(0, 0.999999)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,24 +63,20 @@ class OptimConfig:
   Defaults are Gemma Scope's (arXiv 2408.05147 §3.2).
   """
 
-  lr: float = 7e-5  # peak learning rate
-  lr_warmup: int = 1000  # updates; a cosine from a tenth of the peak
-  lr_decay: float = 0.0  # final share of the run, in which lr falls to zero
-  sparsity_warmup: int = 10_000  # updates; λ grows linearly from zero
-  b1: float = 0.0  # decay of the first moment; 0 keeps none
-  b2: float = 0.999  # decay of the second moment
-  eps: float = 1e-8  # keeps the step finite where gradients vanish
-  clip: float | None = None  # largest norm of an autoencoder's gradient
+  lr: Positive = 7e-5  # peak learning rate
+  lr_warmup: CountOrZero = 1000  # updates; a cosine from a tenth of the peak
+  lr_decay: Share = 0.0  # final share of the run, in which lr falls to zero
+  sparsity_warmup: CountOrZero = 10_000  # updates; λ grows linearly from zero
+  b1: Decay = 0.0  # decay of the first moment; 0 keeps none
+  b2: Decay = 0.999  # decay of the second moment
+  eps: Positive = 1e-8  # keeps the step finite where gradients vanish
+  clip: Positive | None = None  # largest norm of an autoencoder's gradient
   # Learning rate of biases and thresholds, relative to that of weights. 1/√D is
   # like training at a mean squared norm of D: Adam moves all numbers alike.
-  vector_rate: float = 1.0
+  vector_rate: Positive = 1.0
 
   def __post_init__(self):
-    check_positive(self, "lr", "vector_rate")
-    if self.clip is not None:
-      check_positive(self, "clip")
-    if not 0 <= self.lr_decay <= 1:
-      raise UserError(f"lr_decay={self.lr_decay} is not a share from 0 to 1.")
+    overrides.check(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +109,7 @@ class SweepConfig:
 
   # Added to the names of the autoencoders. None: the architecture, unless it is
   # jumprelu.
-  name: str | None = None
+  name: Label | None = None
   # free_jumprelu: directions start short and may have any norm.
   architecture: ArchitectureName = "jumprelu"
   # Where autoencoders read and write: resid, mlp, attn or mlp_in and a layer,
@@ -106,35 +117,35 @@ class SweepConfig:
   # resid.12+resid.13 is one crosscoder of both; mlp_in.3:mlp.3+mlp.4 writes
   # others than it reads.
   sites: tuple[Taps, ...] = (Taps.of(Site("resid", 12)),)
-  widths: tuple[int, ...] = (16_384,)  # latents
+  widths: tuple[Count, ...] = (16_384,)  # latents
   # Sparsity penalty of a JumpReLU. l0: the number of active latents. tanh: a
   # smooth, saturating L0. quadratic: the squared distance of each token's L0
   # from its target. batch_quadratic: that of an update's mean L0.
   penalty: Literal["l0", "quadratic", "batch_quadratic", "tanh"] = "l0"
   # Target L0s for the two quadratic penalties, one autoencoder each; for topk
   # and batch_topk, k. Otherwise empty.
-  target_l0: tuple[float, ...] = ()
+  target_l0: tuple[Positive, ...] = ()
   # λ. Without targets, one autoencoder each; with targets, a single value: the
   # strength of the pull to them.
-  sparsity_coefficient: tuple[float, ...] = (6e-4,)
+  sparsity_coefficient: tuple[Positive, ...] = (6e-4,)
   # ω: adds λ p²/ω for each latent, where p is the share of tokens on which it
   # is active, so that few latents are active nearly always. None: adds nothing.
-  frequency_scale: float | None = None
-  bandwidth: float = 1e-3  # ε of the straight-through kernel
+  frequency_scale: Positive | None = None
+  bandwidth: Positive = 1e-3  # ε of the straight-through kernel
   ste_to_input: bool = False  # the kernel's gradients train encoders too
-  initial_threshold: float = 1e-3  # θ at the start
+  initial_threshold: PositiveOrZero = 1e-3  # θ at the start
   # Matryoshka: shares of the width, as in 0.0625,0.25, that must each
   # reconstruct alone. Empty: only the whole width.
-  prefixes: tuple[float, ...] = ()
+  prefixes: tuple[Share, ...] = ()
   skip: bool = False  # transcoders add an affine map of their input
   # Tokens without firing after which a latent is revived: its threshold falls
   # until it fires, or, in topk and batch_topk, it learns from the error (AuxK).
   # None: never. published: as the architecture was published, which is never,
   # as in Gemma Scope, but 10 million in topk and batch_topk (arXiv 2406.04093).
-  wake_after: int | Literal["published"] | None = "published"
+  wake_after: Count | Literal["published"] | None = "published"
   # Peak learning rates, one autoencoder each. Empty: optim.lr.
-  learning_rates: tuple[float, ...] = ()
-  seeds: tuple[int, ...] = (0,)  # of the initial weights, one autoencoder each
+  learning_rates: tuple[Positive, ...] = ()
+  seeds: tuple[Seed, ...] = (0,)  # of the initial weights, one autoencoder each
   # How the autoencoders are sharded over the mesh. auto: as a cost model says.
   placement: Literal[
     "auto", "by_sae", "by_sae_and_latent", "by_latent", "by_latent_and_row"
@@ -144,53 +155,82 @@ class SweepConfig:
   def __post_init__(self):
     # A `Site` stands for an autoencoder that reads and writes it.
     object.__setattr__(self, "sites", tuple(map(Taps.of, self.sites)))
-    for name in ("sites", "widths", "seeds"):
-      _check_distinct(self, name)
-    check_positive(self, "widths", "target_l0", "sparsity_coefficient")
-    check_positive(self, "bandwidth", "learning_rates")
-    if self.frequency_scale is not None:
-      check_positive(self, "frequency_scale")
-    _check_one_of(self, "penalty", PENALTIES)
-    _check_one_of(self, "architecture", ARCHITECTURES)
+    overrides.check(self)
+    for name in ("sites", "widths", "seeds", "sparsity_coefficient"):
+      self._check_given(name)
+    for name in _GRID:
+      self._check_distinct(name)
     self._check_targets()
+    self._check_room()
     self._check_prefixes()
     if self.skip and not all(taps.transcodes for taps in self.sites):
-      raise UserError(
-        "skip=true is for transcoders, and sites has others; name only"
-        " transcoder sites, as in transcoder.12."
+      raise SettingError(
+        self,
+        "{skip} is for transcoders, and {sites} has others; name only"
+        " transcoder sites, as in {sites:=transcoder.12}.",
+      )
+
+  def _check_given(self, name: str) -> None:
+    if not getattr(self, name):
+      raise SettingError(
+        self, f"{{{name}}} is empty; a sweep needs at least one value of it."
+      )
+
+  def _check_distinct(self, name: str) -> None:
+    """Raises SettingError if two values are one in an autoencoder's name."""
+    values = [_label(value) for value in getattr(self, name)]
+    twice = next((v for v in values if values.count(v) > 1), None)
+    if twice is not None:
+      once = ",".join(dict.fromkeys(values))
+      raise SettingError(
+        self,
+        f"{{{name}}} has {twice} twice; give each once, as in"
+        f" {{{name}:={once}}}.",
       )
 
   def _check_targets(self):
-    needs, by = self._pulls_to_target, f"architecture={self.architecture}"
-    if self._has_penalties:
-      by = f"penalty={self.penalty}"
+    needs = self._pulls_to_target
+    by = "{penalty}" if self._has_penalties else "{architecture}"
     if self.target_l0 and not needs:
       way = ""
       if self._has_penalties:
-        way = (
-          " --sae.penalty=quadratic (or batch_quadratic) to pull L0 there, or"
-        )
-      raise UserError(
-        f"target_l0={_list(self.target_l0)} is not used by {by}; add{way}"
-        " --sae.target_l0= to let λ decide."
+        way = " {penalty:=quadratic} (or batch_quadratic) to pull L0 there, or"
+      raise SettingError(
+        self,
+        f"{{target_l0}} is not used by {by}; add{way} {{target_l0:=}} to let λ"
+        " decide.",
       )
     if needs and not self.target_l0:
-      raise UserError(
+      raise SettingError(
+        self,
         f"{by} pulls L0 to targets, and there are none; add e.g."
-        " --sae.target_l0=32,64."
+        f" {{target_l0:={self._example_target()}}}.",
       )
     whole = ARCHITECTURES[self.architecture].whole_target
     if whole and any(t % 1 for t in self.target_l0):
-      raise UserError(
-        f"target_l0={_list(self.target_l0)}: {self.architecture} counts"
-        " latents, so give whole numbers."
+      raise SettingError(
+        self,
+        f"{{target_l0}}: {self.architecture} counts latents, so give whole"
+        " numbers.",
       )
-    if not self.sparsity_coefficient:
-      raise UserError("sparsity_coefficient is empty; give at least one λ.")
     if self.target_l0 and len(self.sparsity_coefficient) != 1:
-      raise UserError(
-        f"sparsity_coefficient has {len(self.sparsity_coefficient)} values;"
-        " with target_l0 give one, the strength of the pull."
+      raise SettingError(
+        self,
+        f"{{sparsity_coefficient}} has {len(self.sparsity_coefficient)} values;"
+        " with {target_l0} give one, the strength of the pull.",
+      )
+
+  def _example_target(self) -> int:
+    return min(32, *self.widths)
+
+  def _check_room(self):
+    """Raises SettingError if a target is more latents than there are."""
+    least, most = min(self.widths), max(self.target_l0, default=0)
+    if most > least:
+      raise SettingError(
+        self,
+        f"{{target_l0}} asks for {most:g} active latents of {least}; give"
+        f" targets up to {least}, or larger {{widths!s}}.",
       )
 
   @property
@@ -219,16 +259,18 @@ class SweepConfig:
   def _check_prefixes(self):
     ascend = all(a < b for a, b in itertools.pairwise((0, *self.prefixes, 1)))
     if not ascend:
-      raise UserError(
-        f"prefixes={_list(self.prefixes)} do not ascend"
-        " between 0 and 1; give shares of the width, as in 0.0625,0.25."
+      raise SettingError(
+        self,
+        "{prefixes} do not ascend between 0 and 1; give shares of the width, as"
+        " in {prefixes:=0.0625,0.25}.",
       )
     for width in self.widths:
       ends = [round(p * width) for p in self.prefixes]
       if len({0, *ends, width}) < len(ends) + 2:
-        raise UserError(
-          f"widths={width} is too small for prefixes={_list(self.prefixes)},"
-          " each of which needs latents of its own; make it larger."
+        raise SettingError(
+          self,
+          "{prefixes} must each have latents of their own, for which"
+          f" {{widths:={width}}} is too small; make it larger.",
         )
 
   @property
@@ -265,23 +307,9 @@ class SweepConfig:
     )
 
 
-def _list(values: Iterable[float]) -> str:
-  return ",".join(f"{value:g}" for value in values)
-
-
-def _check_one_of(sweep: SweepConfig, name: str, known: Iterable[str]) -> None:
-  value = getattr(sweep, name)
-  if value not in known:
-    raise UserError(f"{name}={value!r} is not one of {', '.join(known)}.")
-
-
-def _check_distinct(sweep: SweepConfig, name: str) -> None:
-  values = getattr(sweep, name)
-  if not values:
-    raise UserError(f"{name} is empty; a sweep needs at least one.")
-  if len(set(values)) < len(values):
-    twice = next(value for value in values if values.count(value) > 1)
-    raise UserError(f"{name} has {twice} twice; give each once.")
+def _label(value: Any) -> str:
+  """Returns a value as it is written in an autoencoder's name."""
+  return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,36 +13,37 @@ from jaxsae.train import SweepConfig, TrainConfig
   [
     (
       {"target_l0": (12, 24.5)},
-      "target_l0=12,24.5 is not used by penalty=l0; add"
-      " --sae.penalty=quadratic (or batch_quadratic) to pull L0 there, or"
-      " --sae.target_l0= to let λ decide.",
+      "target_l0=12,24.5 is not used by penalty=l0; add penalty=quadratic (or"
+      " batch_quadratic) to pull L0 there, or target_l0= to let λ decide.",
     ),
     (
       {"target_l0": (12,), "penalty": "tanh"},
-      "target_l0=12 is not used by penalty=tanh; add"
-      " --sae.penalty=quadratic (or batch_quadratic) to pull L0 there, or"
-      " --sae.target_l0= to let λ decide.",
+      "target_l0=12 is not used by penalty=tanh; add penalty=quadratic (or"
+      " batch_quadratic) to pull L0 there, or target_l0= to let λ decide.",
     ),
     (
       {"penalty": "quadratic"},
       "penalty=quadratic pulls L0 to targets, and there are none; add e.g."
-      " --sae.target_l0=32,64.",
+      " target_l0=32.",
     ),
     (
       {"penalty": "batch_quadratic"},
       "penalty=batch_quadratic pulls L0 to targets, and there are none; add"
-      " e.g. --sae.target_l0=32,64.",
+      " e.g. target_l0=32.",
     ),
     (
       {"penalty": "l1"},
-      "penalty='l1' is not one of l0, quadratic, batch_quadratic, tanh.",
+      "penalty=l1 must be l0, quadratic, batch_quadratic or tanh.",
     ),
-    ({"frequency_scale": 0.0}, "frequency_scale=0.0 must be above zero."),
-    ({"bandwidth": 0.0}, "bandwidth=0.0 must be above zero."),
+    (
+      {"frequency_scale": 0.0},
+      "frequency_scale=0 must be a number from 1e-30 to 1e6.",
+    ),
+    ({"bandwidth": 0.0}, "bandwidth=0 must be a number from 1e-30 to 1e6."),
     (
       {"architecture": "relu", "target_l0": (12,)},
-      "target_l0=12 is not used by architecture=relu; add"
-      " --sae.target_l0= to let λ decide.",
+      "target_l0=12 is not used by architecture=relu; add target_l0= to let λ"
+      " decide.",
     ),
     (
       {"architecture": "topk", "target_l0": (12, 24.5)},
@@ -51,19 +52,32 @@ from jaxsae.train import SweepConfig, TrainConfig
     (
       {"prefixes": (0.5, 0.25)},
       "prefixes=0.5,0.25 do not ascend between 0 and 1; give shares of the"
-      " width, as in 0.0625,0.25.",
+      " width, as in prefixes=0.0625,0.25.",
     ),
     (
       {"prefixes": (0.001, 0.5), "widths": (64,)},
-      "widths=64 is too small for prefixes=0.001,0.5, each of which needs"
-      " latents of its own; make it larger.",
+      "prefixes=0.001,0.5 must each have latents of their own, for which"
+      " widths=64 is too small; make it larger.",
     ),
     (
       {"skip": True},
-      "skip=true is for transcoders, and sites has others; name only"
-      " transcoder sites, as in transcoder.12.",
+      "skip=true is for transcoders, and sites=resid.12 has others; name only"
+      " transcoder sites, as in sites=transcoder.12.",
     ),
-    ({"seeds": (1, 1)}, "seeds has 1 twice; give each once."),
+    (
+      {"seeds": (1, 1)},
+      "seeds=1,1 has 1 twice; give each once, as in seeds=1.",
+    ),
+    (
+      {"architecture": "topk", "target_l0": (12, 80), "widths": (64, 256)},
+      "target_l0=12,80 asks for 80 active latents of 64; give targets up to"
+      " 64, or larger widths.",
+    ),
+    (
+      {"penalty": "quadratic", "target_l0": (65.0,), "widths": (64,)},
+      "target_l0=65 asks for 65 active latents of 64; give targets up to 64,"
+      " or larger widths.",
+    ),
   ],
 )
 def test_contradictory_settings_get_one_sentence(settings, sentence):
