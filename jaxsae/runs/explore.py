@@ -1,5 +1,6 @@
 """The report of a run: a survey of its latents, written as a page."""
 
+import dataclasses
 from collections.abc import Iterable
 
 from etils import epath
@@ -29,9 +30,28 @@ def explore(run: Run) -> epath.Path:
     title=run.path.name,
     run=_about(run),
   )
+  report = dataclasses.replace(
+    report,
+    saes=[
+      dataclasses.replace(sae, load=_load(run, sae.name)) for sae in report.saes
+    ],
+  )
   path = run.path / "report" / "index.html"
   pod.on_leader(lambda: pages.write(report, path))
   return path
+
+
+def _load(run: Run, name: str) -> str:
+  """Python that opens an autoencoder of a run, as the page shows it."""
+  return "\n".join(
+    [
+      "import jaxsae",
+      "from jaxsae import runs",
+      "",
+      f"run = runs.open_run({str(run.path)!r}, only=[{name!r}])",
+      f"lm, (taps, sae) = run.lm, run.saes[{name!r}]",
+    ]
+  )
 
 
 def _about(run: Run) -> dict[str, str]:
