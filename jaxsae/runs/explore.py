@@ -1,5 +1,6 @@
 """The report of a run: a survey of its latents, written as a page."""
 
+import dataclasses
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -37,6 +38,12 @@ def explore(run: Run) -> epath.Path:
     measured,
     title=run.path.name,
     run=_about(run),
+  )
+  report = dataclasses.replace(
+    report,
+    saes=[
+      dataclasses.replace(sae, load=_load(run, sae.name)) for sae in report.saes
+    ],
   )
   pod.on_leader(lambda: pages.write(report, _page(run)))
   pod.on_leader(lambda: _write_shown(run))
@@ -91,6 +98,19 @@ def _shown(run: Run) -> dict[str, Any]:
     "checkpoint": [run.step, dict(run.members.prints)],
     "figures": {name: measured.get(name) for name in run.names},
   }
+
+
+def _load(run: Run, name: str) -> str:
+  """Python that opens an autoencoder of a run, as the page shows it."""
+  return "\n".join(
+    [
+      "import jaxsae",
+      "from jaxsae import runs",
+      "",
+      f"run = runs.open_run({str(run.path)!r}, only=[{name!r}])",
+      f"lm, (taps, sae) = run.lm, run.saes[{name!r}]",
+    ]
+  )
 
 
 def _about(run: Run) -> dict[str, str]:
