@@ -56,9 +56,11 @@ def finish(run: runs.Run) -> None:
   """Exports the autoencoders, makes the page, and prints where both are."""
   out = run.path / "export" / "gemma_scope"
   if not is_finished(out):  # made by an earlier call of the same command
-    runs.export(run, "gemma_scope", out)
+    runs.export_held(run, "gemma_scope", out)
   page = runs.report(run)
-  print(f"autoencoders  {out}\nfigures       {run.path / 'eval'}")
+  if is_finished(out):
+    print(f"autoencoders  {out}")
+  print(f"figures       {run.path / 'eval'}")
   print(f"look at the latents: {page}")
 
 

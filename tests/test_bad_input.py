@@ -61,7 +61,13 @@ def quickstart(monkeypatch, capsys, tmp_path, lm_path, texts):
     ("--lm=nowhere", ["nowhere", "config.json"]),
     ("--data.source=nowhere", ["nowhere"]),
     ("--start_from=nowhere", ["nowhere", "not a run"]),
-    ("--keep_every=0", ["keep_every=0", "above zero"]),
+    ("--keep_every=0", ["--keep_every=0", "from 1"]),
+    ("--bucket.rows=0", ["--bucket.rows=0", "from 1"]),
+    ("--sae.target_l0=8,8", ["--sae.target_l0=8,8", "8 twice"]),
+    ("--sae.target_l0=8,65", ["--sae.target_l0=8,65", "64"]),
+    ("--sae.widths=1000000000", ["needs", "are there", "--sae.widths"]),
+    ("--bucket.microbatches=99999999", ["needs", "are there", "--bucket"]),
+    ("--bucket.rows=16777216", ["needs", "--bucket.rows"]),
     ("--bucket.microbatches=400", ["rows", "batch"]),
   ],
 )
@@ -94,6 +100,21 @@ def test_files_that_are_not_text_are_an_error(
   assert status == 2
   assert "bad.txt" in err and says in err
   assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+  "sweep",
+  [
+    ["--sae.architecture=topk", "--sae.target_l0=8"],
+    ["--sae.sites=transcoder.0", "--sae.skip=true", "--sae.target_l0=8"],
+  ],
+)
+def test_what_no_format_holds_is_left_out_and_the_report_is_made(
+  quickstart, tmp_path, sweep
+):
+  assert quickstart(*sweep)[0] == 0
+  assert (tmp_path / "run/report/index.html").exists()
+  assert not (tmp_path / "run/export").exists()
 
 
 def test_another_configuration_names_what_differs(quickstart, tmp_path):

@@ -31,6 +31,7 @@ FLOORS = [
   {"train.update"},
   {"train.metrics"},
   {"train.step"},
+  {"train.memory"},
   {"train.sources"},
   {"train.arrays"},
   {"train.checkpoint"},

@@ -124,7 +124,7 @@ def measure_fidelity(
       done = index + 1 == len(steps)
       keeper.offer(LOSSES, lambda: sums, done)
     report(number)
-  tokens = int(sums[CLEAN][1].sum()) if steps else 0
+  tokens = int(sums[CLEAN][1].sum())
   if not tokens:
     raise UserError(
       "The held-out batches hold no token to predict; hold out a larger share"

@@ -6,6 +6,7 @@ from jaxsae.runs.evaluate import figures as figures
 from jaxsae.runs.explore import explore as explore
 from jaxsae.runs.explore import report as report
 from jaxsae.runs.export import export as export
+from jaxsae.runs.export import export_held as export_held
 from jaxsae.runs.grid import Grid as Grid
 from jaxsae.runs.grid import GridPart as GridPart
 from jaxsae.runs.main import main as main

@@ -138,5 +138,6 @@ def held_out_batches(
 ) -> Iterator[TokenBatch[np.ndarray]]:
   """Reads the held-out batches of a run, in the same order on every call."""
   settings = run.config.eval
-  batches = data.held_out_batches(corpus, settings.batch)
+  rows = min(settings.batch, max(1, len(corpus.held_out)))
+  batches = data.held_out_batches(corpus, rows)
   return itertools.islice(batches, settings.batches)

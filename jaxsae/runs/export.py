@@ -1,13 +1,17 @@
 """Export of a run's autoencoders in a published format."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from jaxsae import formats, overrides, pod
+from jaxsae.errors import first_few
 from jaxsae.formats import Published
 from jaxsae.formats.gemma_scope import input_gain
+from jaxsae.lm.weights import read_sizes
+from jaxsae.runs import stages
 from jaxsae.runs.known_figures import known_figures
 from jaxsae.runs.open import Run
 
@@ -34,6 +38,29 @@ def export(run: Run, format: str, out: formats.Path) -> list[str]:
   # One call each: the other processes wait, and waiting has a time limit.
   step = lambda: pod.on_leader(lambda: next(writing, None))
   return [file for some in iter(step, None) for file in some]
+
+
+def export_held(run: Run, format: str, out: formats.Path) -> list[str]:
+  """Writes those of the selected autoencoders that a format can hold.
+
+  Prints a line about the others, which are left out; what comes after an export
+  can go on. For the arguments see `export`.
+
+  Returns:
+    The paths of the files, relative to the folder; none if there is no folder,
+    for the format holds nothing of the run.
+  """
+  unheld = stages.unheld(run.config, read_sizes(run.config.lm), [format])
+  for reason, stacks in unheld.items():
+    left = first_few(list(map(str, stacks)))
+    pod.print_on_leader(f"not exported as {format}: {left}: {reason}")
+  left_out = {
+    name for some in unheld.values() for it in some for name in it.names
+  }
+  names = tuple(name for name in run.names if name not in left_out)
+  if not names:
+    return []
+  return export(dataclasses.replace(run, names=names), format, out)
 
 
 def _gain(run: Run, name: str) -> np.ndarray | None:

@@ -4,7 +4,7 @@ A run trains, is evaluated, then is exported and explored. What would stop a
 later stage is told before the first step, not after the last.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import jax
 
@@ -31,17 +31,31 @@ def check(config: TrainConfig) -> None:
 
 def notes(config: TrainConfig, gemma: GemmaConfig) -> Iterator[str]:
   """Yields a line for autoencoders that no format can hold."""
-  refused = {}
+  for reason, stacks in unheld(config, gemma).items():
+    yield (
+      f"note: {first_few(list(map(str, stacks)))} can be trained, evaluated and"
+      f" explored, but not exported: {reason}"
+    )
+
+
+def unheld(
+  config: TrainConfig, gemma: GemmaConfig, names: Iterable[str] = ()
+) -> dict[str, list[Stack]]:
+  """Returns the stacks that no format can hold, by the reason.
+
+  Args:
+    config: the run's config.
+    gemma: the language model's sizes.
+    names: the names of the formats; by default all.
+  """
+  some = [formats.FORMATS[name] for name in names or formats.FORMATS]
+  refused: dict[str, list[Stack]] = {}
   for stack in config.stacks:
     published = _published(stack, gemma)
-    reasons = [_refusal(one, published) for one in formats.FORMATS.values()]
+    reasons = [_refusal(one, published) for one in some]
     if all(reasons):
-      refused.setdefault("; ".join(reasons), []).append(str(stack))
-  for reason, stacks in refused.items():
-    yield (
-      f"note: {first_few(stacks)} can be trained, evaluated and explored, but"
-      f" not exported: {reason}"
-    )
+      refused.setdefault("; ".join(reasons), []).append(stack)
+  return refused
 
 
 def _published(stack: Stack, gemma: GemmaConfig) -> Published:

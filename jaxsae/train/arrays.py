@@ -16,6 +16,7 @@ from jaxsae.lm import Site, Taps
 from jaxsae.mesh import MeshConfig
 from jaxsae.sae import Sae
 from jaxsae.sae.normalisation import estimate_scale
+from jaxsae.train import memory
 from jaxsae.train import state as states
 from jaxsae.train.config.run import Schedule, TrainConfig
 from jaxsae.train.config.sweep import Stack, SweepConfig
@@ -82,6 +83,7 @@ def _train(
       f" {float(scale):g}; give activations that are finite and not all zero."
     )
   scales = dict.fromkeys(source.widths, scale)
+  _check_memory(config, source)
   state = states.init(config.stacks, 0, source.widths, scales)
   groups = _place(config, state, source, updates)
   for _ in range(updates):
@@ -91,6 +93,22 @@ def _train(
     for stack, trained in zip(config.stacks, state.stacks, strict=True)
     for name, sae in states.folded(stack, trained).items()
   }
+
+
+def _check_memory(config: TrainConfig, source: ArraySource) -> None:
+  """Raises UserError unless the device that makes the state can hold it."""
+  scales = dict.fromkeys(source.widths, 1.0)
+  state = jax.eval_shape(
+    lambda: states.init(config.stacks, 0, source.widths, scales)
+  )
+  memory.check_room(
+    {
+      "the autoencoders and Adam's moments": memory.in_all(state),
+      "gradients": memory.in_all([stack.sae for stack in state.stacks]),
+    },
+    meshes.make(MeshConfig(1, 1)),
+    "use fewer or narrower autoencoders",
+  )
 
 
 def _place(

@@ -29,7 +29,9 @@ from jaxsae import data, pod
 from jaxsae import mesh as meshes
 from jaxsae.data import Corpus
 from jaxsae.errors import UserError
-from jaxsae.lm import Lm, LmConfig, Site, load_lm
+from jaxsae.lm import GemmaConfig, Lm, LmConfig, Site, load_lm
+from jaxsae.lm.weights import abstract_lm, default_dtype, read_sizes
+from jaxsae.train import memory
 from jaxsae.train import state as states
 from jaxsae.train.checkpoint import lm_check, replicas, start_from
 from jaxsae.train.checkpoint.checkpoints import Checkpoints
@@ -41,6 +43,7 @@ from jaxsae.train.monitor.monitor import RunMonitor
 from jaxsae.train.monitor.nonfinite import check_scales
 from jaxsae.train.placement.layout import check_rows, sharding
 from jaxsae.train.placement.select import (
+  PlacementChoice,
   bucket_dtype,
   choose_placements,
   log_lines,
@@ -135,19 +138,10 @@ def _prepare(config: TrainConfig) -> _Setting:
   config = workdir.with_saved_bucket(config).fitted(mesh.shape["data"])
   check_rows(config, mesh)
   start_from.check(config)
+  data.check_source(config.data.source)  # which is quick
+  sizes = pod.on_all(lambda: read_sizes(config.lm))
+  abstract, choices = _sized(config, mesh, sizes)
   lm = pod.on_all(lambda: _load_lm(config, mesh))
-  lm.check_length(config.data.context)
-  for stack in config.stacks:
-    stack.taps.check(lm.config)
-  abstract = abstract_state(config, lm.config, mesh)
-  choices = choose_placements(
-    config.stacks,
-    config.schedule,
-    mesh,
-    abstract.stacks,
-    bucket_dtype(config, lm),
-    resident_bytes(config, mesh, lm),
-  )
   groups = make_groups(config.stacks, config.schedule, mesh, choices)
   lines = tuple(log_lines(config, mesh, choices, lm))
   pod.print_on_leader(f"reading {config.data.source} …")
@@ -171,8 +165,35 @@ def _check_jax() -> None:
     )
 
 
+def _sized(
+  config: TrainConfig, mesh: Mesh, sizes: GemmaConfig
+) -> tuple[TrainState, list[PlacementChoice]]:
+  """Returns the shapes of the state, and its placement, if all of it fits.
+
+  Nothing is made yet.
+
+  Raises:
+    UserError: sites or rows do not suit the language model, or there is too
+      little memory.
+  """
+  lm = abstract_lm(sizes, mesh, config.fsdp, default_dtype())
+  lm.check_length(config.data.context)
+  for stack in config.stacks:
+    stack.taps.check(sizes)
+  state = abstract_state(config, sizes, mesh)
+  choices = choose_placements(
+    config.stacks,
+    config.schedule,
+    mesh,
+    state.stacks,
+    bucket_dtype(config, lm),
+    resident_bytes(config, mesh, lm),
+  )
+  memory.check(config, mesh, state, lm, choices)
+  return state, choices
+
+
 def _load_lm(config: TrainConfig, mesh: Mesh) -> Lm:
-  data.check_source(config.data.source)  # which is quick
   lm = load_lm(config.lm, mesh=mesh, fsdp=config.fsdp)
   return lm.excluding(config.data.exclude_tokens)
 

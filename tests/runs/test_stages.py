@@ -57,3 +57,11 @@ def test_what_no_format_holds_is_told_at_the_start(sweep, named):
   (line,) = stages.notes(config(**sweep), GEMMA)
   for part in (*named, "not exported"):
     assert part in line
+
+
+def test_the_others_of_a_run_are_not_left_out():
+  also = (SweepConfig("k", "topk", SITES, (64,), target_l0=(8,)),)
+  both = dataclasses.replace(config(), also=also)
+  ((reason, stacks),) = stages.unheld(both, GEMMA, ["gemma_scope"]).items()
+  assert [str(stack) for stack in stacks] == ["resid.3/64/k"]
+  assert "k=8" in reason
