@@ -1,41 +1,63 @@
-"""The contexts in which each latent is most active, found in one pass.
+"""The contexts in which latents are active, found in one pass.
+
+Of each latent two sets are kept: the strongest contexts, and a sample of all,
+from which the report takes contexts of lower activations. Both are larger than
+what is shown, because near-duplicates are left out at the end.
 
 Shapes: B rows, T time, F latents, K contexts of a latent, W tokens of a
 context.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from jaxsae.explore.duplicates import near_duplicates
 from jaxsae.explore.report import Contexts
 from jaxsae.token_batch import TokenBatch
 
+_PER_DOCUMENT = 2  # contexts; a second one only where documents are few
+_CANDIDATES = 3  # contexts that are kept for each one that is shown
+_EMPTY: dict[str, Any] = {
+  "ranks": 0,
+  "tokens": -1,
+  "activations": 0,
+  "position": 0,
+  "document": -1,
+}
 
-class TopContexts(struct.PyTreeNode):
-  """The K strongest contexts of each of F latents so far, strongest first.
+
+class KeptContexts(struct.PyTreeNode):
+  """The K contexts of highest rank of each of F latents so far, highest first.
 
   Attributes:
-    values: [F, K], the activation at the peak, or 0 without a context.
+    ranks: [F, K], what they are chosen by, or 0 without a context.
     tokens: int32 [F, K, W], the token ids, or -1 where there is no token.
     activations: [F, K, W], the activation on each token.
     position: int32 [F, K], the position of the peak in its segment.
     document: int32 [F, K], the document of the peak, or -1 without a context.
   """
 
-  values: jax.Array
+  ranks: jax.Array
   tokens: jax.Array
   activations: jax.Array
   position: jax.Array
   document: jax.Array
 
+  @property
+  def values(self) -> jax.Array:
+    """The activation at each peak, [F, K]."""
+    return self.activations[..., _tokens_before_peak(self.tokens.shape[-1])]
 
-def no_contexts(latents: int, contexts: int, window: int) -> TopContexts:
-  """Makes empty contexts, as they are before the first batch."""
-  shape = (latents, contexts)
-  return TopContexts(
-    values=jnp.zeros(shape, jnp.float32),
+
+def no_contexts(latents: int, shown: int, window: int) -> KeptContexts:
+  """Makes empty contexts, of which `shown` are to be shown in the end."""
+  shape = (latents, _CANDIDATES * shown)
+  return KeptContexts(
+    ranks=jnp.zeros(shape, jnp.float32),
     tokens=jnp.full((*shape, window), -1, jnp.int32),
     activations=jnp.zeros((*shape, window), jnp.float32),
     position=jnp.zeros(shape, jnp.int32),
@@ -44,58 +66,163 @@ def no_contexts(latents: int, contexts: int, window: int) -> TopContexts:
 
 
 def add_contexts(
-  top: TopContexts, latents: jax.Array, batch: TokenBatch
-) -> TopContexts:
-  """Returns the strongest of the contexts so far and those of a new batch.
+  kept: KeptContexts, ranks: jax.Array, latents: jax.Array, batch: TokenBatch
+) -> KeptContexts:
+  """Returns the highest of the contexts so far and those of a new batch.
 
-  A row gives at most one context per latent, around its strongest token, so
-  the contexts of a latent come from different rows. Among equal peaks the
-  earlier row is kept, however the rows are batched.
+  A row gives at most one context per latent, around its token of the highest
+  rank, and a document at most two. Among equal ranks the earlier row is kept,
+  however the rows are batched.
 
   Args:
-    top: the contexts so far.
-    latents: activations [B, T, F], 0 on tokens that may not be a peak.
+    kept: the contexts so far.
+    ranks: the rank of each token, [B, T, F], 0 where it may not be a peak.
+    latents: activations, [B, T, F].
     batch: the text, [B, T], with its documents.
   """
-  peaks, times = _peaks(latents)  # [F, B]
-  contexts = top.values.shape[1]
+  assert batch.documents is not None
+  peaks, times = _peaks(ranks)  # [F, B]
+  count, new = kept.ranks.shape[1], len(batch.tokens)
+  documents = batch.documents[jnp.arange(new)[None], times]
+  every = _few_per_document(
+    jnp.concatenate([kept.ranks, peaks], axis=1),
+    jnp.concatenate([kept.document, documents], axis=1),
+  )
   # top_k puts the first of equal values first.
-  values, chosen = jax.lax.top_k(
-    jnp.concatenate([top.values, peaks], axis=1), contexts
-  )
-  rows = jnp.maximum(chosen - contexts, 0)
-  new = _windows(latents, batch, rows, times, top.tokens.shape[-1])
-  kept = jnp.minimum(chosen, contexts - 1)
+  highest, chosen = jax.lax.top_k(every, count)
+  rows = jnp.maximum(chosen - count, 0)
+  windows = _windows(latents, batch, rows, times, kept.tokens.shape[-1])
+  old = jnp.minimum(chosen, count - 1)
 
-  def pick(old, new):
-    extra = (1,) * (old.ndim - 2)
-    old = jnp.take_along_axis(old, kept.reshape(*kept.shape, *extra), axis=1)
-    return jnp.where(
-      (chosen < contexts).reshape(*chosen.shape, *extra), old, new
-    )
+  def pick(before, new, empty):
+    widen = lambda x: x.reshape(*x.shape, *(1,) * (before.ndim - 2))
+    before = jnp.take_along_axis(before, widen(old), axis=1)
+    picked = jnp.where(widen(chosen < count), before, new)
+    return jnp.where(widen(highest > 0), picked, empty)
 
-  return jax.tree.map(pick, top, TopContexts(values=values, **new))
+  new = KeptContexts(ranks=highest, **windows)
+  return jax.tree.map(pick, kept, new, KeptContexts(**_EMPTY))
 
 
-def to_report(top: TopContexts) -> Contexts:
-  """Converts contexts to the form that a report holds."""
-  window = top.tokens.shape[-1]
+def sample_ranks(latents: jax.Array, batch: TokenBatch) -> jax.Array:
+  """Returns ranks [B, T, F] whose highest are a random sample of what fires.
+
+  They depend on nothing but the token and its place in its document, so the
+  sample is the same however the rows are batched.
+  """
+  assert batch.documents is not None
+  bits = jnp.zeros(batch.tokens.shape, jnp.uint32)
+  for part in (batch.documents, batch.positions, batch.tokens):
+    bits = _scramble(bits ^ part.astype(jnp.uint32))
+  ranks = (bits >> 8).astype(jnp.float32) + 1  # exact, and above 0
+  return jnp.where(latents > 0, ranks[..., None], 0)
+
+
+def to_report(
+  top: KeptContexts, sample: KeptContexts, shown: int, weaker: int
+) -> Contexts:
+  """Chooses the contexts that a report shows.
+
+  Near-duplicates of what is shown already are left out, and a document gives a
+  second context only where there would be too few.
+
+  Args:
+    top: the strongest contexts.
+    sample: the contexts of highest `sample_ranks`.
+    shown: the number of strongest contexts of a latent.
+    weaker: the number of contexts from lower quantiles, at most.
+  """
+  every = jax.tree.map(lambda *x: np.concatenate(x, axis=1), top, sample)
+  values = every.values
+  is_top = np.arange(values.shape[1]) < top.ranks.shape[1]
+  before = _tokens_before_peak(every.tokens.shape[-1])
+  clash = near_duplicates(every.tokens, before)
+  same = every.document[:, None] == every.document[:, :, None]
+  chosen = np.zeros(values.shape, bool)
+  _choose(chosen, (values > 0) & is_top, clash, same, shown)
+  weakest = np.where(chosen, values, np.inf).min(axis=1, keepdims=True)
+  strongest = chosen.sum(axis=1)
+  below = (values > 0) & (values < weakest) & ~is_top
+  _choose(chosen, below, clash, same, values.shape[1])
+  return _arrange(every, chosen, strongest, shown, weaker)
+
+
+def _choose(chosen, wanted, clash, same_document, most) -> None:
+  """Adds to what is chosen [F, K], in order, until there are `most` of each.
+
+  Args:
+    chosen: what is chosen already; changed in place.
+    wanted: what may be chosen, [F, K].
+    clash: pairs of which only one is shown, [F, K, K].
+    same_document: pairs from one document, [F, K, K].
+    most: the number of contexts of each latent, at most.
+  """
+  for in_document in range(1, _PER_DOCUMENT + 1):
+    for i in np.flatnonzero(wanted.any(axis=0)):
+      of_document = np.sum(chosen & same_document[:, i], axis=1)
+      chosen[:, i] |= (
+        wanted[:, i]
+        & (chosen.sum(axis=1) < most)
+        & (of_document < in_document)
+        & ~np.any(chosen & clash[:, i], axis=1)
+      )
+
+
+def _arrange(every, chosen, strongest, shown, weaker) -> Contexts:
+  """Puts the strongest first, then the others at even steps of their ranks."""
+  order = np.argsort(np.where(chosen, -every.values, 0), axis=1, kind="stable")
+  others = chosen.sum(axis=1) - strongest
+  step = np.maximum(others, weaker) / max(weaker, 1)
+  place = np.arange(shown + weaker)[None]
+  after = np.maximum(place - strongest[:, None], 0)
+  spread = strongest[:, None] + ((after + 0.5) * step[:, None]).astype(int)
+  count = strongest + np.minimum(others, weaker)
+  is_there = place < count[:, None]
+  column = np.where(place < strongest[:, None], place, spread)
+  index = np.take_along_axis(order, np.where(is_there, column, 0), axis=1)
+
+  def pick(x, empty):
+    widen = lambda y: y.reshape(*y.shape, *(1,) * (x.ndim - 2))
+    picked = np.take_along_axis(x, widen(index), axis=1)
+    return np.where(widen(is_there), picked, empty)
+
+  kept = jax.tree.map(pick, every, KeptContexts(**_EMPTY))
+  before = _tokens_before_peak(kept.tokens.shape[-1])
   return Contexts(
-    tokens=np.asarray(top.tokens),
-    activations=np.asarray(top.activations),
-    peak=np.full(top.values.shape, _tokens_before_peak(window), np.int32),
-    position=np.asarray(top.position),
-    document=np.asarray(top.document),
-    count=np.sum(np.asarray(top.values) > 0, axis=1),
+    tokens=kept.tokens,
+    activations=kept.activations,
+    peak=np.full(index.shape, before, np.int32),
+    position=kept.position,
+    document=kept.document,
+    count=count,
+    top=strongest,
   )
 
 
-def _peaks(latents):
-  """Each row's largest activation and its first position, both [F, B]."""
-  peaks = jnp.max(latents, axis=1)
-  time = jax.lax.broadcasted_iota(jnp.int32, latents.shape, 1)
+def _scramble(bits: jax.Array) -> jax.Array:
+  """Mixes 32 bits: one that differs changes about half (splitmix32)."""
+  bits = bits + np.uint32(0x9E3779B9)
+  bits = (bits ^ (bits >> 16)) * np.uint32(0x21F0AAAD)
+  bits = (bits ^ (bits >> 15)) * np.uint32(0x735A2D97)
+  return bits ^ (bits >> 15)
+
+
+def _few_per_document(ranks, documents):
+  """Sets ranks [F, N] to 0 but for the highest of each document."""
+  n = np.arange(ranks.shape[1])
+  mine, other = ranks[:, :, None], ranks[:, None]
+  ahead = (other > mine) | ((other == mine) & (n[None] < n[:, None])[None])
+  same = documents[:, None] == documents[:, :, None]
+  ahead_of_me = jnp.sum(ahead & same & (other > 0), axis=2)
+  return jnp.where(ahead_of_me < _PER_DOCUMENT, ranks, 0)
+
+
+def _peaks(ranks):
+  """Each row's highest rank and its first position, both [F, B]."""
+  peaks = jnp.max(ranks, axis=1)
+  time = jax.lax.broadcasted_iota(jnp.int32, ranks.shape, 1)
   # The same as argmax, which takes three times as long on CPU.
-  at_peak = jnp.where(latents == peaks[:, None], time, latents.shape[1])
+  at_peak = jnp.where(ranks == peaks[:, None], time, ranks.shape[1])
   return peaks.T, jnp.min(at_peak, axis=1).T
 
 

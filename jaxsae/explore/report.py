@@ -11,7 +11,10 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Contexts:
-  """The contexts in which each latent is most active, strongest first."""
+  """Contexts of each latent: the strongest, then some of lower quantiles.
+
+  Each of the two parts has the strongest first.
+  """
 
   tokens: np.ndarray  # [F, K, W] int32 token ids, -1 where there is no token
   activations: np.ndarray  # [F, K, W] float32, at least 0
@@ -19,6 +22,7 @@ class Contexts:
   position: np.ndarray  # [F, K] position of that token in its sequence
   document: np.ndarray  # [F, K] index into the report's documents
   count: np.ndarray  # [F] number of contexts, at most K
+  top: np.ndarray  # [F] of these, the number of the strongest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +64,7 @@ class SaeReport:
       "contexts.position": context,
       "contexts.document": context,
       "contexts.count": (self.width,),
+      "contexts.top": (self.width,),
       "promoted": (self.width, *effects[1:]),
       "promoted_values": effects,
       "suppressed": effects,

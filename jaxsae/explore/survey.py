@@ -23,9 +23,10 @@ from jaxsae.explore.activation_counts import (
   no_activations,
 )
 from jaxsae.explore.contexts import (
-  TopContexts,
+  KeptContexts,
   add_contexts,
   no_contexts,
+  sample_ranks,
   to_report,
 )
 from jaxsae.explore.neighbours import nearest
@@ -49,6 +50,7 @@ def survey(
   title: str,
   run: dict,
   contexts: int = 8,
+  weaker: int = 4,
   window: int = 32,
   bins: int = 20,
   effects: int = 10,
@@ -69,7 +71,9 @@ def survey(
     metrics: name → `SaeReport.metrics`.
     title: the report's title.
     run: facts about the run; see `Report.run`.
-    contexts: number of top contexts of each latent.
+    contexts: number of top contexts of each latent. A document gives one, and
+      two where there are few documents; near-duplicates are left out.
+    weaker: number of contexts of each latent from lower quantiles.
     window: number of tokens in a context.
     bins: number of bins in the activation histograms.
     effects: number of promoted, and of suppressed, tokens of each latent.
@@ -83,7 +87,7 @@ def survey(
   placed = {name: (Taps.of(at), sae) for name, (at, sae) in saes.items()}
   for name, (taps, sae) in placed.items():
     _check_fits(lm, name, taps, sae)
-  stats, tokens = _collect(lm, placed, batches, contexts, window)
+  stats, tokens = _collect(lm, placed, batches, (contexts, weaker), window)
   return Report(
     title=title,
     run=run,
@@ -93,7 +97,7 @@ def survey(
         site=str(taps),
         width=sae.width,
         metrics=metrics[name],
-        **_activity(stats[name], tokens, bins),
+        **_activity(stats[name], tokens, bins, contexts, weaker),
         **_effects_and_neighbours(lm, taps, sae, effects, neighbours),
       )
       for name, (taps, sae) in placed.items()
@@ -119,17 +123,21 @@ def _check_fits(lm: Lm, name: str, taps: Taps, sae: Sae) -> None:
 
 
 class _LatentStats(struct.PyTreeNode):
-  """Activation counts and top contexts of several latents so far."""
+  """Activation counts and contexts of several latents so far."""
 
   counts: ActivationCounts
-  top: TopContexts
+  top: KeptContexts
+  sample: KeptContexts
 
 
 def _collect(lm, placed, batches, contexts, window) -> tuple[dict, int]:
   """Returns each autoencoder's stats, and the number of text tokens."""
   # In NumPy, which every process of a pod takes for the same on all devices.
   begin = lambda size: jax.device_get(
-    _LatentStats(no_activations(size), no_contexts(size, contexts, window))
+    _LatentStats(
+      no_activations(size),
+      *(no_contexts(size, shown, window) for shown in contexts),
+    )
   )
   chunks = {
     name: [
@@ -218,7 +226,10 @@ def _add(stats, latents, mask, batch):
   latents = jnp.where(mask[..., None] > 0, latents, 0)
   return _LatentStats(
     counts=add_activations(stats.counts, latents),
-    top=add_contexts(stats.top, latents, batch),
+    top=add_contexts(stats.top, latents, latents, batch),
+    sample=add_contexts(
+      stats.sample, sample_ranks(latents, batch), latents, batch
+    ),
   )
 
 
@@ -226,12 +237,14 @@ def _concatenate(chunks: list[_LatentStats]) -> _LatentStats:
   return jax.tree.map(lambda *xs: np.concatenate(xs), *pod.to_host(chunks))
 
 
-def _activity(stats: _LatentStats, tokens: int, bins: int) -> dict:
+def _activity(
+  stats: _LatentStats, tokens: int, bins: int, contexts: int, weaker: int
+) -> dict:
   return {
     "density": stats.counts.above[:, 0] / tokens,
     "max_activation": stats.counts.maximum,
     "histogram": histogram(stats.counts, bins),
-    "contexts": to_report(stats.top),
+    "contexts": to_report(stats.top, stats.sample, contexts, weaker),
   }
 
 

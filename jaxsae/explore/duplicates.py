@@ -1,0 +1,53 @@
+"""Near-duplicates among the contexts of a latent.
+
+Shapes: F latents, K contexts of a latent, W tokens of a context.
+"""
+
+import numpy as np
+
+_BINS = 512
+_SHARE = 0.6
+_AT_ONCE = 256  # latents; their bins are in memory at a time
+
+
+def near_duplicates(tokens: np.ndarray, peak: int) -> np.ndarray:
+  """Finds pairs of contexts that differ in little, bool [F, K, K].
+
+  Two contexts are near-duplicates if they share most of their pairs of
+  neighbouring tokens, wherever these are. The token at the peak counts like a
+  pair, so that contexts of one token can be compared. Pairs are compared by a
+  hash; of 32 in unrelated contexts it makes about two equal.
+
+  Args:
+    tokens: ids, int32 [F, K, W], or -1 where there is no token.
+    peak: the index in W of the strongest token.
+  """
+  blocks = [
+    _compare(_pairs(tokens[at : at + _AT_ONCE], peak))
+    for at in range(0, len(tokens), _AT_ONCE)
+  ]
+  return np.concatenate(blocks)
+
+
+def _pairs(tokens, peak):
+  """Marks the bins of each context's pairs: float32 [F, K, bins]."""
+  first, second = tokens[..., :-1], tokens[..., 1:]
+  bins = np.where((first < 0) | (second < 0), _BINS, _hashed(first, second))
+  alone = tokens[..., peak, None]
+  alone = np.where(alone < 0, _BINS, _hashed(alone, alone + 1))
+  marks = np.zeros((*tokens.shape[:2], _BINS + 1), np.float32)
+  np.put_along_axis(marks, np.concatenate([bins, alone], axis=-1), 1, axis=-1)
+  return marks[..., :_BINS]
+
+
+def _hashed(first, second):
+  bits = first.astype(np.uint64) * 0x9E3779B97F4A7C15
+  bits = (bits ^ (bits >> 29)) + second.astype(np.uint64)
+  return ((bits * 0xBF58476D1CE4E5B9) >> 55).astype(np.int64)
+
+
+def _compare(marks):
+  shared = marks @ marks.transpose(0, 2, 1)
+  size = marks.sum(axis=-1)
+  least = _SHARE * (size[:, None] + size[:, :, None]) / 2
+  return (shared > 0) & (shared >= least)
