@@ -49,6 +49,7 @@ class SaeReport:
   suppressed_values: np.ndarray  # [F, E]
   neighbours: np.ndarray  # [F, M] latents, nearest first
   neighbour_cosines: np.ndarray  # [F, M] cosine of decoder directions
+  load: str = ""  # Python that defines lm, taps and sae, where there is any
 
   def __post_init__(self):
     context = self.contexts.tokens.shape[:2]

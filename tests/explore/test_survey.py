@@ -278,6 +278,7 @@ def check_same(sae, other):
   left, right = (dataclasses.asdict(x) for x in (sae, other))
   assert left.pop("name") == right.pop("name")
   assert left.pop("site") == right.pop("site")
+  assert left.pop("load") == right.pop("load")
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
     left,

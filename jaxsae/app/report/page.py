@@ -10,6 +10,8 @@ import json
 import math
 import os
 import pathlib
+import re
+import unicodedata
 
 import jinja2
 import markupsafe
@@ -17,12 +19,17 @@ import numpy as np
 from etils import epath
 
 from jaxsae.errors import UserError
+from jaxsae.explore.characters import with_characters
 from jaxsae.explore.report import Report, SaeReport
 from jaxsae.files import whole_file
 
 _HERE = pathlib.Path(__file__).parent
 # The axes of a plot of 340 by 220 pixels.
 _FRAME = {"left": 44, "right": 326, "top": 10, "bottom": 178}
+# Kinds of characters that print nothing, or turn the text after them around.
+_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+# What differs along a line of a plot: the sparsity in an autoencoder's name.
+_SPARSITY = re.compile(r"\b(l0|lambda)_[^_/]+")
 
 
 def write(report: Report, path: str | os.PathLike) -> None:
@@ -50,12 +57,14 @@ def render(report: Report) -> str:
   Each autoencoder is one gzipped block that the browser unpacks when it is
   first shown. The content security policy allows only this style and script.
   """
+  report = with_characters(report)
   style = (_HERE / "report.css").read_text("utf-8")
   script = (_HERE / "report.js").read_text("utf-8")
   index, blocks = _pack(report)
   return _template().render(
     report=report,
     sites=_sites(report),
+    widths=_widths(report),
     plots={name: _plot(report, name) for name in ("fvu", "delta_loss")},
     style=markupsafe.Markup(style),
     style_hash=_content_hash(style),
@@ -75,6 +84,7 @@ def _template() -> jinja2.Template:
     lstrip_blocks=True,
   )
   environment.filters["number"] = _number
+  environment.filters["seen"] = _seen
   return environment.get_template("report.html")
 
 
@@ -82,6 +92,16 @@ def _number(value: float | None, pattern: str) -> str:
   if value is None or not math.isfinite(value):
     return "\u2013"  # a dash
   return format(value, pattern).replace("-", "\u2212")  # a true minus
+
+
+def _seen(text: str) -> str:
+  """Names the characters of a text that would not be seen, but for spaces."""
+  return "".join(
+    f"U+{ord(x):04X}"
+    if unicodedata.category(x) in _UNSEEN and x not in "\n\t"
+    else x
+    for x in text
+  )
 
 
 def _content_hash(text: str) -> str:
@@ -101,8 +121,15 @@ def _sites(report: Report) -> list[str]:
   return list(dict.fromkeys(sae.site for sae in report.saes))
 
 
+def _widths(report: Report) -> list[int]:
+  return sorted({sae.width for sae in report.saes})
+
+
 def _plot(report: Report, metric: str) -> dict:
-  """Plots a metric against L0: points and ticks, in the pixels of _FRAME."""
+  """Plots a metric against L0: lines and ticks, in the pixels of _FRAME.
+
+  A line joins autoencoders that differ in nothing but their sparsity.
+  """
   shown = [
     sae
     for sae in report.saes
@@ -110,17 +137,15 @@ def _plot(report: Report, metric: str) -> dict:
   ]
   x, x_ticks = _log_axis([sae.metrics["l0"] for sae in shown])
   y, y_ticks = _linear_axis([sae.metrics[metric] for sae in shown])
-  points = {
-    site: sorted(
-      (round(x(sae.metrics["l0"])), round(y(sae.metrics[metric])), sae.name)
-      for sae in shown
-      if sae.site == site
-    )
-    for site in _sites(report)
-  }
+  sites, widths = _sites(report), _widths(report)
+  lines = {}
+  for sae in sorted(shown, key=lambda sae: sae.metrics["l0"]):
+    of = sites.index(sae.site), widths.index(sae.width)
+    point = round(x(sae.metrics["l0"])), round(y(sae.metrics[metric])), sae.name
+    lines.setdefault((*of, _SPARSITY.sub("", sae.name)), []).append(point)
   return {
     "frame": _FRAME,
-    "points": points,
+    "lines": [(*of, points) for (*of, _), points in sorted(lines.items())],
     "x_ticks": [(round(x(tick)), f"{tick:g}") for tick in x_ticks],
     "y_ticks": [(round(y(tick)), _number(tick, ".3g")) for tick in y_ticks],
   }
@@ -169,7 +194,12 @@ def _pack(report: Report) -> tuple[dict, list[str]]:
     "vocabulary": [report.vocabulary[i] for i in tokens],
     "documents": [report.documents[i] for i in documents],
     "saes": [
-      {"name": sae.name, "layout": layout}
+      {
+        "name": sae.name,
+        "layout": layout,
+        "load": sae.load,
+        "measured": sae.metrics["tokens"],
+      }
       for sae, (layout, _) in zip(report.saes, packed, strict=True)
     ],
   }
@@ -198,6 +228,7 @@ def _arrays(
     "position": _smallest(contexts.position),
     "document": _renumber(contexts.document, documents),
     "count": _smallest(contexts.count),
+    "top": _smallest(contexts.top),
     "promoted": _renumber(sae.promoted, tokens),
     "promotedValues": _rounded(sae.promoted_values),
     "suppressed": _renumber(sae.suppressed, tokens),

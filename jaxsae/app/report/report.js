@@ -7,9 +7,10 @@ const NONE = INDEX.vocabulary.length; // the token that is not there
 const ROW = 36; // pixels, the height of .row in report.css
 const PER_DECADE = 5; // bars of the density histogram
 
-// What is in view: sae, its decoded data, a latent, the order of the list.
-// The turn counts navigations, so that a slow one overtakes no later one.
-const view = {order: [], turn: 0};
+// What is in view: sae, its decoded data, a latent, the order of the list, the
+// search, and how each latent answers it. The turn counts navigations, so that
+// a slow one overtakes no later one.
+const view = {order: [], query: '', ranks: [], turn: 0};
 
 // ---- Nodes ----
 
@@ -34,6 +35,16 @@ function number(value) {
 
 function percent(share) {
   return `${Number((100 * share).toPrecision(2))}%`;
+}
+
+// A name without characters that are not seen or turn others around.
+function plain(name) {
+  return name.replace(/[\p{Cc}\p{Cf}\p{Cs}\u2028\u2029]/gu, codePoint);
+}
+
+function codePoint(character) {
+  const digits = character.codePointAt(0).toString(16).toUpperCase();
+  return `U+${digits.padStart(4, '0')}`;
 }
 
 function times(count, noun) {
@@ -76,37 +87,59 @@ function row(data, name, latent) {
   return data[name].subarray(latent * size, (latent + 1) * size);
 }
 
-// The distinct strongest tokens of a latent's contexts, commonest first.
+// The distinct strongest tokens of a latent's top contexts, commonest first.
 function peakTokens(data, latent) {
   const width = data.shape.tokens[2];
   const tokens = row(data, 'tokens', latent);
   const tally = new Map();
   row(data, 'peak', latent).forEach((peak, k) => {
     const token = tokens[k * width + peak];
-    if (k < data.count[latent]) tally.set(token, (tally.get(token) ?? 0) + 1);
+    if (k < data.top[latent]) tally.set(token, (tally.get(token) ?? 0) + 1);
   });
   return [...tally].sort((a, b) => b[1] - a[1]).map(([token]) => token);
 }
 
-// A strong effect on the logits; each decade of density outside one token in a
-// hundred to one in ten thousand weighs more than any effect.
+// What the page says of interesting latents. Being one weighs more than any
+// effect on the next token.
 function interest(data, latent) {
-  const decades = Math.abs(Math.log10(data.density[latent] + 1e-9) + 3);
+  const share = data.density[latent];
+  const isRare = share >= 1e-4 && share <= 1e-2;
+  const isInteresting = isRare && isOfWords(data, latent)
+    && new Set(topDocuments(data, latent)).size >= 3;
   const effect = row(data, 'promotedValues', latent)[0] ?? 0;
-  return effect - 100 * Math.max(0, decades - 1);
+  return effect + (isInteresting ? 1e9 : 0);
+}
+
+function topDocuments(data, latent) {
+  return row(data, 'document', latent).subarray(0, data.top[latent]);
+}
+
+// Whether most of the top contexts are strongest on a token with a letter.
+function isOfWords(data, latent) {
+  const width = data.shape.tokens[2];
+  const tokens = row(data, 'tokens', latent);
+  const peaks = row(data, 'peak', latent).subarray(0, data.top[latent]);
+  const words = peaks.reduce(
+    (sum, peak, k) => sum + (WORDS[tokens[k * width + peak]] ? 1 : 0), 0);
+  return 2 * words > peaks.length;
 }
 
 // ---- Tokens ----
 
-// What would print nothing: in running text a single space may.
-const UNSEEN = '(?! )[\\p{Cc}\\p{Cf}\\p{Cs}\\p{Z}]';
+const LOWER = INDEX.vocabulary.map((text) => text.toLowerCase());
+const WORDS = INDEX.vocabulary.map((text) => /\p{L}/u.test(text));
+
+// What would print nothing: in running text a single space may, and what joins
+// two pictures to one is seen in that one.
+const PICTURE = '\\p{Extended_Pictographic}[\\uFE0F\\u{1F3FB}-\\u{1F3FF}]*';
+const JOINER = `(?<=${PICTURE})\\u200D(?=\\p{Extended_Pictographic})`;
+const UNSEEN = `(?! |${JOINER})[\\p{Cc}\\p{Cf}\\p{Cs}\\p{Z}]`;
 const IN_TEXT = new RegExp(`(${UNSEEN}| {2,})`, 'u');
 const ALONE = new RegExp(`(${UNSEEN}| +)`, 'u');
 
-// A token's text as nodes, with faint marks for what is unseen.
-function visible(token, unseen) {
-  const text = INDEX.vocabulary[token] || '∅';
-  return text.split(unseen).map((part, i) => i % 2 === 0 ? part
+// A text as nodes, with faint marks for what is unseen.
+function visible(text, unseen) {
+  return (text || '∅').split(unseen).map((part, i) => i % 2 === 0 ? part
     : html('i', {class: part === '\n' ? 'mark break' : 'mark'}, mark(part)));
 }
 
@@ -116,11 +149,73 @@ function mark(part) {
   if (part === '\t') return '⇥';
   if (part[0] === ' ') return '·'.repeat(part.length);
   if (code < 0x20) return String.fromCodePoint(0x2400 + code);
-  return `U+${code.toString(16).toUpperCase().padStart(4, '0')}`;
+  return codePoint(part);
 }
 
 function chip(token) {
-  return html('bdi', {class: 'chip'}, ...visible(token, ALONE));
+  const kind = isHit(token) ? 'chip hit' : 'chip';
+  const text = INDEX.vocabulary[token];
+  return html('bdi', {class: kind}, ...visible(text, ALONE));
+}
+
+function isHit(token) {
+  return view.query && (LOWER[token] ?? '').includes(view.query);
+}
+
+// What only completes the character before it: an accent, a skin tone, or what
+// joins two pictures.
+const COMPLETES = /^[\p{M}\u{1F3FB}-\u{1F3FF}]+$/u;
+const AFTER_ALL = /[^\p{C}\p{Z}]$/u;
+const JOINS = /^\u200D/u;
+const AFTER_PICTURE = new RegExp(`${PICTURE}$`, 'u');
+const PICTURED = /^\p{Extended_Pictographic}/u;
+const AFTER_JOINER = new RegExp(`${PICTURE}\\u200D$`, 'u');
+
+function completes(text, next) {
+  return (COMPLETES.test(next) && AFTER_ALL.test(text))
+    || (JOINS.test(next) && AFTER_PICTURE.test(text))
+    || (PICTURED.test(next) && AFTER_JOINER.test(text));
+}
+
+// The tokens of a context as they are shown: text, activation as a share, and
+// whether it is the peak. What completes a character is part of it.
+function cells(data, latent, k) {
+  const width = data.shape.tokens[2];
+  const of = (name) => row(data, name, latent);
+  const steps = of('activations').subarray(k * width, (k + 1) * width);
+  const found = [];
+  of('tokens').subarray(k * width, (k + 1) * width).forEach((token, i) => {
+    if (token === NONE) return;
+    const text = INDEX.vocabulary[token];
+    const cell = {text, share: steps[i] / 255, isPeak: i === of('peak')[k]};
+    const last = found.at(-1);
+    if (last && completes(last.text, text)) merge(last, cell);
+    else found.push(cell);
+  });
+  return markHits(found);
+}
+
+function merge(cell, other) {
+  cell.text += other.text;
+  cell.share = Math.max(cell.share, other.share);
+  cell.isPeak ||= other.isPeak;
+}
+
+// Marks the tokens that a text that is searched for covers.
+function markHits(found) {
+  if (!view.query) return found;
+  const parts = found.map(({text}) => text.toLowerCase());
+  const all = parts.join('');
+  let at = all.indexOf(view.query);
+  for (; at >= 0; at = all.indexOf(view.query, at + 1)) {
+    let start = 0;
+    parts.forEach((part, i) => {
+      const isAfter = start >= at + view.query.length;
+      start += part.length;
+      if (!isAfter && start > at) found[i].isHit = true;
+    });
+  }
+  return found;
 }
 
 // ---- Bar charts ----
@@ -169,17 +264,26 @@ const RANKS = ['by number', 'at a peak', 'promoted', 'in a context'];
 
 function buildList() {
   const {data} = view;
+  if (!data) return; // it is still being unpacked
   const query = byId('search').value.toLowerCase();
   const [key, sign] = byId('sort').value.split(':');
   const ranks = data.latents.map((latent) => rank(data, latent, query));
   const keys = data[key];
-  const dead = byId('hide-dead').checked ? 0 : -1;
+  Object.assign(view, {query, ranks});
   view.order = data.latents
-    .filter((latent) => ranks[latent] < Infinity && data.density[latent] > dead)
+    .filter((latent) => ranks[latent] < Infinity && !isHidden(latent))
     .sort((a, b) => ranks[a] - ranks[b] || sign * (keys[a] - keys[b]) || a - b);
   byId('matches').textContent = summary(query, ranks);
+  byId('interesting').hidden = key !== 'interest';
   byId('rows').scrollTop = 0;
   drawRows();
+}
+
+// A dead latent that is searched for by its number is not hidden.
+function isHidden(latent) {
+  const isDead = view.data.density[latent] === 0;
+  const isNamed = view.query && view.ranks[latent] === 0;
+  return isDead && !isNamed && byId('hide-dead').checked;
 }
 
 // How well a latent answers a search: 0 is best, Infinity is not at all.
@@ -192,7 +296,7 @@ function rank(data, latent, query) {
 
 function searchTexts(data, latent) {
   const width = data.shape.tokens[2];
-  const text = (token) => (INDEX.vocabulary[token] ?? '').toLowerCase();
+  const text = (token) => LOWER[token] ?? '';
   const list = (tokens) => Array.from(tokens, text).join('\0');
   const contexts = Array.from(row(data, 'tokens', latent),
     (token, i) => (i % width ? '' : '\0') + text(token)).join('');
@@ -217,16 +321,60 @@ function drawRows() {
   byId('spacer').style.height = `${view.order.length * ROW}px`;
   byId('spacer').replaceChildren(...view.order.slice(first, last).map(
     (latent, i) => listRow(latent, first + i)));
+  byId('empty').hidden = view.order.length > 0;
+  byId('empty').textContent = view.order.length ? '' : nothing();
+}
+
+// Says why the list is empty.
+function nothing() {
+  const {query, ranks} = view;
+  const hidden = ranks.filter((place) => place < Infinity).length;
+  const found = query ? `No latent that is shown has “${plain(query)}”`
+    + ' as its number or at a peak, among the promoted tokens or in a context.'
+    : 'Every latent is dead: none fires on this text.';
+  return hidden ? `${found} ${times(hidden, 'dead latent')} can be shown:`
+    + ' switch “Hide dead” off.' : found;
+}
+
+// What a row of the list shows of its latent: where a search found it.
+const FOUND = [fires, fires, promotes, excerpt];
+
+function fires(data, latent) {
+  if (data.density[latent] === 0) return [html('i', {class: 'dead'}, 'dead')];
+  return hitsFirst(data.fires[latent]).slice(0, 5).map(chip);
+}
+
+function promotes(data, latent) {
+  const tokens = [...row(data, 'promoted', latent)].filter(isHit);
+  return ['promotes', ...tokens.map(chip)];
+}
+
+// The words around the first place where a search found a context.
+function excerpt(data, latent) {
+  for (let k = 0; k < data.count[latent]; k++) {
+    const found = cells(data, latent, k);
+    const first = found.findIndex(({isHit}) => isHit);
+    if (first >= 0) return found.slice(Math.max(0, first - 3)).map(shown);
+  }
+  return fires(data, latent);
+}
+
+function shown({text, isHit}) {
+  const kind = isHit ? 'hit' : '';
+  return html('span', {class: kind}, ...visible(text, IN_TEXT));
+}
+
+function hitsFirst(tokens) {
+  return [...tokens].sort((a, b) => Boolean(isHit(b)) - Boolean(isHit(a)));
 }
 
 function listRow(latent, place) {
   const {sae, data} = view;
   const current = latent === view.latent;
-  const fires = data.fires[latent].slice(0, 5).map(chip);
   const href = address(sae.name, latent);
   const link = html('a', {class: 'row', href, 'aria-current': current},
     html('span', {}, latent),
-    html('span', {class: 'fires'}, ...fires),
+    html('span', {class: 'fires'}, ...FOUND[view.ranks[latent]](data, latent)),
     html('span', {}, percent(data.density[latent])),
     html('span', {}, number(data.maximum[latent])));
   link.style.top = `${place * ROW}px`;
@@ -248,16 +396,30 @@ function drawLatent() {
   const {data, latent} = view;
   const isHere = latent < data.latents.length;
   byId('name').textContent = isHere ? `Latent ${latent}` : 'Not found';
-  byId('about').textContent = isHere ? about(data, latent)
-    : `Nothing in this report is at ${location.hash}`;
+  byId('about').replaceChildren(...isHere ? facts(data, latent)
+    : [`Nothing in this report is at ${location.hash}`]);
+  byId('latent').classList.toggle('dead', data.density[latent] === 0);
   byId('parts').replaceChildren(
-    ...isHere ? [contexts(data, latent), aside(data, latent)] : []);
+    ...isHere ? [main(data, latent), aside(data, latent)] : []);
 }
 
-function about({sae, density, maximum}, latent) {
-  if (density[latent] === 0) return `of ${sae.name}, never fires here`;
-  return `of ${sae.name}, fires on ${percent(density[latent])} of tokens, `
-    + `at most ${number(maximum[latent])}`;
+function facts({sae, density, maximum}, latent) {
+  const name = html('bdi', {}, plain(sae.name));
+  if (density[latent] === 0) return ['of ', name, ', dead: it never fires here'];
+  return ['of ', name, `, fires on ${percent(density[latent])} of tokens, `
+    + `at most ${number(maximum[latent])}`];
+}
+
+function main(data, latent) {
+  const first = data.density[latent] === 0 ? [obituary(data)]
+    : contexts(data, latent);
+  return html('div', {}, ...first, ...code(data, latent));
+}
+
+function obituary({sae}) {
+  return html('p', {class: 'obituary'}, 'This latent is dead: it fired on none'
+    + ` of ${times(sae.measured, 'token')}, so it has no contexts. What its`
+    + ' direction promotes and which are near it may still be read.');
 }
 
 function part(title, ...children) {
@@ -267,30 +429,56 @@ function part(title, ...children) {
 function contexts(data, latent) {
   const each = Array.from(
     {length: data.count[latent]}, (_, k) => context(data, latent, k));
-  return part('Top contexts, shaded by activation', html('ol', {class: 'contexts'}, ...each));
+  const [top, lower] = [data.top[latent], data.count[latent]];
+  const list = (from, to) => html(
+    'ol', {class: 'contexts'}, ...each.slice(from, to));
+  const parts = [
+    part('Top contexts, shaded by activation', list(0, top))];
+  return lower === top ? parts
+    : [...parts, part('Weaker contexts, drawn by chance', list(top, lower))];
 }
 
 function context(data, latent, k) {
-  const width = data.shape.tokens[2];
-  const own = (name) => row(data, name, latent);
-  const steps = own('activations').subarray(k * width, (k + 1) * width);
-  const tokens = [...own('tokens').subarray(k * width, (k + 1) * width)];
-  const peak = own('peak')[k];
-  const value = (i) => number(steps[i] / 255 * data.scale[latent]);
-  const text = tokens.map((token, i) => token === NONE ? ''
-    : shaded(token, steps[i] / 255, value(i), i === peak));
-  return html('li', {}, html('p', {class: 'text'}, ...text),
-    html('p', {class: 'source'}, html('b', {}, value(peak)),
-      html('span', {}, INDEX.documents[own('document')[k]]),
-      `position ${own('position')[k]}`));
+  const own = (name) => row(data, name, latent)[k];
+  const found = cells(data, latent, k);
+  const peak = found.find(({isPeak}) => isPeak)?.share ?? 0;
+  const value = peak * data.scale[latent];
+  const tokens = found.map((cell) => shaded(cell, data.scale[latent]));
+  return html('li', {}, html('p', {class: 'text'}, ...tokens),
+    html('p', {class: 'source'}, html('b', {}, number(value)),
+      k < data.top[latent] ? '' : html('i', {}, quantile(data, latent, value)),
+      html('span', {}, plain(INDEX.documents[own('document')] ?? '')),
+      html('i', {}, `position ${own('position')}`)));
 }
 
-function shaded(token, share, value, isPeak) {
-  const node = html('bdi', {
-    class: isPeak ? 'token peak' : 'token', 'data-tip': value,
-  }, ...visible(token, IN_TEXT));
+function shaded({text, share, isPeak, isHit}, scale) {
+  const kinds = ['token', isPeak && 'peak', isHit && 'hit'];
+  const node = html('span', {
+    class: kinds.filter(Boolean).join(' '), 'data-tip': number(share * scale),
+  }, ...visible(text, IN_TEXT));
   if (share > 0) node.style.setProperty('--heat', 0.1 + 0.9 * share);
   return node;
+}
+
+// How much of a latent's activations a value is above, by its histogram.
+function quantile(data, latent, value) {
+  const counts = row(data, 'histogram', latent);
+  const place = counts.length * value / data.maximum[latent];
+  const below = counts.reduce((sum, count, i) => sum
+    + count * Math.max(0, Math.min(1, place - i)), 0);
+  const all = counts.reduce((sum, count) => sum + count, 0);
+  return `above ${Math.floor(100 * below / Math.max(1, all))}%`;
+}
+
+// Python that loads the latent, and that steers with it.
+function code({sae, maximum}, latent) {
+  if (!sae.load) return [];
+  const strength = +(2 * maximum[latent]).toPrecision(3) || 10;
+  const load = `${sae.load}\ndirection = sae.w_dec[${latent}]`;
+  const steer = `edits = jaxsae.splice(taps, jaxsae.Clamp(sae, ${latent}, `
+    + `${strength}))\nprint(jaxsae.generate(lm, "Once", edits=edits))`;
+  return [part('Load it in Python', html('pre', {class: 'code load'}, load)),
+    part('Steer with it', html('pre', {class: 'code steer'}, steer))];
 }
 
 function aside(data, latent) {
@@ -298,10 +486,12 @@ function aside(data, latent) {
   const edge = (i) => number(data.maximum[latent] * i / counts.length);
   const tip = (i) => `${times(counts[i], 'token')}\n`
     + `from ${edge(i)} to ${edge(i + 1)}`;
+  const activity = data.density[latent] === 0 ? []
+    : [part('Activations', bars(counts, tip), scale('0', edge(counts.length)))];
   return html('aside', {},
     part('Promoted tokens', effects(data, latent, 'promoted')),
     part('Suppressed tokens', effects(data, latent, 'suppressed')),
-    part('Activations', bars(counts, tip), scale('0', edge(counts.length))),
+    ...activity,
     part('Nearest latents', neighbours(data, latent)));
 }
 
@@ -327,8 +517,8 @@ function neighbours(data, latent) {
   return html('ol', {class: 'effects'}, ...near.map((other, i) => {
     if (other >= data.latents.length) return ''; // fewer latents than places
     const href = address(data.sae.name, other);
-    const fires = data.fires[other].slice(0, 2).map(chip);
-    const link = html('a', {class: 'fires', href}, other, ...fires);
+    const some = fires(data, other).slice(0, 2);
+    const link = html('a', {class: 'fires', href}, other, ...some);
     return bar(link, cosines[i], cosines[i]);
   }));
 }
@@ -374,6 +564,18 @@ function move(step) {
   follow();
 }
 
+// Keys in the search: Enter shows the first latent that was found.
+function choose(event) {
+  const step = {ArrowDown: 1, ArrowUp: -1}[event.key];
+  if (step) event.preventDefault();
+  if (step) move(step);
+  if (event.key !== 'Enter' || event.isComposing || !view.order.length) return;
+  event.target.blur();
+  const there = address(view.sae.name, view.order[0]);
+  if (location.hash === there) reveal();
+  else location.hash = there;
+}
+
 function reveal() {
   const {top} = byId('latent').getBoundingClientRect();
   const isFar = top < 0 || top > 0.6 * innerHeight;
@@ -391,6 +593,11 @@ function press(event) {
     event.preventDefault();
     byId('search').focus();
   }
+}
+
+function search() {
+  buildList();
+  if (view.data) drawLatent();
 }
 
 function sortBy({currentTarget}) {
@@ -429,7 +636,8 @@ function on(selector, kind, handler) {
 }
 
 function listen() {
-  on('#search, #sort, #hide-dead', 'input', buildList);
+  on('#search, #sort, #hide-dead', 'input', search);
+  on('#search', 'keydown', choose);
   on('#rows', 'scroll', drawRows);
   on('#sae', 'change', ({target}) => location.hash = address(target.value));
   on('[data-sort]', 'click', sortBy);

@@ -96,6 +96,7 @@ def make_sae(name, l0, width=300, contexts=4, length=12, seed=0):
       position=rng.integers(1024, size=peak.shape),
       document=rng.integers(2, size=peak.shape),
       count=count,
+      top=np.minimum(count, contexts - 1),
     ),
     promoted=effects[0],
     promoted_values=values[0],
