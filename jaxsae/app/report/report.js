@@ -166,7 +166,7 @@ function isHit(token) {
 // joins two pictures.
 const COMPLETES = /^[\p{M}\u{1F3FB}-\u{1F3FF}]+$/u;
 const AFTER_ALL = /[^\p{C}\p{Z}]$/u;
-const JOINS = /^\u200D/u;
+const JOINS = /^\u200D$/u;
 const AFTER_PICTURE = new RegExp(`${PICTURE}$`, 'u');
 const PICTURED = /^\p{Extended_Pictographic}/u;
 const AFTER_JOINER = new RegExp(`${PICTURE}\\u200D$`, 'u');
@@ -176,6 +176,9 @@ function completes(text, next) {
     || (JOINS.test(next) && AFTER_PICTURE.test(text))
     || (PICTURED.test(next) && AFTER_JOINER.test(text));
 }
+
+const MAY_COMPLETE = INDEX.vocabulary.map((text) => COMPLETES.test(text)
+  || JOINS.test(text) || PICTURED.test(text));
 
 // The tokens of a context as they are shown: text, activation as a share, and
 // whether it is the peak. What completes a character is part of it.
@@ -189,7 +192,7 @@ function cells(data, latent, k) {
     const text = INDEX.vocabulary[token];
     const cell = {text, share: steps[i] / 255, isPeak: i === of('peak')[k]};
     const last = found.at(-1);
-    if (last && completes(last.text, text)) merge(last, cell);
+    if (last && MAY_COMPLETE[token] && completes(last.text, text)) merge(last, cell);
     else found.push(cell);
   });
   return markHits(found);
@@ -267,7 +270,9 @@ function buildList() {
   if (!data) return; // it is still being unpacked
   const query = byId('search').value.toLowerCase();
   const [key, sign] = byId('sort').value.split(':');
-  const ranks = data.latents.map((latent) => rank(data, latent, query));
+  const flags = flagTokens(query);
+  const ranks = data.latents.map(
+    (latent) => rank(data, latent, query, flags));
   const keys = data[key];
   Object.assign(view, {query, ranks});
   view.order = data.latents
@@ -287,21 +292,43 @@ function isHidden(latent) {
 }
 
 // How well a latent answers a search: 0 is best, Infinity is not at all.
-function rank(data, latent, query) {
+function rank(data, latent, query, flags) {
   if (!query || query.replace('#', '').trim() === String(latent)) return 0;
-  data.texts ??= data.latents.map((each) => searchTexts(data, each));
-  const place = data.texts[latent].findIndex((text) => text.includes(query));
-  return place < 0 ? Infinity : place + 1;
+  const holds = (token) => flags[token] === HOLDS;
+  if (data.fires[latent].some(holds)) return 1;
+  if (row(data, 'promoted', latent).some(holds)) return 2;
+  return isInContext(data, latent, query, flags) ? 3 : Infinity;
 }
 
-function searchTexts(data, latent) {
+// Which tokens hold a query, and which end as it begins, so that those after
+// them may complete it. So no text is put together but where it may be found.
+const [HOLDS, BEGINS] = [1, 2];
+
+function flagTokens(query) {
+  return Uint8Array.from(LOWER, (text) => text.includes(query) ? HOLDS
+    : endsAsBegins(text, query) ? BEGINS : 0);
+}
+
+function endsAsBegins(text, query) {
+  let size = Math.min(text.length, query.length - 1);
+  while (size > 0 && !text.endsWith(query.slice(0, size))) size--;
+  return size > 0;
+}
+
+function isInContext(data, latent, query, flags) {
   const width = data.shape.tokens[2];
-  const text = (token) => LOWER[token] ?? '';
-  const list = (tokens) => Array.from(tokens, text).join('\0');
-  const contexts = Array.from(row(data, 'tokens', latent),
-    (token, i) => (i % width ? '' : '\0') + text(token)).join('');
-  const promoted = list(row(data, 'promoted', latent));
-  return [list(data.fires[latent]), promoted, contexts];
+  const tokens = row(data, 'tokens', latent);
+  return tokens.some((token, i) => flags[token] > 0 && (flags[token] === HOLDS
+    || isCompleted(tokens, i, i - i % width + width, query)));
+}
+
+function isCompleted(tokens, start, end, query) {
+  let text = LOWER[tokens[start]];
+  const enough = text.length + query.length - 1;
+  for (let i = start + 1; i < end && text.length < enough; i++) {
+    text += LOWER[tokens[i]] ?? '';
+  }
+  return text.includes(query);
 }
 
 function summary(query, ranks) {
@@ -346,7 +373,7 @@ function fires(data, latent) {
 
 function promotes(data, latent) {
   const tokens = [...row(data, 'promoted', latent)].filter(isHit);
-  return ['promotes', ...tokens.map(chip)];
+  return ['promotes ', ...tokens.map(chip)];
 }
 
 // The words around the first place where a search found a context.
@@ -476,7 +503,7 @@ function code({sae, maximum}, latent) {
   const strength = +(2 * maximum[latent]).toPrecision(3) || 10;
   const load = `${sae.load}\ndirection = sae.w_dec[${latent}]`;
   const steer = `edits = jaxsae.splice(taps, jaxsae.Clamp(sae, ${latent}, `
-    + `${strength}))\nprint(jaxsae.generate(lm, "Once", edits=edits))`;
+    + `${strength}))\nprint(jaxsae.generate(lm, "Once", edits=edits, max_tokens=40))`;
   return [part('Load it in Python', html('pre', {class: 'code load'}, load)),
     part('Steer with it', html('pre', {class: 'code steer'}, steer))];
 }
