@@ -462,7 +462,7 @@ function contexts(data, latent) {
   const parts = [
     part('Top contexts, shaded by activation', list(0, top))];
   return lower === top ? parts
-    : [...parts, part('Weaker contexts, drawn by chance', list(top, lower))];
+    : [...parts, part('Weaker contexts, drawn at random', list(top, lower))];
 }
 
 function context(data, latent, k) {
@@ -494,7 +494,8 @@ function quantile(data, latent, value) {
   const below = counts.reduce((sum, count, i) => sum
     + count * Math.max(0, Math.min(1, place - i)), 0);
   const all = counts.reduce((sum, count) => sum + count, 0);
-  return `above ${Math.floor(100 * below / Math.max(1, all))}%`;
+  const share = Math.floor(100 * below / Math.max(1, all));
+  return `above ${share}% of activations`;
 }
 
 // Python that loads the latent, and that steers with it.
@@ -502,7 +503,8 @@ function code({sae, maximum}, latent) {
   if (!sae.load) return [];
   const strength = +(2 * maximum[latent]).toPrecision(3) || 10;
   const load = `${sae.load}\ndirection = sae.w_dec[${latent}]`;
-  const steer = `edits = jaxsae.splice(taps, jaxsae.Clamp(sae, ${latent}, `
+  const note = maximum[latent] > 0 ? '# Twice its maximum, on each token.\n' : '';
+  const steer = `${note}edits = jaxsae.splice(taps, jaxsae.Clamp(sae, ${latent}, `
     + `${strength}))\nprint(jaxsae.generate(lm, "Once", edits=edits, max_tokens=40))`;
   return [part('Load it in Python', html('pre', {class: 'code load'}, load)),
     part('Steer with it', html('pre', {class: 'code steer'}, steer))];
