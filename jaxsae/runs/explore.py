@@ -1,5 +1,6 @@
 """The report of a run: a survey of its latents, written as a page."""
 
+import dataclasses
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -38,6 +39,8 @@ def explore(run: Run) -> epath.Path:
     title=run.path.name,
     run=_about(run),
   )
+  saes = [dataclasses.replace(x, load=_load(run, x.name)) for x in report.saes]
+  report = dataclasses.replace(report, saes=saes)
   pod.on_leader(lambda: pages.write(report, _page(run)))
   pod.on_leader(lambda: _write_shown(run))
   return _page(run)
@@ -91,6 +94,17 @@ def _shown(run: Run) -> dict[str, Any]:
     "checkpoint": [run.step, dict(run.members.prints)],
     "figures": {name: measured.get(name) for name in run.names},
   }
+
+
+def _load(run: Run, name: str) -> str:
+  """Python that opens an autoencoder and the model where they are now."""
+  fsdp = ", fsdp=True" if run.config.fsdp else ""
+  return f"""import jaxsae
+from jaxsae import runs
+
+run = runs.open_run({str(run.path)!r}, only=[{name!r}])
+taps, sae = run.saes[{name!r}]
+lm = jaxsae.load_lm({run.config.lm!r}, mesh=run.mesh{fsdp})"""
 
 
 def _about(run: Run) -> dict[str, str]:
