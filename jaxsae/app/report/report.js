@@ -126,7 +126,13 @@ function isOfWords(data, latent) {
 
 // ---- Tokens ----
 
-const LOWER = INDEX.vocabulary.map((text) => text.toLowerCase());
+// A text as a search compares it: in lower case, accents apart from letters,
+// as they may be tokens of their own.
+function folded(text) {
+  return text.normalize('NFD').toLowerCase();
+}
+
+const FOLDED = INDEX.vocabulary.map(folded);
 const WORDS = INDEX.vocabulary.map((text) => /\p{L}/u.test(text));
 
 // What would print nothing: in running text a single space may, and what joins
@@ -159,7 +165,7 @@ function chip(token) {
 }
 
 function isHit(token) {
-  return view.query && (LOWER[token] ?? '').includes(view.query);
+  return view.query && (FOLDED[token] ?? '').includes(view.query);
 }
 
 // What only completes the character before it: an accent, a skin tone, or what
@@ -207,7 +213,7 @@ function merge(cell, other) {
 // Marks the tokens that a text that is searched for covers.
 function markHits(found) {
   if (!view.query) return found;
-  const parts = found.map(({text}) => text.toLowerCase());
+  const parts = found.map(({text}) => folded(text));
   const all = parts.join('');
   let at = all.indexOf(view.query);
   for (; at >= 0; at = all.indexOf(view.query, at + 1)) {
@@ -268,7 +274,7 @@ const RANKS = ['by number', 'at a peak', 'promoted', 'in a context'];
 function buildList() {
   const {data} = view;
   if (!data) return; // it is still being unpacked
-  const query = byId('search').value.toLowerCase();
+  const query = folded(byId('search').value);
   const [key, sign] = byId('sort').value.split(':');
   const flags = flagTokens(query);
   const ranks = data.latents.map(
@@ -305,7 +311,7 @@ function rank(data, latent, query, flags) {
 const [HOLDS, BEGINS] = [1, 2];
 
 function flagTokens(query) {
-  return Uint8Array.from(LOWER, (text) => text.includes(query) ? HOLDS
+  return Uint8Array.from(FOLDED, (text) => text.includes(query) ? HOLDS
     : endsAsBegins(text, query) ? BEGINS : 0);
 }
 
@@ -323,10 +329,10 @@ function isInContext(data, latent, query, flags) {
 }
 
 function isCompleted(tokens, start, end, query) {
-  let text = LOWER[tokens[start]];
+  let text = FOLDED[tokens[start]];
   const enough = text.length + query.length - 1;
   for (let i = start + 1; i < end && text.length < enough; i++) {
-    text += LOWER[tokens[i]] ?? '';
+    text += FOLDED[tokens[i]] ?? '';
   }
   return text.includes(query);
 }

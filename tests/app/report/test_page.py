@@ -536,6 +536,9 @@ def test_accents_and_joined_pictures_stay_in_one_piece(visit, tmp_path):
   pages.write(shown, tmp_path / "index.html")
   browser = visit("#/resid.3/l0_8/7", tmp_path / "index.html")
   assert texts(browser, ".part:first-child li:first-child .token") == wanted
+  search(browser, "\u00e9")  # one character, which the text has in two tokens
+  assert 7 in listed(browser)
+  assert "e\u0301" in texts(browser, ".text .hit")
 
 
 def test_a_search_shows_where_it_matched(visit):
