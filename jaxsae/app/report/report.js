@@ -198,7 +198,8 @@ function cells(data, latent, k) {
     const text = INDEX.vocabulary[token];
     const cell = {text, share: steps[i] / 255, isPeak: i === of('peak')[k]};
     const last = found.at(-1);
-    if (last && MAY_COMPLETE[token] && completes(last.text, text)) merge(last, cell);
+    const isOpen = last && MAY_COMPLETE[token];
+    if (isOpen && completes(last.text, text)) merge(last, cell);
     else found.push(cell);
   });
   return markHits(found);
@@ -438,7 +439,8 @@ function drawLatent() {
 
 function facts({sae, density, maximum}, latent) {
   const name = html('bdi', {}, plain(sae.name));
-  if (density[latent] === 0) return ['of ', name, ', dead: it never fires here'];
+  const isDead = density[latent] === 0;
+  if (isDead) return ['of ', name, ', dead: it never fires here'];
   return ['of ', name, `, fires on ${percent(density[latent])} of tokens, `
     + `at most ${number(maximum[latent])}`];
 }
@@ -509,9 +511,10 @@ function code({sae, maximum}, latent) {
   if (!sae.load) return [];
   const strength = +(2 * maximum[latent]).toPrecision(3) || 10;
   const load = `${sae.load}\ndirection = sae.w_dec[${latent}]`;
-  const note = maximum[latent] > 0 ? '# Twice its maximum, on each token.\n' : '';
-  const steer = `${note}edits = jaxsae.splice(taps, jaxsae.Clamp(sae, ${latent}, `
-    + `${strength}))\nprint(jaxsae.generate(lm, "Once", edits=edits, max_tokens=40))`;
+  const note = maximum[latent] > 0 ? '  # twice its maximum' : '';
+  const steer = `clamp = jaxsae.Clamp(sae, ${latent}, ${strength})${note}\n`
+    + 'edits = jaxsae.splice(taps, clamp)\n'
+    + 'print(jaxsae.generate(lm, "Once", edits=edits, max_tokens=40))';
   return [part('Load it in Python', html('pre', {class: 'code load'}, load)),
     part('Steer with it', html('pre', {class: 'code steer'}, steer))];
 }
