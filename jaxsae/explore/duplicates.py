@@ -30,14 +30,14 @@ def near_duplicates(tokens: np.ndarray, peak: int) -> np.ndarray:
 
 
 def _pairs(tokens, peak):
-  """Marks the bins of each context's pairs: float32 [F, K, bins]."""
+  """Marks the bins of each context's pairs, as bits, uint64 [F, K, bins/64]."""
   first, second = tokens[..., :-1], tokens[..., 1:]
   bins = np.where((first < 0) | (second < 0), _BINS, _hashed(first, second))
   alone = tokens[..., peak, None]
   alone = np.where(alone < 0, _BINS, _hashed(alone, alone + 1))
-  marks = np.zeros((*tokens.shape[:2], _BINS + 1), np.float32)
+  marks = np.zeros((*tokens.shape[:2], _BINS + 1), bool)
   np.put_along_axis(marks, np.concatenate([bins, alone], axis=-1), 1, axis=-1)
-  return marks[..., :_BINS]
+  return np.packbits(marks[..., :_BINS], axis=-1).view(np.uint64)
 
 
 def _hashed(first, second):
@@ -47,7 +47,11 @@ def _hashed(first, second):
 
 
 def _compare(marks):
-  shared = marks @ marks.transpose(0, 2, 1)
-  size = marks.sum(axis=-1)
+  shared = _count(marks[:, None] & marks[:, :, None])
+  size = _count(marks)
   least = _SHARE * (size[:, None] + size[:, :, None]) / 2
   return (shared > 0) & (shared >= least)
+
+
+def _count(bits):
+  return np.bitwise_count(bits).sum(axis=-1, dtype=np.int32)

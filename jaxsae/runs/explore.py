@@ -39,12 +39,8 @@ def explore(run: Run) -> epath.Path:
     title=run.path.name,
     run=_about(run),
   )
-  report = dataclasses.replace(
-    report,
-    saes=[
-      dataclasses.replace(sae, load=_load(run, sae.name)) for sae in report.saes
-    ],
-  )
+  saes = [dataclasses.replace(x, load=_load(run, x.name)) for x in report.saes]
+  report = dataclasses.replace(report, saes=saes)
   pod.on_leader(lambda: pages.write(report, _page(run)))
   pod.on_leader(lambda: _write_shown(run))
   return _page(run)
@@ -101,16 +97,14 @@ def _shown(run: Run) -> dict[str, Any]:
 
 
 def _load(run: Run, name: str) -> str:
-  """Python that opens an autoencoder of a run, as the page shows it."""
-  return "\n".join(
-    [
-      "import jaxsae",
-      "from jaxsae import runs",
-      "",
-      f"run = runs.open_run({str(run.path)!r}, only=[{name!r}])",
-      f"lm, (taps, sae) = run.lm, run.saes[{name!r}]",
-    ]
-  )
+  """Python that opens an autoencoder and the model where they are now."""
+  fsdp = ", fsdp=True" if run.config.fsdp else ""
+  return f"""import jaxsae
+from jaxsae import runs
+
+run = runs.open_run({str(run.path)!r}, only=[{name!r}])
+taps, sae = run.saes[{name!r}]
+lm = jaxsae.load_lm({run.config.lm!r}, mesh=run.mesh{fsdp})"""
 
 
 def _about(run: Run) -> dict[str, str]:

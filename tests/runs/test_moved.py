@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import pathlib
+import re
 import shutil
 
+import numpy as np
 import pytest
 
 from jaxsae import runs
@@ -70,6 +72,21 @@ def test_it_is_evaluated_and_explored_where_it_is_now(moved):
   runs.evaluate(run)
   assert json.loads(record.read_text())["results"] == before
   assert runs.explore(run).exists()
+
+
+def test_the_page_has_the_python_that_loads_each_autoencoder(moved):
+  config, folder = moved
+  run = runs.open_run(folder / "run", settings(config, folder))
+  page = runs.explore(run).read_text()
+  index = json.loads(re.search(r'id="index">(.*?)</script>', page)[1])
+  assert [sae["name"] for sae in index["saes"]] == list(run.names)
+  for sae in index["saes"]:
+    found = {}
+    exec(sae["load"], found)
+    taps, wanted = run.saes[sae["name"]]
+    assert found["taps"] == taps
+    np.testing.assert_array_equal(found["sae"].w_dec, wanted.w_dec)
+    assert found["lm"].config == run.lm.config
 
 
 def test_without_the_new_place_the_old_one_is_named(moved):

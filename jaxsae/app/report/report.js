@@ -126,7 +126,13 @@ function isOfWords(data, latent) {
 
 // ---- Tokens ----
 
-const LOWER = INDEX.vocabulary.map((text) => text.toLowerCase());
+// A text as a search compares it: in lower case, accents apart from letters,
+// as they may be tokens of their own.
+function folded(text) {
+  return text.normalize('NFD').toLowerCase();
+}
+
+const FOLDED = INDEX.vocabulary.map(folded);
 const WORDS = INDEX.vocabulary.map((text) => /\p{L}/u.test(text));
 
 // What would print nothing: in running text a single space may, and what joins
@@ -159,14 +165,14 @@ function chip(token) {
 }
 
 function isHit(token) {
-  return view.query && (LOWER[token] ?? '').includes(view.query);
+  return view.query && (FOLDED[token] ?? '').includes(view.query);
 }
 
 // What only completes the character before it: an accent, a skin tone, or what
 // joins two pictures.
 const COMPLETES = /^[\p{M}\u{1F3FB}-\u{1F3FF}]+$/u;
 const AFTER_ALL = /[^\p{C}\p{Z}]$/u;
-const JOINS = /^\u200D/u;
+const JOINS = /^\u200D$/u;
 const AFTER_PICTURE = new RegExp(`${PICTURE}$`, 'u');
 const PICTURED = /^\p{Extended_Pictographic}/u;
 const AFTER_JOINER = new RegExp(`${PICTURE}\\u200D$`, 'u');
@@ -176,6 +182,9 @@ function completes(text, next) {
     || (JOINS.test(next) && AFTER_PICTURE.test(text))
     || (PICTURED.test(next) && AFTER_JOINER.test(text));
 }
+
+const MAY_COMPLETE = INDEX.vocabulary.map((text) => COMPLETES.test(text)
+  || JOINS.test(text) || PICTURED.test(text));
 
 // The tokens of a context as they are shown: text, activation as a share, and
 // whether it is the peak. What completes a character is part of it.
@@ -189,7 +198,8 @@ function cells(data, latent, k) {
     const text = INDEX.vocabulary[token];
     const cell = {text, share: steps[i] / 255, isPeak: i === of('peak')[k]};
     const last = found.at(-1);
-    if (last && completes(last.text, text)) merge(last, cell);
+    const isOpen = last && MAY_COMPLETE[token];
+    if (isOpen && completes(last.text, text)) merge(last, cell);
     else found.push(cell);
   });
   return markHits(found);
@@ -204,7 +214,7 @@ function merge(cell, other) {
 // Marks the tokens that a text that is searched for covers.
 function markHits(found) {
   if (!view.query) return found;
-  const parts = found.map(({text}) => text.toLowerCase());
+  const parts = found.map(({text}) => folded(text));
   const all = parts.join('');
   let at = all.indexOf(view.query);
   for (; at >= 0; at = all.indexOf(view.query, at + 1)) {
@@ -265,9 +275,11 @@ const RANKS = ['by number', 'at a peak', 'promoted', 'in a context'];
 function buildList() {
   const {data} = view;
   if (!data) return; // it is still being unpacked
-  const query = byId('search').value.toLowerCase();
+  const query = folded(byId('search').value);
   const [key, sign] = byId('sort').value.split(':');
-  const ranks = data.latents.map((latent) => rank(data, latent, query));
+  const flags = flagTokens(query);
+  const ranks = data.latents.map(
+    (latent) => rank(data, latent, query, flags));
   const keys = data[key];
   Object.assign(view, {query, ranks});
   view.order = data.latents
@@ -287,21 +299,43 @@ function isHidden(latent) {
 }
 
 // How well a latent answers a search: 0 is best, Infinity is not at all.
-function rank(data, latent, query) {
+function rank(data, latent, query, flags) {
   if (!query || query.replace('#', '').trim() === String(latent)) return 0;
-  data.texts ??= data.latents.map((each) => searchTexts(data, each));
-  const place = data.texts[latent].findIndex((text) => text.includes(query));
-  return place < 0 ? Infinity : place + 1;
+  const holds = (token) => flags[token] === HOLDS;
+  if (data.fires[latent].some(holds)) return 1;
+  if (row(data, 'promoted', latent).some(holds)) return 2;
+  return isInContext(data, latent, query, flags) ? 3 : Infinity;
 }
 
-function searchTexts(data, latent) {
+// Which tokens hold a query, and which end as it begins, so that those after
+// them may complete it. So no text is put together but where it may be found.
+const [HOLDS, BEGINS] = [1, 2];
+
+function flagTokens(query) {
+  return Uint8Array.from(FOLDED, (text) => text.includes(query) ? HOLDS
+    : endsAsBegins(text, query) ? BEGINS : 0);
+}
+
+function endsAsBegins(text, query) {
+  let size = Math.min(text.length, query.length - 1);
+  while (size > 0 && !text.endsWith(query.slice(0, size))) size--;
+  return size > 0;
+}
+
+function isInContext(data, latent, query, flags) {
   const width = data.shape.tokens[2];
-  const text = (token) => LOWER[token] ?? '';
-  const list = (tokens) => Array.from(tokens, text).join('\0');
-  const contexts = Array.from(row(data, 'tokens', latent),
-    (token, i) => (i % width ? '' : '\0') + text(token)).join('');
-  const promoted = list(row(data, 'promoted', latent));
-  return [list(data.fires[latent]), promoted, contexts];
+  const tokens = row(data, 'tokens', latent);
+  return tokens.some((token, i) => flags[token] > 0 && (flags[token] === HOLDS
+    || isCompleted(tokens, i, i - i % width + width, query)));
+}
+
+function isCompleted(tokens, start, end, query) {
+  let text = FOLDED[tokens[start]];
+  const enough = text.length + query.length - 1;
+  for (let i = start + 1; i < end && text.length < enough; i++) {
+    text += FOLDED[tokens[i]] ?? '';
+  }
+  return text.includes(query);
 }
 
 function summary(query, ranks) {
@@ -346,7 +380,7 @@ function fires(data, latent) {
 
 function promotes(data, latent) {
   const tokens = [...row(data, 'promoted', latent)].filter(isHit);
-  return ['promotes', ...tokens.map(chip)];
+  return ['promotes ', ...tokens.map(chip)];
 }
 
 // The words around the first place where a search found a context.
@@ -405,7 +439,8 @@ function drawLatent() {
 
 function facts({sae, density, maximum}, latent) {
   const name = html('bdi', {}, plain(sae.name));
-  if (density[latent] === 0) return ['of ', name, ', dead: it never fires here'];
+  const isDead = density[latent] === 0;
+  if (isDead) return ['of ', name, ', dead: it never fires here'];
   return ['of ', name, `, fires on ${percent(density[latent])} of tokens, `
     + `at most ${number(maximum[latent])}`];
 }
@@ -435,7 +470,7 @@ function contexts(data, latent) {
   const parts = [
     part('Top contexts, shaded by activation', list(0, top))];
   return lower === top ? parts
-    : [...parts, part('Weaker contexts, drawn by chance', list(top, lower))];
+    : [...parts, part('Weaker contexts, drawn at random', list(top, lower))];
 }
 
 function context(data, latent, k) {
@@ -467,7 +502,8 @@ function quantile(data, latent, value) {
   const below = counts.reduce((sum, count, i) => sum
     + count * Math.max(0, Math.min(1, place - i)), 0);
   const all = counts.reduce((sum, count) => sum + count, 0);
-  return `above ${Math.floor(100 * below / Math.max(1, all))}%`;
+  const share = Math.floor(100 * below / Math.max(1, all));
+  return `above ${share}% of activations`;
 }
 
 // Python that loads the latent, and that steers with it.
@@ -475,8 +511,10 @@ function code({sae, maximum}, latent) {
   if (!sae.load) return [];
   const strength = +(2 * maximum[latent]).toPrecision(3) || 10;
   const load = `${sae.load}\ndirection = sae.w_dec[${latent}]`;
-  const steer = `edits = jaxsae.splice(taps, jaxsae.Clamp(sae, ${latent}, `
-    + `${strength}))\nprint(jaxsae.generate(lm, "Once", edits=edits))`;
+  const note = maximum[latent] > 0 ? '  # twice its maximum' : '';
+  const steer = `clamp = jaxsae.Clamp(sae, ${latent}, ${strength})${note}\n`
+    + 'edits = jaxsae.splice(taps, clamp)\n'
+    + 'print(jaxsae.generate(lm, "Once", edits=edits, max_tokens=40))';
   return [part('Load it in Python', html('pre', {class: 'code load'}, load)),
     part('Steer with it', html('pre', {class: 'code steer'}, steer))];
 }
