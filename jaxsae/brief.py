@@ -41,10 +41,14 @@ def fields(self) -> str:
 
 
 def _array(x: Any) -> str:
-  one = x.size == 1 and not isinstance(x, Tracer)
+  one = x.size == 1 and not isinstance(x, Tracer) and _is_number(x.dtype)
   if one and getattr(x, "is_fully_addressable", True):
     return _cut(str(x.item() if isinstance(x, np.generic) else np.ravel(x)[0]))
   return _shape(x)
+
+
+def _is_number(dtype: Any) -> bool:
+  return isinstance(dtype, np.dtype)  # those of random keys are not
 
 
 def _shape(x: Any) -> str:

@@ -6,6 +6,7 @@ from etils import epath
 
 from jaxsae.errors import UserError
 from jaxsae.files import files_in, is_finished, whole_folder
+from jaxsae.formats import card
 from jaxsae.formats.format import Path
 from jaxsae.formats.gemma_scope import input_gain
 from jaxsae.formats.published import Published
@@ -74,6 +75,7 @@ def writing(
 ) -> Iterator[list[str]]:
   """Yields the files of each record when they are written.
 
+  A `card.json` beside them, which is not counted, says where it belongs.
   Like `write_release`; the folder appears when the iterator ends.
   """
   if format not in FORMATS:
@@ -90,6 +92,7 @@ def writing(
       place = partial / name
       layout.write(published, place)
       written = [f"{name}/{file}" for file in files_in(place)]
+      card.write(published, place)
       files += written
       del published  # before the next one is read
       yield written

@@ -15,7 +15,7 @@ from jaxsae.errors import UserError
 Ids = jax.Array | np.ndarray
 
 
-def as_tokens(tokens: Any) -> Ids:
+def as_tokens(tokens: Any) -> Any:
   """Returns token ids as an array [B, T]; lists of rows are converted.
 
   Raises:
@@ -35,7 +35,7 @@ def as_tokens(tokens: Any) -> Ids:
   return ids
 
 
-def as_packing(values: Any, tokens: Ids, name: str) -> Ids:
+def as_packing(values: Any, tokens: Ids, name: str) -> Any:
   """Returns segments or positions as an array of the shape of the tokens.
 
   Raises:

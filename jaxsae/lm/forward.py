@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from jaxsae.brief import brief
 from jaxsae.errors import UserError
 from jaxsae.lm.arguments import as_packing
+from jaxsae.lm.belongs import check_model, check_place
 from jaxsae.lm.config import LmConfig
 from jaxsae.lm.edits import (
   Ablate,
@@ -66,7 +67,7 @@ def run(
   made, broken = _run(
     lm,
     tokens,
-    by_site(edits),
+    by_site(edits, lm),
     segments=segments,
     positions=positions,
     num_blocks=num_blocks,
@@ -131,12 +132,17 @@ def make_tap(
   return tap
 
 
-def by_site(edits: Edits) -> dict[Site, Edit | TapsEdit]:
+def by_site(edits: Edits, lm: Lm | None = None) -> dict[Site, Edit | TapsEdit]:
   """Returns edits by site, where a place may be a site or its taps.
 
+  Args:
+    edits: place → edit.
+    lm: the language model, to which autoencoders must belong; None: any.
+
   Raises:
-    UserError: a place is not a single site, a site has two edits, or there
-      is something else in place of an edit.
+    UserError: a place is not a single site, a site has two edits, there is
+      something else in place of an edit, or an autoencoder that was loaded is
+      of another site or model.
   """
   if not isinstance(edits, Mapping):
     raise UserError(
@@ -148,6 +154,11 @@ def by_site(edits: Edits) -> dict[Site, Edit | TapsEdit]:
     site = Taps.of(place).site
     _check_edit(site, edit)
     _check_latent(edit)
+    taps = edit.taps if isinstance(edit, TapsEdit) else Taps.of(site)
+    check_place(edit, taps)
+    if lm is not None:
+      taps.check(lm.config)
+      check_model(edit, taps, lm)
     if site in found:
       raise UserError(
         f"{site} has two edits; give one, which may call both in turn."
@@ -287,14 +298,13 @@ def edit(
     UserError: as in `run`.
   """
   check_lm(lm)
-  at_site = by_site(edits)
-  packing = {"segments": segments, "positions": positions}
+  at_site = by_site(edits, lm)
   if not at_site or not all(map(is_pytree, at_site.values())):
-    return run(lm, tokens, at_site, **packing)
+    return run(lm, tokens, at_site, segments=segments, positions=positions)
   rows = lm.as_rows(tokens)  # inside `jit` they cannot be read
   packing = {
     name: None if x is None else as_packing(x, rows, name.capitalize())
-    for name, x in packing.items()
+    for name, x in (("segments", segments), ("positions", positions))
   }
   logits, broken = _compiled(lm, rows, at_site, **packing)
   refuse_broken(broken)
@@ -318,9 +328,11 @@ def splice(place: Place, replace: Edit) -> dict[Place, Edit | TapsEdit]:
 
   Raises:
     UserError: a `Steer` or `Ablate`, which changes what it reads, is given
-      where other sites are written.
+      where other sites are written; or an autoencoder that was loaded is of
+      other sites.
   """
   taps = Taps.of(place)
+  check_place(replace, taps)
   if len(taps.sites) == 1:
     return {taps.site: replace}
   if taps.transcodes and isinstance(replace, Steer | Ablate):

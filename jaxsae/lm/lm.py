@@ -124,19 +124,21 @@ class Lm(struct.PyTreeNode):
         model's context, or a token is not in its vocabulary (checked only
         outside of `jit`).
     """
-    tokens = self.as_rows(tokens)
+    rows = self.as_rows(tokens)
     if segments is None:
-      segments = jnp.ones_like(tokens)
+      segments = jnp.ones_like(rows)
     if positions is None:
-      positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    segments = as_packing(segments, tokens, "Segments")
-    positions = as_packing(positions, tokens, "Positions")
+      positions = jnp.broadcast_to(jnp.arange(rows.shape[1]), rows.shape)
+    packing = Packing(
+      as_packing(segments, rows, "Segments"),
+      as_packing(positions, rows, "Positions"),
+    )
     model = Gemma(self.config, self.mesh)
     method = Gemma.__call__ if num_blocks is None else Gemma.stream
     return nn.apply(method, model)(
       {"params": self.params},
-      tokens,
-      Packing(segments, positions),
+      rows,
+      packing,
       tap=tap,
       num_blocks=num_blocks,
     )
@@ -157,7 +159,7 @@ class Lm(struct.PyTreeNode):
     embedder = gathered_over_data(self.params["embedder"], self.mesh)
     return self.replace(params={**self.params, "embedder": embedder})
 
-  def as_rows(self, tokens: ArrayLike) -> jax.Array | np.ndarray:
+  def as_rows(self, tokens: ArrayLike) -> Any:
     """Returns token ids as an array int [B, T] that the model takes.
 
     Raises:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxsae.brief import brief
 from jaxsae.errors import UserError
@@ -69,7 +70,7 @@ def refuse_broken(broken: Mapping[Site, Any]) -> None:
   Args:
     broken: site → whether its edit did. Nothing can be read inside `jit`.
   """
-  if any(isinstance(flag, jax.core.Tracer) for flag in broken.values()):
+  if any(isinstance(flag, Tracer) for flag in broken.values()):
     return
   for site in sorted(broken, key=lambda site: site.depth):
     if np.asarray(broken[site]):

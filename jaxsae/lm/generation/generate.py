@@ -78,7 +78,7 @@ def generate(
       are NaN or infinite, where the edit that made them so is named.
   """
   check_lm(lm)
-  edits = by_site({} if edits is None else edits)
+  edits = by_site({} if edits is None else edits, lm)
   _check_stream(stream)
   _check_masks(edits)
   prompts = read_prompts(lm, prompt)

@@ -135,7 +135,7 @@ def lay_out(
       token that is not in the vocabulary.
   """
   for name, value in (("max_tokens", max_tokens), ("cache", cache)):
-    if (not is_whole(value) or value < 1) and (name, value) != ("cache", None):
+    if (name, value) != ("cache", None) and not (is_whole(value) and value > 0):
       raise UserError(f"{name}={brief(value)} is not a number of 1 or more.")
   lengths = np.array([len(row) for row in prompts.rows])
   room = _room(lm, lengths, max_tokens, cache)
