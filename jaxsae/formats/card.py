@@ -83,7 +83,7 @@ def _read(file: epath.Path) -> dict[str, Any] | None:
 
 def _check(card: dict[str, Any], published: Published, file) -> None:
   """Raises UserError if a card is not of the autoencoder beside it."""
-  found = _sizes(published.sae)
+  found: dict[str, Any] = _sizes(published.sae)
   if published.taps is not None:
     found["taps"] = str(published.taps)
   for name, value in found.items():
@@ -95,6 +95,6 @@ def _check(card: dict[str, Any], published: Published, file) -> None:
       )
 
 
-def _sizes(sae: Sae) -> dict[str, int]:
+def _sizes(sae: Sae) -> dict[str, Any]:
   d_in, width = sae.w_enc.shape
   return {"width": width, "d_in": d_in, "d": sae.w_dec.shape[-1]}

@@ -86,7 +86,7 @@ class Splice(struct.PyTreeNode):
     directions = self.sae.w_dec[:, part]
     return new + jnp.matmul(added, directions, precision="highest")
 
-  def _reconstruction(self, read: jax.Array) -> jax.Array | np.ndarray:
+  def _reconstruction(self, read: jax.Array) -> jax.Array:
     return as_made(self.sae(read), "The autoencoder")
 
 
@@ -325,7 +325,8 @@ def _set_float32(edit, field: str) -> None:
   """Turns a Python number into an array, so that 8 and 8.5 compile once."""
   value = getattr(edit, field)
   if isinstance(value, int | float | list | tuple):
-    object.__setattr__(edit, field, np.asarray(value, np.float32)[()])
+    with np.errstate(over="ignore"):  # what becomes infinite is told later
+      object.__setattr__(edit, field, np.asarray(value, np.float32)[()])
 
 
 def _edited(mask, x, change: Edit) -> jax.Array:

@@ -16,7 +16,7 @@ from jaxsae.errors import UserError
 from jaxsae.lm.sites import Site
 
 
-def as_made(new: Any, who: str) -> jax.Array | np.ndarray:
+def as_made(new: Any, who: str) -> Any:
   """Returns what an edit made, after checking that it is an array of reals.
 
   Args:

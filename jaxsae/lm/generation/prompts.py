@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -134,9 +135,9 @@ def lay_out(
     UserError: prompts do not fit the cache or the model's context, or hold a
       token that is not in the vocabulary.
   """
-  for name, value in (("max_tokens", max_tokens), ("cache", cache)):
-    if (name, value) != ("cache", None) and not (is_whole(value) and value > 0):
-      raise UserError(f"{name}={brief(value)} is not a number of 1 or more.")
+  _check_count("max_tokens", max_tokens)
+  if cache is not None:
+    _check_count("cache", cache)
   lengths = np.array([len(row) for row in prompts.rows])
   room = _room(lm, lengths, max_tokens, cache)
   power = 1 << int(lengths.max() - 1).bit_length()
@@ -148,6 +149,11 @@ def lay_out(
   lm.check_ids(tokens)
   columns = time + max_tokens if cache is None else cache
   return Batch(tokens.astype(np.int32), padding.astype(np.int32), columns)
+
+
+def _check_count(name: str, value: Any) -> None:
+  if not is_whole(value) or value < 1:
+    raise UserError(f"{name}={brief(value)} is not a number of 1 or more.")
 
 
 def _room(lm, lengths, max_tokens, cache) -> int:
