@@ -4,6 +4,8 @@ from typing import Generic, TypeVar
 
 from flax import struct
 
+from jaxsae.brief import fields
+
 Array = TypeVar("Array")  # np.ndarray, jax.Array or jax.ShapeDtypeStruct
 
 
@@ -28,6 +30,8 @@ class TokenBatch(Generic[Array], struct.PyTreeNode, kw_only=True):
   positions: Array
   segments: Array
   tokens: Array
+
+  __repr__ = fields
 
   @property
   def packing(self) -> dict[str, Array]:

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 
 from jaxsae import mesh as meshes
 from jaxsae import pod
+from jaxsae.brief import fields
 from jaxsae.lm import Lm, Site
 from jaxsae.lm.sharding import rows_on_device
 from jaxsae.sae import Sae
@@ -116,6 +117,8 @@ class ChunkedSae(struct.PyTreeNode):
 
   sae: Sae
   mesh: Mesh | None = struct.field(pytree_node=False)
+
+  __repr__ = fields
 
   @property
   def w_dec(self) -> jax.Array:

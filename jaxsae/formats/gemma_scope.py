@@ -31,6 +31,7 @@ from jaxsae.formats.format import Path
 from jaxsae.formats.published import Published
 from jaxsae.lm import Lm
 from jaxsae.lm.sites import GEMMA_SCOPE, PAIRS, WHERE, Place, Taps
+from jaxsae.origin import mark, origin_of
 from jaxsae.sae.model import Sae
 
 FILE = "params.npz"
@@ -180,7 +181,15 @@ def from_published(sae: Sae, place: Place, lm: Lm) -> Sae:
       f"The norm before {taps} has a gain of 0, so some values that a published"
       " transcoder reads are lost; use the language model it was trained on."
     )
-  return _rescale_input(sae, 1 / gain)
+  return _moved(sae, _rescale_input(sae, 1 / gain))
+
+
+def _moved(published: Sae, ours: Sae) -> Sae:
+  """Notes on our transcoder what was noted on the published one."""
+  origin = origin_of(published)
+  if origin is None:
+    return ours
+  return mark(ours, dataclasses.replace(origin, before_gain=False))
 
 
 def input_gain(lm: Lm | None, taps: Taps) -> np.ndarray | None:

@@ -1,11 +1,20 @@
 """Loading an autoencoder from a disk or store, in any supported format."""
 
+import itertools
+import os
+from collections.abc import Iterator
+
 from etils import epath
 
 from jaxsae.errors import UserError
+from jaxsae.files import files_in, is_remote
+from jaxsae.formats import card
 from jaxsae.formats.format import Format, Path
 from jaxsae.formats.registry import FORMATS
+from jaxsae.origin import mark
 from jaxsae.sae import Sae
+
+_MOST = 5000  # files that are looked through for what could be meant
 
 
 def load_sae(path: Path) -> Sae:
@@ -15,14 +24,20 @@ def load_sae(path: Path) -> Sae:
   the norm's gain; `gemma_scope.from_published` converts it. For what else the
   file says, use `format_of(path).read(path)`.
 
+  What is returned knows the sites and the model that it belongs to, if the
+  `card.json` beside the file or its path says them: `splice`, `edit` and
+  `generate` refuse it elsewhere.
+
   Args:
     path: a file or folder in one of `FORMATS`, such as a Gemma Scope `.npz`
       file or the directory with its `params.npz`.
 
   Raises:
-    UserError: `path` does not exist or is not a readable autoencoder.
+    UserError: `path` does not exist or is not a readable autoencoder, or its
+      card is of another.
   """
-  return format_of(path).read(path).sae
+  published = format_of(path).read(path)
+  return mark(published.sae, card.origin(path, published))
 
 
 def format_of(path: Path) -> Format:
@@ -33,11 +48,7 @@ def format_of(path: Path) -> Format:
   """
   matching = [f for f in FORMATS.values() if f.matches(path)]
   if not matching:
-    exists = epath.Path(path).exists()
-    raise UserError(
-      f"{path} {'is not an autoencoder' if exists else 'does not exist'}; give"
-      f" {', or '.join(f.accepts for f in FORMATS.values())}."
-    )
+    raise UserError(f"{path} {_what_it_is(epath.Path(path))}.")
   if len(matching) > 1:
     raise UserError(
       f"{path} matches more than one format"
@@ -45,3 +56,43 @@ def format_of(path: Path) -> Format:
       " one, or call the read method of one of jaxsae.formats.FORMATS."
     )
   return matching[0]
+
+
+def _what_it_is(path: epath.Path) -> str:
+  """Says what is at a path that is no autoencoder, and what to give instead."""
+  accepts = f"give {', or '.join(f.accepts for f in FORMATS.values())}"
+  if not path.exists():
+    return f"does not exist; {accepts}"
+  below = list(_autoencoders_below(path)) if path.is_dir() else []
+  such_as = f", such as {below[0]} (one of {len(below)} below)" if below else ""
+  if not _is_run(path):
+    return f"is not an autoencoder; {accepts}{such_as}"
+  export = f"`jaxsae export {path} --out=DIR`"
+  written = such_as or f", which {export} writes"
+  return (
+    "is a run, not an autoencoder; open it with"
+    f" jaxsae.runs.open_run({str(path)!r}).saes, which maps a name to taps and"
+    f" autoencoder, or {accepts}{written}"
+  )
+
+
+def _is_run(path: epath.Path) -> bool:
+  return (path / "config.json").exists() and (path / "checkpoints").exists()
+
+
+def _autoencoders_below(path: epath.Path) -> Iterator[epath.Path]:
+  """Yields the folders and files below a folder that load."""
+  files = itertools.islice(_files_below(path), _MOST)
+  folders = dict.fromkeys(file.parent for file in files)
+  for folder in folders:
+    if any(format.matches(folder) for format in FORMATS.values()):
+      yield folder
+
+
+def _files_below(path: epath.Path) -> Iterator[epath.Path]:
+  if is_remote(path):
+    yield from (path / name for name in files_in(path))
+    return
+  for folder, folders, names in os.walk(path):
+    folders.sort()
+    yield from (epath.Path(folder) / name for name in sorted(names))

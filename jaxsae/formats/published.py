@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxsae.brief import fields
 from jaxsae.lm import Taps
 from jaxsae.sae import Sae
 
@@ -38,3 +39,5 @@ class Published:
   recipe: Mapping[str, Any] | None = None
   metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
   licence: str | None = None
+
+  __repr__ = fields

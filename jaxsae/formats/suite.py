@@ -11,6 +11,7 @@ from jaxsae.files import (
   is_finished,
   whole_folder,
 )
+from jaxsae.formats import card
 from jaxsae.formats.format import Path
 from jaxsae.formats.gemma_scope import input_gain
 from jaxsae.formats.published import Published
@@ -79,6 +80,7 @@ def writing(
 ) -> Iterator[list[str]]:
   """Yields the files of each record when they are written.
 
+  A `card.json` beside them, which is not counted, says where it belongs.
   Like `write_release`; the folder appears when the iterator ends.
   """
   if format not in FORMATS:
@@ -96,6 +98,7 @@ def writing(
       place = partial / name
       layout.write(published, place)
       written = [f"{name}/{file}" for file in files_in(place)]
+      card.write(published, place)
       files += written
       del published  # before the next one is read
       yield written

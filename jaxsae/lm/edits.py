@@ -8,7 +8,6 @@ are. The formulas are those of one token, x [D].
 Shapes: B batch, T time, D site width, F latents, K latents that are clamped.
 """
 
-import operator
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -18,7 +17,10 @@ import numpy as np
 from flax import struct
 from jax.typing import ArrayLike
 
+from jaxsae import latents
+from jaxsae.brief import brief, fields
 from jaxsae.errors import UserError
+from jaxsae.lm.made import as_made, as_shape
 from jaxsae.lm.sites import Taps
 
 Edit = Callable[[jax.Array], jax.Array]  # [B, T, D] → [B, T, D]
@@ -65,6 +67,8 @@ class Splice(struct.PyTreeNode):
   latents: Edit | None = None
   mask: jax.Array | None = None
 
+  __repr__ = fields
+
   def __call__(self, x: jax.Array) -> jax.Array:
     """Returns the new activation [B, T, D]."""
     return at_output(self, x, x)
@@ -73,13 +77,17 @@ class Splice(struct.PyTreeNode):
     self, written: jax.Array, read: jax.Array, part: slice
   ) -> jax.Array:
     """Returns the new value, in float32, where the mask is not 0."""
-    new = written if self.keep_error else self.sae(read)[..., part]
+    new = written if self.keep_error else self._reconstruction(read)[..., part]
     if self.latents is None:
       return new
-    latents = self.sae.encode(read)
-    added = self.latents(latents) - latents
+    active = self.sae.encode(read)
+    edited = self.latents(active)
+    added = as_shape(edited, active.shape, "The edit of latents") - active
     directions = self.sae.w_dec[:, part]
     return new + jnp.matmul(added, directions, precision="highest")
+
+  def _reconstruction(self, read: jax.Array) -> jax.Array:
+    return as_made(self.sae(read), "The autoencoder")
 
 
 class Steer(struct.PyTreeNode):
@@ -95,6 +103,8 @@ class Steer(struct.PyTreeNode):
   direction: jax.Array
   strength: Number
   mask: jax.Array | None = None
+
+  __repr__ = fields
 
   def __post_init__(self):
     if _is_array(self.direction):
@@ -124,8 +134,7 @@ class Clamp(struct.PyTreeNode):
     mask: tokens that are edited, broadcast to [B, T]; None: all.
 
   Raises:
-    UserError: the autoencoder has no such latent (checked where the index is
-      a Python number).
+    UserError: the autoencoder has no such latent (not told inside `jit`).
   """
 
   sae: Autoencoder
@@ -133,10 +142,17 @@ class Clamp(struct.PyTreeNode):
   value: Number
   mask: jax.Array | None = None
 
+  __repr__ = fields
+
   def __post_init__(self):
     if _is_array(getattr(self.sae, "w_dec", None)):
-      _set_index(self, "latent", len(self.sae.w_dec))
+      if not isinstance(self.latent, jax.Array):
+        object.__setattr__(self, "latent", self.checked_latent())
       _set_float32(self, "value")
+
+  def checked_latent(self) -> Any:
+    """Returns the latent; raises UserError unless the autoencoder has it."""
+    return latents.checked(self.latent, self.sae.w_dec.shape[-2], "Clamp")
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """Returns the new activation [B, T, D]."""
@@ -146,10 +162,10 @@ class Clamp(struct.PyTreeNode):
     self, written: jax.Array, read: jax.Array, part: slice
   ) -> jax.Array:
     """Returns the new value, in float32, where the mask is not 0."""
-    chosen = jnp.atleast_1d(self.latent)  # [K]
-    latents = self.sae.encode(read)[..., chosen]
+    chosen = jnp.atleast_1d(self.checked_latent())  # [K]
+    active = self.sae.encode(read)[..., chosen]
     value = jnp.broadcast_to(jnp.float32(self.value), chosen.shape)
-    missing = value.reshape((1,) * (read.ndim - 1) + (-1,)) - latents
+    missing = value.reshape((1,) * (read.ndim - 1) + (-1,)) - active
     directions = self.sae.w_dec[chosen][:, part]
     return written + jnp.matmul(missing, directions, precision="highest")
 
@@ -167,6 +183,8 @@ class Ablate(struct.PyTreeNode):
 
   direction: jax.Array
   mask: jax.Array | None = None
+
+  __repr__ = fields
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """Returns the new activation [B, T, D]."""
@@ -193,6 +211,8 @@ class Patch(struct.PyTreeNode):
 
   value: ArrayLike
   mask: jax.Array | None = None
+
+  __repr__ = fields
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """Returns the new activation [B, T, D]."""
@@ -223,6 +243,8 @@ class TapsEdit(struct.PyTreeNode):
   taps: Taps = struct.field(pytree_node=False)
   index: int = struct.field(pytree_node=False, default=0)
 
+  __repr__ = fields
+
   def __call__(self, written: jax.Array, read: jax.Array) -> jax.Array:
     """Returns the new activation of the site that is written.
 
@@ -233,13 +255,20 @@ class TapsEdit(struct.PyTreeNode):
     part = self._part(written.shape[-1])
     if isinstance(self.edit, Splice | Clamp):
       return at_output(self.edit, written, read, part)
-    new, wanted = self.edit(read), len(self.taps.writes) * written.shape[-1]
+    who, wanted = f"The edit at {self.taps}", self._width(written)
+    new = as_made(self.edit(read), who)
+    if new.ndim != written.ndim:
+      as_shape(new, (*written.shape[:-1], wanted), who)
     if len(self.taps.writes) > 1 and new.shape[-1] != wanted:
       raise UserError(
         f"The edit at {self.taps} made {new.shape[-1]} numbers for each token;"
         f" the sites that it writes have {wanted}."
       )
     return new[..., part]
+
+  def _width(self, written: jax.Array) -> int:
+    """Returns D, the width of all written sites, joined."""
+    return len(self.taps.writes) * written.shape[-1]
 
   def _part(self, d: int) -> slice:
     """Returns the site's own columns among those of all written sites."""
@@ -296,27 +325,14 @@ def _set_float32(edit, field: str) -> None:
   """Turns a Python number into an array, so that 8 and 8.5 compile once."""
   value = getattr(edit, field)
   if isinstance(value, int | float | list | tuple):
-    object.__setattr__(edit, field, np.asarray(value, np.float32)[()])
-
-
-def _set_index(edit, field: str, size: int) -> None:
-  """Turns Python indices into an array, after checking them."""
-  given = getattr(edit, field)
-  if not isinstance(given, int | list | tuple):
-    return
-  indices = [given] if isinstance(given, int) else given
-  for i in map(operator.index, indices):
-    if not 0 <= i < size:
-      raise UserError(
-        f"{type(edit).__name__} cannot find latent {i}; the autoencoder has"
-        f" latents 0 to {size - 1}."
-      )
-  object.__setattr__(edit, field, np.asarray(given, np.int32)[()])
+    with np.errstate(over="ignore"):  # what becomes infinite is told later
+      object.__setattr__(edit, field, np.asarray(value, np.float32)[()])
 
 
 def _edited(mask, x, change: Edit) -> jax.Array:
   """Applies a change in float32 to the tokens where the mask is not 0."""
-  new = change(x.astype(jnp.float32)).astype(x.dtype)
+  new = as_shape(change(x.astype(jnp.float32)), x.shape, "The edit")
+  new = jnp.asarray(new).astype(x.dtype)
   return new if mask is None else jnp.where(_per_token(mask, x) != 0, new, x)
 
 
@@ -326,6 +342,10 @@ def _per_token(values, x) -> jax.Array:
   Raises:
     UserError: they do not broadcast to [B, T].
   """
+  if not _is_value(values) and not isinstance(values, list | tuple):
+    raise UserError(
+      f"A mask or strength of {brief(values)} is no number; give one, as 8."
+    )
   values, tokens = jnp.asarray(values), x.shape[:-1]
   if not _broadcasts(values.shape, tokens):
     raise UserError(

@@ -1,14 +1,20 @@
 """Running the language model while reading or editing its sites."""
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
 
+from jaxsae.brief import brief
 from jaxsae.errors import UserError
+from jaxsae.lm.arguments import as_packing
+from jaxsae.lm.belongs import check_model, check_place
 from jaxsae.lm.config import LmConfig
 from jaxsae.lm.edits import (
   Ablate,
+  Clamp,
   Edit,
   Edits,
   Steer,
@@ -16,19 +22,26 @@ from jaxsae.lm.edits import (
   is_pytree,
 )
 from jaxsae.lm.gemma import Tap
-from jaxsae.lm.lm import Lm
+from jaxsae.lm.lm import Lm, check_lm
+from jaxsae.lm.made import as_shape, breaks, refuse_broken
 from jaxsae.lm.sites import Place, Site, Taps, join
+
+# What JAX raises where a function that is compiled uses NumPy or Python's `if`.
+_NEEDS_VALUES = (
+  jax.errors.ConcretizationTypeError,
+  jax.errors.TracerArrayConversionError,
+)
 
 At = TypeVar("At", bound=Place)
 
 
 def run(
   lm: Lm,
-  tokens: jax.Array,
+  tokens: ArrayLike,
   edits: Edits,
   *,
-  segments: jax.Array | None = None,
-  positions: jax.Array | None = None,
+  segments: ArrayLike | None = None,
+  positions: ArrayLike | None = None,
   num_blocks: int | None = None,
 ) -> jax.Array:
   """One forward pass in which each site's activation goes through its edit.
@@ -45,17 +58,37 @@ def run(
 
   Returns:
     Logits [B, T, V], or the residual stream [B, T, D] if `num_blocks` is given.
+
+  Raises:
+    UserError: tokens or edits are not what they should be, or an edit made NaN
+      or infinity (not told inside `jit`).
   """
-  at_site = by_site(edits)
+  check_lm(lm)
+  made, broken = _run(
+    lm,
+    tokens,
+    by_site(edits, lm),
+    segments=segments,
+    positions=positions,
+    num_blocks=num_blocks,
+  )
+  refuse_broken(broken)
+  return made
+
+
+def _run(lm, tokens, at_site, *, segments, positions, num_blocks=None):
+  """Returns what `run` does, and {site: whether its edit made NaN}."""
   clean = _read_ahead(lm, tokens, at_site, segments, positions)
-  tap = make_tap(at_site, lm.config, clean)
-  return lm.apply(tokens, segments, positions, tap, num_blocks)
+  broken: dict[Site, jax.Array] = {}
+  tap = make_tap(at_site, lm.config, clean, broken)
+  return lm.apply(tokens, segments, positions, tap, num_blocks), broken
 
 
 def make_tap(
   edits: Edits,
   config: LmConfig,
   clean: Mapping[Site, jax.Array] | None = None,
+  broken: dict[Site, jax.Array] | None = None,
 ) -> Tap:
   """Makes the tap that puts each site's activation through its edit.
 
@@ -65,6 +98,8 @@ def make_tap(
     edits: site → edit.
     config: the language model's sizes.
     clean: activations of a pass before, for edits whose taps are not causal.
+    broken: where the tap notes, bool [], whether each edit made values that are
+      not finite of those that were; None: it does not look.
 
   Raises:
     UserError: the model lacks a site, or one is not a single site, or `clean`
@@ -88,6 +123,8 @@ def make_tap(
       before[site] = x
     if site in at_site:
       new = _apply(at_site[site], site, x, kept, before, clean)
+    if broken is not None and new is not x:
+      broken[site] = breaks(x, new)
     if site in reads:
       kept[site] = new
     return new
@@ -95,21 +132,55 @@ def make_tap(
   return tap
 
 
-def by_site(edits: Edits) -> dict[Site, Edit | TapsEdit]:
+def by_site(edits: Edits, lm: Lm | None = None) -> dict[Site, Edit | TapsEdit]:
   """Returns edits by site, where a place may be a site or its taps.
 
+  Args:
+    edits: place → edit.
+    lm: the language model, to which autoencoders must belong; None: any.
+
   Raises:
-    UserError: a place is not a single site, or a site has two edits.
+    UserError: a place is not a single site, a site has two edits, there is
+      something else in place of an edit, or an autoencoder that was loaded is
+      of another site or model.
   """
+  if not isinstance(edits, Mapping):
+    raise UserError(
+      f"Edits {brief(edits)} are not a mapping; give {{site: edit}}, as in"
+      " {Site('resid', 3): Steer(direction, 8)}, or what splice() returns."
+    )
   found: dict[Site, Edit | TapsEdit] = {}
   for place, edit in edits.items():
     site = Taps.of(place).site
+    _check_edit(site, edit)
+    _check_latent(edit)
+    taps = edit.taps if isinstance(edit, TapsEdit) else Taps.of(site)
+    check_place(edit, taps)
+    if lm is not None:
+      taps.check(lm.config)
+      check_model(edit, taps, lm)
     if site in found:
       raise UserError(
         f"{site} has two edits; give one, which may call both in turn."
       )
     found[site] = edit
   return found
+
+
+def _check_edit(site: Site, edit: Any) -> None:
+  """Raises UserError for what cannot be called on an activation."""
+  if isinstance(edit, type) or not callable(edit):
+    raise UserError(
+      f"The edit at {site} is {brief(edit)}, which maps no activations; give a"
+      " function of the activation, or an edit such as Steer(direction, 8)."
+    )
+
+
+def _check_latent(edit: Any) -> None:
+  """Raises UserError if an edit clamps a latent that there is not."""
+  inner = edit.edit if isinstance(edit, TapsEdit) else edit
+  if isinstance(inner, Clamp):
+    inner.checked_latent()
 
 
 def _check_alone(taps: Taps, at_site: Mapping[Site, Edit | TapsEdit]) -> None:
@@ -138,10 +209,10 @@ def _reads_on_the_way(
 
 def _read_ahead(
   lm: Lm,
-  tokens: jax.Array,
+  tokens: ArrayLike,
   at_site: Mapping[Site, Edit | TapsEdit],
-  segments: jax.Array | None,
-  positions: jax.Array | None,
+  segments: ArrayLike | None,
+  positions: ArrayLike | None,
 ) -> dict[Site, jax.Array]:
   """Reads the sites of edits that are not causal, with all other edits."""
   late = {
@@ -174,28 +245,37 @@ def _apply(
   before: Mapping[Site, jax.Array],
   clean: Mapping[Site, jax.Array],
 ) -> jax.Array:
-  if isinstance(edit, TapsEdit):
-    # A site that is both read and written is read as it is.
-    own = {s: before[s] for s in edit.taps.writes if s in before}
-    found = {**kept, **own} if edit.taps.is_causal else clean
-    new = edit(x, join(found, edit.taps.reads))
-  else:
-    new = edit(x)
-  if new.shape != x.shape:
+  """Returns the new activation of a site; names the site in what it raises."""
+  who = f"The edit at {site}"
+  try:
+    if isinstance(edit, TapsEdit):
+      # A site that is both read and written is read as it is.
+      own = {s: before[s] for s in edit.taps.writes if s in before}
+      found = {**kept, **own} if edit.taps.is_causal else clean
+      new = edit(x, join(found, edit.taps.reads))
+    else:
+      new = edit(x)
+  except UserError as error:
+    if str(error).startswith("The edit at"):
+      raise
+    raise UserError(f"{who}: {error}") from error
+  except _NEEDS_VALUES as error:
     raise UserError(
-      f"The edit at {site} returned shape {list(new.shape)} for an activation"
-      f" of shape {list(x.shape)}; return the shape that it receives."
-    )
-  return new.astype(x.dtype)
+      f"{who} asks for the values of activations while they are being compiled;"
+      " write it with jax.numpy alone, as in jnp.where(x > 0, x, 0)."
+    ) from error
+  if new is x:
+    return x
+  return jnp.asarray(as_shape(new, x.shape, who)).astype(x.dtype)
 
 
 def edit(
   lm: Lm,
-  tokens: jax.Array,
+  tokens: ArrayLike,
   edits: Edits,
   *,
-  segments: jax.Array | None = None,
-  positions: jax.Array | None = None,
+  segments: ArrayLike | None = None,
+  positions: ArrayLike | None = None,
 ) -> jax.Array:
   """Returns the logits [B, T, V] of a forward pass with edits in place.
 
@@ -213,16 +293,25 @@ def edit(
     edits: site → edit of its activation.
     segments: int [B, T] for packed rows; by default each row is one document.
     positions: int [B, T], counted from 0 in each segment.
+
+  Raises:
+    UserError: as in `run`.
   """
-  if not edits or not all(map(is_pytree, edits.values())):
-    return run(lm, tokens, edits, segments=segments, positions=positions)
-  lm.check_ids(tokens)  # inside `jit` they cannot be read
-  return _compiled(
-    lm, tokens, by_site(edits), segments=segments, positions=positions
-  )
+  check_lm(lm)
+  at_site = by_site(edits, lm)
+  if not at_site or not all(map(is_pytree, at_site.values())):
+    return run(lm, tokens, at_site, segments=segments, positions=positions)
+  rows = lm.as_rows(tokens)  # inside `jit` they cannot be read
+  packing = {
+    name: None if x is None else as_packing(x, rows, name.capitalize())
+    for name, x in (("segments", segments), ("positions", positions))
+  }
+  logits, broken = _compiled(lm, rows, at_site, **packing)
+  refuse_broken(broken)
+  return logits
 
 
-_compiled = jax.jit(run, static_argnames="num_blocks")
+_compiled = jax.jit(_run, static_argnames="num_blocks")
 
 
 def splice(place: Place, replace: Edit) -> dict[Place, Edit | TapsEdit]:
@@ -239,9 +328,11 @@ def splice(place: Place, replace: Edit) -> dict[Place, Edit | TapsEdit]:
 
   Raises:
     UserError: a `Steer` or `Ablate`, which changes what it reads, is given
-      where other sites are written.
+      where other sites are written; or an autoencoder that was loaded is of
+      other sites.
   """
   taps = Taps.of(place)
+  check_place(replace, taps)
   if len(taps.sites) == 1:
     return {taps.site: replace}
   if taps.transcodes and isinstance(replace, Steer | Ablate):
@@ -259,12 +350,16 @@ def splice(place: Place, replace: Edit) -> dict[Place, Edit | TapsEdit]:
 
 def capture(
   lm: Lm,
-  tokens: jax.Array,
+  tokens: ArrayLike,
   *sites: At,
-  segments: jax.Array | None = None,
-  positions: jax.Array | None = None,
+  segments: ArrayLike | None = None,
+  positions: ArrayLike | None = None,
 ) -> dict[At, jax.Array]:
-  """Returns {site: [B, T, D]}; blocks above the last site do not run."""
+  """Returns {site: [B, T, D]}; blocks above the last site do not run.
+
+  A site may be given as text, as in `"resid.12"`, and is found under it.
+  """
+  check_lm(lm)
   single = {place: Taps.of(place).site for place in sites}
   seen: dict[Site, jax.Array] = {}
 

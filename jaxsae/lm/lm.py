@@ -12,12 +12,14 @@ from jax.core import Tracer
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
+from jaxsae.brief import brief
 from jaxsae.errors import UserError, did_you_mean
+from jaxsae.lm.arguments import as_packing, as_tokens
 from jaxsae.lm.attention import Packing
 from jaxsae.lm.config import GemmaConfig
 from jaxsae.lm.gemma import Gemma, Tap, pass_through
 from jaxsae.lm.sharding import gathered_over_data
-from jaxsae.lm.sites import Site
+from jaxsae.lm.sites import Place, Taps
 from jaxsae.lm.tokenizer import Tokenizer
 
 # The norm whose output is the activation of a site.
@@ -53,7 +55,21 @@ class Lm(struct.PyTreeNode):
   mesh: Mesh | None = struct.field(pytree_node=False, default=None)
   excluded: tuple[int, ...] = struct.field(pytree_node=False, default=())
 
-  def excluding(self, tokens: Sequence[str]) -> "Lm":
+  def __repr__(self) -> str:
+    """Names the model, its sizes, its dtype and its mesh, in one line."""
+    leaves, sizes = jax.tree.leaves(self.params), self.config
+    count = sum(getattr(x, "size", 0) for x in leaves)
+    dtypes = sorted({str(x.dtype) for x in leaves if hasattr(x, "dtype")})
+    mesh = (
+      "one device" if self.mesh is None else f"mesh {dict(self.mesh.shape)}"
+    )
+    return (
+      f"Lm({self.name!r}, {sizes.num_layers} layers, width {sizes.embed_dim},"
+      f" {sizes.vocab_size} tokens, {count:,} parameters in"
+      f" {' and '.join(dtypes) or 'no dtype'}, {mesh})"
+    )
+
+  def excluding(self, tokens: Sequence[str | int]) -> "Lm":
     """Returns the model with more tokens that do not count as text.
 
     Args:
@@ -62,7 +78,9 @@ class Lm(struct.PyTreeNode):
     Raises:
       UserError: the vocabulary does not have one of them.
     """
-    found = tuple(self._id_of(token) for token in tokens)
+    if isinstance(tokens, str | int):
+      tokens = (tokens,)
+    found = tuple(self._id_of(str(token)) for token in tokens)
     return self.replace(excluded=tuple(sorted({*self.excluded, *found})))
 
   def _id_of(self, token: str) -> int:
@@ -78,18 +96,22 @@ class Lm(struct.PyTreeNode):
 
   def logits(
     self,
-    tokens: jax.Array,
-    segments: jax.Array | None = None,
-    positions: jax.Array | None = None,
+    tokens: ArrayLike,
+    segments: ArrayLike | None = None,
+    positions: ArrayLike | None = None,
   ) -> jax.Array:
-    """Returns next-token logits [B, T, V] in float32 for tokens int [B, T]."""
+    """Returns next-token logits [B, T, V] in float32 for tokens int [B, T].
+
+    Lists of rows and NumPy arrays are tokens too. Tokens outside of the
+    vocabulary are told, but not inside `jit`; see `check_ids`.
+    """
     return self.apply(tokens, segments, positions)
 
   def apply(
     self,
-    tokens: jax.Array,
-    segments: jax.Array | None = None,
-    positions: jax.Array | None = None,
+    tokens: ArrayLike,
+    segments: ArrayLike | None = None,
+    positions: ArrayLike | None = None,
     tap: Tap = pass_through,
     num_blocks: int | None = None,
   ) -> jax.Array:
@@ -98,21 +120,25 @@ class Lm(struct.PyTreeNode):
     By default each row of tokens is one document.
 
     Raises:
-      UserError: a row is longer than the model's context, or a token is not
-        in its vocabulary (checked only outside of `jit`).
+      UserError: the tokens are not int [B, T], a row is longer than the
+        model's context, or a token is not in its vocabulary (checked only
+        outside of `jit`).
     """
-    self.check_length(tokens.shape[1])
-    self.check_ids(tokens)
+    rows = self.as_rows(tokens)
     if segments is None:
-      segments = jnp.ones_like(tokens)
+      segments = jnp.ones_like(rows)
     if positions is None:
-      positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+      positions = jnp.broadcast_to(jnp.arange(rows.shape[1]), rows.shape)
+    packing = Packing(
+      as_packing(segments, rows, "Segments"),
+      as_packing(positions, rows, "Positions"),
+    )
     model = Gemma(self.config, self.mesh)
     method = Gemma.__call__ if num_blocks is None else Gemma.stream
     return nn.apply(method, model)(
       {"params": self.params},
-      tokens,
-      Packing(segments, positions),
+      rows,
+      packing,
       tap=tap,
       num_blocks=num_blocks,
     )
@@ -133,6 +159,17 @@ class Lm(struct.PyTreeNode):
     embedder = gathered_over_data(self.params["embedder"], self.mesh)
     return self.replace(params={**self.params, "embedder": embedder})
 
+  def as_rows(self, tokens: ArrayLike) -> Any:
+    """Returns token ids as an array int [B, T] that the model takes.
+
+    Raises:
+      UserError: as in `apply`.
+    """
+    rows = as_tokens(tokens)
+    self.check_length(rows.shape[1])
+    self.check_ids(rows)
+    return rows.astype(np.int32) if isinstance(rows, np.ndarray) else rows
+
   def check_length(self, length: int) -> None:
     """Raises UserError if rows of `length` tokens exceed the context."""
     if length > self.config.context:
@@ -144,7 +181,9 @@ class Lm(struct.PyTreeNode):
   def check_ids(self, tokens: ArrayLike) -> None:
     """Raises UserError if a token is not in the vocabulary.
 
-    Nothing is checked inside `jit`, or where other hosts hold some tokens.
+    Nothing is checked inside `jit`, or where other hosts hold some tokens:
+    there JAX takes the last token in place of one beyond the vocabulary, and
+    counts negative ones from its end. Call this before `jit`.
     """
     if not _is_concrete(tokens):
       return
@@ -179,12 +218,13 @@ class Lm(struct.PyTreeNode):
     table = self.params["embedder"]["input_embedding"]
     return Unembedding(table, _gain(self.params["final_norm"]))
 
-  def norm_gain(self, site: Site) -> np.ndarray:
+  def norm_gain(self, place: Place) -> np.ndarray:
     """Returns the gain, float32 [D], of the norm that ends at a site.
 
     Raises:
       UserError: the model lacks the site, or no norm ends there.
     """
+    site = Taps.of(place).site
     site.check(self.config)
     if site.where not in _NORMS:
       raise UserError(
@@ -193,7 +233,7 @@ class Lm(struct.PyTreeNode):
     norm = self.params[f"layer_{site.layer}"][_NORMS[site.where]]
     return 1 + np.asarray(norm["scale"], np.float32)
 
-  def to_stream(self, site: Site, directions: jax.Array) -> jax.Array:
+  def to_stream(self, place: Place, directions: jax.Array) -> jax.Array:
     """Maps directions [F, D] to what they add to the residual stream, [F, M].
 
     Those of `resid` and `mlp` lie in the stream. Those of `attn` go through the
@@ -203,6 +243,7 @@ class Lm(struct.PyTreeNode):
       UserError: the model lacks the site, or the site is `mlp_in`, which only
         the MLP reads.
     """
+    site = Taps.of(place).site
     site.check(self.config)
     if site.where == "mlp_in":
       raise UserError(
@@ -216,6 +257,15 @@ class Lm(struct.PyTreeNode):
     out = out.reshape(-1, out.shape[-1])
     written = jnp.matmul(directions, out, precision="highest")
     return written * _gain(layer["post_attention_norm"])[None]
+
+
+def check_lm(lm: Any) -> None:
+  """Raises UserError if something else stands in place of a language model."""
+  if not isinstance(lm, Lm):
+    raise UserError(
+      f"{brief(lm)} is not a language model; give what load_lm() returns, as in"
+      " load_lm('gemma2-tiny')."
+    )
 
 
 def _gain(norm) -> jax.Array:

@@ -1,12 +1,16 @@
 """Where in Gemma's forward pass activations can be read and written."""
 
+import contextlib
 import dataclasses
+import operator
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxsae.brief import brief
 from jaxsae.errors import UserError
 from jaxsae.lm.config import LmConfig
 from jaxsae.renamed import tell_once
@@ -56,7 +60,8 @@ class Site:
   """One place in the forward pass, written `resid.12`; layers count from 0.
 
   Raises:
-    UserError: there is no such kind of place.
+    UserError: there is no such kind of place, or the layer is not a whole
+      number.
   """
 
   where: str
@@ -64,16 +69,17 @@ class Site:
 
   def __new__(cls, where: str = "", layer: int = 0):
     """Makes a site; for one release, `transcoder` makes a transcoder's taps."""
-    if where in PAIRS:
+    if isinstance(where, str) and where in PAIRS:
       tell_once("Site('transcoder', layer)", "Taps.transcoder(layer)")
       return Taps.of_pair(where, layer)
     return super().__new__(cls)
 
   def __post_init__(self):
-    if self.where not in WHERE:
+    if not isinstance(self.where, str) or self.where not in WHERE:
       raise UserError(
         f"Unknown site {self.where!r}; use one of {_ALL}, as in resid.12."
       )
+    object.__setattr__(self, "layer", _layer(self.where, self.layer))
 
   def __str__(self) -> str:
     return f"{self.where}.{self.layer}"
@@ -118,14 +124,16 @@ class Taps:
   if others are written: `resid.3+resid.4`, `mlp_in.3:mlp.3+mlp.4`.
 
   Raises:
-    UserError: a side has no site, or has one twice.
+    UserError: a side has no site, or has one twice, or something else.
   """
 
   reads: tuple[Site, ...]
   writes: tuple[Site, ...]
 
   def __post_init__(self):
-    for side, sites in (("reads", self.reads), ("writes", self.writes)):
+    for side in ("reads", "writes"):
+      sites = _sites(side, getattr(self, side))
+      object.__setattr__(self, side, sites)
       if not sites or len(set(sites)) < len(sites):
         raise UserError(
           f"{side}={names(sites) or '()'} must name at least one site, and each"
@@ -147,13 +155,15 @@ class Taps:
       return place
     if not isinstance(place, Site):
       raise UserError(
-        f"{place!r} is not a site; give Site('resid', 12) or its text."
+        f"{brief(place)} is not a site; give Site('resid', 12) or its text,"
+        " and several sites one by one."
       )
     return cls((place,), (place,))
 
   @classmethod
   def of_pair(cls, kind: str, layer: int) -> "Taps":
     """Returns the taps of a pair in `PAIRS`, such as `"transcoder"`."""
+    layer = _layer(kind, layer)
     read, written = PAIRS[kind]
     return cls((Site(read, layer),), (Site(written, layer),))
 
@@ -312,6 +322,31 @@ def join(
 def names(sites: Sequence[Site]) -> str:
   """Returns sites as text, as in `resid.3+resid.4`."""
   return "+".join(map(str, sites))
+
+
+def _layer(where: str, layer: Any) -> int:
+  """Returns a layer as an int; raises UserError if it cannot be one."""
+  with contextlib.suppress(TypeError):
+    if not isinstance(layer, bool):
+      return operator.index(layer)
+  raise UserError(
+    f"Layer {brief(layer)} of {where} is not a whole number; count layers from"
+    f" 0, as in {where}.12."
+  )
+
+
+def _sites(side: str, given: Any) -> tuple[Site, ...]:
+  """Returns one side of taps; raises UserError if it is not made of sites."""
+  if isinstance(given, str):
+    given = given.split("+")
+  if isinstance(given, Site):
+    given = (given,)
+  if not isinstance(given, list | tuple):
+    raise UserError(
+      f"{side}={brief(given)} is not a tuple of sites; give (Site('resid', 3),)"
+      " or the text resid.3."
+    )
+  return tuple(x if isinstance(x, Site) else Taps.of(x).site for x in given)
 
 
 def _split(text: str) -> tuple[str, int]:

@@ -11,8 +11,9 @@ from etils import epath
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from jaxsae import mesh as meshes
-from jaxsae.errors import RunError, UserError, did_you_mean
+from jaxsae.errors import RunError, UserError, did_you_mean, first_few
 from jaxsae.lm import Lm, Taps, load_lm
+from jaxsae.origin import Origin, mark
 from jaxsae.runs.settings import RunSettings
 from jaxsae.sae import Sae
 from jaxsae.train import state as states
@@ -49,6 +50,14 @@ class Run:
   config: TrainConfig
   names: tuple[str, ...]
   members: Members
+
+  def __repr__(self) -> str:
+    """Names the run, its step and its autoencoders, in one line."""
+    names = first_few(self.names)
+    return (
+      f"Run({str(self.path)!r}, step {self.step}, {len(self.names)}"
+      f" autoencoders: {names})"
+    )
 
   @property
   def step(self) -> int:
@@ -113,7 +122,9 @@ class Run:
     with self._corruption_named():
       saved = agreed(lambda: self.members.load(*place.indices, like))
       self.members.check(*place.indices, saved)
-    return place.stack.taps, _folded(place, saved)
+    taps, sae = place.stack.taps, _folded(place, saved)
+    origin = Origin(f"{name} of {self.path}", str(taps), self.config.lm)
+    return taps, mark(sae, origin)
 
   @functools.cached_property
   def _places(self) -> "Mapping[str, _Place]":

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxsae import latents as numbers
+from jaxsae.brief import fields
 from jaxsae.sae import kth_largest
 
 
@@ -44,10 +46,23 @@ class Sae(struct.PyTreeNode):
   w_skip: jax.Array | None = None
   k: int | None = struct.field(pytree_node=False, default=None)
 
+  __repr__ = fields
+
   @property
   def width(self) -> int:
     """The number of latents, F."""
     return self.w_dec.shape[-2]
+
+  def direction(self, latent: int) -> jax.Array:
+    """Returns the direction of a latent by its number, [D].
+
+    `w_dec[latent]` is the same, except that JAX takes another row in place of
+    one that there is not.
+
+    Raises:
+      UserError: there is no such latent.
+    """
+    return self.w_dec[numbers.checked(latent, self.width, "direction()")]
 
   def encode(self, x: jax.Array) -> jax.Array:
     """Encodes activations [..., D_in] as latents [..., F]."""

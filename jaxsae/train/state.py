@@ -9,6 +9,7 @@ from flax import struct
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
+from jaxsae.brief import fields
 from jaxsae.lm import LmConfig, Site
 from jaxsae.sae import Sae
 from jaxsae.sae import stack as sae_stacks
@@ -37,6 +38,8 @@ class StackState(struct.PyTreeNode):
   scale: jax.Array
   target_scale: jax.Array
 
+  __repr__ = fields
+
 
 class TrainState(struct.PyTreeNode):
   """The state of a whole run.
@@ -50,6 +53,8 @@ class TrainState(struct.PyTreeNode):
   step: jax.Array
   key: jax.Array
   stacks: tuple[StackState, ...]
+
+  __repr__ = fields
 
 
 def init(

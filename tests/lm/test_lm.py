@@ -107,3 +107,18 @@ def test_tokens_that_are_excluded_are_no_text():
 def test_a_token_that_is_not_in_the_vocabulary_is_named(token):
   with pytest.raises(UserError, match=token):
     load_lm("gemma2-tiny").excluding([token])
+
+
+def test_one_token_to_exclude_may_come_alone():
+  lm = load_lm("gemma2-tiny")
+  piece = lm.tokenizer.pieces[300]
+  assert lm.excluding(piece).excluded == (300,)
+  assert lm.excluding([301]).excluded == lm.excluding(301).excluded == (301,)
+
+
+def test_a_site_may_be_text(grouped):
+  by_text = grouped.norm_gain("mlp.1")
+  np.testing.assert_array_equal(by_text, grouped.norm_gain(Site("mlp", 1)))
+  directions = np.eye(32, dtype=np.float32)[:3]
+  written = grouped.to_stream("resid.1", directions)
+  np.testing.assert_array_equal(written, directions)

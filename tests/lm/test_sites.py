@@ -2,6 +2,7 @@
 
 import hypothesis
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 
 from jaxsae import renamed
@@ -182,3 +183,31 @@ def test_sites_sort_and_can_be_keys():
   sites = [Site("resid", 10), Site("resid", 9), Site("attn", 11)]
   assert [str(s) for s in sorted(sites)] == ["attn.11", "resid.9", "resid.10"]
   assert {Site("resid", 9): 1}[Site.parse("resid.9")] == 1
+
+
+@pytest.mark.parametrize("layer", [1.5, True, "3", None, float("nan"), [3]])
+@pytest.mark.parametrize("where", ["resid", "transcoder"])
+def test_a_layer_is_a_whole_number(where, layer):
+  make = Site if where == "resid" else Taps.of_pair
+  with pytest.raises(UserError, match=rf"{where}.*whole number"):
+    make(where, layer)
+
+
+def test_a_numpy_layer_is_a_number():
+  assert Site("resid", np.int64(3)) == Site("resid", 3)
+  assert type(Site("resid", np.int64(3)).layer) is int
+
+
+@pytest.mark.parametrize("where", [5, None, ["resid"]])
+def test_a_kind_of_site_is_text(where):
+  with pytest.raises(UserError, match="resid, mlp, attn"):
+    Site(where, 3)
+
+
+def test_sides_of_taps_may_be_text_or_one_site():
+  expected = Taps((Site("resid", 3),), (Site("resid", 4), Site("resid", 5)))
+  assert Taps("resid.3", "resid.4+resid.5") == expected
+  assert Taps(Site("resid", 3), ["resid.4", Site("resid", 5)]) == expected
+  for wrong in (5, None, [5]):
+    with pytest.raises(UserError, match="resid"):
+      Taps(wrong, "resid.4")

@@ -17,14 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxsae.errors import UserError
 from jaxsae.lm.attention import Packing
 from jaxsae.lm.config import GemmaConfig
 from jaxsae.lm.edits import Edits, is_pytree
 from jaxsae.lm.forward import make_tap
 from jaxsae.lm.gemma import CacheColumns, Gemma
 from jaxsae.lm.generation.prompts import Batch
-from jaxsae.lm.generation.sampling import Sampling, choose
+from jaxsae.lm.generation.sampling import NONE, Sampling, choose
 from jaxsae.lm.lm import Lm
+from jaxsae.lm.made import refuse_broken
 from jaxsae.mesh import shard
 
 
@@ -35,11 +37,15 @@ def decode(
   sampling: Sampling | None,
   max_tokens: int,
 ) -> Iterator[np.ndarray]:
-  """Yields the next token of every row, int32 [B], `max_tokens` times."""
+  """Yields the next token of every row, int32 [B], `max_tokens` times.
+
+  Raises:
+    UserError: logits are not finite; names the edit that made NaN or infinity.
+  """
   prefill, step, edits = _compiled_for(edits)
   model = Gemma(lm.config, lm.mesh)
   tokens, padding, time = batch.tokens, batch.padding, batch.tokens.shape[1]
-  logits, cache = prefill(
+  logits, cache, broken = prefill(
     lm.params, tokens, padding, edits, model=model, size=batch.columns
   )
   for i in range(max_tokens):
@@ -47,10 +53,22 @@ def decode(
     if i + 1 < max_tokens:
       # Runs while the caller handles the tokens before it.
       start = np.int32(time + i)
-      logits, cache = step(
-        lm.params, cache, new, padding, start, edits, model=model
+      logits, cache, broken = step(
+        lm.params, cache, new, padding, start, broken, edits, model=model
       )
-    yield np.asarray(new)
+    yield _checked(np.asarray(new), broken, lm)
+
+
+def _checked(new: np.ndarray, broken, lm: Lm) -> np.ndarray:
+  """Returns tokens; raises UserError if `_choose` found no finite logits."""
+  if (new == NONE).any():
+    refuse_broken(broken)
+    raise UserError(
+      f"The logits of {lm.name or 'the language model'} are not finite (NaN or"
+      " infinity): its weights are damaged, or an edit is too strong for their"
+      " dtype; load the model again, or with dtype=jax.numpy.float32."
+    )
+  return new
 
 
 def _compiled_for(edits):
@@ -75,30 +93,37 @@ def _compile(plain: Edits) -> tuple[Callable, Callable]:
 
 
 def _prefill(plain, params, tokens, padding, edits, *, model, size):
-  """Reads the prompts; returns next-token logits [B, V] and the cache."""
+  """Reads the prompts.
+
+  Returns:
+    Next-token logits [B, V], the cache, and {site: whether its edit made NaN}.
+  """
   columns = np.arange(tokens.shape[1])
   packing = _packing(padding, columns)
   # While the prompts run, the cache is as long as they are, so that attention
   # knows that there are no other columns.
   cache = _empty_cache(params, model.config, *tokens.shape)
   cache_columns = CacheColumns(packing, np.int32(0))
-  logits, cache = _forward(
+  logits, cache, broken = _forward(
     model, params, cache, tokens, packing, cache_columns, plain | edits
   )
   grow = [(0, 0), (0, size - len(columns)), (0, 0), (0, 0)]
   cache = jax.tree.map(lambda x: jnp.pad(x, grow), cache)
-  return logits, _keep_cache(cache, model)
+  return logits, _keep_cache(cache, model), broken
 
 
-def _step(plain, params, cache, tokens, padding, start, edits, *, model):
+def _step(
+  plain, params, cache, tokens, padding, start, broken, edits, *, model
+):
   """Reads one more token [B] of each row into column `start`."""
   size = jax.tree.leaves(cache)[0].shape[1]
   packing = _packing(padding, start[None])
   cache_columns = CacheColumns(_packing(padding, np.arange(size)), start)
-  logits, cache = _forward(
+  logits, cache, now = _forward(
     model, params, cache, tokens[:, None], packing, cache_columns, plain | edits
   )
-  return logits, _keep_cache(cache, model)
+  broken = {site: broken[site] | now[site] for site in now}
+  return logits, _keep_cache(cache, model), broken
 
 
 def _packing(padding, columns) -> Packing:
@@ -112,18 +137,19 @@ def _packing(padding, columns) -> Packing:
 
 
 def _forward(model, params, cache, tokens, packing, columns, edits):
-  """Returns logits [B, V] of the last token, and the updated cache."""
+  """Returns logits [B, V] of the last token, the updated cache, and broken."""
+  broken = {}
   x, written = model.apply(
     {"params": params, "cache": cache},
     tokens,
     packing,
-    tap=make_tap(edits, model.config),
+    tap=make_tap(edits, model.config, broken=broken),
     columns=columns,
     method=model.stream,
     mutable=["cache"],
   )
   last = model.apply({"params": params}, x[:, -1:], method=model.unembed)
-  return last[:, 0], written["cache"]
+  return last[:, 0], written["cache"], broken
 
 
 def _empty_cache(params, config: GemmaConfig, batch: int, size: int):

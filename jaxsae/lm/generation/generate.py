@@ -1,23 +1,24 @@
 """Text from the language model, edited or not."""
 
-import numbers
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from jaxsae.brief import brief
 from jaxsae.errors import UserError
 from jaxsae.lm.edits import Edits, TapsEdit
 from jaxsae.lm.forward import by_site
 from jaxsae.lm.generation.decode import decode
 from jaxsae.lm.generation.prompts import (
   Prompts,
+  check_text,
   lay_out,
   read_prompts,
   tokenizer_of,
 )
-from jaxsae.lm.generation.sampling import make_sampling
-from jaxsae.lm.lm import Lm
+from jaxsae.lm.generation.sampling import is_whole, make_sampling
+from jaxsae.lm.lm import Lm, check_lm
 from jaxsae.lm.tokenizer import Tokenizer
 
 END_OF_TURN = "<end_of_turn>"  # with which Gemma's tuned models end an answer
@@ -70,12 +71,15 @@ def generate(
     ids for ids, and a list of these for a list of prompts.
 
   Raises:
-    UserError: a prompt is empty, or does not fit the cache or the model's
-      context with `max_tokens` more; a token is not in the vocabulary; text
-      is given and there is no tokenizer; the model lacks a site; an edit has
-      a mask over tokens; or a setting is out of range.
+    UserError: a prompt is empty, or something else, or does not fit the cache
+      or the model's context with `max_tokens` more; a token is not in the
+      vocabulary; text is given and there is no tokenizer; the model lacks a
+      site; an edit has a mask over tokens; a setting is out of range; or logits
+      are NaN or infinite, where the edit that made them so is named.
   """
-  edits = by_site(edits or {})
+  check_lm(lm)
+  edits = by_site({} if edits is None else edits, lm)
+  _check_stream(stream)
   _check_masks(edits)
   prompts = read_prompts(lm, prompt)
   batch = lay_out(lm, prompts, max_tokens, cache)
@@ -105,9 +109,19 @@ def _check_masks(edits: Edits) -> None:
       )
 
 
+def _check_stream(stream: Any) -> None:
+  if stream is not None and not callable(stream):
+    raise UserError(
+      f"stream={brief(stream)} cannot be called; give a function of the new"
+      " part, such as print."
+    )
+
+
 def _stops(lm: Lm, stop) -> list[int]:
   """Returns the token ids that end a continuation."""
-  given = [stop] if isinstance(stop, str | numbers.Integral) else stop
+  given = (
+    stop if isinstance(stop, Iterable) and not isinstance(stop, str) else [stop]
+  )
   ids = [_stop_id(lm, token) for token in given]
   if lm.tokenizer is not None:
     ids += [lm.tokenizer.eos, _id_of(lm.tokenizer, END_OF_TURN)]
@@ -115,9 +129,14 @@ def _stops(lm: Lm, stop) -> list[int]:
 
 
 def _stop_id(lm, token) -> int:
-  if not isinstance(token, str):
+  if is_whole(token):
     lm.check_ids(np.array([token]))
     return token
+  if not isinstance(token, str):
+    raise UserError(
+      f"stop={brief(token)} is neither a token id nor text; give one or a list."
+    )
+  check_text(token, "stop")
   found = _id_of(tokenizer_of(lm), token)
   if found is None:
     raise UserError(

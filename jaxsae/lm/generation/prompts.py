@@ -1,12 +1,15 @@
 """Prompts of different lengths, as one padded batch."""
 
 import dataclasses
-import numbers
 from collections.abc import Sequence
+from typing import Any
 
+import jax
 import numpy as np
 
+from jaxsae.brief import brief
 from jaxsae.errors import UserError
+from jaxsae.lm.generation.sampling import is_whole
 from jaxsae.lm.lm import Lm
 from jaxsae.lm.tokenizer import Tokenizer
 
@@ -43,6 +46,7 @@ def read_prompts(lm: Lm, prompt: str | Sequence) -> Prompts:
   Raises:
     UserError: there is no prompt, one is empty, or text and ids are mixed.
   """
+  _check_kind(prompt)
   is_one = isinstance(prompt, str) or _is_row(prompt)
   prompts = [prompt] if is_one else list(prompt)
   texts = [one for one in prompts if isinstance(one, str)]
@@ -58,15 +62,40 @@ def read_prompts(lm: Lm, prompt: str | Sequence) -> Prompts:
   return Prompts(rows, bool(texts), is_one)
 
 
+def _check_kind(prompt) -> None:
+  """Raises UserError unless this may be a prompt, or a list of prompts."""
+  is_array = isinstance(prompt, np.ndarray | jax.Array) and np.ndim(prompt) > 0
+  is_list = isinstance(prompt, Sequence) and not isinstance(prompt, bytes)
+  if not is_array and not is_list:
+    raise UserError(
+      f"{brief(prompt)} ({type(prompt).__name__}) is not a prompt; give text, a"
+      " list of token ids, or a list of either."
+    )
+
+
+def check_text(text: str, what: str) -> None:
+  """Raises UserError if text holds half of a character (a lone surrogate)."""
+  try:
+    text.encode()
+  except UnicodeEncodeError as error:
+    raise UserError(
+      f"{what} {brief(text)} holds half of a character,"
+      f" {text[error.start]!a}, which is no text; leave it out, as does"
+      " text.encode(errors='ignore').decode()."
+    ) from error
+
+
 def _is_row(prompt) -> bool:
   """Returns whether this is one prompt's token ids."""
-  if len(prompt) == 0 or isinstance(prompt[0], str):
+  if len(prompt) == 0 or isinstance(prompt[0], list | tuple | str):
     return False
   return np.ndim(prompt[0]) == 0
 
 
 def _encode(lm, texts):
   tokenizer = tokenizer_of(lm)
+  for i, text in enumerate(texts):
+    check_text(text, f"Prompt {i}")
   return [[tokenizer.bos, *ids] for ids in tokenizer.encode(texts)]
 
 
@@ -83,7 +112,10 @@ def tokenizer_of(lm: Lm) -> Tokenizer:
 def _check(row, i):
   if len(row) == 0:
     raise UserError(f"Prompt {i} is empty; give it at least one token.")
-  ids = np.asarray(row)
+  try:
+    ids = np.asarray(row)
+  except ValueError:
+    ids = np.array(None)
   if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
     raise UserError(f"Prompt {i} is neither text nor a list of token ids.")
 
@@ -103,8 +135,9 @@ def lay_out(
     UserError: prompts do not fit the cache or the model's context, or hold a
       token that is not in the vocabulary.
   """
-  if not isinstance(max_tokens, numbers.Integral) or max_tokens < 1:
-    raise UserError(f"max_tokens={max_tokens} is not a number of 1 or more.")
+  _check_count("max_tokens", max_tokens)
+  if cache is not None:
+    _check_count("cache", cache)
   lengths = np.array([len(row) for row in prompts.rows])
   room = _room(lm, lengths, max_tokens, cache)
   power = 1 << int(lengths.max() - 1).bit_length()
@@ -118,12 +151,17 @@ def lay_out(
   return Batch(tokens.astype(np.int32), padding.astype(np.int32), columns)
 
 
+def _check_count(name: str, value: Any) -> None:
+  if not is_whole(value) or value < 1:
+    raise UserError(f"{name}={brief(value)} is not a number of 1 or more.")
+
+
 def _room(lm, lengths, max_tokens, cache) -> int:
   """Returns the most tokens that a row may have; raises if they do not fit."""
   room, what = lm.config.context, "context"
   if cache is not None and cache < room:
     room, what = cache, "cache"
-  longest = lengths.max()
+  longest = int(lengths.max())
   if longest + max_tokens > room:
     fewer = f", or max_tokens={room - longest}" if longest < room else ""
     raise UserError(

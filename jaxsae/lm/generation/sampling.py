@@ -2,14 +2,17 @@
 
 import math
 import numbers
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from jaxsae.brief import brief
 from jaxsae.errors import UserError
 
+NONE = -1  # no token, because the logits are not finite
 _COLDEST = 1e-6  # below it, float32 cannot tell sampling from greedy
 
 
@@ -47,24 +50,35 @@ def make_sampling(
 
 
 def _check(temperature, top_k, top_p, seed):
+  for name, value in (
+    ("temperature", temperature),
+    ("top_p", 1 if top_p is None else top_p),
+  ):
+    if not _is_real(value):
+      raise UserError(f"{name}={brief(value)} is not a number; give one.")
   if temperature != 0 and not _COLDEST <= temperature < math.inf:
     raise UserError(
       f"temperature={temperature} is not possible; use 0 for the most likely"
       f" token, or a number from {_COLDEST} up."
     )
-  if top_k is not None and not (_is_whole(top_k) and top_k >= 1):
+  if top_k is not None and not (is_whole(top_k) and top_k >= 1):
     raise UserError(f"top_k={top_k} is not a number of tokens; use 1 or more.")
   if top_p is not None and not 0 < top_p <= 1:
     raise UserError(
       f"top_p={top_p} is not a share of the probability; use a number above 0,"
       " at most 1."
     )
-  if not (_is_whole(seed) and 0 <= seed < 2**32):
+  if not (is_whole(seed) and 0 <= seed < 2**32):
     raise UserError(f"seed={seed} is not a whole number from 0 to 2**32 - 1.")
 
 
-def _is_whole(x) -> bool:
-  return isinstance(x, numbers.Integral)
+def is_whole(x: Any) -> bool:
+  """Returns whether this is a whole number; True and False are not."""
+  return isinstance(x, numbers.Integral) and not isinstance(x, bool)
+
+
+def _is_real(x) -> bool:
+  return isinstance(x, numbers.Real) and not isinstance(x, bool)
 
 
 def choose(
@@ -73,8 +87,13 @@ def choose(
   """Chooses the next token of each row: logits [B, V] → int32 [B].
 
   A row's draw depends on the seed, `step` and the row's index, and not on the
-  other rows.
+  other rows. A row whose logits are not finite gets `NONE`.
   """
+  finite = jnp.isfinite(logits).all(axis=-1)
+  return jnp.where(finite, _choose(logits, sampling, step), NONE)
+
+
+def _choose(logits, sampling, step):
   if sampling is None:
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
   key = jax.random.fold_in(jax.random.key(sampling.seed), step)

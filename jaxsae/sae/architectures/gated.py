@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxsae.brief import fields
 from jaxsae.sae import linear
 from jaxsae.sae.architectures.architecture import (
   Architecture,
@@ -46,6 +47,8 @@ class GatedSae(struct.PyTreeNode):
   w_dec: jax.Array
   b_dec: jax.Array
   w_skip: jax.Array | None = None
+
+  __repr__ = fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

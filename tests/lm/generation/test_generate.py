@@ -357,9 +357,9 @@ def test_each_device_has_its_share_of_the_cache(
   caches, forward = [], decode._SHARED[0]
 
   def watch(*args, **options):
-    logits, cache = forward(*args, **options)
+    logits, cache, broken = forward(*args, **options)
     caches.extend(jax.tree.leaves(cache))
-    return logits, cache
+    return logits, cache, broken
 
   monkeypatch.setattr(decode, "_SHARED", (watch, decode._SHARED[1]))
   go(on_mesh(make_lm(name), 2, 4), (prompts * 2)[:rows], max_tokens=1)

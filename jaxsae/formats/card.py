@@ -1,0 +1,100 @@
+"""The card beside an exported file: which sites and model it belongs to.
+
+A file such as Gemma Scope's holds arrays alone, so `card.json` in its folder
+says the rest. Files without a card are read as ever.
+"""
+
+import json
+from typing import Any
+
+from etils import epath
+
+from jaxsae.errors import UserError
+from jaxsae.files import is_file, whole_file
+from jaxsae.formats.format import Path
+from jaxsae.formats.published import Published
+from jaxsae.lm import Taps
+from jaxsae.origin import Origin
+from jaxsae.sae import Sae
+
+FILE = "card.json"
+_LARGEST = 1_000_000  # bytes; ours have a few hundred
+
+
+def write(published: Published, folder: epath.Path) -> None:
+  """Writes the card of one autoencoder, if its sites are known."""
+  if published.taps is None:
+    return
+  card = {
+    "taps": str(published.taps),
+    "model": published.model,
+    **_sizes(published.sae),
+    "metrics": dict(published.metrics),
+  }
+  with whole_file(folder / FILE) as partial:
+    partial.write_text(json.dumps(card, indent=2) + "\n")
+
+
+def origin(path: Path, published: Published) -> Origin:
+  """Returns where an autoencoder belongs, by its card or else its path.
+
+  Args:
+    path: the file, or its folder.
+    published: what was read there.
+
+  Raises:
+    UserError: the card is damaged, or is of another autoencoder.
+  """
+  path = epath.Path(path)
+  file = (path if path.is_dir() else path.parent) / FILE
+  taps, model = published.taps, published.model
+  if (card := _read(file)) is not None:
+    _check(card, published, file)
+    taps, model = Taps.parse(card["taps"]), card.get("model") or model
+  before = taps is not None and taps.kind == "transcoder"
+  gain = published.input_gain
+  ours = gain is not None and bool((gain != 1).any())
+  return Origin(
+    source=str(path),
+    taps=None if taps is None else str(taps),
+    model=model,
+    before_gain=before and not ours,
+  )
+
+
+def _read(file: epath.Path) -> dict[str, Any] | None:
+  """Returns a card; None if there is none, or one that is not ours."""
+  if not is_file(file):
+    return None
+  try:
+    if file.stat().length > _LARGEST:
+      raise ValueError("it is too large")
+    card = json.loads(file.read_bytes())
+    if not isinstance(card, dict) or "taps" not in card:
+      return None
+    Taps.parse(card["taps"])
+  except (ValueError, TypeError, RecursionError) as error:
+    raise UserError(
+      f"{file} is damaged ({error}); export the autoencoder again, or remove"
+      " the card to load it without."
+    ) from error
+  return card
+
+
+def _check(card: dict[str, Any], published: Published, file) -> None:
+  """Raises UserError if a card is not of the autoencoder beside it."""
+  found: dict[str, Any] = _sizes(published.sae)
+  if published.taps is not None:
+    found["taps"] = str(published.taps)
+  for name, value in found.items():
+    if card.get(name, value) != value:
+      raise UserError(
+        f"{file} is the card of another autoencoder: {name} is"
+        f" {card[name]} there, and {value} by the file beside it and its path;"
+        " put each with its own, or remove the card."
+      )
+
+
+def _sizes(sae: Sae) -> dict[str, Any]:
+  d_in, width = sae.w_enc.shape
+  return {"width": width, "d_in": d_in, "d": sae.w_dec.shape[-1]}
