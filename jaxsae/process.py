@@ -1,5 +1,7 @@
 """Identifies a process, so that others can tell when it is dead."""
 
+import contextlib
+import math
 import os
 import pathlib
 import socket
@@ -42,3 +44,33 @@ def is_there(pid: int) -> bool:
   except PermissionError:
     pass
   return True
+
+
+# Where Linux says how much memory a container may use: both versions.
+_LIMITS = (
+  "/sys/fs/cgroup/memory.max",
+  "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)
+
+
+def memory_limit() -> float:
+  """Returns the bytes of memory that processes here may use together.
+
+  That of the machine, or of the container if that is less; infinite where
+  neither is known.
+  """
+  known = [_limit_in(pathlib.Path(path)) for path in _LIMITS]
+  # Some systems do not say.
+  with contextlib.suppress(AttributeError, ValueError, OSError):
+    known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+  return min(
+    (limit for limit in known if limit and limit > 0), default=math.inf
+  )
+
+
+def _limit_in(path: pathlib.Path) -> int | None:
+  """Returns the number in a file; None if there is none."""
+  try:
+    return int(path.read_text())
+  except (OSError, ValueError):  # "max": no limit
+    return None
