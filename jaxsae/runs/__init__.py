@@ -6,6 +6,7 @@ from jaxsae.renamed import forward
 with ended_by_ctrl_c():
   from jaxsae.runs.evaluate import evaluate as evaluate
   from jaxsae.runs.evaluate import figures as figures
+  from jaxsae.runs.explore import ReportConfig as ReportConfig
   from jaxsae.runs.explore import explore as explore
   from jaxsae.runs.explore import report as report
   from jaxsae.runs.export import export as export
