@@ -80,7 +80,7 @@ def test_a_run_is_judged_on_other_text(trained, command, texts, tmp_path):
   other.mkdir()
   for name in held_out:
     shutil.copy(texts / name, other)
-  first, second = runs.open_run(trained).names
+  first, _ = runs.open_run(trained).names
   assert command("eval", trained, f"--text={other}", f"--only={first}")[0] == 0
   (record,) = (trained / "eval").glob("1.other-text-*.json")
   whole = figures(trained / "eval" / "1.json")
