@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import rich
 from etils import epath
@@ -15,7 +15,7 @@ from jaxsae.errors import (
   ended_by_sigterm,
   exit_on_user_error,
 )
-from jaxsae.overrides import Place, PlaceOrEmpty
+from jaxsae.overrides import MOST, Place, PlaceOrEmpty, Range
 from jaxsae.plan import compiler_process
 from jaxsae.train.process import workdir
 
@@ -89,8 +89,33 @@ class ExportOptions:
     overrides.check(self)
 
 
+@dataclasses.dataclass(frozen=True)
+class JudgedText:
+  """The text on which a finished run is judged, and how much of it."""
+
+  # Other text to read, all of it: a file or folder. What is made of it is
+  # written beside what is there. Empty: what the run held out of its own.
+  text: PlaceOrEmpty = ""
+  # Tokens to read, rounded up to whole batches. None: as --eval.batches has it.
+  tokens: Annotated[int, Range(1, 10**15)] | None = None
+
+  def __post_init__(self):
+    overrides.check(self)
+
+  def applied(
+    self, settings: runs.RunSettings, context: int
+  ) -> runs.RunSettings:
+    """Returns settings that read so many tokens, in rows of `context`."""
+    if self.tokens is None:
+      return settings
+    batches = -(-self.tokens // (settings.eval.batch * context))
+    amount = dataclasses.replace(settings.eval, batches=min(batches, MOST))
+    return dataclasses.replace(settings, eval=amount)
+
+
 def _eval(argv: Sequence[str]) -> None:
-  results = runs.evaluate(_open("eval", argv))
+  run, *_ = _open("eval", argv, JudgedText())
+  results = runs.evaluate(run)
   if pod.is_leader():
     rich.print(evals.table(results))
 
@@ -99,13 +124,14 @@ def _export(argv: Sequence[str]) -> None:
   *_, options = _parse("export", argv, runs.RunSettings(), ExportOptions())
   if not options.out:
     raise UserError("Export to which folder? Add --out=DIR, a new folder.")
-  run = _open("export", argv, options)
+  run, *_ = _open("export", argv, options)
   for file in runs.export(run, options.format, options.out):
     pod.print_on_leader(f"{options.out}/{file}")
 
 
 def _explore(argv: Sequence[str]) -> None:
-  pod.print_on_leader(str(runs.explore(_open("explore", argv))))
+  run, _, shown = _open("explore", argv, JudgedText(), runs.ReportConfig())
+  pod.print_on_leader(str(runs.explore(run, shown)))
 
 
 def _plan(argv: Sequence[str]) -> None:
@@ -133,16 +159,22 @@ def _parse(
   return selection, *others
 
 
-def _open(action: str, argv: Sequence[str], *options: Any) -> runs.Run:
-  """Opens the run that a command line names.
+def _open(
+  action: str, argv: Sequence[str], *options: Any
+) -> tuple[runs.Run, *tuple[Any, ...]]:
+  """Opens the run that a command line names; returns it and the options.
 
   The defaults of its settings are those that the run was trained with.
   """
   named, *_ = _parse(action, argv, runs.RunSettings(), *options)
   pod.join()
-  own = runs.RunSettings.of(workdir.read_config(epath.Path(named.run)))
-  selection, settings, *_ = _parse(action, argv, own, *options)
-  return runs.open_run(selection.run, settings, selection.only)
+  config = workdir.read_config(epath.Path(named.run))
+  own = runs.RunSettings.of(config)
+  selection, settings, *given = _parse(action, argv, own, *options)
+  judged = next((x for x in given if isinstance(x, JudgedText)), JudgedText())
+  settings = judged.applied(settings, config.data.context)
+  run = runs.open_run(selection.run, settings, selection.only, judged.text)
+  return run, *given
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@ import contextlib
 import difflib
 import errno
 import os
+import select
 import signal
 import sys
-import traceback
-import types
+import threading
 from collections.abc import Iterator, Sequence
+from typing import TextIO
 
 # A full or read-only disk raises these, from any library.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
@@ -74,27 +75,30 @@ def exit_on_user_error() -> Iterator[None]:
 @contextlib.contextmanager
 def _until_output_is_closed() -> Iterator[None]:
   """Ends the process in silence once nobody reads its output any more."""
+  output = sys.stdout
   try:
     try:
       yield
     finally:
-      if sys.stdout is not None and not sys.stdout.closed:
-        sys.stdout.flush()  # at exit, it would be too late
+      if output is not None and not output.closed:
+        output.flush()  # at exit, it would be too late
   except BrokenPipeError:
-    if not _is_cut_off():
+    if output is None or not _is_cut_off(output):
       raise  # it was another pipe
     # Python writes what is left when it ends.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
     sys.exit(_CLOSED)
 
 
-def _is_cut_off() -> bool:
-  """Returns whether nobody reads the standard output."""
+def _is_cut_off(output: TextIO) -> bool:
+  """Returns whether nobody reads an output."""
   try:
-    sys.stdout.flush()
-  except BrokenPipeError:
-    return True
-  return False
+    descriptor = output.fileno()
+  except (OSError, ValueError):  # it is no file, or closed
+    return False
+  asked = select.poll()
+  asked.register(descriptor, 0)
+  return bool(asked.poll(0))
 
 
 @contextlib.contextmanager
@@ -116,23 +120,25 @@ def ended_by_sigterm() -> Iterator[None]:
       signal.signal(signal.SIGTERM, before)
 
 
-def shorten_interrupted_imports() -> None:
-  """Ends a program in one line if Ctrl-C comes while it imports modules."""
-  before = sys.excepthook
+@contextlib.contextmanager
+def ended_by_ctrl_c() -> Iterator[None]:
+  """Lets Ctrl-C end the program at once, for imports that take seconds.
 
-  def hook(kind, error, trace):
-    if issubclass(kind, KeyboardInterrupt) and _imports(trace):
-      print("\ninterrupted", file=sys.stderr)
-    else:
-      before(kind, error, trace)
-
-  sys.excepthook = hook
-
-
-def _imports(trace: types.TracebackType | None) -> bool:
-  """Returns whether a traceback passes through an import."""
-  frames = (frame for frame, _ in traceback.walk_tb(trace))
-  return any("importlib._bootstrap" in x.f_code.co_filename for x in frames)
+  As an exception, it would be raised in the middle of a library, which may show
+  a long traceback, or go on without what it was importing. Where a person types
+  commands one by one, as in a notebook, Ctrl-C stays an exception.
+  """
+  typed = hasattr(sys, "ps1") or "IPython" in sys.modules
+  main = threading.current_thread() is threading.main_thread()
+  usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+  if typed or not main or not usual:
+    yield
+    return
+  signal.signal(signal.SIGINT, signal.SIG_DFL)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def did_you_mean(name: str, names: Sequence[str], prefix: str = "") -> str:

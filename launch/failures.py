@@ -9,6 +9,7 @@ LOGIN, PROJECT, QUOTA = "login", "project", "quota"
 CAPACITY, NAME_TAKEN, ABSENT = "capacity", "taken", "absent"
 ZONE, PERMISSION, UNREACHABLE = "place", "permission", "out of reach"
 DISK = "disk"
+USAGE = "usage"  # gcloud or kubectl does not understand the command
 OTHER = "other"
 UNFIT = "unfit"  # a machine lacks what the run needs
 BUCKET = "bucket"  # the run's bucket does not answer, which may pass
@@ -23,6 +24,7 @@ NOTHING_CREATED = {
   ZONE,
   PERMISSION,
   DISK,
+  USAGE,
 }
 
 # The first pattern that matches, ignoring case, decides.
@@ -33,7 +35,16 @@ _PATTERNS = (
     r"reauthentication|UNAUTHENTICATED|invalid_grant|"
     r"must be logged in to the server",
   ),
-  (PROJECT, r"property \[(core/)?project\]|parameter \[project\]"),
+  (
+    PROJECT,
+    r"(property|parameter|attribute) \[(core/)?project\]|"
+    r"property `?core/project",
+  ),
+  (
+    USAGE,
+    r"error parsing \[|unrecognized arguments|invalid choice|unknown flag|"
+    r"argument --?\S+: ",
+  ),
   (NAME_TAKEN, r"ALREADY_EXISTS|already exists"),
   (
     CAPACITY,
@@ -75,6 +86,8 @@ _REMEDY = {
   " disks list` shows yours",
   PERMISSION: "you may not do this in this project; ask its owner for the role"
   " TPU Admin, and check --project",
+  USAGE: "the command was not understood; update it, for gcloud with `gcloud"
+  " components update`",
   UNREACHABLE: "the machine does not answer by ssh; try again, and check the"
   " firewall (`gcloud compute firewall-rules list`)",
 }
@@ -157,7 +170,11 @@ def kind_of(said: str, status: int = 1) -> str:
 
 
 def _main_line(said: str, status: int) -> str:
-  """Returns the most informative line, cut to 300 characters."""
+  """Returns the most informative words, cut to 400 characters.
+
+  gcloud often names the cause in the lines below that of its error.
+  """
   lines = [line.strip() for line in said.splitlines() if line.strip()]
-  telling = [line for line in lines if "ERROR" in line] or lines[-1:]
-  return telling[0][:300].rstrip(".") if telling else f"status {status}"
+  errors = [i for i, line in enumerate(lines) if "ERROR" in line]
+  telling = " ".join(lines[errors[0] :] if errors else lines[-1:])
+  return telling[:400].rstrip(".") or f"status {status}"

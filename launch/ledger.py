@@ -3,6 +3,7 @@
 ~/.jaxsae/launch/NAME.json    the request, the code and the run
 ~/.jaxsae/launch/NAME/        what was copied: the archive, the user's script;
                               and the uncommitted diff
+~/.jaxsae/launch/.dry-run/    the same of names that only dry runs created
 """
 
 import dataclasses
@@ -71,13 +72,17 @@ class Entry:
 class Ledger:
   """A folder of entries.
 
+  A dry run changes no entry. The names that it creates have entries of their
+  own, which other dry runs read, so that all verbs can be rehearsed.
+
   Args:
     folder: where the entries are; created when first needed.
-    dry: whether writing is disabled.
+    dry: whether this is a dry run.
   """
 
   def __init__(self, folder=DEFAULT, dry: bool = False):
     self._folder = pathlib.Path(folder).expanduser()
+    self._rehearsed = self._folder / ".dry-run"
     self._dry = dry
 
   def folder(self, name: str) -> pathlib.Path:
@@ -89,7 +94,13 @@ class Ledger:
 
   def names(self) -> list[str]:
     """Returns the names of all entries."""
-    return sorted(path.stem for path in self._folder.glob("*.json"))
+    rehearsed = self._rehearsed.glob("*.json") if self._dry else ()
+    files = (*self._folder.glob("*.json"), *rehearsed)
+    return sorted({path.stem for path in files})
+
+  def is_real(self, name: str) -> bool:
+    """Returns whether a name was created by more than a dry run."""
+    return (self._folder / f"{name}.json").exists()
 
   def read(self, name: str | None) -> Entry:
     """Returns the entry of a name, or the only entry if no name is given.
@@ -101,33 +112,45 @@ class Ledger:
     if name is None and len(names) == 1:
       name = names[0]
     if name not in names:
-      there = f"there are {', '.join(names)}" if names else "there is none yet"
       raise LaunchError(
-        f"{name or 'NAME'} was not created from here ({there}); give a NAME, or"
-        " make one with `python -m launch create NAME …`."
+        f"{name or 'NAME'} was not created from here ({self._there(name)});"
+        " give a NAME, or make one with `python -m launch create NAME …`."
       )
-    return _entry(json.loads(self._file(name).read_text(encoding="utf-8")))
+    return _entry(json.loads(self.file(name).read_text(encoding="utf-8")))
+
+  def _there(self, name: str | None) -> str:
+    """Says what there is instead of a name."""
+    if name is not None and (self._rehearsed / f"{name}.json").exists():
+      return "only by a dry run"
+    names = self.names()
+    return f"there are {', '.join(names)}" if names else "there is none yet"
 
   def write(self, entry: Entry) -> None:
     """Writes an entry atomically, readable by its owner only."""
-    if self._dry:
+    if self._dry and self.is_real(entry.name):
       return
-    self._folder.mkdir(parents=True, exist_ok=True)
-    file = self._file(entry.name)
+    file = self.file(entry.name)
+    file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(descriptor, "w", encoding="utf-8") as out:
       json.dump(dataclasses.asdict(entry), out, indent=2)
     os.replace(partial, file)
+    if not self._dry:
+      (self._rehearsed / file.name).unlink(missing_ok=True)
 
   def remove(self, name: str) -> None:
     """Removes a name's entry and folder."""
+    if self._dry and self.is_real(name):
+      return
+    self.file(name).unlink(missing_ok=True)
     if not self._dry:
-      self._file(name).unlink(missing_ok=True)
       shutil.rmtree(self._folder / name, ignore_errors=True)
 
-  def _file(self, name: str) -> pathlib.Path:
-    return self._folder / f"{name}.json"
+  def file(self, name: str) -> pathlib.Path:
+    """Returns the path of a name's entry."""
+    of_dry_run = self._dry and not self.is_real(name)
+    return (self._rehearsed if of_dry_run else self._folder) / f"{name}.json"
 
 
 def now() -> str:

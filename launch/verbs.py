@@ -19,7 +19,7 @@ from launch import (
 )
 from launch.clusters import Cluster
 from launch.command import Shell
-from launch.errors import LaunchError
+from launch.errors import CommandFailed, LaunchError
 from launch.ledger import Entry, Ledger, Run, now
 from launch.machines import Machines, dry_run_watch, make_supervisor
 
@@ -39,7 +39,7 @@ class Session:
   def _create(self) -> None:
     options = self._options
     request = command_line.request(options)
-    if request.name in self._ledger.names():
+    if self._ledger.is_real(request.name):
       raise LaunchError(
         f"{request.name} was already created here; choose another NAME or run"
         f" `python -m launch delete {request.name}` first."
@@ -79,7 +79,15 @@ class Session:
     self._backend(self._entry()).stop()
 
   def _delete(self) -> None:
-    self._backend(self._entry()).delete()
+    entry = self._entry()
+    try:
+      self._backend(entry).delete()
+    except CommandFailed as failure:
+      raise CommandFailed(
+        failure.kind,
+        f"{failure} {entry.name} stays on record; if it does not exist, remove"
+        f" {self._ledger.file(entry.name)}.",
+      ) from failure
 
   def _list(self) -> None:
     project = self._options.project

@@ -2,13 +2,16 @@
 
 import json
 import pathlib
+import runpy
+import shutil
 import sys
 
 import numpy as np
 import pytest
 
 import jaxsae
-from jaxsae import cli
+from jaxsae import cli, process, runs
+from jaxsae.runs.text import corpus_of
 from jaxsae.train import train
 
 pytestmark = pytest.mark.slow
@@ -54,6 +57,120 @@ def test_eval_export_and_explore(config, command, tmp_path):
   page = pathlib.Path(out.splitlines()[-1])
   assert status == 0 and page == run / "report" / "index.html"
   assert "resid.1/64/l0_4" in page.read_text()
+
+
+@pytest.fixture
+def trained(config, replace):
+  """The folder of a run of one bucket with two autoencoders at one site."""
+  train(replace(config, tokens=512, sae__sites=(jaxsae.Site("resid", 1),)))
+  return pathlib.Path(config.workdir)
+
+
+def figures(file):
+  return {r["name"]: r for r in json.loads(file.read_text())["results"]}
+
+
+def test_a_run_is_judged_on_other_text(trained, command, texts, tmp_path):
+  """On a copy of the text that is held out, the figures are the same."""
+  assert command("eval", trained)[0] == 0
+  own = (trained / "eval" / "1.json").read_bytes()
+  corpus = corpus_of(runs.open_run(trained))
+  held_out = [corpus.documents[i] for i in corpus.held_out.documents]
+  other = tmp_path / "Other text"
+  other.mkdir()
+  for name in held_out:
+    shutil.copy(texts / name, other)
+  first, _ = runs.open_run(trained).names
+  assert command("eval", trained, f"--text={other}", f"--only={first}")[0] == 0
+  (record,) = (trained / "eval").glob("1.other-text-*.json")
+  whole = figures(trained / "eval" / "1.json")
+  assert figures(record) == {first: whole[first]}
+  assert (trained / "eval" / "1.json").read_bytes() == own
+  status, out, _ = command("explore", trained, f"--text={other}")
+  assert status == 0 and out.splitlines()[-1].endswith(
+    f"{record.stem[2:]}.html"
+  )
+  assert figures(record) == whole  # now of both
+  assert not (trained / "report" / "index.html").exists()
+  (other / "more.txt").write_text("one more story of a cat and a mat")
+  assert command("explore", trained, f"--text={other}")[0] == 0
+  assert figures(record)[first]["tokens"] > whole[first]["tokens"]
+
+
+def test_an_amount_of_text_and_what_is_shown_of_it(trained, command):
+  """A batch has 8 rows of 16 tokens."""
+  before = runs.open_run(trained).config.eval
+  assert (before.batch, before.batches) == (8, 2)
+  name = runs.open_run(trained).names[0]
+  found = []
+  for tokens in (1, 128, 129):
+    arguments = (f"--tokens={tokens}", "--contexts=3", "--window=6")
+    status, out, _ = command("explore", trained, f"--only={name}", *arguments)
+    assert status == 0 and out.splitlines()[-1].endswith("index.html")
+    about = json.loads((trained / "eval" / "1.json").read_text())["about"]
+    found.append(about["settings"]["batches"])
+  assert found == [1, 1, 2]
+  page = (trained / "report" / "index.html").read_text()
+  assert name in page and runs.open_run(trained).names[1] not in page
+  assert '"tokens":["u' in page and ",[64,3,6]]" in page
+
+
+@pytest.mark.parametrize(
+  ("words", "says"),
+  [
+    (["--text=nowhere"], ["'nowhere'", "does not exist"]),
+    (["--tokens=0"], ["--tokens=0"]),
+    (["--contexts=0"], ["--contexts=0"]),
+    (["--window=none"], ["--window=none"]),
+    (["--only=resid"], ["--only=resid", "resid.1/64/l0_4"]),
+    (["--windows=3"], ["--windows", "did you mean --window?"]),
+  ],
+)
+def test_options_that_cannot_be_are_one_sentence(trained, command, words, says):
+  status, _, err = command("explore", trained, *words)
+  assert status == 2
+  assert err.startswith("error: ") and err.count("\n") == 1
+  for word in says:
+    assert word in err
+  assert not (trained / "eval").exists()
+
+
+def test_contexts_beyond_memory_are_refused_before_work(
+  trained, command, monkeypatch
+):
+  monkeypatch.setattr(process, "memory_limit", lambda: 2 * 64 * 8 * 100 * 9 - 1)
+  words = ("explore", trained, "--contexts=100", "--window=9")
+  status, _, err = command(*words)
+  assert status == 2 and "--contexts=100" in err and "--window=9" in err
+  assert command(*words, "--only=resid.1/64/l0_4")[0] == 0  # as it advises
+
+
+@pytest.mark.parametrize("action", ["eval", "export", "explore"])
+def test_a_damaged_record_is_named(trained, command, action, tmp_path):
+  record = trained / "eval" / "1.json"
+  record.parent.mkdir()
+  record.write_text('{"results": 3}')
+  out = [f"--out={tmp_path / 'out'}"] if action == "export" else []
+  status, _, err = command(action, trained, *out)
+  assert status == 2 and str(record) in err and err.count("\n") == 1
+  assert record.read_text() == '{"results": 3}'
+  assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("place", ["/etc/passwd/x", "/proc/x", "/proc/x/y"])
+def test_an_export_to_nowhere_is_refused(trained, command, place):
+  status, _, err = command("export", trained, f"--out={place}")
+  assert status == 2 and place in err and "--out=DIR" in err
+  assert err.splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize("module", ["jaxsae", "jaxsae.cli"])
+def test_it_is_a_module_too(module, monkeypatch, capsys, tmp_path):
+  monkeypatch.setattr(sys, "argv", ["jaxsae", "eval", str(tmp_path / "none")])
+  with pytest.raises(SystemExit) as stop:
+    runpy.run_module(module, run_name="__main__")
+  assert stop.value.code == 2
+  assert "none is not a run" in capsys.readouterr().err
 
 
 def test_text_that_is_tokenised_differently_is_refused(config, command):

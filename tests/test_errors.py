@@ -1,13 +1,21 @@
 """An entry point ends with one line for a user's mistake, else a traceback."""
 
 import errno
+import os
+import pathlib
+import signal
+import subprocess
+import sys
 
 import pytest
 
+from jaxsae import errors
 from jaxsae.errors import (
   RunError,
   UserError,
   did_you_mean,
+  ended_by_ctrl_c,
+  ended_by_sigterm,
   exit_on_user_error,
   first_few,
 )
@@ -59,6 +67,65 @@ def test_ctrl_c_has_no_traceback(capsys):
     raise KeyboardInterrupt
   assert stop.value.code == 130
   assert "interrupted" in capsys.readouterr().err
+
+
+def run(code, **options):
+  """Starts a program; it prints `ready` when it is to be disturbed.
+
+  It imports the module alone, without what takes seconds.
+  """
+  code = f"import sys, time, errors\n{code}"
+  return subprocess.Popen(
+    [sys.executable, "-c", code],
+    stderr=subprocess.PIPE,
+    text=True,
+    cwd=pathlib.Path(errors.__file__).parent,
+    **options,
+  )
+
+
+@pytest.mark.parametrize(
+  "prints", ["print('a')", "print('a' * 10**6)", "print('a'); sys.exit(0)"]
+)
+def test_output_that_nobody_reads_ends_it_in_silence(prints):
+  read, write = os.pipe()
+  os.close(read)
+  with run(f"with errors.exit_on_user_error(): {prints}", stdout=write) as one:
+    assert one.stderr is not None and one.stderr.read() == ""
+  os.close(write)
+  assert one.returncode == 141
+
+
+def test_another_broken_pipe_is_a_bug():
+  with pytest.raises(BrokenPipeError), exit_on_user_error():
+    raise BrokenPipeError
+
+
+@pytest.mark.parametrize(
+  ("context", "number", "status"),
+  [
+    ("ended_by_ctrl_c", signal.SIGINT, -signal.SIGINT),
+    ("ended_by_sigterm", signal.SIGTERM, 128 + signal.SIGTERM),
+  ],
+)
+def test_signals_end_it_without_a_traceback(context, number, status):
+  code = f"with errors.{context}(): print('ready', flush=True); time.sleep(60)"
+  with run(code, stdout=subprocess.PIPE) as one:
+    assert one.stdout is not None and one.stderr is not None
+    assert one.stdout.readline() == "ready\n"
+    one.send_signal(number)
+    assert one.stderr.read() == ""
+  assert one.returncode == status
+
+
+def test_handlers_are_as_before_afterwards():
+  before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+  with ended_by_ctrl_c(), ended_by_sigterm():
+    pass
+  assert before == (
+    signal.getsignal(signal.SIGINT),
+    signal.getsignal(signal.SIGTERM),
+  )
 
 
 def test_did_you_mean_suggests_similar_names_and_equal_endings():

@@ -43,6 +43,7 @@ FLOORS = [
   {"plan"},  # of whole sets of runs
   {"app"},
   {"cli", "experiments"},
+  {"__main__"},
   {"launch"},  # works from a bare checkout, so it imports nothing of these
 ]
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
@@ -67,6 +68,7 @@ COPIED = {"launch.host.host": {"prepare"}}
 PRETRAINING = ("experiments.pretrain_tiny", "experiments.pretraining")
 
 
+@functools.cache
 def sources():
   """Dotted name to source of every module in the house."""
   found = {}

@@ -5,6 +5,7 @@ from jaxsae.data.corpus import Corpus as Corpus
 from jaxsae.data.corpus import Rows as Rows
 from jaxsae.data.corpus import is_held_out as is_held_out
 from jaxsae.data.corpus import open_corpus as open_corpus
+from jaxsae.data.corpus import open_held_out as open_held_out
 from jaxsae.data.documents import Document as Document
 from jaxsae.data.documents import check_source as check_source
 from jaxsae.data.documents import list_source as list_source

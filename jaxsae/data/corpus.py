@@ -126,6 +126,29 @@ def open_corpus(config: DataConfig, tokenizer: Tokenizer) -> Corpus:
     config.seed,
     *([bound] if bounds else []),
   )
+  return _corpus(store, policy, order, held, fingerprint)
+
+
+def open_held_out(config: DataConfig, tokenizer: Tokenizer) -> Corpus:
+  """Opens a text that is held out as a whole, in an order that no seed changes.
+
+  Raises:
+    UserError: there is nothing to read, or a file is damaged.
+  """
+  store = open_store(config, tokenizer)
+  policy = token_policy(tokenizer, config.context)
+  fingerprint = _digest(store.fingerprint, asdict(policy))
+  every, none = _order(store.hashes)[0], np.zeros(0, np.int64)
+  return _corpus(store, policy, none, every, fingerprint)
+
+
+def _corpus(
+  store: Store,
+  policy: TokenPolicy,
+  order: np.ndarray,
+  held: np.ndarray,
+  fingerprint: str,
+) -> Corpus:
   return Corpus(
     train=_rows(store, order, policy, _digest(fingerprint, "train")),
     held_out=_rows(store, held, policy, _digest(fingerprint, "held_out")),
@@ -136,7 +159,7 @@ def open_corpus(config: DataConfig, tokenizer: Tokenizer) -> Corpus:
     empty=store.empty,
     ignored=store.ignored,
     unreadable=store.unreadable,
-    longer=int((np.diff(store.offsets) >= config.context).sum()),
+    longer=int((np.diff(store.offsets) >= policy.context).sum()),
     hashes=store.hashes,
   )
 
@@ -148,9 +171,7 @@ def is_held_out(text: str, share: float) -> bool:
 
 def _split(hashes: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
   """Returns held-out and training documents, sorted by hash for any seed."""
-  keys = np.ascontiguousarray(hashes[:, :8]).view(">u8")[:, 0]
-  order = np.argsort(keys, kind="stable")
-  fractions = keys[order].astype(np.float64) / 2.0**64
+  order, fractions = _order(hashes)
   held = int(np.searchsorted(fractions, share))
   if share > 0 and held == 0:
     enough = np.ceil(fractions[0] * 1000 + 1) / 1000
@@ -164,6 +185,13 @@ def _split(hashes: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
       "training; use a smaller held_out or more documents"
     )
   return order[:held], order[held:]
+
+
+def _order(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the documents sorted by hash, and each hash as a share of all."""
+  keys = np.ascontiguousarray(hashes[:, :8]).view(">u8")[:, 0]
+  order = np.argsort(keys, kind="stable")
+  return order, keys[order].astype(np.float64) / 2.0**64
 
 
 def _rows(

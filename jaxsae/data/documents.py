@@ -172,8 +172,10 @@ def _identity(path: str) -> tuple[int, int]:
 def _first_visit(path: str, seen: set[tuple[int, int]]) -> bool:
   try:
     identity = _identity(path)
-  except FileNotFoundError:  # it was there when its folder was listed
-    return False
+  except (FileNotFoundError, ProcessLookupError):
+    return False  # it was there when its folder was listed
+  except OSError:
+    return True  # the walk meets the error again, and tells it
   new = identity not in seen
   seen.add(identity)
   return new

@@ -41,8 +41,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
   except (OSError, ValueError, TypeError, LookupError, RecursionError) as error:
     raise UserError(
       f"{path} is not the record of an evaluation ({_why(error)}); move it"
-      f" away, and `jaxsae eval {epath.Path(path).parent.parent}` makes it"
-      " again."
+      " away and evaluate again."
     ) from error
 
 

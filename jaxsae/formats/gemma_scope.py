@@ -311,6 +311,7 @@ def _read(archive: zipfile.ZipFile, path: Path) -> dict[str, np.ndarray]:
     for name, member in members.items()
   }
   check_shapes(shapes, path)
+  npz.check_memory(shapes.values(), path)
   return {
     name: npz.array(archive, member, f"{name} in {path}")
     for name, member in members.items()

@@ -9,11 +9,12 @@ import math
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from etils import epath
 
+from jaxsae import process
 from jaxsae.errors import RunError, UserError
 from jaxsae.formats.format import Path
 
@@ -88,15 +89,34 @@ def array(
   A value that float32 cannot hold becomes infinite.
 
   Raises:
-    UserError: the array is damaged.
+    UserError: the array is damaged, or there is not enough memory.
   """
   try:
     with archive.open(member) as file:
       values = np.lib.format.read_array(file, allow_pickle=False)
+  except MemoryError as error:
+    raise UserError(
+      f"{what} needs {member.file_size / 1e9:.1f} GB of memory, which are not"
+      " free; use a machine with more."
+    ) from error
   except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
     raise _damaged(what, error) from error
   with np.errstate(over="ignore"):
     return values.astype(np.float32)
+
+
+def check_memory(shapes: Iterable[tuple[int, ...]], what: Path) -> None:
+  """Raises UserError if this machine has no room for arrays of these shapes.
+
+  They are there as the file has them, as float32, and as JAX has them.
+  """
+  needed = 3 * sum(4 * math.prod(shape) for shape in shapes)
+  there = process.memory_limit()
+  if needed > there:
+    raise UserError(
+      f"{what} needs {needed / 1e9:.1f} GB of memory to be read, and"
+      f" {there / 1e9:.1f} GB are there; use a machine with more."
+    )
 
 
 def _header(

@@ -2,29 +2,32 @@
 
 import contextlib
 import functools
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
-from etils import epath
 
-from jaxsae import data, evals, overrides, pod
+from jaxsae import evals, overrides, pod
 from jaxsae.data import Corpus
 from jaxsae.files import check_writable, remove_leftovers
 from jaxsae.runs.eval_progress import EvalProgress
 from jaxsae.runs.open import Run
+from jaxsae.runs.text import (
+  corpus_of,
+  held_out_batches,
+  other_corpus,
+  record_of,
+)
 from jaxsae.runs.unfinished import Unfinished
-from jaxsae.token_batch import TokenBatch
-from jaxsae.train.loop import open_corpus
-from jaxsae.train.process import agreement, corpus_check, workdir
+from jaxsae.train.process import agreement
 from jaxsae.train.process.compile_cache import CompileCache
 from jaxsae.train.process.shutdown import ShutdownSignal
 
 
 def evaluate(run: Run) -> dict[str, evals.Result]:
   """Evaluates the autoencoders on held-out text; writes `eval/STEP.json`.
+
+  For a run that was opened with another text, `eval/STEP.NAME.json`.
 
   What is compiled is kept beside the run. If the process is asked to stop, it
   leaves what it measured and exits, with the same status as in training; the
@@ -37,7 +40,7 @@ def evaluate(run: Run) -> dict[str, evals.Result]:
     corpus = corpus_of(run)
     stop = ending.enter_context(ShutdownSignal())
     unfinished = Unfinished(
-      run.path / "eval" / f"{run.step}.unfinished",
+      record_of(run).with_suffix(".unfinished"),
       _identity(run, corpus),
       stop,
       first=run.config.steps,  # where training ended to ask
@@ -91,18 +94,29 @@ def _settings(run: Run) -> dict[str, Any]:
 
 def _write(run: Run, results: Mapping[str, evals.Result]) -> None:
   """Writes the results, after those that are already there of others."""
-  record, settings = record_of(run), _settings(run)
+  record, about = record_of(run), _about(run)
   others = []
   if record.exists():
     before = evals.read(record)
-    if before["about"].get("settings") == settings:
+    if about.items() <= before["about"].items():
       others = [r for r in before["results"] if r["name"] not in results]
   remove_leftovers(record.parent)
-  evals.write(results, record, others, step=run.step, settings=settings)
+  source = {"source": run.text} if run.text else {}
+  evals.write(results, record, others, step=run.step, **about, **source)
+
+
+def _about(run: Run) -> dict[str, Any]:
+  """Returns what must be the same for results to stand in one file."""
+  if not run.text:
+    return {"settings": _settings(run)}
+  return {"settings": _settings(run), "text": other_corpus(run).fingerprint}
 
 
 def figures(run: Run) -> dict[str, dict]:
-  """Reads `eval/STEP.json` by autoencoder; evaluates if some are missing."""
+  """Reads the figures of a run by autoencoder; evaluates if some are missing.
+
+  Those of another text are used again only while it is the same.
+  """
   if not pod.on_leader(lambda: set(run.names) <= set(recorded(run))):
     evaluate(run)
   found = pod.on_leader(lambda: recorded(run))
@@ -110,34 +124,13 @@ def figures(run: Run) -> dict[str, dict]:
 
 
 def recorded(run: Run) -> dict[str, dict]:
-  """Returns the results in `eval/STEP.json` by autoencoder; there may be none.
+  """Returns the results on record by autoencoder; there may be none.
 
   Only the leader of a pod calls it.
   """
   if not record_of(run).exists():
     return {}
   record = evals.read(record_of(run))
+  if run.text and record["about"].get("text") != _about(run)["text"]:
+    return {}
   return {result["name"]: result for result in record["results"]}
-
-
-def record_of(run: Run) -> epath.Path:
-  """Returns the path of the file that holds a run's figures."""
-  return run.path / "eval" / f"{run.step}.json"
-
-
-def corpus_of(run: Run) -> Corpus:
-  """Opens the run's text; refuses any other, and other tokens of it."""
-  corpus = open_corpus(run.config, run.lm)
-  workdir.check_policy_of(run.path, corpus.policy)
-  pod.on_leader(lambda: corpus_check.check(run.path, corpus))
-  return corpus
-
-
-def held_out_batches(
-  run: Run, corpus: Corpus
-) -> Iterator[TokenBatch[np.ndarray]]:
-  """Reads the held-out batches of a run, in the same order on every call."""
-  settings = run.config.eval
-  rows = min(settings.batch, max(1, len(corpus.held_out)))
-  batches = data.held_out_batches(corpus, rows)
-  return itertools.islice(batches, settings.batches)

@@ -3,28 +3,57 @@
 import dataclasses
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
 from etils import epath
 
 from jaxsae import explore as explorer
-from jaxsae import pod
+from jaxsae import overrides, pod, process
 from jaxsae.app import report as pages
+from jaxsae.errors import UserError
 from jaxsae.files import check_writable, remove_leftovers, whole_file
-from jaxsae.runs.evaluate import (
-  corpus_of,
-  figures,
-  held_out_batches,
-  recorded,
-)
+from jaxsae.overrides import Range
+from jaxsae.runs.evaluate import figures, recorded
 from jaxsae.runs.open import Run
+from jaxsae.runs.text import corpus_of, held_out_batches, page_of
 
 
-def explore(run: Run) -> epath.Path:
+@dataclasses.dataclass(frozen=True)
+class ReportConfig:
+  """What a report shows of each latent."""
+
+  # Top contexts of each latent, at most.
+  contexts: Annotated[int, Range(1, 100)] = 8
+  # Tokens in a context: two thirds before the strongest, a third after it.
+  window: Annotated[int, Range(1, 1000)] = 32
+
+  def __post_init__(self):
+    overrides.check(self)
+
+  def check_memory(self, widths: Iterable[int]) -> None:
+    """Raises UserError if contexts of so many latents need too much memory."""
+    each = 8 * self.contexts * self.window  # a token and an activation
+    needed, there = each * sum(widths), process.memory_limit()
+    if needed > there:
+      raise UserError(
+        f"--contexts={self.contexts} of --window={self.window} tokens need"
+        f" {needed / 1e9:.1f} GB of memory, and {there / 1e9:.1f} GB are there;"
+        " give less of one of them, or some of the autoencoders by --only."
+      )
+
+
+def explore(run: Run, config: ReportConfig | None = None) -> epath.Path:
   """Writes the report, `report/index.html`, and returns its path.
 
-  All processes of a pod survey the latents; the leader writes.
+  For a run that was opened with another text, `report/NAME.html`. All processes
+  of a pod survey the latents; the leader writes.
+
+  Args:
+    run: the finished run.
+    config: what the report shows.
   """
+  config = config or ReportConfig()
+  config.check_memory(run.widths.values())
   pod.on_leader(lambda: _check_place(run))
   measured = figures(run)
   for name, target in run.targets.items():
@@ -38,18 +67,20 @@ def explore(run: Run) -> epath.Path:
     measured,
     title=run.path.name,
     run=_about(run),
+    contexts=config.contexts,
+    window=config.window,
   )
   saes = [dataclasses.replace(x, load=_load(run, x.name)) for x in report.saes]
   report = dataclasses.replace(report, saes=saes)
-  pod.on_leader(lambda: pages.write(report, _page(run)))
+  pod.on_leader(lambda: pages.write(report, page_of(run)))
   pod.on_leader(lambda: _write_shown(run))
-  return _page(run)
+  return page_of(run)
 
 
 def _check_place(run: Run) -> None:
   """Raises UserError if the page could not be written in the end."""
-  remove_leftovers(_page(run).parent)
-  check_writable(_page(run), "make room, or make it writable")
+  remove_leftovers(page_of(run).parent)
+  check_writable(page_of(run), "make room, or make it writable")
 
 
 def report(run: Run) -> epath.Path:
@@ -58,18 +89,14 @@ def report(run: Run) -> epath.Path:
   It shows something else once the run was trained further or evaluated anew.
   """
   if pod.on_leader(lambda: _is_shown(run)):
-    return _page(run)
+    return page_of(run)
   return explore(run)
-
-
-def _page(run: Run) -> epath.Path:
-  return run.path / "report" / "index.html"
 
 
 def _is_shown(run: Run) -> bool:
   """Returns whether the page is there and shows the run as it is now."""
   record = _shown_record(run)
-  if not (_page(run).exists() and record.exists()):
+  if not (page_of(run).exists() and record.exists()):
     return False
   try:
     return json.loads(record.read_text()) == _shown(run)
@@ -84,7 +111,7 @@ def _write_shown(run: Run) -> None:
 
 def _shown_record(run: Run) -> epath.Path:
   """Returns the path of the file that says what the page shows."""
-  return _page(run).with_name("shown.json")
+  return page_of(run).with_suffix(".json")
 
 
 def _shown(run: Run) -> dict[str, Any]:
@@ -112,7 +139,7 @@ def _about(run: Run) -> dict[str, str]:
   others = ", ".join(s.name or s.architecture for s in config.also)
   return {
     "Language model": config.lm,
-    "Text": config.data.source,
+    "Text": run.text or config.data.source,
     "Trained on": f"{run.step * config.bucket_tokens:,} tokens",
     "Autoencoders": f"{len(run.saes)}, width {_comma(sweep.widths)}",
     "Sites": _comma(sweep.sites),

@@ -12,10 +12,11 @@ from jaxsae.errors import UserError, did_you_mean, exit_on_user_error
 from jaxsae.lm.weights import read_sizes
 from jaxsae.overrides import Place
 from jaxsae.runs import run_table, stages
-from jaxsae.runs.evaluate import evaluate, record_of
+from jaxsae.runs.evaluate import evaluate
 from jaxsae.runs.flops import RunFlops, balanced_shares, run_flops
 from jaxsae.runs.open import Run, open_run
 from jaxsae.runs.settings import RunSettings
+from jaxsae.runs.text import record_of
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.loop import train
 from jaxsae.train.process import workdir

@@ -10,6 +10,7 @@ import jax
 from etils import epath
 from jax.sharding import Mesh, SingleDeviceSharding
 
+from jaxsae import data
 from jaxsae import mesh as meshes
 from jaxsae.errors import RunError, UserError, did_you_mean, first_few
 from jaxsae.lm import Lm, Taps, load_lm
@@ -44,12 +45,15 @@ class Run:
       that it was opened with.
     names: the names of the autoencoders that are selected.
     members: the autoencoders in the checkpoint.
+    text: a file or folder of other text to judge the autoencoders on; empty:
+      what the run held out of its own.
   """
 
   path: epath.Path
   config: TrainConfig
   names: tuple[str, ...]
   members: Members
+  text: str = ""
 
   def __repr__(self) -> str:
     """Names the run, its step and its autoencoders, in one line."""
@@ -68,6 +72,11 @@ class Run:
   def taps(self) -> dict[str, Taps]:
     """Name → the sites that an autoencoder reads and writes."""
     return {name: self._places[name].stack.taps for name in self.names}
+
+  @property
+  def widths(self) -> dict[str, int]:
+    """Name → the number of latents of an autoencoder."""
+    return {name: self._places[name].stack.width for name in self.names}
 
   @property
   def targets(self) -> dict[str, float | None]:
@@ -169,6 +178,7 @@ def open_run(
   path: str | os.PathLike[str],
   settings: RunSettings | None = None,
   only: Sequence[str] = (),
+  text: str = "",
 ) -> Run:
   """Opens a run at its newest checkpoint.
 
@@ -177,13 +187,16 @@ def open_run(
     settings: where its data is now, how it is evaluated, and the mesh; by
       default the run's own, on all devices that there are.
     only: names of autoencoders, to leave out all others; by default all.
+    text: other text to judge them on; by default what the run held out.
 
   Raises:
-    UserError: the folder has no checkpoint yet, or the run has no autoencoder
-      of such a name.
+    UserError: the folder has no checkpoint yet, the run has no autoencoder of
+      such a name, or there is no such text.
   """
   folder = epath.Path(path)
   config = workdir.read_config(folder)
+  if text:
+    data.check_source(text)
   checkpoints = Checkpoints(folder / "checkpoints", keep=None)
   if checkpoints.latest is None:
     raise UserError(
@@ -196,6 +209,7 @@ def open_run(
     config=settings.applied(config),
     names=_selected(folder, config, only),
     members=checkpoints.members(),
+    text=text,
   )
 
 

@@ -8,7 +8,7 @@ import jax
 
 from jaxsae import overrides
 from jaxsae.mesh import MeshConfig
-from jaxsae.overrides import PlaceOrEmpty
+from jaxsae.overrides import Place, PlaceOrEmpty
 from jaxsae.train.config.run import EvalConfig, TrainConfig
 
 
@@ -19,6 +19,7 @@ class TextPlace:
   source: PlaceOrEmpty = (
     ""  # the text that the run was trained on, wherever it is now
   )
+  text_column: Place = "text"  # column of .parquet and .arrow files
   cache: PlaceOrEmpty = ""  # folder of tokenised corpora
 
   def __post_init__(self):
@@ -53,11 +54,11 @@ class RunSettings:
       mesh: the mesh to open it on; by default all devices of today, with the
         `model` axis of training as far as there are enough.
     """
-    model = math.gcd(config.mesh.model, jax.device_count())
+    model, text = math.gcd(config.mesh.model, jax.device_count()), config.data
     return cls(
       lm=config.lm,
       fsdp=config.fsdp,
-      data=TextPlace(config.data.source, config.data.cache),
+      data=TextPlace(text.source, text.text_column, text.cache),
       mesh=mesh or MeshConfig(model=model),
       eval=config.eval,
     )
@@ -65,7 +66,10 @@ class RunSettings:
   def applied(self, config: TrainConfig) -> TrainConfig:
     """Returns a run's config with these settings."""
     text = dataclasses.replace(
-      config.data, source=self.data.source, cache=self.data.cache
+      config.data,
+      source=self.data.source,
+      text_column=self.data.text_column,
+      cache=self.data.cache,
     )
     return dataclasses.replace(
       config,

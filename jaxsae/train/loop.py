@@ -27,7 +27,7 @@ from jax.sharding import Mesh
 
 from jaxsae import data, pod
 from jaxsae import mesh as meshes
-from jaxsae.data import Corpus
+from jaxsae.data import Corpus, Tokenizer
 from jaxsae.errors import UserError
 from jaxsae.lm import GemmaConfig, Lm, LmConfig, Site, load_lm
 from jaxsae.lm.weights import abstract_lm, default_dtype, read_sizes
@@ -200,12 +200,17 @@ def _load_lm(config: TrainConfig, mesh: Mesh) -> Lm:
 
 def open_corpus(config: TrainConfig, lm: Lm) -> Corpus:
   """The run's text."""
+  return data.open_corpus(config.data, tokenizer_of(config, lm))
+
+
+def tokenizer_of(config: TrainConfig, lm: Lm) -> Tokenizer:
+  """Returns the tokenizer that a run's text needs."""
   if lm.tokenizer is None:
     raise UserError(
       f"{config.lm} has no tokenizer.model, so it cannot read text; put its"
       " tokenizer beside its weights."
     )
-  return data.open_corpus(config.data, lm.tokenizer)
+  return lm.tokenizer
 
 
 def _claim(setting: _Setting, path: epath.Path) -> None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxsae import process
 from jaxsae.errors import UserError
 from jaxsae.formats import FORMATS, Published, gemma_scope
 from jaxsae.lm import GemmaConfig, Lm, Site, Taps, init_params
@@ -241,6 +242,20 @@ def test_other_floats_become_float32(arrays, file, kind, save):
   back = gemma_scope.read(file)
   assert back.w_dec.dtype == jnp.float32
   np.testing.assert_array_equal(back.w_dec, arrays["W_dec"].astype(kind))
+
+
+def test_more_than_there_is_memory_for_is_refused_unread(
+  sae, file, monkeypatch
+):
+  gemma_scope.write(sae, file)
+  needed = 3 * sum(x.nbytes for x in jax.tree.leaves(sae))
+  monkeypatch.setattr(process, "memory_limit", lambda: needed)
+  gemma_scope.read(file)
+  monkeypatch.setattr(process, "memory_limit", lambda: needed - 1)
+  forbid_reading(monkeypatch)
+  with pytest.raises(UserError, match="GB of memory") as caught:
+    gemma_scope.read(file)
+  assert str(file) in str(caught.value)
 
 
 def test_an_autoencoder_of_zeros_is_read_compressed(file):

@@ -75,12 +75,12 @@ def dry_run(tmp_path, monkeypatch, capsys):
       ledger.write(entry)
     elif ledger.names():
       ledger.remove("demo")
-    before = sorted(state.rglob("*"))
+    before = sorted(state.glob("[!.]*"))
     status = main([verb, f"--state={state}", "--dry-run", *words])
     said = capsys.readouterr()
     assert status == 0, said.err
     assert not (tmp_path / "called").exists()
-    assert sorted(state.rglob("*")) == before
+    assert sorted(state.glob("[!.]*")) == before
     out = said.out.replace(str(state), "STATE")
     return out.replace(str(source_archive.ROOT), "ROOT")
 
@@ -109,6 +109,62 @@ def test_every_verb_is_in_a_transcript():
     "create setup run watch status logs stop delete list sweep".split()
   )
   assert {file.stem for file in GOLDEN} == REQUESTS.keys()
+
+
+EXPERIMENT = "experiments/quickstart.py"
+ALL = (
+  "setup demo",
+  f"run {EXPERIMENT} --workdir=gs://b/r",
+  "watch demo --delete-when-done",
+  "status demo",
+  "logs",
+  "stop",
+  f"sweep --on=demo {EXPERIMENT} --workdir=gs://b/r",
+  "list",
+  "delete demo",
+)
+
+
+def test_all_verbs_can_be_rehearsed(tmp_path, monkeypatch, capsys):
+  """Each prints commands, and nothing is on record but for dry runs."""
+  monkeypatch.setenv("PATH", str(tmp_path))
+  state = tmp_path / "state"
+
+  def call(line, *more):
+    verb, *words = line.split()
+    status = main([verb, f"--state={state}", *more, *words])
+    return status, *capsys.readouterr()
+
+  create = "create demo --topology=v5e:2x4 --zone=us-west4-a"
+  for line in (create, create, *ALL):  # nothing is there, so it may be twice
+    status, out, err = call(line, "--dry-run")
+    assert status == 0 and "gcloud" in out, (line, err)
+    assert list(state.glob("*.json")) == []
+    if line == ALL[1]:
+      status, _, err = call("status demo")
+      assert status == 2 and "only by a dry run" in err
+      assert "launch create" in err
+  status, _, err = call("status demo", "--dry-run")
+  assert status == 2 and "there is none yet" in err  # it was deleted
+
+
+def test_a_dry_run_leaves_what_was_created_as_it_is(tmp_path, capsys):
+  """What was rehearsed under a name ends when the name is created."""
+  Ledger(tmp_path, dry=True).write(Entry(REQUESTS["queued"], "now"))
+  assert Ledger(tmp_path).names() == []
+  Ledger(tmp_path).write(Entry(REQUESTS["tpu_vm"], "now"))
+  dry = Ledger(tmp_path, dry=True)
+  assert dry.read("demo").request.zone == REQUESTS["tpu_vm"].zone
+  dry.write(Entry(REQUESTS["queued"], "now", run=RUN))
+  dry.remove("demo")
+  assert Ledger(tmp_path).read("demo").run is None
+  Ledger(tmp_path).remove("demo")
+  assert dry.names() == []
+  state = f"--state={tmp_path}"
+  Ledger(tmp_path).write(Entry(REQUESTS["tpu_vm"], "now"))
+  words = ["create", "demo", "--topology=v5e:2x4", "--zone=us-west4-a"]
+  assert main([*words, state, "--dry-run"]) == 2
+  assert "already created" in capsys.readouterr().err
 
 
 def test_printed_commands_can_be_pasted_into_a_shell(capsys):

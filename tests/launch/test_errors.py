@@ -35,6 +35,19 @@ SAID = {
     "--project=ID",
     "gcloud config set",
   ),
+  "ERROR: (gcloud.compute.tpus.tpu-vm.create) Error parsing [tpu].\nThe [tpu]"
+  " resource is not properly specified.\nFailed to find attribute [project]."
+  " The attribute can be set in the following ways: \n- provide the argument"
+  " `--project` on the command line\n- set the property `core/project`": (
+    "no project is set",
+    "--project=ID",
+    "Failed to find attribute [project]",
+  ),
+  "ERROR: (gcloud.compute.tpus.tpu-vm.create) unrecognized arguments:\n"
+  "  --data-disk=x (did you mean '--disk'?)": (
+    "gcloud components update",
+    "--data-disk=x",
+  ),
   "Quota limit 'TPUV5sPerProjectPerZoneForTPUAPI' has been exceeded. Limit: 0"
   " in zone us-east5-a.": ("quota", "TPUV5sPerProject", "another --zone"),
   'There is no more capacity in the zone "us-east5-a"; you can try in another'
@@ -70,6 +83,16 @@ def test_after_an_unknown_error_the_ledger_keeps_the_slices(cloud, launch):
   cloud.fail_next("create", [1, "INTERNAL: something broke"])
   assert refused(launch("create", "a", *WHERE), "something broke")
   assert "a: absent" in launch("status")[1]
+
+
+def test_what_cannot_be_deleted_says_how_to_forget_it(cloud, launch, tmp_path):
+  cloud.fail_next("create", [1, "INTERNAL: something broke"])
+  launch("create", "a", *WHERE)
+  cloud.fail_next("delete", [1, "INTERNAL: still broken"])
+  file = tmp_path / "state" / "a.json"
+  assert refused(launch("delete", "a"), "still broken", str(file))
+  file.unlink()  # as it says
+  assert launch("create", "a", *WHERE)[0] == 0
 
 
 def test_a_name_cannot_be_used_twice(made, launch):
