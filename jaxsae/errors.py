@@ -8,6 +8,11 @@ from collections.abc import Iterator, Sequence
 
 # A full or read-only disk raises these, from any library.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+# What the system says of a file by itself, whoever asks and however often.
+_OF_FILE = (
+  *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO),
+  *(errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EINVAL),
+)
 
 RESTART = 42  # exit status that means "start me again", as after a preemption
 
@@ -62,6 +67,15 @@ def exit_on_user_error() -> Iterator[None]:
       raise
     place = f"{error.filename}: " if error.filename else ""
     _exit(f"{place}{error.strerror}; free it or choose another directory")
+
+
+def is_of_file(error: OSError) -> bool:
+  """Returns whether an error is about the file that was to be read.
+
+  Otherwise it is about this machine or its storage, and says nothing about what
+  the file holds: too many open files, no memory, a disk or server that fails.
+  """
+  return error.errno in _OF_FILE
 
 
 def did_you_mean(name: str, names: Sequence[str], prefix: str = "") -> str:

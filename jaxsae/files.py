@@ -20,7 +20,7 @@ from typing import TypeVar
 from etils import epath
 
 from jaxsae import process, storage
-from jaxsae.errors import StorageError
+from jaxsae.errors import StorageError, UserError
 
 Path = str | os.PathLike[str]
 AnyPath = TypeVar("AnyPath", pathlib.Path, epath.Path)
@@ -79,6 +79,30 @@ def whole_folder(path: AnyPath) -> Iterator[AnyPath]:
       partial.replace(path)
   finally:
     shutil.rmtree(partial, ignore_errors=True)
+
+
+def expanded(path: Path) -> str:
+  """Returns a path as it was meant: a leading `~` is the home folder.
+
+  Shells replace it only at the start of a word, not in `--workdir=~/run`. All
+  paths that a person gives, by a setting or in Python, pass through here.
+
+  Raises:
+    UserError: there is no such home folder.
+  """
+  text = os.fspath(path)
+  found = os.path.expanduser(text)
+  if found.startswith("~") and found == text:
+    raise UserError(
+      f"{text} has no meaning, because nobody's home folder is known as"
+      f" {text.partition('/')[0]}; give the whole path, or set HOME"
+    )
+  return found
+
+
+def place(path: Path) -> epath.Path:
+  """Returns the place of a path that a person gives, local or remote."""
+  return epath.Path(expanded(path))
 
 
 def is_finished(path: pathlib.Path | epath.Path) -> bool:
