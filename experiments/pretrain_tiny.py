@@ -63,7 +63,7 @@ def main(config: Config) -> None:
 
 def training_texts(config: DataConfig):
   """Yields the texts to train the tokenizer on; none is held out."""
-  listing = data.list_source(config.source)
+  listing = data.list_source(config.source, config.text_beside_tables)
   for document in data.read_documents(
     listing, config.text_column, config.documents, config.seed
   ):

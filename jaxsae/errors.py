@@ -13,6 +13,11 @@ from typing import TextIO
 
 # A full or read-only disk raises these, from any library.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+# What the system says of a file by itself, whoever asks and however often.
+_OF_FILE = (
+  *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO),
+  *(errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EINVAL),
+)
 
 _CLOSED = 128 + signal.SIGPIPE  # exit status of one whose output is cut off
 RESTART = 42  # exit status that means "start me again", as after a preemption
@@ -139,6 +144,15 @@ def ended_by_ctrl_c() -> Iterator[None]:
     yield
   finally:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def is_of_file(error: OSError) -> bool:
+  """Returns whether an error is about the file that was to be read.
+
+  Otherwise it is about this machine or its storage, and says nothing about what
+  the file holds: too many open files, no memory, a disk or server that fails.
+  """
+  return error.errno in _OF_FILE
 
 
 def did_you_mean(name: str, names: Sequence[str], prefix: str = "") -> str:

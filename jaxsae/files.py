@@ -166,6 +166,30 @@ def _is_held(folder: pathlib.Path | epath.Path) -> bool:
     return False
 
 
+def expanded(path: Path) -> str:
+  """Returns a path as it was meant: a leading `~` is the home folder.
+
+  Shells replace it only at the start of a word, not in `--workdir=~/run`. All
+  paths that a person gives, by a setting or in Python, pass through here.
+
+  Raises:
+    UserError: there is no such home folder.
+  """
+  text = os.fspath(path)
+  found = os.path.expanduser(text)
+  if found.startswith("~") and found == text:
+    raise UserError(
+      f"{text} has no meaning, because nobody's home folder is known as"
+      f" {text.partition('/')[0]}; give the whole path, or set HOME"
+    )
+  return found
+
+
+def place(path: Path) -> epath.Path:
+  """Returns the place of a path that a person gives, local or remote."""
+  return epath.Path(expanded(path))
+
+
 def is_finished(path: pathlib.Path | epath.Path) -> bool:
   """Returns whether there is a file or a folder, and nothing was killed in it.
 

@@ -10,6 +10,7 @@ from jaxsae.data.documents import Document as Document
 from jaxsae.data.documents import check_source as check_source
 from jaxsae.data.documents import list_source as list_source
 from jaxsae.data.documents import read_documents as read_documents
+from jaxsae.data.documents import said_of_ignored as said_of_ignored
 from jaxsae.data.pipeline import Batches as Batches
 from jaxsae.data.pipeline import batches as batches
 from jaxsae.data.pipeline import held_out_batches as held_out_batches

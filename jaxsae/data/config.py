@@ -15,6 +15,9 @@ class DataConfig:
   # `python-stdlib`: the source files of this Python's own library.
   source: Place = "python-stdlib"
   text_column: Place = "text"  # column of .parquet and .arrow files
+  # Read text files too in a folder that has tables. They are left out, because
+  # they describe the tables, as a rule.
+  text_beside_tables: bool = False
   context: Annotated[int, Range(2, 2e9)] = 256  # tokens in a row, BOS included
   # Tokens, by their text or number, that are neither trained on nor counted,
   # as in <start_of_turn>,<end_of_turn> for a tuned model.

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -85,7 +85,8 @@ class Corpus:
   fingerprint: str  # of everything that decides the rows
   duplicates: int  # documents left out because the same text came before
   empty: int  # documents left out because they are blank
-  ignored: int  # files left out because of their suffix
+  ignored: Mapping[str, int]  # suffix → files left out because of it
+  beside_tables: list[str]  # names of texts left out because there are tables
   unreadable: list[str]  # "name: reason" of each text left out
   longer: int  # documents that do not fit in a row and go on in the next
   hashes: np.ndarray  # [documents, 16] uint8, of the texts
@@ -157,7 +158,8 @@ def _corpus(
     fingerprint=fingerprint,
     duplicates=store.duplicates,
     empty=store.empty,
-    ignored=store.ignored,
+    ignored=store.listing.ignored,
+    beside_tables=store.listing.beside_tables,
     unreadable=store.unreadable,
     longer=int((np.diff(store.offsets) >= policy.context).sum()),
     hashes=store.hashes,

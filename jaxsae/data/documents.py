@@ -3,16 +3,18 @@
 Files are sorted by relative path, so the order is the same on every machine.
 """
 
+import collections
 import os
 import stat
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from jaxsae.data import formats
-from jaxsae.errors import UserError
+from jaxsae.data import formats, suffixes
+from jaxsae.errors import UserError, first_few, is_of_file
+from jaxsae.files import expanded
 
 STDLIB = "python-stdlib"
 # The second is at the top of a disk's file system, and nobody may look into it.
@@ -50,45 +52,68 @@ class File:
 class Listing:
   """The files of a source, sorted by name.
 
-  `ignored` counts files whose suffix says that they are not text; hidden
-  files and folders are skipped.
+  Hidden files and folders are skipped.
+
+  Attributes:
+    root: the folder that names are relative to.
+    lone: whether the source has one file only, so an unreadable one is an error
+      and a text is divided into sections.
+    files: the files, sorted by name.
+    unreadable: texts that cannot be read.
+    ignored: suffix → number of files that are left out because of it.
+    records: paths of those that are made to hold texts.
+    other: path of one that is in another format than plain text, if there is.
+    beside_tables: names of texts that are left out because there are tables.
   """
 
   root: str
-  lone: bool  # the source is one file, so an unreadable one is an error
+  lone: bool
   files: list[File] = field(default_factory=list)
   unreadable: list[Unreadable] = field(default_factory=list)
-  ignored: int = 0
+  ignored: collections.Counter[str] = field(default_factory=collections.Counter)
+  records: list[str] = field(default_factory=list)
+  other: str | None = None
+  beside_tables: list[str] = field(default_factory=list)
 
 
-def list_source(source: str) -> Listing:
+def list_source(source: str, text_beside_tables: bool = False) -> Listing:
   """Finds the files of a source without reading them.
 
+  Args:
+    source: a file, a folder or `STDLIB`.
+    text_beside_tables: whether a folder's texts are read where it has tables.
+
   Raises:
-    UserError: the source is missing or has no file of a known kind.
+    UserError: the source is missing or has no file of a known kind, or most of
+      its text is in a format that is not read.
   """
   check_source(source)
   if source == STDLIB:
-    listing = _walk(sysconfig.get_path("stdlib"), (".py",), _NOT_STDLIB)
+    listing = _walk(sysconfig.get_path("stdlib"), _is_python, _NOT_STDLIB)
   else:
-    listing = _list_path(os.path.expanduser(source))
+    listing = _list_path(expanded(source), text_beside_tables)
   if not listing.files:
     raise UserError(_nothing_to_read(source, listing))
   return listing
 
 
 def check_source(source: str) -> None:
-  """Raises UserError unless the source exists; reads nothing."""
+  """Raises UserError unless the source is there and may be text."""
   if not source:
     raise UserError(
       "data.source is empty; give --data.source=DIR, a folder of text, "
       ".parquet, .arrow or .array_record files to train on"
     )
-  if source != STDLIB and not os.path.exists(os.path.expanduser(source)):
+  if source == STDLIB:
+    return
+  path = expanded(source)
+  if not os.path.exists(path):
     raise UserError(
       f"the data source {source!r} does not exist; give a file, a folder or "
       f"{STDLIB}"
     )
+  if os.path.isfile(path) and (reason := suffixes.refusal(path)):
+    raise UserError(f"{path} {reason}")
 
 
 def read_documents(
@@ -100,27 +125,28 @@ def read_documents(
     UserError: a table is damaged, a column is missing, or a lone file is not
       text.
   """
-  parts = [(file, _chunks(listing, file, column)) for file in listing.files]
-  total = sum(chunk.count for _, chunks in parts for chunk in chunks)
+  parts = _parts(listing, column)
+  total = sum(part.count for part in parts)
   chosen = np.arange(total)
   if limit is not None and limit < total:
     generator = np.random.default_rng(seed)
     chosen = np.sort(generator.choice(total, limit, replace=False))
   first = 0
-  for file, chunks in parts:
-    numbered = formats.is_table(file.path) or listing.lone
-    row = 0
-    for chunk in chunks:
-      begin, end = np.searchsorted(chosen, [first, first + chunk.count])
-      wanted = chosen[begin:end] - first
-      yield from _read_chunk(listing, file, chunk, wanted, row, numbered)
-      first += chunk.count
-      row += chunk.count
+  for file, part in zip(listing.files, parts, strict=True):
+    begin, end = np.searchsorted(chosen, [first, first + part.count])
+    yield from _read_part(listing, file, part, chosen[begin:end] - first)
+    first += part.count
 
 
-def _list_path(source: str) -> Listing:
+def _list_path(source: str, text_beside_tables: bool) -> Listing:
   if os.path.isdir(source):
-    return _walk(source, None, _NO_TEXT)
+    listing = _walk(source, formats.is_known, _NO_TEXT)
+    if not text_beside_tables:
+      _leave_text_beside_tables(listing)
+    _check_most_is_read(source, listing)
+    if len(listing.files) == 1 and not formats.is_table(listing.files[0].path):
+      listing.lone = True
+    return listing
   listing = Listing(os.path.dirname(source), lone=True)
   _add(listing, source, os.path.basename(source))
   if listing.unreadable:
@@ -128,8 +154,34 @@ def _list_path(source: str) -> Listing:
   return listing
 
 
+def _leave_text_beside_tables(listing: Listing) -> None:
+  """Leaves out texts where there are tables: they describe them, as a rule."""
+  tables = [file for file in listing.files if formats.is_table(file.path)]
+  if tables:
+    texts = [f.name for f in listing.files if not formats.is_table(f.path)]
+    texts += [text.name for text in listing.unreadable]
+    listing.files, listing.beside_tables = tables, sorted(texts)
+    listing.unreadable = []
+
+
+def _check_most_is_read(source: str, listing: Listing) -> None:
+  """Raises UserError if files that are not read hold more text than the rest.
+
+  Then what would be read is rather what comes with the text than the text.
+  """
+  skipped = sum(map(os.path.getsize, filter(os.path.isfile, listing.records)))
+  read = sum(file.size for file in listing.files)
+  if listing.files and skipped > read:
+    first = min(listing.records)
+    raise UserError(
+      f"{source} has {skipped:,} bytes of text in files that are not read, and"
+      f" {read:,} in others; {first} {suffixes.refusal(first)}, or give"
+      " --data.source a folder that has only text to read"
+    )
+
+
 def _walk(
-  root: str, suffixes: tuple[str, ...] | None, skip: set[str]
+  root: str, is_wanted: Callable[[str], bool], skip: set[str]
 ) -> Listing:
   """Follows links to folders, but enters every folder only once."""
   listing = Listing(root, lone=False)
@@ -156,12 +208,25 @@ def _walk(
       path = os.path.join(folder, name)
       if name.startswith("."):
         continue
-      if name.endswith(suffixes) if suffixes else formats.is_known(name):
+      if is_wanted(name):
         _add(listing, path, os.path.relpath(path, root))
       else:
-        listing.ignored += 1
+        _ignore(listing, path)
   listing.files.sort(key=lambda file: file.name)
   return listing
+
+
+def _is_python(name: str) -> bool:
+  return name.endswith(".py")
+
+
+def _ignore(listing: Listing, path: str) -> None:
+  suffix = suffixes.suffix_of(os.path.basename(path))
+  listing.ignored[suffix] += 1
+  if suffixes.holds_records(suffix):
+    listing.records.append(path)
+  if listing.other is None and suffixes.refusal(path):
+    listing.other = path
 
 
 def _identity(path: str) -> tuple[int, int]:
@@ -188,6 +253,8 @@ def _add(listing: Listing, path: str, name: str) -> None:
   try:
     status = os.stat(path)
   except OSError as error:
+    if not is_of_file(error):
+      raise formats.cannot_read(path, error) from error
     _leave_out(listing, path, name, str(error.strerror))
     return
   if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait forever
@@ -206,36 +273,56 @@ def _leave_out(listing: Listing, path: str, name: str, reason: str) -> None:
   listing.unreadable.append(Unreadable(name, reason))
 
 
-def _chunks(listing: Listing, file: File, column: str) -> list[formats.Chunk]:
-  chunks = formats.chunks(file.path, column)
+def _parts(listing: Listing, column: str) -> list[formats.Part]:
+  """Counts the documents of every file.
+
+  Raises:
+    UserError: a table has no such column; if others have it, says how many.
+  """
+  parts, without = [], []
+  for file in listing.files:
+    try:
+      parts.append(_part(listing, file, column))
+    except formats.NoColumnError as error:
+      without.append(error)
+  if without and len(without) < len(listing.files):
+    raise UserError(
+      f"{len(without):,} of {len(listing.files):,} files have no column"
+      f" {column!r}, such as {without[0].path}; take them out of the source"
+    )
+  if without:
+    raise without[0]
+  return parts
+
+
+def _part(listing: Listing, file: File, column: str) -> formats.Part:
   if not listing.lone or formats.is_table(file.path):
-    return chunks
-  text = _load_lone(file, chunks[0])
-  return formats.book(file.path, text)
+    return formats.part(file.path, column)
+  return formats.book(_load_lone(file))
 
 
-def _load_lone(file: File, chunk: formats.Chunk) -> str:
+def _load_lone(file: File) -> str:
   try:
-    text = _decode(next(chunk.load()))
+    return _decode(formats.file_bytes(file.path))
   except OSError as error:
     raise UserError(
       _not_text_message(file.path, str(error.strerror))
     ) from error
   except _NotTextError as error:
     raise UserError(_not_text_message(file.path, str(error))) from error
-  return text
 
 
-def _read_chunk(listing, file, chunk, wanted, row, numbered):
-  if not len(wanted):
-    return
-  wanted = set(wanted.tolist())
+def _read_part(
+  listing: Listing, file: File, part: formats.Part, rows: np.ndarray
+) -> Iterator[Document | Unreadable]:
+  numbered = formats.is_table(file.path) or listing.lone
   try:
-    for index, value in enumerate(chunk.load()):
-      if index in wanted:
-        name = f"{file.name}#{row + index}" if numbered else file.name
-        yield _document(listing, name, value)
+    for row, value in zip(rows, part.load(rows), strict=True):
+      name = f"{file.name}#{row}" if numbered else file.name
+      yield _document(listing, name, value)
   except OSError as error:
+    if not is_of_file(error):  # a text may not be missing by chance
+      raise formats.cannot_read(file.path, error) from error
     yield Unreadable(file.name, str(error.strerror))
 
 
@@ -275,8 +362,28 @@ def _not_text_message(name: str, reason: str) -> str:
 
 def _nothing_to_read(source: str, listing: Listing) -> str:
   kinds = " ".join(formats.TEXT_SUFFIXES)
+  left_out = said_of_ignored(listing.ignored)
+  other = min(listing.records, default=listing.other)
+  if other is not None:
+    advice = f"{other} {suffixes.refusal(other)}"
+  else:
+    advice = (
+      f"a folder needs files that end in {kinds} .parquet .arrow or"
+      " .array_record"
+    )
   return (
-    f"{source} has no text to read ({listing.ignored} files of other kinds, "
-    f"{len(listing.unreadable)} unreadable); a folder needs files that end in "
-    f"{kinds} .parquet .arrow or .array_record"
+    f"{source} has no text to read ({left_out},"
+    f" {len(listing.unreadable)} unreadable); {advice}"
   )
+
+
+def said_of_ignored(ignored: Mapping[str, int], most: int = 8) -> str:
+  """Lists the suffixes of files that were left out, the most frequent first.
+
+  Those that are made to hold texts come before all others.
+  """
+  rank = lambda item: (not suffixes.holds_records(item[0]), -item[1], item[0])
+  counts = [
+    f"{count:,} {name}" for name, count in sorted(ignored.items(), key=rank)
+  ]
+  return first_few(counts, most) if counts else "0 files of other kinds"

@@ -1,15 +1,19 @@
 """Tokenises documents once, into a cache folder that is memory-mapped."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import pathlib
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import numpy as np
 
+from jaxsae.data import formats
 from jaxsae.data.config import DataConfig
 from jaxsae.data.documents import (
   Document,
@@ -19,7 +23,7 @@ from jaxsae.data.documents import (
   read_documents,
 )
 from jaxsae.errors import UserError
-from jaxsae.files import is_remote, scratch
+from jaxsae.files import expanded, is_remote, scratch
 
 PACKING = (
   "every segment starts with BOS; documents follow one another and are cut "
@@ -27,6 +31,7 @@ PACKING = (
 )
 _FORMAT = 1  # of the store; with a new number, old stores are not found
 _HASH_BYTES = 16
+_DIVIDED = "divided"  # an empty file, which stores of older versions lack
 _BATCH_CHARACTERS = 4_000_000  # bounds the memory of tokenising
 _BATCH_DOCUMENTS = 1024
 
@@ -66,6 +71,7 @@ class Store:
   empty: int
   ignored: int  # files whose suffix says that they are not text
   unreadable: list[str]  # "name: reason" of each text that was left out
+  listing: Listing  # of the source, as it is now
 
 
 def token_policy(tokenizer: Tokenizer, context: int) -> TokenPolicy:
@@ -112,16 +118,32 @@ def open_store(config: DataConfig, tokenizer: Tokenizer) -> Store:
       f"cache={config.cache} is not on a disk, and tokens are read in place;"
       " set --data.cache to a folder on a local disk."
     )
-  listing = list_source(config.source)
-  cache = os.path.expanduser(config.cache)
+  listing = list_source(config.source, config.text_beside_tables)
+  cache = expanded(config.cache)
   folder = os.path.join(cache, _cache_key(config, listing, tokenizer))
   if not os.path.isdir(folder):
-    with _writing_to(cache):
-      os.makedirs(cache, exist_ok=True)
-      with scratch(cache, ".making-") as made:
-        _write_store(made, config, listing, tokenizer)
-        _rename(made, folder)
-  return _load_store(folder)
+    _make_store(folder, config, listing, tokenizer)
+  store = _load_store(folder, listing)
+  if _is_undivided(store, folder):
+    shutil.rmtree(folder)
+    _make_store(folder, config, listing, tokenizer)
+    store = _load_store(folder, listing)
+  return store
+
+
+def _is_undivided(store: Store, folder: str) -> bool:
+  """Returns whether an older version left a lone text without lines whole."""
+  marked = os.path.exists(os.path.join(folder, _DIVIDED))
+  return store.listing.lone and len(store.names) == 1 and not marked
+
+
+def _make_store(folder: str, config, listing: Listing, tokenizer) -> None:
+  cache = os.path.dirname(folder)
+  with _writing_to(cache):
+    os.makedirs(cache, exist_ok=True)
+    with scratch(cache, ".making-") as made:
+      _write_store(made, config, listing, tokenizer)
+      _rename(made, folder)
 
 
 @contextlib.contextmanager
@@ -141,7 +163,7 @@ def _cache_key(config: DataConfig, listing: Listing, tokenizer) -> str:
     "source": os.path.abspath(listing.root),
     "files": [[f.name, f.size, f.modified] for f in listing.files],
     "unreadable": [[u.name, u.reason] for u in listing.unreadable],
-    "ignored": listing.ignored,
+    "ignored": listing.ignored.total(),
     "lone": listing.lone,
     "column": config.text_column,
     "documents": config.documents,
@@ -158,7 +180,7 @@ def _write_store(folder, config, listing, tokenizer) -> None:
   about = {
     "duplicates": 0,
     "empty": 0,
-    "ignored": listing.ignored,
+    "ignored": listing.ignored.total(),
     "unreadable": [f"{u.name}: {u.reason}" for u in listing.unreadable],
   }
   documents = read_documents(
@@ -176,6 +198,7 @@ def _write_store(folder, config, listing, tokenizer) -> None:
   about |= {"names": names, "fingerprint": _fingerprint(hashes, tokenizer)}
   with open(os.path.join(folder, "store.json"), "w") as file:
     json.dump(about, file)
+  pathlib.Path(folder, _DIVIDED).touch()
 
 
 def _keep_new(documents, hashes, about) -> Iterator[Document]:
@@ -254,7 +277,7 @@ def _rename(made: str, folder: str) -> None:
       raise
 
 
-def _load_store(folder: str) -> Store:
+def _load_store(folder: str, listing: Listing) -> Store:
   try:
     with open(os.path.join(folder, "store.json")) as file:
       about = json.load(file)
@@ -262,9 +285,12 @@ def _load_store(folder: str) -> Store:
       np.load(os.path.join(folder, f"{name}.npy"), "r", allow_pickle=False)
       for name in ("tokens", "offsets", "hashes")
     )
-    store = Store(tokens=tokens, offsets=offsets, hashes=hashes, **about)
+    arrays = {"tokens": tokens, "offsets": offsets, "hashes": hashes}
+    store = Store(**arrays, listing=listing, **about)
     _check_store(store)
   except (OSError, ValueError, TypeError, EOFError) as error:
+    if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
+      raise formats.cannot_read(folder, error) from error
     raise UserError(
       f"the tokens in {folder} are damaged ({error}); delete that folder"
     ) from error

@@ -6,7 +6,7 @@ import re
 
 from etils import epath
 
-from jaxsae.data import Corpus
+from jaxsae.data import Corpus, said_of_ignored
 from jaxsae.errors import UserError
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.process.workdir import read_record, write_json
@@ -26,7 +26,17 @@ def summary(corpus: Corpus) -> str:
     f" {corpus.policy.context} tokens (they go on in the next); left out:"
     f" {count['unreadable']:,} unreadable{_first(corpus.unreadable)},"
     f" {count['empty']:,} empty, {count['duplicates']:,} duplicates,"
-    f" {corpus.ignored:,} files of other kinds"
+    f" {said_of_ignored(corpus.ignored)}{_beside_tables(corpus)}"
+  )
+
+
+def _beside_tables(corpus: Corpus) -> str:
+  names = corpus.beside_tables
+  if not names:
+    return ""
+  return (
+    f", {len(names):,} texts beside tables{_first(names)}, read with"
+    " --data.text_beside_tables=true"
   )
 
 

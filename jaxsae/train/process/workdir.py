@@ -52,7 +52,11 @@ FREE = (
 # that describe what those runs did.
 ADDED: overrides.Added = {
   TrainConfig: {"passes": None, "precision": "bfloat16"},
-  DataConfig: {"exclude_tokens": [], "held_out_documents": None},
+  DataConfig: {
+    "exclude_tokens": [],
+    "held_out_documents": None,
+    "text_beside_tables": True,
+  },
 }
 
 # The files that a killed start leaves. config.json is not one: it is written

@@ -80,14 +80,15 @@ def test_faults_are_printed_once_and_counted_in_every_line(
   assert line == (
     "201 documents, 6 of them held out, 200 longer than a row of 16 tokens"
     " (they go on in the next); left out: 1 unreadable (bad.txt: is not UTF-8"
-    " (at byte 3)), 2 empty, 1 duplicates, 1 files of other kinds"
+    " (at byte 3)), 2 empty, 1 duplicates, 1 .png"
   )
   (source / "bad.txt").write_text("it is text now")
   with pytest.raises(UserError, match=r"1 files new \(bad\.txt\)"):
     train(small)
 
 
-def test_a_truncated_shard_is_an_error(small, source):
+def test_a_truncated_shard_is_an_error(small, source, replace):
+  small = replace(small, data__text_beside_tables=True)
   shard = source / "shard-00001.parquet"
   pq.write_table(pa.table({"text": [f"the cat {i}" for i in range(99)]}), shard)
   whole = shard.read_bytes()
@@ -99,6 +100,17 @@ def test_a_truncated_shard_is_an_error(small, source):
   assert not pathlib.Path(small.workdir).exists()
   shard.write_bytes(whole)
   assert len(open_corpus(small).documents) == 201 + 99
+
+
+def test_texts_left_out_beside_tables_are_named(small, source, replace):
+  pq.write_table(pa.table({"text": ["one", "two"]}), source / "a.parquet")
+  small = replace(small, data__held_out=0.0)
+  said = checks.summary(open_corpus(small))
+  assert said.startswith("2 documents") and "(000.txt; " in said
+  assert "beside tables" in said and "--data.text_beside_tables=true" in said
+  both = replace(small, data__text_beside_tables=True)
+  assert len(open_corpus(both).documents) == 201 + 2
+  assert "beside tables" not in checks.summary(open_corpus(both))
 
 
 def test_text_without_faults_counts_none(config):
