@@ -140,7 +140,7 @@ def to_report(
   same = every.document[:, None] == every.document[:, :, None]
   chosen = np.zeros(values.shape, bool)
   _choose(chosen, (values > 0) & is_top, clash, same, shown)
-  weakest = np.where(chosen, values, np.inf).min(axis=1, keepdims=True)
+  weakest = values.min(axis=1, keepdims=True, initial=np.inf, where=chosen)
   strongest = chosen.sum(axis=1)
   below = (values > 0) & (values < weakest) & ~is_top
   _choose(chosen, below, clash, same, values.shape[1])

@@ -7,7 +7,7 @@ import numpy as np
 
 _BINS = 512
 _SHARE = 0.6
-_AT_ONCE = 256  # latents; their bins are in memory at a time
+_MAX_PAIRS = 2**19  # of contexts, in memory at a time
 
 
 def near_duplicates(tokens: np.ndarray, peak: int) -> np.ndarray:
@@ -22,9 +22,10 @@ def near_duplicates(tokens: np.ndarray, peak: int) -> np.ndarray:
     tokens: ids, int32 [F, K, W], or -1 where there is no token.
     peak: the index in W of the strongest token.
   """
+  latents = max(1, _MAX_PAIRS // max(1, tokens.shape[1] ** 2))
   blocks = [
-    _compare(_pairs(tokens[at : at + _AT_ONCE], peak))
-    for at in range(0, len(tokens), _AT_ONCE)
+    _compare(_pairs(tokens[at : at + latents], peak))
+    for at in range(0, len(tokens), latents)
   ]
   return np.concatenate(blocks)
 

@@ -55,16 +55,18 @@ def add(top, sample, latents, batch):
   )
 
 
-def found(latents, batch, sizes=(4, 8), window=WINDOW, shown=SHOWN):
+def found(
+  latents, batch, sizes=(4, 8), window=WINDOW, shown=SHOWN, weaker=WEAKER
+):
   """Finds the contexts, with the rows in batches of these sizes."""
   count = latents.shape[-1]
   top = no_contexts(count, shown, window)
-  sample = no_contexts(count, WEAKER, window)
+  sample = no_contexts(count, weaker, window)
   for end, size in zip(itertools.accumulate(sizes), sizes, strict=True):
     rows = slice(end - size, end)
     part = jax.tree.map(lambda x, rows=rows: jnp.asarray(x[rows]), batch)
     top, sample = add(top, sample, jnp.asarray(latents[rows]), part)
-  return to_report(top, sample, shown, WEAKER)
+  return to_report(top, sample, shown, weaker)
 
 
 def strongest(latents, batch, latent):
@@ -150,6 +152,15 @@ def test_near_duplicates_give_way_to_other_text():
   documents = contexts.document[0, : contexts.top[0]].tolist()
   assert contexts.top[0] == SHOWN
   assert sum(document < 8 for document in documents) == 1
+
+
+@pytest.mark.parametrize(("shown", "weaker"), [(1, 0), (0, 2), (0, 0), (30, 9)])
+def test_there_may_be_any_number_of_either(shown, weaker):
+  latents, batch = varied()
+  contexts = found(latents, batch, [12], shown=shown, weaker=weaker)
+  assert contexts.tokens.shape == (1, shown + weaker, WINDOW)
+  assert contexts.top[0] == min(shown, ROWS)
+  assert contexts.count[0] <= shown + weaker
 
 
 def test_then_come_contexts_of_lower_activations():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from jaxsae.explore import duplicates
 from jaxsae.explore.duplicates import near_duplicates
 
 RNG = np.random.default_rng(0)
@@ -61,7 +62,9 @@ def test_missing_contexts_are_duplicates_of_nothing():
   assert not is_near(none, text())
 
 
-def test_many_latents_are_compared_each_for_itself():
+@pytest.mark.parametrize("at_once", [2**19, 100, 1])
+def test_many_latents_are_compared_each_for_itself(monkeypatch, at_once):
+  monkeypatch.setattr(duplicates, "_MAX_PAIRS", at_once)
   tokens = RNG.integers(4, 60_000, (600, 3, 8))
   tokens[::2, 2] = tokens[::2, 0]
   found = near_duplicates(tokens, 5)
