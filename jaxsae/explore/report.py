@@ -8,6 +8,8 @@ import operator
 
 import numpy as np
 
+from jaxsae.brief import fields
+
 
 @dataclasses.dataclass(frozen=True)
 class Contexts:
@@ -23,6 +25,8 @@ class Contexts:
   document: np.ndarray  # [F, K] index into the report's documents
   count: np.ndarray  # [F] number of contexts, at most K
   top: np.ndarray  # [F] of these, the number of the strongest
+
+  __repr__ = fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +54,8 @@ class SaeReport:
   neighbours: np.ndarray  # [F, M] latents, nearest first
   neighbour_cosines: np.ndarray  # [F, M] cosine of decoder directions
   load: str = ""  # Python that defines lm, taps and sae, where there is any
+
+  __repr__ = fields
 
   def __post_init__(self):
     context = self.contexts.tokens.shape[:2]
@@ -88,6 +94,8 @@ class Report:
   saes: list[SaeReport]
   vocabulary: list[str]  # the text of each token id; untrusted
   documents: list[str]  # names of the documents that contexts come from
+
+  __repr__ = fields
 
   def __post_init__(self):
     names = [sae.name for sae in self.saes]

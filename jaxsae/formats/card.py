@@ -29,7 +29,7 @@ def write(published: Published, folder: epath.Path) -> None:
     "taps": str(published.taps),
     "model": published.model,
     **_sizes(published.sae),
-    "metrics": dict(published.metrics),
+    "metrics": {k: float(v) for k, v in published.metrics.items()},
   }
   with whole_file(folder / FILE) as partial:
     partial.write_text(json.dumps(card, indent=2) + "\n")
@@ -73,6 +73,8 @@ def _read(file: epath.Path) -> dict[str, Any] | None:
     if not isinstance(card, dict) or "taps" not in card:
       return None
     Taps.parse(card["taps"])
+    if not isinstance(card.get("model"), str | None):
+      raise ValueError("model is not text")
   except (ValueError, TypeError, RecursionError) as error:
     raise UserError(
       f"{file} is damaged ({error}); export the autoencoder again, or remove"

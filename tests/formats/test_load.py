@@ -198,8 +198,16 @@ def test_another_model_of_the_same_sizes_is_warned_of(lm, exported):
 
 @pytest.mark.parametrize(
   "card",
-  ["{", '{"taps": 5}', '{"taps": "x"}', "[" * 100_000, " " * 2_000_000, "\x00"],
-  ids=["cut", "number", "text", "deep", "large", "zero"],
+  [
+    "{",
+    '{"taps": 5}',
+    '{"taps": "x"}',
+    "[" * 100_000,
+    " " * 2_000_000,
+    "\x00",
+    '{"taps": "resid.3", "model": 5}',
+  ],
+  ids=["cut", "number", "text", "deep", "large", "zero", "model"],
 )
 def test_a_damaged_card_is_named(exported, card):
   folder = exported(Site("resid", 3))

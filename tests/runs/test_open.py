@@ -2,6 +2,8 @@
 
 import pytest
 
+from jaxsae.errors import UserError
+from jaxsae.lm import splice
 from jaxsae.runs.open import open_run
 from jaxsae.train import loop
 
@@ -18,3 +20,10 @@ def test_a_run_is_opened_with_the_model_axis_of_training(config, replace, fsdp):
   assert table.addressable_shards[0].data.size == table.size / parts
   for _, sae in run.saes.values():
     assert sae.w_dec.addressable_shards[0].data.size < sae.w_dec.size
+  line = repr(run)
+  assert line.startswith(f"Run('{config.workdir}', step {run.step}, ")
+  assert "\n" not in line
+  name, (taps, sae) = next(iter(run.saes.items()))
+  with pytest.raises(UserError, match=rf"{name} of .*{taps}"):
+    splice("mlp_in.0", sae)
+  assert splice(taps, sae)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxsae.errors import UserError
 from jaxsae.sae import JumpRelu, Kernel, Sae, fold, normalisation
 from jaxsae.sae import stack as stacks
 from jaxsae.sae.normalisation import estimate_scale
@@ -167,3 +168,22 @@ def test_waking_moves_the_thresholds_of_dead_latents_only():
   np.testing.assert_allclose(difference.threshold[:5], 1e-3, rtol=1e-2)
   assert not difference.threshold[5:].any()
   assert not jnp.any(difference.w_enc) and not jnp.any(difference.b_enc)
+
+
+def test_a_direction_by_number_is_its_row():
+  sae = random_sae()
+  for latent in (0, 31, np.int64(7), jnp.array(7)):
+    np.testing.assert_array_equal(sae.direction(latent), sae.w_dec[latent])
+
+
+@pytest.mark.parametrize("latent", [32, 9999, -1, 1.5, True, "3", np.int64(32)])
+def test_the_direction_of_a_latent_that_there_is_not_is_refused(latent):
+  with pytest.raises(UserError, match=r"latents 0 to 31"):
+    random_sae().direction(latent)
+
+
+def test_an_autoencoder_is_one_line():
+  line = repr(random_sae())
+  assert line.startswith("Sae(w_enc=float32[8, 32], ")
+  assert "\n" not in line
+  assert "k=5" in repr(random_sae().replace(k=5))

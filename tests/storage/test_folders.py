@@ -94,7 +94,8 @@ def test_what_a_killed_process_left_is_removed_first(bucket):
 
 def test_autoencoders_go_to_a_bucket_and_come_back(bucket):
   written = write_all("gemma_scope", SWEEP, str(OUT))
-  assert bucket.names() == sorted(f"out/{file}" for file in written)
+  cards = [file.replace("params.npz", "card.json") for file in written]
+  assert bucket.names() == sorted(f"out/{file}" for file in written + cards)
   for file, (_, sae, _) in zip(written, SWEEP, strict=True):
     np.testing.assert_array_equal(load_sae(f"{OUT}/{file}").w_enc, sae.w_enc)
   folder = str(OUT / written[0]).removesuffix("/params.npz")

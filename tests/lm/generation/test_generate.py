@@ -543,7 +543,32 @@ def test_streams_have_the_form_of_the_result(reader, script):
       r"of 500 .* context of 512; .* or max_tokens=12\.$",
     ),
     ([1] * 510, {"cache": 4096}, "context of 512"),
-    ([1], {"cache": 0}, "cache of 0"),
+    ([1], {"cache": 0}, "cache=0"),
+    ([1], {"cache": "x"}, "cache='x'"),
+    ([1], {"cache": 48.5}, r"cache=48\.5"),
+    ([1], {"max_tokens": True}, "max_tokens=True"),
+    ([1], {"temperature": "x"}, "temperature='x'"),
+    ([1], {"temperature": None}, "temperature=None"),
+    ([1], {"temperature": 1.0, "top_p": "x"}, "top_p='x'"),
+    ([1], {"temperature": 1.0, "top_k": True}, "top_k=True"),
+    ([1], {"stop": None}, "stop=None"),
+    ([1], {"stop": [5.5]}, r"stop=5\.5"),
+    ([1], {"stop": True}, "stop=True"),
+    ([1], {"stream": 5}, "stream=5"),
+    ([1], {"edits": [1]}, r"\[1\] are not a mapping"),
+    (None, {}, r"None \(NoneType\) is not a prompt; give text"),
+    (5, {}, r"5 \(int\) is not a prompt"),
+    (1.5, {}, r"1\.5 \(float\) is not a prompt"),
+    (True, {}, r"True \(bool\) is not a prompt"),
+    (b"abc", {}, r"b'abc' \(bytes\) is not a prompt"),
+    ({"a": 1}, {}, r"\(dict\) is not a prompt"),
+    ({1, 2}, {}, r"\(set\) is not a prompt"),
+    (iter([1]), {}, "is not a prompt"),
+    (np.array(5), {}, r"5 \(ndarray\) is not a prompt"),
+    ([None], {}, "Prompt 0 is neither"),
+    ([4, "a"], {}, "Prompt 0 is neither"),
+    ([[4], [5, [6]]], {}, "Prompt 1 is neither"),
+    ([2**70], {}, "Prompt 0 is neither"),
     ([1], {"max_tokens": 0}, "max_tokens=0"),
     ([1], {"max_tokens": 2.5}, r"max_tokens=2\.5"),
     ([4, 64], {}, "Token 64 is not in the vocabulary .* 0 to 63"),
@@ -575,3 +600,19 @@ def test_a_stop_of_several_tokens_is_named(reader):
     UserError, match=r"stop='\\n\\n\\n!' is not a single token"
   ):
     generate(reader, "a", stop="\n\n\n!")
+
+
+@pytest.mark.parametrize("text", ["a\ud800", "\udfff b"])
+def test_half_of_a_character_is_named(reader, text):
+  half = re.search("[\ud800-\udfff]", text)[0]
+  for go in (
+    lambda: generate(reader, text),
+    lambda: generate(reader, ["a", text]),
+    lambda: generate(reader, "a", stop=text),
+  ):
+    with pytest.raises(UserError, match="half of a character") as raised:
+      go()
+    assert ascii(half) in str(raised.value)
+    str(raised.value).encode()  # a terminal can show it
+  assert "as does text.encode(errors='ignore').decode()" in str(raised.value)
+  generate(reader, text.encode(errors="ignore").decode(), max_tokens=1)
