@@ -135,6 +135,11 @@ def _explore(argv: Sequence[str]) -> None:
 
 
 def _plan(argv: Sequence[str]) -> None:
+  if not argv or {"-h", "--help"} & set(argv):
+    # The help needs no compiler, which may not be installed.
+    from jaxsae.plan import command
+
+    command.main(argv)
   sys.exit(compiler_process.run(argv))
 
 

@@ -73,13 +73,21 @@ def make(config: MeshConfig, devices: Sequence[Device] | None = None) -> Mesh:
       f" {data * config.model} devices; there are {count}."
     )
   if data * config.model < count and hosts > 1:
-    raise UserError(
-      f"--mesh.data={data} by --mesh.model={config.model} leaves out some of"
-      f" the {count} devices of this pod; leave --mesh.data out to use all."
-    )
+    raise UserError(left_out(config, count, "this pod"))
   axes = (AxisType.Auto, AxisType.Auto)
   laid = _lay(devices, data, config.model)
   return Mesh(laid, ("data", "model"), axis_types=axes)
+
+
+def left_out(config: MeshConfig, count: int, where: str) -> str:
+  """Says that a mesh leaves out devices, and which one does not."""
+  data = config.data or count
+  other = f"--mesh.model={count // data}, or omit --mesh.data"
+  return (
+    f"--mesh.data={data} by --mesh.model={config.model} leaves out some of the"
+    f" {count} devices of {where}; to use all,"
+    f" {'omit --mesh.data' if count % data else f'give {other}'}."
+  )
 
 
 def _lay(devices: Sequence[Device], data: int, model: int) -> np.ndarray:
@@ -190,12 +198,18 @@ def wait_for(tree: T) -> T:
 
 
 def check_divides(what: str, size: int, mesh: Mesh, axis: str) -> None:
-  """Raises UserError unless the mesh axis divides the size."""
+  """Raises UserError unless the mesh axis divides the size.
+
+  The error names a mesh of as many devices that does.
+  """
   if size % mesh.shape[axis]:
-    works = " or ".join(str(n) for n in divisors(size)[:8])
+    works = {axis: math.gcd(size, mesh.size)}
+    other = next(name for name in mesh.shape if name != axis)
+    works[other] = mesh.size // works[axis]
     raise UserError(
-      f"--mesh.{axis}={mesh.shape[axis]} does not divide {what}={size}; make"
-      f" --mesh.{axis} one of {works}, or change {what}."
+      f"--mesh.{axis}={mesh.shape[axis]} does not divide {what}={size}; give"
+      f" --mesh.data={works['data']} --mesh.model={works['model']}, or make"
+      f" {what} a multiple of {mesh.shape[axis]}."
     )
 
 

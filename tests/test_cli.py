@@ -92,9 +92,12 @@ def test_a_run_is_judged_on_other_text(trained, command, texts, tmp_path):
   )
   assert figures(record) == whole  # now of both
   assert not (trained / "report" / "index.html").exists()
+  before = json.loads(record.read_text())["about"]
   (other / "more.txt").write_text("one more story of a cat and a mat")
   assert command("explore", trained, f"--text={other}")[0] == 0
-  assert figures(record)[first]["tokens"] > whole[first]["tokens"]
+  after = json.loads(record.read_text())["about"]
+  assert before["settings"] == after["settings"]
+  assert before["text"] != after["text"]  # so it was evaluated again
 
 
 def test_an_amount_of_text_and_what_is_shown_of_it(trained, command):
@@ -104,15 +107,18 @@ def test_an_amount_of_text_and_what_is_shown_of_it(trained, command):
   name = runs.open_run(trained).names[0]
   found = []
   for tokens in (1, 128, 129):
-    arguments = (f"--tokens={tokens}", "--contexts=3", "--window=6")
-    status, out, _ = command("explore", trained, f"--only={name}", *arguments)
-    assert status == 0 and out.splitlines()[-1].endswith("index.html")
+    words = (f"--tokens={tokens}", f"--only={name}")
+    assert command("eval", trained, *words)[0] == 0
     about = json.loads((trained / "eval" / "1.json").read_text())["about"]
     found.append(about["settings"]["batches"])
   assert found == [1, 1, 2]
-  page = (trained / "report" / "index.html").read_text()
-  assert name in page and runs.open_run(trained).names[1] not in page
-  assert '"tokens":["u' in page and ",[64,3,6]]" in page
+  shown = ("--contexts=3", "--window=6", f"--only={name}")
+  status, out, _ = command("explore", trained, *shown)
+  page = trained / "report" / "index.html"
+  assert status == 0 and out.splitlines()[-1] == str(page)
+  text = page.read_text()
+  assert name in text and runs.open_run(trained).names[1] not in text
+  assert "[64,3,6]" in text  # latents, contexts, tokens
 
 
 @pytest.mark.parametrize(
@@ -167,6 +173,8 @@ def test_an_export_to_nowhere_is_refused(trained, command, place):
 @pytest.mark.parametrize("module", ["jaxsae", "jaxsae.cli"])
 def test_it_is_a_module_too(module, monkeypatch, capsys, tmp_path):
   monkeypatch.setattr(sys, "argv", ["jaxsae", "eval", str(tmp_path / "none")])
+  if module == "jaxsae.cli":  # as in a process that has not imported it
+    monkeypatch.delitem(sys.modules, module)
   with pytest.raises(SystemExit) as stop:
     runpy.run_module(module, run_name="__main__")
   assert stop.value.code == 2

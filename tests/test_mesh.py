@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -100,7 +101,31 @@ def test_some_devices_of_one_host_need_no_shape():
   assert [one.id for one in mesh.devices.flat] == [0, 1, 2]
 
 
-def test_the_error_about_an_indivisible_size_names_divisors():
+def test_the_error_about_an_indivisible_size_names_a_mesh():
   mesh = meshes.make(MeshConfig(model=8))
-  with pytest.raises(UserError, match="one of 1 or 2 or 3 or 4 or 6 or 12"):
+  named = r"--mesh\.data=2 --mesh\.model=4, or make width a multiple of 8"
+  with pytest.raises(UserError, match=named):
     meshes.check_divides("width", 12, mesh, "model")
+
+
+@pytest.mark.parametrize("rows", [32, 48, 7])
+@pytest.mark.parametrize("data", [None, 32, 8])
+def test_following_errors_leads_to_a_mesh_of_the_whole_pod(rows, data):
+  """64 chips of 16 hosts, and rows that 64 does not divide."""
+  pod = [
+    dataclasses.replace(chip, process_index=chip.id // 4)
+    for chip in chips(8, 8)
+  ]
+  config = MeshConfig(data=data)
+  for _ in range(4):
+    try:
+      mesh = meshes.make(config, pod)
+      meshes.check_divides("bucket.rows", rows, mesh, "data")
+      break
+    except UserError as error:
+      advice = str(error).rpartition(";")[2]
+      found = dict(re.findall(r"--mesh\.(data|model)=(\d+)", advice))
+      assert found or "omit" in advice
+      given = {name: int(size) for name, size in found.items()}
+      config = dataclasses.replace(config, **(given or {"data": None}))
+  assert mesh.size == 64 and rows % mesh.shape["data"] == 0

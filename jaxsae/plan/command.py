@@ -8,6 +8,7 @@ import rich
 from rich.table import Table
 
 from jaxsae.errors import UserError
+from jaxsae.files import check_writable
 from jaxsae.plan import experiment_file as experiments
 from jaxsae.plan import json_report, prices, search, table
 from jaxsae.plan.experiment_file import Experiment, Options
@@ -47,6 +48,8 @@ def main(argv: Sequence[str]) -> None:
 
 def _plan(experiment: Experiment) -> None:
   options = experiment.options
+  if options.json is not None:
+    check_writable(options.json, "give --json=FILE another place")
   price_table = prices.read(options.prices)
   where = _slices(options)
   if len(experiment.configs) > 1:

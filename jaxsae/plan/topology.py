@@ -180,11 +180,7 @@ def make_mesh(config: MeshConfig, slices: Slices) -> Mesh:
   devices = find_devices(slices)
   mesh = meshes.make(config, devices)
   if mesh.size < len(devices):
-    raise UserError(
-      f"--mesh.data={config.data} by --mesh.model={config.model} leaves out"
-      f" some of the {len(devices)} devices of {slices}; omit --mesh.data to"
-      " use all."
-    )
+    raise UserError(meshes.left_out(config, len(devices), str(slices)))
   return mesh
 
 

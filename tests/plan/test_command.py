@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
+from jaxsae import cli
 from jaxsae.errors import UserError
-from jaxsae.plan import command, prices, topology
+from jaxsae.plan import command, compiler_process, prices, topology
 from tests.plan.here import devices
 
 pytestmark = pytest.mark.slow
@@ -204,6 +205,7 @@ def test_autoencoders_without_a_possible_placement(plan, experiment):
     (["--topology=v5e:2x4", "--sae.wdiths=9"], ["--sae.widths"]),
     (["--topology=v5e:2x4", "--bucket.rows=4"], ["bucket.rows=4"]),
     (["--topology=v5e:2x4", "--prices=nowhere"], ["nowhere"]),
+    (["--topology=v5e:2x4", "--json=/proc/x/p.json"], ["/proc/x", "--json="]),
   ],
 )
 def test_mistakes_are_one_sentence(here, experiment, words, says):
@@ -211,6 +213,18 @@ def test_mistakes_are_one_sentence(here, experiment, words, says):
     here(experiment, *words)
   for word in says:
     assert word in str(error.value)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["EXPERIMENT", "--help"], []])
+def test_help_needs_no_compiler(experiment, words, monkeypatch, capsys):
+  monkeypatch.setattr(compiler_process, "run", None)
+  given = [str(experiment) if word == "EXPERIMENT" else word for word in words]
+  monkeypatch.setattr(sys, "argv", ["jaxsae", "plan", *given])
+  with pytest.raises(SystemExit) as stop:
+    cli.main()
+  assert stop.value.code == (0 if words else 2)
+  said = capsys.readouterr().out
+  assert "usage: jaxsae plan" in said and "--topology=" in said
 
 
 def test_a_search_needs_a_single_run(here, sweep):
