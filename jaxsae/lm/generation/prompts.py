@@ -38,7 +38,7 @@ class Batch:
 
 
 def read_prompts(lm: Lm, prompt: str | Sequence) -> Prompts:
-  """Reads one prompt or a list, each text or token ids; puts BOS before text.
+  """Reads one prompt or a list, each text or token ids; text begins with BOS.
 
   Raises:
     UserError: there is no prompt, one is empty, or text and ids are mixed.
@@ -52,7 +52,7 @@ def read_prompts(lm: Lm, prompt: str | Sequence) -> Prompts:
       f"{len(prompts)} prompts, {len(texts)} of them text, cannot be"
       " continued; give at least one, all text or all token ids."
     )
-  rows = _encode(lm, texts) if texts else ids
+  rows = tokenizer_of(lm).encode_prompts(texts) if texts else ids
   for i, row in enumerate(rows):
     _check(row, i)
   return Prompts(rows, bool(texts), is_one)
@@ -63,11 +63,6 @@ def _is_row(prompt) -> bool:
   if len(prompt) == 0 or isinstance(prompt[0], str):
     return False
   return np.ndim(prompt[0]) == 0
-
-
-def _encode(lm, texts):
-  tokenizer = tokenizer_of(lm)
-  return [[tokenizer.bos, *ids] for ids in tokenizer.encode(texts)]
 
 
 def tokenizer_of(lm: Lm) -> Tokenizer:
