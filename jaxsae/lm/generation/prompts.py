@@ -41,7 +41,7 @@ class Batch:
 
 
 def read_prompts(lm: Lm, prompt: str | Sequence) -> Prompts:
-  """Reads one prompt or a list, each text or token ids; puts BOS before text.
+  """Reads one prompt or a list, each text or token ids; text begins with BOS.
 
   Raises:
     UserError: there is no prompt, one is empty, or text and ids are mixed.
@@ -92,11 +92,10 @@ def _is_row(prompt) -> bool:
   return np.ndim(prompt[0]) == 0
 
 
-def _encode(lm, texts):
-  tokenizer = tokenizer_of(lm)
+def _encode(lm: Lm, texts: Sequence[str]) -> list[list[int]]:
   for i, text in enumerate(texts):
     check_text(text, f"Prompt {i}")
-  return [[tokenizer.bos, *ids] for ids in tokenizer.encode(texts)]
+  return tokenizer_of(lm).encode_prompts(list(texts))
 
 
 def tokenizer_of(lm: Lm) -> Tokenizer:
