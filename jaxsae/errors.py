@@ -10,6 +10,8 @@ import traceback
 import types
 from collections.abc import Iterator, Sequence
 
+from jaxsae import terminal
+
 # A full or read-only disk raises these, from any library.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
@@ -54,6 +56,7 @@ def exit_on_user_error() -> Iterator[None]:
   more, as in `… | head -1`, it ends without a word. Every other exception is a
   bug and keeps its traceback.
   """
+  terminal.survive()
   try:
     with _until_output_is_closed():
       yield
