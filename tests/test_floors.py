@@ -44,6 +44,7 @@ FLOORS = [
   {"plan"},  # of whole sets of runs
   {"app"},
   {"cli", "experiments"},
+  {"__main__"},  # `python -m jaxsae`, which is `cli`
   {"launch"},  # works from a bare checkout, so it imports nothing of these
 ]
 FLOOR = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
