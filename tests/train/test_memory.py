@@ -10,7 +10,7 @@ from jaxsae import mesh as meshes
 from jaxsae import process, train
 from jaxsae.errors import UserError
 from jaxsae.mesh import MeshConfig
-from jaxsae.train import SweepConfig, memory
+from jaxsae.train import BucketConfig, SweepConfig, memory
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from jaxsae.train import SweepConfig, memory
     ({"sae__widths": (64, 3 * 10**7), "sae__seeds": (0, 1, 2)}, "--sae.widths"),
     ({"bucket__microbatches": 10**8}, "--bucket.microbatches"),
     (
-      {"bucket__rows": 2**30, "bucket__update_tokens": 2**30},
+      {"bucket": BucketConfig(rows=2**30, update_tokens=2**30)},
       "--bucket.rows",
     ),
   ],
@@ -41,11 +41,11 @@ def test_a_run_that_cannot_fit_is_refused_at_once(
 
 def test_arrays_are_sized_before_the_autoencoders_are_made():
   x = jnp.ones((4, 8))
-  with pytest.raises(UserError, match="needs .* GB .* are there"):
+  with pytest.raises(UserError, match=r"needs .* GB .* are there"):
     train.train_on(SweepConfig(widths=(10**9,)), [x], x, updates=1)
 
 
-def test_what_fits_exactly_fits(monkeypatch):
+def test_what_fits_exactly_fits():
   mesh = meshes.make(MeshConfig(1, 1))
   there = memory.device_memory(mesh)
   memory.check_room({"a": there / 2, "b": there / 2}, mesh, "use less")
