@@ -11,6 +11,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
+from jaxsae import terminal
+
 # A full or read-only disk raises these, from any library.
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 # What the system says of a file by itself, whoever asks and however often.
@@ -60,6 +62,7 @@ def exit_on_user_error() -> Iterator[None]:
   more, as in `… | head -1`, it ends without a word. Every other exception is a
   bug and keeps its traceback.
   """
+  terminal.survive()
   try:
     with _until_output_is_closed():
       yield

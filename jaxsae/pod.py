@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jaxsae import terminal
 from jaxsae.errors import RunError, StorageError, UserError
 
 T = TypeVar("T")
@@ -164,6 +165,7 @@ def true_on_all(true: bool) -> bool:
 def print_on_leader(*lines: str) -> None:
   """Prints the lines if this process is the leader."""
   if lines and is_leader():
+    terminal.survive()
     print(*lines, sep="\n", flush=True)
 
 

@@ -1,5 +1,6 @@
 """`python -m launch VERB …`"""
 
+import io
 import sys
 
 from launch import command_line, delete_on_exit
@@ -9,6 +10,9 @@ from launch.verbs import Session
 
 def main(argv: list[str] | None = None) -> int:
   """Carries out one verb and returns its exit status."""
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):  # it may have only ASCII
+      stream.reconfigure(errors="backslashreplace")
   try:
     options = command_line.parse(sys.argv[1:] if argv is None else argv)
     with delete_on_exit.raise_on_signals():

@@ -67,7 +67,7 @@ def quickstart(monkeypatch, capsys, tmp_path, lm_path, texts):
     ("--sae.target_l0=8,65", ["--sae.target_l0=8,65", "64"]),
     ("--sae.widths=1000000000", ["needs", "are there", "--sae.widths"]),
     ("--bucket.microbatches=99999999", ["needs", "are there", "--bucket"]),
-    ("--bucket.rows=16777216", ["needs", "--bucket.rows"]),
+    ("--bucket.rows=16777216", ["use --bucket.update_tokens=16777216"]),
     ("--bucket.microbatches=400", ["rows", "batch"]),
   ],
 )

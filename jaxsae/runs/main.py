@@ -1,8 +1,10 @@
 """The `main` of experiment files: train with overrides, then evaluate."""
 
+import builtins
 import dataclasses
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 
 import rich
@@ -38,6 +40,7 @@ def main(
     doc: the experiment's docstring, for `--help`.
     then: called with the finished run, also if it was complete before.
   """
+  _check_command_line()
   with exit_on_user_error():
     parsed = overrides.parse(config, doc=doc)
     pod.join()
@@ -57,6 +60,7 @@ def main_each(configs: Callable[[], Configs], doc: str | None = None) -> None:
       contains the runs' folders, which have the names of the runs.
     doc: the experiment's docstring, for `--help`.
   """
+  _check_command_line()
   with exit_on_user_error():
     selection, parsed = _parse(configs(), doc)
     selected = _selected(selection, parsed)
@@ -65,6 +69,21 @@ def main_each(configs: Callable[[], Configs], doc: str | None = None) -> None:
     else:
       pod.join()
       _run_all(selected)
+
+
+def _check_command_line() -> None:
+  """Raises UserError in a notebook, whose command line is its kernel's.
+
+  `%run experiments/NAME.py` gives an experiment a command line of its own.
+  """
+  program = os.path.basename(sys.argv[0] if sys.argv else "")
+  is_kernel = "kernel" in program or program.startswith(("ipython", "jupyter"))
+  if is_kernel and hasattr(builtins, "__IPYTHON__"):
+    raise UserError(
+      "main() reads a command line, and a notebook has none of its own; call"
+      " train.train(config), then"
+      " runs.evaluate(runs.open_run(config.workdir))."
+    )
 
 
 def _finished(config: TrainConfig) -> Run:

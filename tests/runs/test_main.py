@@ -1,12 +1,14 @@
 """A command lists, selects, trains and resumes several runs."""
 
+import builtins
 import importlib
 import pathlib
 import sys
 
 import pytest
 
-from jaxsae import runs
+from jaxsae import runs, train
+from jaxsae.errors import UserError
 from jaxsae.files import is_finished
 from jaxsae.lm import Site
 from jaxsae.runs import Grid, GridPart, main_each
@@ -255,3 +257,34 @@ def test_help_describes_the_settings(command):
   ):
     assert setting in out
   assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+  """Makes this process look like a notebook's kernel."""
+  monkeypatch.setattr(builtins, "__IPYTHON__", True, raising=False)
+  kernel = ["/lib/ipykernel_launcher.py", "-f", "/run/kernel-7.json"]
+  monkeypatch.setattr(sys, "argv", kernel)
+
+
+def test_a_notebook_is_told_what_to_call(notebook, configs):
+  config = configs["early"]
+  with pytest.raises(UserError, match=r"train\.train\(config\)") as told:
+    runs.main(config)
+  with pytest.raises(UserError, match=r"train\.train\(config\)"):
+    main_each(lambda: configs)
+  assert not pathlib.Path(config.workdir).exists()
+  train.train(config)  # as it says
+  call = "runs.evaluate(runs.open_run(config.workdir))"
+  assert call in str(told.value)
+  assert runs.evaluate(runs.open_run(config.workdir))
+
+
+def test_an_experiment_run_from_a_notebook_has_a_command_line(
+  notebook, configs, monkeypatch, capsys
+):
+  """As by `%run experiments/mine.py --help`."""
+  monkeypatch.setattr(sys, "argv", ["experiments/mine.py", "--help"])
+  with pytest.raises(SystemExit) as stop:
+    runs.main(configs["early"])
+  assert stop.value.code == 0 and "--workdir" in capsys.readouterr().out

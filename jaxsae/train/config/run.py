@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 from typing import Annotated, Literal
 
 from jaxsae import overrides
@@ -100,11 +101,20 @@ class TrainConfig:
     names = (name for stack in self.stacks for name in stack.names)
     name, count = collections.Counter(names).most_common(1)[0]
     if count > 1:
+      which = max(
+        i for i, sweep in enumerate(self.also) if name in _names(sweep)
+      )
       raise SettingError(
         self,
         f"Two autoencoders would be called {name}; give one of the sweeps"
-        " another name, as in {also[0].name:=other}.",
+        f" another name, as in {{also[{which}].name:={self._free_name()}}}.",
       )
+
+  def _free_name(self) -> str:
+    """Returns a name that no sweep has."""
+    taken = {sweep.name for sweep in (self.sae, *self.also)}
+    names = (f"other{number}" for number in itertools.count(1))
+    return next(name for name in names if name not in taken)
 
   def _check_share(self):
     per_row = self.microbatches * self.data.context
@@ -199,6 +209,11 @@ class TrainConfig:
       precision=self.precision,
       skip_not_finite=self.not_finite == "skip",
     )
+
+
+def _names(sweep: SweepConfig) -> list[str]:
+  """Returns the names of a sweep's autoencoders."""
+  return [name for stack in sweep.stacks for name in stack.names]
 
 
 def _known(size: int | None) -> int:

@@ -1,5 +1,7 @@
 """Contradictory settings are refused in one sentence."""
 
+import re
+
 import pytest
 
 from jaxsae import overrides
@@ -118,3 +120,38 @@ def test_the_kernel_trains_encoders_only_if_asked():
   to_input = SweepConfig(ste_to_input=True)
   assert not SweepConfig().stacks[0].architecture.kernel.to_input
   assert to_input.stacks[0].architecture.kernel.to_input
+
+
+TWICE = TrainConfig(also=(SweepConfig(name="other"),))
+
+
+@pytest.mark.parametrize(
+  "typed",
+  [
+    "--bucket.rows=48 --bucket.update_tokens=100",
+    "--bucket.rows=32 --bucket.microbatches=1 --bucket.update_tokens=224",
+    "--bucket.rows=1 --bucket.microbatches=1 --bucket.update_tokens=1"
+    " --tokens=1e15",
+    "--sae.penalty=quadratic --sae.target_l0=8,16,8",
+    "--sae.penalty=quadratic",
+    "--sae.architecture=topk --sae.widths=16",
+    "--sae.target_l0=8",
+    "--sae.architecture=relu --sae.target_l0=8",
+    "--sae.skip=true",
+    "--sae.prefixes=0.5,0.25",
+    "--sae.seeds=1,1",
+    "--also.0.learning_rates=0.1,0.1000000001",
+    "--sae.name=other",
+    "--also.0.name=None",
+  ],
+)
+def test_every_hint_of_an_error_works(typed):
+  """As typed after what was wrong, which it replaces."""
+  argv = typed.split()
+  with pytest.raises(UserError) as caught:
+    overrides.parse(TWICE, argv)
+  advice = str(caught.value).partition(";")[2]
+  hints = [hint.rstrip(".;,") for hint in re.findall(r"--[\w.]+=\S*", advice)]
+  assert hints
+  for hint in hints:
+    overrides.parse(TWICE, [*argv, hint])
