@@ -1,7 +1,7 @@
 """What it saves to divide `data` among a few autoencoders, on large slices.
 
   pip install "jaxsae[tpu]"
-  python experiments/benchmarks/divided.py --out=FILE
+  python experiments/benchmarks/divided.py --out=docs/divided.md
 
 First the update of four autoencoders of 16,384 latents at one site, compiled
 for v6e:8x8 with and without; then all grids of Gemma Scope by the cost model.
@@ -37,11 +37,19 @@ from jaxsae.train.sources.text import abstract_arguments, read_bucket
 
 CASE, SLICE, DATA, MODEL = Case(1, 4, 16_384), "v6e:8x8", 64, 1
 
-TITLE = """## Dividing `data` among a few autoencoders
+TITLE = """# Dividing `data` among a few autoencoders
 
-Four autoencoders of 16,384 latents at one site, 64 chips ({slice} as {data} x
-{model}); by `python experiments/benchmarks/divided.py` on {date}. Communication
-is what the cost model predicts, with nothing running at the same time.
+Where a few autoencoders train on many chips, autoencoders are sharded over one
+part of `data` and the latents of each over the rest, so fewer chips sum each
+reconstruction, and each takes part in fewer of them. What is sent then depends
+on tokens alone: larger updates send as much a token, only less often.
+
+Made by the TPU compiler and the cost model, on a machine without a TPU:
+
+    python experiments/benchmarks/divided.py --out=docs/divided.md
+
+on {date}. Four autoencoders of 16,384 latents at one site, 64 chips ({slice} as
+{data} x {model}). Times are the cost model's, with nothing at the same time.
 
 | placement | ms an update | compute | memory | communication |\
  sent MB, predicted | sent MB, compiled |

@@ -87,6 +87,10 @@ the loop over updates, as predicted and as compiled; *moved* is what it sends to
 bring stacks to their placement and back, once per bucket, as predicted. *Peak*
 is the memory of the compiled step.
 
+With by_sae_and_latent, `data` may be divided: autoencoders are sharded over one
+part of it as well; [divided.md](divided.md) has what that saves. These tables
+have the fastest way to divide it, or not to.
+
 A bucket is spread over all chips: rows over `data`, the numbers of a token over
 `model`. A placement is possible only if it fits beside the language model, the
 bucket and all other stacks.
@@ -135,7 +139,7 @@ def table_line(case: Case, name: str) -> str:
   predicted = update.sent - update.moved / config.updates_per_bucket
   times = (update.seconds, update.compute, update.memory, update.communication)
   cells = [
-    name,
+    str(update.placement),
     *(f"{1e3 * seconds:.2f}" for seconds in times),
     f"{predicted / MB:,.1f}",
     f"{sum(sent.values()) / MB:,.1f}",
@@ -149,10 +153,10 @@ def table_line(case: Case, name: str) -> str:
 
 
 def chosen(case: Case) -> str:
-  """Returns the name of the placement that the cost model chooses."""
+  """Returns the placement that the cost model chooses."""
   config, mesh = configure(case, "auto"), absent_mesh()
   state, lm, _ = abstract_arguments(config, STUB, mesh)
-  return choice(config, mesh, state, lm).placement.name
+  return str(choice(config, mesh, state, lm).placement)
 
 
 def choice(config, mesh, state, lm):
