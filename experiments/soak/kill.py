@@ -37,7 +37,7 @@ from jaxsae.train.config.run import (
 from tests import pods
 
 CONFIG = TrainConfig(
-  workdir="",
+  workdir="runs/soak",  # of each run its own
   lm="gemma2-tiny",
   tokens=300 * 2048,
   data=DataConfig(context=64),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from jaxsae import overrides
-from jaxsae.overrides import Count, Piece, Place, Range, Seed
+from jaxsae.overrides import Count, Piece, Place, PlaceOrEmpty, Range, Seed
 
 
 @dataclass(frozen=True)
@@ -12,8 +12,9 @@ class DataConfig:
   """Settings of a corpus; see `open_corpus`."""
 
   # File or folder of text, .parquet, .arrow or .array_record, or the word
-  # `python-stdlib`: the source files of this Python's own library.
-  source: Place = "python-stdlib"
+  # `python-stdlib`: the source files of this Python's own library. Empty: to be
+  # given before text is read.
+  source: PlaceOrEmpty = "python-stdlib"
   text_column: Place = "text"  # column of .parquet and .arrow files
   # Read text files too in a folder that has tables. They are left out, because
   # they describe the tables, as a rule.
