@@ -14,6 +14,7 @@ with ended_by_ctrl_c():
   from jaxsae.lm import Steer as Steer
   from jaxsae.lm import Taps as Taps
   from jaxsae.lm import capture as capture
+  from jaxsae.lm import chat_prompt as chat_prompt
   from jaxsae.lm import edit as edit
   from jaxsae.lm import generate as generate
   from jaxsae.lm import load_lm as load_lm

@@ -17,6 +17,7 @@ from jaxsae.lm.forward import edit as edit
 from jaxsae.lm.forward import run as run
 from jaxsae.lm.forward import splice as splice
 from jaxsae.lm.gemma import init_params as init_params
+from jaxsae.lm.generation import chat_prompt as chat_prompt
 from jaxsae.lm.generation import generate as generate
 from jaxsae.lm.lm import Lm as Lm
 from jaxsae.lm.loss import loss_of_stream as loss_of_stream

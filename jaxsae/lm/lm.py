@@ -46,6 +46,7 @@ class Lm(struct.PyTreeNode):
     name: the name or path that it was loaded from.
     mesh: the mesh that shards the parameters, or None on one device.
     excluded: ids of tokens that do not count as text, besides BOS and EOS.
+    ends: ids of tokens that end a turn, as the files of the weights say.
   """
 
   params: Any
@@ -54,6 +55,7 @@ class Lm(struct.PyTreeNode):
   name: str = struct.field(pytree_node=False, default="")
   mesh: Mesh | None = struct.field(pytree_node=False, default=None)
   excluded: tuple[int, ...] = struct.field(pytree_node=False, default=())
+  ends: tuple[int, ...] = struct.field(pytree_node=False, default=())
 
   def __repr__(self) -> str:
     """Names the model, its sizes, its dtype and its mesh, in one line."""

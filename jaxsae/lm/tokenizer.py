@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from etils import epath
 
 from jaxsae.errors import UserError
+from jaxsae.lm import tokenizer_files
 from jaxsae.lm.config import GemmaConfig
 from jaxsae.lm.decoder import Decoder
-from jaxsae.lm.formats import config_json, folder
+from jaxsae.lm.formats import special_ids
 
 
 class Tokenizer(abc.ABC):
@@ -59,7 +60,10 @@ class Tokenizer(abc.ABC):
 
   @abc.abstractmethod
   def encode(self, texts: list[str]) -> list[list[int]]:
-    """Returns the token ids of each text, without BOS or EOS."""
+    """Returns the token ids of each text, without BOS or EOS.
+
+    In a text `<bos>` and other special tokens are text like any other.
+    """
 
   @abc.abstractmethod
   def _piece(self, token: int) -> str | None:
@@ -68,6 +72,42 @@ class Tokenizer(abc.ABC):
   @abc.abstractmethod
   def _is_special(self, token: int) -> bool:
     """Returns whether an id that is in use is one that no text makes."""
+
+  def encode_prompts(self, prompts: list[str]) -> list[list[int]]:
+    """Returns the token ids of prompts: BOS once, then the text.
+
+    Special tokens are written by name, as in `<bos>hello<eos>`.
+    """
+    found = map(self._with_special, prompts)
+    return [x if x[:1] == [self.bos] else [self.bos, *x] for x in found]
+
+  def id_of(self, text: str) -> int | None:
+    """Returns the id of the single token with this text or name, or None."""
+    ids = self._with_special(text)
+    if len(ids) != 1:
+      return None
+    # Unknown text is one token too, the unknown token. Special tokens have a
+    # piece, but decode to an empty text.
+    is_known = text in (self.decode(ids), self._piece(ids[0]))
+    return ids[0] if is_known else None
+
+  def _with_special(self, text: str) -> list[int]:
+    texts = self._special_pattern.split(text)  # names at odd places
+    parts = self.encode(texts[::2])
+    for name, part in zip(texts[1::2], parts[1:], strict=True):
+      parts[0] += [self._special[name], *part]
+    return parts[0]
+
+  @functools.cached_property
+  def _special(self) -> dict[str, int]:
+    """Name → id of all special tokens."""
+    pieces = self.used_pieces().items()
+    return {piece: i for i, piece in pieces if self._is_special(i)}
+
+  @functools.cached_property
+  def _special_pattern(self) -> re.Pattern[str]:
+    names = "|".join(map(re.escape, self._special))
+    return re.compile(f"({names})")
 
   def decode(self, ids: Iterable[int]) -> str:
     """Returns the text of the ids, without BOS, EOS and PAD.
@@ -90,6 +130,11 @@ class Tokenizer(abc.ABC):
       return _UNKNOWN if token == self.unknown else ""
     byte = _BYTE.fullmatch(piece)
     return bytes.fromhex(byte[1]) if byte else _plain(piece)
+
+  def used_pieces(self) -> dict[int, str]:
+    """Returns the pieces of all ids that are in use, as in the file."""
+    found = ((i, self._piece(i)) for i in range(self.vocab_size))
+    return {i: piece for i, piece in found if piece is not None}
 
   @functools.cached_property
   def pieces(self) -> list[str]:
@@ -168,7 +213,7 @@ class JsonTokenizer(Tokenizer):
       text = json.dumps(_as_sentencepiece(json.loads(model.decode())))
       self._pieces = p = tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # the package raises nothing narrower
-      raise UserError(f"{name} is not a Hugging Face tokenizer.") from error
+      raise _not_hugging_face(name) from error
     p.encode_special_tokens = True  # encode them as plain text
     size = max(p.get_vocab().values(), default=-1) + 1
     names = ("<bos>", "<eos>", "<pad>", "<unk>")
@@ -186,46 +231,82 @@ class JsonTokenizer(Tokenizer):
 
 
 _SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>")
-# Stands for a picture. It is in the files of all sizes of Gemma 3, but the
-# embedding tables of those that read only text lack it.
-_PICTURE = "<image_soft_token>"
+
+
+def _not_hugging_face(name: str) -> UserError:
+  return UserError(f"{name} is not a Hugging Face tokenizer.")
 
 
 def _as_sentencepiece(data: dict) -> dict:
   """Returns `tokenizer.json` without pictures, truncation and padding."""
-  named = [x for x in data["added_tokens"] if x["content"] != _PICTURE]
+  named = [
+    x for x in data["added_tokens"] if x["content"] != tokenizer_files.PICTURE
+  ]
   named = [x | {"special": x["content"] in _SPECIAL} for x in named]
   return data | {"added_tokens": named, "truncation": None, "padding": None}
 
 
 def find_tokenizer(
-  path: str | os.PathLike[str], config: GemmaConfig
+  path: str | os.PathLike[str],
+  config: GemmaConfig,
+  weights: epath.Path | None = None,
 ) -> Tokenizer | None:
   """Finds the tokenizer of a model; None if its directory has none.
 
+  Its EOS and PAD are those of the weights' `config.json`, which people who
+  tune a model may change.
+
   Args:
     path: a directory with `tokenizer.model` or `tokenizer.json`, or one of
-      these files; it may be remote.
+      these files; it may be remote. Of two, the one that knows all tokens.
     config: the sizes of the model.
+    weights: the directory of the weights; by default the tokenizer's.
 
   Raises:
-    UserError: the file is not a tokenizer, or belongs to another model.
+    UserError: the file is not a tokenizer, lacks tokens that other files name,
+      or belongs to another model.
   """
   path = epath.Path(path)
-  file = _in_folder(path) if path.is_dir() else path
+  rows = config.vocab_size
+  in_folder = path.is_dir()
+  file = _in_folder(path, rows) if in_folder else path
   if file is None:
     return None
   tokenizer = Tokenizer.load(file)
-  _check_size(tokenizer, config.vocab_size, file)
-  if (path / "config.json").exists():
-    _check_special(tokenizer, path / "config.json", file)
-  tokenizer.num_ids = config.vocab_size
+  _check_size(tokenizer, rows, file)
+  if in_folder:
+    tokenizer_files.check_named(path, file, tokenizer.used_pieces(), rows)
+  _take_special(tokenizer, weights or path, rows, file)
+  tokenizer.num_ids = rows
   return tokenizer
 
 
-def _in_folder(path):
-  files = [path / kind.file_name for kind in (SentencePiece, JsonTokenizer)]
-  return next((file for file in files if file.exists()), None)
+def _in_folder(path, rows: int):
+  """Returns the file of a folder's tokenizer, or None."""
+  model, json_file = path / SentencePiece.file_name, path / "tokenizer.json"
+  if not json_file.exists():
+    return model if model.exists() else None
+  if not model.exists():
+    return json_file
+  # Parsed here, because not everybody has the package that reads it.
+  found = {
+    model: Tokenizer.load(model).used_pieces(),
+    json_file: _pieces_of_json(json_file),
+  }
+  return tokenizer_files.choose(found, rows)
+
+
+def _pieces_of_json(file) -> dict[int, str]:
+  try:
+    return tokenizer_files.pieces_of_json(json.loads(file.read_bytes()))
+  except (
+    ValueError,
+    RecursionError,
+    LookupError,
+    TypeError,
+    AttributeError,
+  ) as error:
+    raise _not_hugging_face(str(file)) from error
 
 
 def _check_size(tokenizer: Tokenizer, vocab_size: int, file) -> None:
@@ -247,11 +328,15 @@ def _check_size(tokenizer: Tokenizer, vocab_size: int, file) -> None:
     )
 
 
-def _check_special(tokenizer: Tokenizer, config, file) -> None:
-  """Raises UserError if BOS, EOS or PAD differ from those in config.json."""
-  for name, allowed in config_json.special_ids(folder.read_json(config)):
-    if getattr(tokenizer, name) not in allowed:
-      raise UserError(
-        f"{file} has {name}={getattr(tokenizer, name)}, but {config} says"
-        f" {name}_token_id={allowed}; it belongs to another model."
-      )
+def _take_special(tokenizer: Tokenizer, weights, rows: int, file) -> None:
+  """Takes EOS and PAD from config.json; raises UserError if BOS differs."""
+  given = special_ids.read(weights, rows)
+  allowed = given.get("bos", [tokenizer.bos])
+  if tokenizer.bos not in allowed:
+    raise UserError(
+      f"{file} has bos={tokenizer.bos}, but {weights / 'config.json'} says"
+      f" bos_token_id={allowed}; it belongs to another model."
+    )
+  for name, ids in given.items():
+    if getattr(tokenizer, name) not in ids:
+      setattr(tokenizer, name, ids[0])

@@ -14,7 +14,7 @@ from jaxsae.errors import RunError, UserError
 from jaxsae.files import is_finished, whole_file, whole_folder
 from jaxsae.lm import sharding
 from jaxsae.lm.config import GemmaConfig
-from jaxsae.lm.formats import folder, official
+from jaxsae.lm.formats import folder, official, special_ids
 from jaxsae.lm.gemma import init_params
 from jaxsae.lm.lm import Lm
 from jaxsae.lm.tokenizer import find_tokenizer
@@ -57,8 +57,10 @@ def load_lm(
   config = config or source.read_config(path)
   place = sharding.placement(config, mesh, fsdp)
   params = source.read_params(path, config, dtype or default_dtype(), place)
-  found = find_tokenizer(tokenizer or path, config)
-  return Lm(params, config, found, name, mesh)
+  found = find_tokenizer(tokenizer or path, config, path)
+  id_of = found.id_of if found else lambda _: None
+  ends = special_ids.turn_ends(path, config.vocab_size, id_of)
+  return Lm(params, config, found, name, mesh, ends=ends)
 
 
 def read_sizes(name_or_path: str | os.PathLike[str]) -> GemmaConfig:
@@ -96,8 +98,9 @@ def save_lm(
     raise UserError(f"{path} exists; remove it or choose another path.")
   with whole_folder(path) as partial:
     t = lm.tokenizer
-    special_ids = (t.bos, t.eos, t.pad) if t else (2, 1, 0)
-    folder.write(partial, lm.config, lm.params, special_ids, dtype)
+    special = (t.bos, t.eos, t.pad) if t else (2, 1, 0)
+    folder.write(partial, lm.config, lm.params, special, dtype)
+    special_ids.write_ends(partial, lm.ends)
     if t:
       with whole_file(partial / t.file_name) as file:
         file.write_bytes(t.model)

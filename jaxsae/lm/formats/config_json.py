@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import typing
-from collections.abc import Iterator
 
 from jaxsae.errors import UserError
 from jaxsae.lm.config import GemmaConfig
@@ -225,18 +224,6 @@ def _locals_per_global(data: dict, every: int, where: str) -> int:
 
 def _layer_types(layers: int, every: int) -> list[str]:
   return [_LOCAL if (i + 1) % every else _GLOBAL for i in range(layers)]
-
-
-def special_ids(data: object) -> Iterator[tuple[str, list]]:
-  """Yields `"bos"`, `"eos"` and `"pad"` with their ids in `config.json`.
-
-  Tokens that it does not name are skipped.
-  """
-  data = data if isinstance(data, dict) else {}
-  for name in ("bos", "eos", "pad"):
-    found = data.get(f"{name}_token_id")
-    if found is not None:
-      yield name, found if isinstance(found, list) else [found]
 
 
 def config_to_json(

@@ -4,7 +4,6 @@ import functools
 import itertools
 import json
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import jax
 import numpy as np
@@ -17,6 +16,7 @@ from jaxsae.files import whole_file
 from jaxsae.lm.config import GemmaConfig
 from jaxsae.lm.formats import config_json, huggingface, safetensors
 from jaxsae.lm.formats.huggingface import Leaf
+from jaxsae.lm.formats.json_file import read_json
 from jaxsae.lm.formats.safetensors import FLOATS, Tensor
 from jaxsae.lm.formats.tree import put
 from jaxsae.lm.sharding import Path
@@ -28,14 +28,6 @@ def read_config(path: epath.Path) -> GemmaConfig:
   """Reads the sizes in `config.json` of a directory."""
   file = path / "config.json"
   return config_json.config_from_json(read_json(file), str(file))
-
-
-def read_json(file: epath.Path) -> Any:
-  """Reads a JSON file."""
-  try:
-    return json.loads(file.read_bytes().decode())
-  except (ValueError, RecursionError) as error:
-    raise UserError(f"{file} is not JSON: {error}.") from error
 
 
 def read_params(
@@ -84,9 +76,10 @@ def _index(path) -> dict[str, Tensor]:
 
 
 def _twice(one: Tensor, other: Tensor) -> str:
+  belongs = "file" if one.file != other.file else "model"
   return (
     f"{other.name} in {other.file} and {one.name} in {one.file} are the same"
-    " weight; remove the file that does not belong there."
+    f" weight; remove the {belongs} that does not belong there."
   )
 
 
@@ -112,6 +105,12 @@ def _check(path, config: GemmaConfig, tensors: dict[str, Tensor]) -> None:
   names = (n for leaf in huggingface.leaves(config) for n in leaf.names)
   # Not all are listed: a wrong config.json may ask for any number of layers.
   missing = list(itertools.islice((n for n in names if n not in tensors), 4))
+  prefix = huggingface.unknown_prefix(tensors)
+  if missing and prefix:
+    raise UserError(
+      f"The names of the weights in {path} begin with {prefix!r}, of a model"
+      " around the language model; save them without it."
+    )
   if missing:
     raise UserError(_mismatch(path, f"lacks {_some(missing)}"))
   wanted = {}

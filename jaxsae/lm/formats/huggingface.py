@@ -8,7 +8,8 @@ Shapes: N heads, K key/value heads, D embed_dim, H head_dim, F hidden_dim.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -123,23 +124,50 @@ def _same(path: Path, name: str, shape: tuple[int, ...]) -> Leaf:
   return Leaf(path, shape, {name: shape}, lambda x: x, lambda w: [w])
 
 
-# Prefixes of the language model's weights in a multimodal model: as published,
-# and as transformers 5 saves them.
-_PREFIXES = ("language_model.model.", "model.language_model.")
+# Prefixes of the language model's weights: as published, alone and in a
+# multimodal model; as transformers 5 saves the latter; and of both without the
+# head, as `AutoModel` saves them.
+_PREFIXES = (
+  "language_model.model.",
+  "model.language_model.",
+  "language_model.",
+  "model.",
+  "",
+)
+_PARTS = ("embed_tokens.", "layers.", "norm.")
 # Its other weights, which are not read.
 _OTHERS = ("vision_tower.", "multi_modal_projector.")
 _HEADS = ("lm_head.weight", "language_model.lm_head.weight")
+# What torch and PEFT put into names while they wrap a model.
+_WRAPPERS = re.compile(
+  r"\b(base_model\.model|module|_orig_mod|_fsdp_wrapped_module"
+  r"|_checkpoint_wrapped_module)\."
+)
+
+_EMBEDDING = re.compile(r"(.*?)(model\.)?embed_tokens\.weight")
 
 
 def plain_name(name: str) -> str | None:
   """Returns a tensor's name as in `leaves`; None if it is not read.
 
   Not read are the vision parts of Gemma 3, and `lm_head`, a copy of the tied
-  embedding.
+  embedding. A name that is not known stays as it is.
   """
-  if name in _HEADS or name.removeprefix("model.").startswith(_OTHERS):
+  bare = _WRAPPERS.sub("", name)
+  if bare in _HEADS or bare.removeprefix("model.").startswith(_OTHERS):
     return None
   for prefix in _PREFIXES:
-    if name.startswith(prefix):
-      return "model." + name.removeprefix(prefix)
+    rest = bare.removeprefix(prefix)
+    if bare.startswith(prefix) and rest.startswith(_PARTS):
+      return "model." + rest
   return name
+
+
+def unknown_prefix(names: Iterable[str]) -> str:
+  """Returns what precedes the names of a model in another one; "" if nothing.
+
+  Args:
+    names: those of all tensors, plain where they are known.
+  """
+  found = (_EMBEDDING.fullmatch(name) for name in names)
+  return next((match[1] for match in found if match and match[1]), "")

@@ -9,6 +9,7 @@ from jaxsae.brief import brief
 from jaxsae.errors import UserError
 from jaxsae.lm.edits import Edits, TapsEdit
 from jaxsae.lm.forward import by_site
+from jaxsae.lm.generation.chat import END_OF_TURN
 from jaxsae.lm.generation.decode import decode
 from jaxsae.lm.generation.prompts import (
   Prompts,
@@ -19,9 +20,6 @@ from jaxsae.lm.generation.prompts import (
 )
 from jaxsae.lm.generation.sampling import is_whole, make_sampling
 from jaxsae.lm.lm import Lm, check_lm
-from jaxsae.lm.tokenizer import Tokenizer
-
-END_OF_TURN = "<end_of_turn>"  # with which Gemma's tuned models end an answer
 
 
 def generate(
@@ -47,8 +45,10 @@ def generate(
 
   Args:
     lm: the language model.
-    prompt: text, before which BOS is put, or token ids, which are taken as
-      they are; or a list of either, of different lengths.
+    prompt: text, which begins with BOS whether it says `<bos>` or not, and in
+      which special tokens are written by name; or token ids, which are taken
+      as they are; or a list of either, of different lengths. `chat_prompt`
+      writes one for a model that was tuned for conversations.
     edits: site → function of its activation [B, t, D], applied at every step:
       first to the prompts, padded on the left to t tokens, then to each new
       token, with t = 1. So a mask may choose rows, as [B, 1], but not tokens.
@@ -60,7 +60,8 @@ def generate(
       share of the probability, counted after `top_k`.
     seed: of the draws, from 0 to 2**32 - 1.
     stop: tokens that end a continuation, as ids or as text that is one token.
-      EOS and `<end_of_turn>` do so wherever the tokenizer has them.
+      EOS and `<end_of_turn>` do so wherever the tokenizer has them, and all
+      tokens that the files of the weights name as the end of a turn.
     cache: number of columns of the cache of keys and values; by default just
       enough. Calls with the same number share the compiled step.
     stream: called after each step with the new part of the result, in the
@@ -124,8 +125,8 @@ def _stops(lm: Lm, stop) -> list[int]:
   )
   ids = [_stop_id(lm, token) for token in given]
   if lm.tokenizer is not None:
-    ids += [lm.tokenizer.eos, _id_of(lm.tokenizer, END_OF_TURN)]
-  return [i for i in ids if i is not None]
+    ids += [lm.tokenizer.eos, lm.tokenizer.id_of(END_OF_TURN)]
+  return [i for i in [*ids, *lm.ends] if i is not None]
 
 
 def _stop_id(lm, token) -> int:
@@ -137,24 +138,13 @@ def _stop_id(lm, token) -> int:
       f"stop={brief(token)} is neither a token id nor text; give one or a list."
     )
   check_text(token, "stop")
-  found = _id_of(tokenizer_of(lm), token)
+  found = tokenizer_of(lm).id_of(token)
   if found is None:
     raise UserError(
       f"stop={token!r} is not a single token; give token ids, or text that is"
       " one token."
     )
   return found
-
-
-def _id_of(tokenizer: Tokenizer, text: str) -> int | None:
-  """Returns the id of the single token with this text, or None."""
-  ids = tokenizer.encode([text])[0]
-  if len(ids) != 1:
-    return None
-  # Unknown text is one token too, the unknown token. Special tokens have a
-  # piece, but may decode to an empty text.
-  known = text in (tokenizer.decode(ids), tokenizer.pieces[ids[0]])
-  return ids[0] if known else None
 
 
 class _Answer:

@@ -41,7 +41,7 @@ class Batch:
 
 
 def read_prompts(lm: Lm, prompt: str | Sequence) -> Prompts:
-  """Reads one prompt or a list, each text or token ids; puts BOS before text.
+  """Reads one prompt or a list, each text or token ids; text begins with BOS.
 
   Raises:
     UserError: there is no prompt, one is empty, or text and ids are mixed.
@@ -96,7 +96,7 @@ def _encode(lm, texts):
   tokenizer = tokenizer_of(lm)
   for i, text in enumerate(texts):
     check_text(text, f"Prompt {i}")
-  return [[tokenizer.bos, *ids] for ids in tokenizer.encode(texts)]
+  return tokenizer.encode_prompts(texts)
 
 
 def tokenizer_of(lm: Lm) -> Tokenizer:

@@ -476,11 +476,8 @@ class Turns:
     self.eos = tokenizer.eos
     self.pieces = [*tokenizer.pieces[:-1], "<end_of_turn>"]
 
-  def encode(self, texts):
-    return [[399] if text == "<end_of_turn>" else [5, 6] for text in texts]
-
-  def decode(self, ids):
-    return ""  # as Hugging Face's do with special tokens
+  def id_of(self, text):
+    return 399 if text == "<end_of_turn>" else None
 
 
 # Streaming.
