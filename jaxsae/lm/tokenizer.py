@@ -275,7 +275,7 @@ def find_tokenizer(
   tokenizer = Tokenizer.load(file)
   _check_size(tokenizer, rows, file)
   if in_folder:
-    tokenizer_files.check_named(path, file, tokenizer.used_pieces(), rows)
+    tokenizer_files.check_named(path, file, tokenizer._piece, rows)
   _take_special(tokenizer, weights or path, rows, file)
   tokenizer.num_ids = rows
   return tokenizer

@@ -5,7 +5,7 @@ added, and those that took the place of `<unused7>`.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from etils import epath
 
@@ -55,18 +55,22 @@ def choose(files: Mapping[epath.Path, Pieces], rows: int) -> epath.Path:
 
 
 def check_named(
-  folder: epath.Path, file: epath.Path, pieces: Pieces, rows: int
+  folder: epath.Path,
+  file: epath.Path,
+  piece_of: Callable[[int], str | None],
+  rows: int,
 ) -> None:
   """Raises UserError if other files name a token that the tokenizer lacks.
 
   Args:
     folder: the directory of the tokenizer.
     file: the tokenizer's file.
-    pieces: its pieces.
+    piece_of: returns its piece of an id, None if it has none.
     rows: number of ids of the model; what is named beyond does not matter.
   """
   for source, named in _named(folder):
-    lacking = _lacking(pieces, named, rows)
+    ours = {i: piece for i in named if (piece := piece_of(i)) is not None}
+    lacking = _lacking(ours, named, rows)
     if lacking is not None:
       raise UserError(
         f"{source} names token {lacking}, {named[lacking]!r}, which {file.name}"

@@ -14,6 +14,7 @@ import tokenizers
 from jaxsae.errors import UserError
 from jaxsae.lm import Tokenizer, gemma2_tiny, load_lm, save_lm, train_tokenizer
 from jaxsae.lm.tokenizer import SentencePiece, find_tokenizer
+from jaxsae.lm.tokenizer_files import choose
 
 CODE = (
   "class A:\n\tdef f(self):\n        return  'x' * 10   # naïve → 数\r\n\n\n"
@@ -320,6 +321,33 @@ def test_unused_ids_are_shown(kind, request):
   assert found.decode([]) == ""
 
 
+@pytest.mark.parametrize("kind", ["tokenizer", "json_tokenizer"])
+@hypothesis.given(
+  st.lists(st.sampled_from([*SPECIAL, "a b", "\n", "é", "<b", "os>", " "]))
+)
+def test_special_tokens_are_read_in_prompts_as_by_hugging_face(
+  request, converted, kind, parts
+):
+  found, text = request.getfixturevalue(kind), "".join(parts)
+  theirs = tokenizers.Tokenizer.from_str(json.dumps(converted))
+  theirs.no_truncation()
+  theirs.no_padding()
+  ids = theirs.encode(text, add_special_tokens=False).ids
+  (prompt,) = found.encode_prompts([text])
+  assert prompt == (ids if ids[:1] == [2] else [2, *ids])
+  assert not {0, 1, 2, 3} & set(found.encode([text])[0])  # not in a corpus
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "json_tokenizer"])
+def test_single_tokens_are_found_by_text_or_name(kind, request):
+  found = request.getfixturevalue(kind)
+  names = {text: found.id_of(text) for text in (*SPECIAL, "\n", "    ", "x")}
+  assert list(names.values())[:4] == [0, 1, 2, 3]
+  assert all(found.pieces[i] == text for text, i in names.items())
+  for text in ("", "x = 1;", "☃", "<bos><eos>", "<end_of_turn>"):
+    assert found.id_of(text) is None
+
+
 # Beside a model.
 
 
@@ -407,13 +435,172 @@ def test_config_may_name_the_special_tokens(folder, config):
   assert find_tokenizer(folder, model_of(400)) is not None
 
 
+@pytest.mark.parametrize("where", ["config.json", "text_config"])
 @pytest.mark.parametrize(
-  "name, value", [("bos", 1), ("eos", [2, 106]), ("pad", 3), ("pad", "<pad>")]
+  "given, eos, pad",
+  [
+    ({"eos": 5}, 5, 0),
+    ({"eos": [5, 106]}, 5, 0),
+    ({"eos": [106, 1]}, 1, 0),  # its own stays
+    ({"eos": [], "pad": 3}, 1, 3),
+    ({"eos": 399, "pad": 399}, 399, 399),
+    ({"pad": 420}, 1, 420),  # a row of the table without a piece
+  ],
 )
-def test_other_special_tokens_than_those_of_the_model_are_refused(
-  folder, name, value
-):
-  config = {"bos_token_id": 2} | {f"{name}_token_id": value}
+def test_eos_and_pad_are_those_of_the_config(folder, where, given, eos, pad):
+  config = {f"{name}_token_id": ids for name, ids in given.items()}
+  if where == "text_config":
+    config = {"text_config": config, "eos_token_id": None}
   (folder / "config.json").write_text(json.dumps(config))
-  with pytest.raises(UserError, match=rf"tokenizer\.model has {name}=.*config"):
+  found = find_tokenizer(folder, model_of(450))
+  assert (found.bos, found.eos, found.pad) == (2, eos, pad)
+
+
+def test_the_config_is_that_of_the_weights(folder, tmp_path_factory):
+  """Where the tokenizer is elsewhere, what lies beside it says nothing."""
+  weights = tmp_path_factory.mktemp("weights")
+  for path, eos in ((folder, 7), (weights, 5)):
+    (path / "config.json").write_text(json.dumps({"eos_token_id": eos}))
+  for path in (folder, folder / "tokenizer.model"):
+    found = find_tokenizer(path, model_of(400), weights)
+    assert found.eos == 5
+
+
+@pytest.mark.parametrize(
+  "name, value",
+  [
+    ("bos", 1),
+    ("bos", 400),
+    ("eos", [1, 400]),
+    ("eos", "<eos>"),
+    ("eos", {"id": 1}),
+    ("pad", -1),
+    ("pad", True),
+    ("pad", 0.0),
+  ],
+)
+def test_ids_that_are_not_the_models_are_refused(folder, name, value):
+  file = folder / "config.json"
+  file.write_text(json.dumps({f"{name}_token_id": value}))
+  with pytest.raises(UserError) as error:
     find_tokenizer(folder, model_of(400))
+  said = str(error.value)
+  assert f"{name}_token_id" in said and str(file) in said and str(value) in said
+  file.write_text("{}")  # as the message says
+  assert find_tokenizer(folder, model_of(400)) is not None
+
+
+# Two files about one thing.
+
+
+@pytest.fixture
+def add(folder, converted):
+  """add({400: "<think>"}): writes a tokenizer.json that names more tokens."""
+
+  def write(tokens):
+    named_so = [named(i, text) for i, text in tokens.items()]
+    kept = [t for t in converted["added_tokens"] if t["id"] not in tokens]
+    vocab = {
+      piece: i
+      for piece, i in converted["model"]["vocab"].items()
+      if i not in tokens
+    }
+    merges = [m for m in converted["model"]["merges"] if "".join(m) in vocab]
+    model = converted["model"] | {"vocab": vocab, "merges": merges}
+    data = converted | {"added_tokens": kept + named_so, "model": model}
+    (folder / "tokenizer.json").write_text(json.dumps(data))
+
+  return write
+
+
+def test_the_file_with_added_tokens_is_taken(folder, add):
+  add({400: "<think>", 401: "</think>"})
+  found = find_tokenizer(folder, model_of(402))
+  assert found.file_name == "tokenizer.json"
+  assert found.encode(["<think>"]) == [[400]]
+  # Rows that the model lacks are nothing that it must know.
+  found = find_tokenizer(folder, model_of(400))
+  assert found.file_name == "tokenizer.model"
+
+
+def test_a_picture_is_no_added_token(folder, add):
+  add({400: "<image_soft_token>"})
+  found = find_tokenizer(folder, model_of(464))
+  assert found.file_name == "tokenizer.model"
+
+
+def test_a_sentencepiece_that_knows_more_is_taken(folder, converted):
+  vocab = {p: i for p, i in converted["model"]["vocab"].items() if i < 399}
+  lost = next(p for p, i in converted["model"]["vocab"].items() if i == 399)
+  merges = [m for m in converted["model"]["merges"] if "".join(m) != lost]
+  model = converted["model"] | {"vocab": vocab, "merges": merges}
+  (folder / "tokenizer.json").write_text(
+    json.dumps(converted | {"model": model})
+  )
+  found = find_tokenizer(folder, model_of(400))
+  assert found.file_name == "tokenizer.model"
+
+
+def test_the_two_ways_to_write_a_tab_are_one(folder, converted, tokenizer):
+  text = json.dumps(converted).replace("<0x0D>", "\\r")
+  (folder / "tokenizer.json").write_text(text)
+  found = find_tokenizer(folder, model_of(400))
+  assert found.fingerprint == tokenizer.fingerprint
+
+
+@pytest.mark.parametrize("token", [{399: "<think>"}, {399: "x", 400: "<y>"}])
+def test_files_that_contradict_each_other_are_refused(folder, add, token):
+  add(token)
+  with pytest.raises(UserError) as error:
+    find_tokenizer(folder, model_of(401))
+  said = str(error.value)
+  assert "tokenizer.model" in said and "tokenizer.json" in said
+  assert "399" in said and token[399] in said
+  (folder / "tokenizer.model").unlink()  # as the message says
+  find_tokenizer(folder, model_of(401))
+
+
+def test_a_name_in_the_place_of_an_unused_token_is_known(tmp_path):
+  model, text = tmp_path / "tokenizer.model", tmp_path / "tokenizer.json"
+  old, new = {6: "a", 7: "<unused0>"}, {6: "a", 7: "<think>"}
+  assert choose({model: old, text: new}, 8) == text
+  assert choose({model: new, text: old}, 8) == model
+  assert choose({model: old, text: old}, 8) == model
+  assert choose({model: {6: "a"}, text: old}, 8) == model
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"model": 3}'])
+def test_a_damaged_second_file_is_named(folder, content):
+  (folder / "tokenizer.json").write_text(content)
+  with pytest.raises(UserError, match=r"tokenizer\.json is not a Hugging Face"):
+    find_tokenizer(folder, model_of(400))
+
+
+DECODER = {"added_tokens_decoder": {"400": {"content": "<think>"}}}
+
+
+@pytest.mark.parametrize(
+  "name, content",
+  [("added_tokens.json", {"<think>": 400}), ("tokenizer_config.json", DECODER)],
+)
+def test_a_token_that_only_another_file_names_is_refused(
+  folder, add, name, content
+):
+  (folder / name).write_text(json.dumps(content))
+  find_tokenizer(folder, model_of(400))  # which has no such row
+  with pytest.raises(UserError) as error:
+    find_tokenizer(folder, model_of(402))
+  for part in (name, "400", "<think>", "tokenizer.model", "tokenizer.json"):
+    assert part in str(error.value)
+  add({400: "<think>"})  # as the message says
+  assert find_tokenizer(folder, model_of(402)).vocab_size == 401
+
+
+@pytest.mark.parametrize(
+  "content", [{}, {"added_tokens_decoder": None}, {"added_tokens_decoder": [3]}]
+)
+def test_files_that_name_no_tokens_say_nothing(folder, content):
+  (folder / "tokenizer_config.json").write_text(json.dumps(content))
+  picture = {"<image_soft_token>": 400}
+  (folder / "added_tokens.json").write_text(json.dumps(picture))
+  assert find_tokenizer(folder, model_of(450)) is not None

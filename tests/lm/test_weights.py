@@ -15,6 +15,7 @@ from jaxsae.errors import UserError
 from jaxsae.lm import gemma2_9b, gemma2_tiny, load_lm, save_lm
 from jaxsae.lm.weights import read_sizes
 from jaxsae.mesh import MeshConfig, make
+from tests.libraries import need
 
 
 @pytest.fixture
@@ -120,6 +121,48 @@ def test_a_multimodal_model_loads_as_its_language_model(
   assert_same(load_lm(copy).params, in_file_layout(grouped).params)
 
 
+@pytest.mark.parametrize(
+  "prefix",
+  [
+    "",  # as AutoModel saves
+    "language_model.",  # AutoModel, of a multimodal model
+    "_orig_mod.model.",
+    "module.model.",
+    "module._orig_mod.",
+    "base_model.model.model.",
+    "_fsdp_wrapped_module.model.language_model.",
+  ],
+)
+def test_names_of_other_ways_to_save_are_known(copy, grouped, prefix):
+  rename(copy, prefix)
+  assert_same(load_lm(copy).params, in_file_layout(grouped).params)
+
+
+def test_wrappers_within_names_are_known(copy, grouped):
+  wrapped = lambda k: k.replace(
+    ".self_attn.", "._checkpoint_wrapped_module.self_attn."
+  )
+  change_tensors(copy, lambda t: {wrapped(k): x for k, x in t.items()})
+  assert_same(load_lm(copy).params, in_file_layout(grouped).params)
+
+
+def rename(path, prefix, old="model."):
+  new = lambda name: prefix + name.removeprefix(old)
+  change_tensors(path, lambda t: {new(name): x for name, x in t.items()})
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_transformers_saves_without_a_head_loads(copy, grouped):
+  need("torch")
+  import transformers
+
+  theirs = transformers.AutoModel.from_pretrained(copy)
+  theirs.save_pretrained(copy / "without")
+  names = safetensors.load_file(copy / "without" / "model.safetensors")
+  assert "norm.weight" in names
+  assert_same(load_lm(copy / "without").params, in_file_layout(grouped).params)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (2, 4), (8, 1)])
 @pytest.mark.parametrize("fsdp", [False, True])
 def test_the_weights_lie_on_the_mesh_as_they_should(
@@ -180,6 +223,24 @@ def test_the_tokenizer_may_be_elsewhere(grouped, tokenizer, tmp_path):
   (tmp_path / "other.model").write_bytes(tokenizer.model)
   lm = load_lm(tmp_path / "lm", tokenizer=tmp_path / "other.model")
   assert lm.tokenizer.fingerprint == tokenizer.fingerprint
+
+
+def test_the_tokens_that_end_a_turn_are_kept(grouped, tokenizer, tmp_path):
+  save_lm(larger(grouped, tokenizer), tmp_path / "lm")
+  write = lambda name, data: (tmp_path / "lm" / name).write_text(
+    json.dumps(data)
+  )
+  assert load_lm(tmp_path / "lm").ends == (1,)
+  write("generation_config.json", {"eos_token_id": [1, 7]})
+  write("tokenizer_config.json", {"eos_token": tokenizer.pieces[300]})
+  change_config(tmp_path / "lm", eos_token_id=5)
+  lm = load_lm(tmp_path / "lm")
+  assert (lm.ends, lm.tokenizer.eos) == ((1, 5, 7, 300), 5)
+  save_lm(lm, tmp_path / "again")
+  back = load_lm(tmp_path / "again")
+  assert (back.ends, back.tokenizer.eos) == (lm.ends, 5)
+  (tmp_path / "again" / "tokenizer.model").unlink()
+  assert load_lm(tmp_path / "again").ends == lm.ends
 
 
 def larger(lm, tokenizer):
@@ -303,6 +364,22 @@ def test_a_missing_tensor(copy):
   gone = "model.layers.2.mlp.up_proj.weight"
   change_tensors(copy, lambda t: {k: v for k, v in t.items() if k != gone})
   refuses(copy, rf"copy does not match its config\.json: it lacks {gone}")
+
+
+@pytest.mark.parametrize("inner", ["", "model."])
+def test_a_prefix_that_is_not_known_is_named(copy, grouped, inner):
+  rename(copy, f"teacher.{inner}")
+  text = refuses(copy, "copy begin with 'teacher.'")
+  assert "lacks" not in text
+  rename(copy, "", "teacher.")  # as the message says
+  assert_same(load_lm(copy).params, in_file_layout(grouped).params)
+
+
+def test_two_models_in_one_file_are_told(copy):
+  other = {"language_model.norm.weight": np.zeros(32, np.float32)}
+  change_tensors(copy, lambda t: t | other)
+  text = refuses(copy, r"norm\.weight in .* are the same weight")
+  assert "model.norm.weight" in text and "language_model.norm.weight" in text
 
 
 def test_a_layer_too_few(copy):

@@ -81,7 +81,7 @@ def _ids(data: dict, name: str, vocab_size: int, file) -> list[int]:
     if type(i) is not int or not 0 <= i < vocab_size:
       raise UserError(
         f"{name}_token_id={found!r} in {file} is not a token of the model, 0 to"
-        f" {vocab_size - 1}; correct it, or remove that line."
+        f" {vocab_size - 1}; correct it, or remove that entry."
       )
   return ids
 

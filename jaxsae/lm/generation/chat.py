@@ -1,4 +1,4 @@
-"""Prompts for models that were tuned for conversations: Gemma's chat template."""
+"""Prompts for models that were tuned for conversations."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -13,7 +13,10 @@ END_OF_TURN = "<end_of_turn>"
 _ROLES = {"user": "user", "assistant": "model", "model": "model"}
 
 
-def chat_prompt(lm: Lm, turns: str | Sequence[Mapping[str, str]]) -> str:
+Turn = Mapping[str, str]
+
+
+def chat_prompt(lm: Lm, turns: str | Turn | Sequence[Turn]) -> str:
   """Returns a conversation as text, in the form that Gemma 2 and 3 were taught.
 
   It is what Hugging Face's chat templates of these models make, so
@@ -22,16 +25,17 @@ def chat_prompt(lm: Lm, turns: str | Sequence[Mapping[str, str]]) -> str:
 
   Args:
     lm: the language model, tuned for conversations.
-    turns: what the user says, or all turns: `{"role": "user", "content": …}`,
-      then `"assistant"`, in turn; the first may be `"system"` for Gemma 3.
-      After a last turn of the user the model's begins.
+    turns: what the user says, or a list of turns: `{"role": "user", "content":
+      …}`, then `"assistant"`, and so on; the first may be `"system"` for Gemma
+      3. After a last turn of the user the model's begins.
 
   Raises:
-    UserError: the tokenizer has no such tokens, or the turns are not in turn.
+    UserError: there are no tokens for turns, or the roles do not alternate.
   """
   _check_tokens(lm)
   if isinstance(turns, str):
-    turns = [{"role": "user", "content": turns}]
+    turns = {"role": "user", "content": turns}
+  turns = turns if isinstance(turns, Sequence) else [turns]
   said = [_role_and_text(i, turn) for i, turn in enumerate(turns)]
   system = said.pop(0)[1] if said and said[0][0] == "system" else None
   _check_roles(lm, [role for role, _ in said], system)
@@ -79,6 +83,6 @@ def _check_roles(lm: Lm, roles: list[str], system: str | None) -> None:
     wanted = "assistant" if i % 2 else "user"
     if _ROLES.get(role) != _ROLES[wanted]:
       raise UserError(
-        f"Turn {i + (system is not None)} is of {role!r}, but {wanted!r} is next;"
-        " let 'user' and 'assistant' take turns, the user first."
+        f"Turn {i + (system is not None)} is of {role!r}, but {wanted!r} is"
+        " next; let 'user' and 'assistant' take turns, the user first."
       )

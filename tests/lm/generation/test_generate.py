@@ -411,6 +411,15 @@ def test_text_is_read_after_bos_and_written_as_text(reader, script):
     assert (row[:start] == 0).all()
 
 
+def test_special_tokens_in_a_prompt_are_themselves(reader, script):
+  encode, read = reader.tokenizer.encode, script([[7]] * 3)
+  said = encode(["hi"])[0]
+  generate(reader, ["<bos>hi", "hi", "hi<eos><bos>hi"], max_tokens=1)
+  ((batch, _),) = read
+  rows = [row[n:].tolist() for row, n in zip(*batch_of(batch), strict=True)]
+  assert rows == [[2, *said], [2, *said], [2, *said, 1, 2, *said]]
+
+
 def batch_of(batch):
   return batch.tokens, batch.padding
 
@@ -467,6 +476,13 @@ def test_the_end_of_a_turn_stops_a_row(reader, script):
   script([[7, 399, 8]])
   assert generate(tuned, [4], max_tokens=3) == [7]
   assert generate(reader, [4], max_tokens=3) == [7, 399, 8]
+
+
+def test_tokens_that_end_a_turn_by_the_files_stop_a_row(reader, script):
+  tuned = reader.replace(ends=(30, 31))
+  script([[7, 31, 8], [30, 7, 7]])
+  assert generate(tuned, [[4], [4]], max_tokens=3) == [[7], []]
+  assert generate(tuned.replace(tokenizer=None), [[4], [4]]) == [[7], []]
 
 
 class Turns:
