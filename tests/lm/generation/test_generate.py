@@ -556,7 +556,7 @@ def test_streams_have_the_form_of_the_result(reader, script):
       r"of 500 .* context of 512; .* or max_tokens=12\.$",
     ),
     ([1] * 510, {"cache": 4096}, "context of 512"),
-    ([1], {"cache": 0}, "cache of 0"),
+    ([1], {"cache": 0}, "cache=0 is not"),
     ([1], {"max_tokens": 0}, "max_tokens=0"),
     ([1], {"max_tokens": 2.5}, r"max_tokens=2\.5"),
     ([4, 64], {}, "Token 64 is not in the vocabulary .* 0 to 63"),
