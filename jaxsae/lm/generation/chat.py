@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from jaxsae.brief import brief
 from jaxsae.errors import UserError
 from jaxsae.lm.generation.prompts import tokenizer_of
-from jaxsae.lm.lm import Lm
+from jaxsae.lm.lm import Lm, check_lm
 
 START_OF_TURN = "<start_of_turn>"
 END_OF_TURN = "<end_of_turn>"
@@ -32,6 +33,7 @@ def chat_prompt(lm: Lm, turns: str | Turn | Sequence[Turn]) -> str:
   Raises:
     UserError: there are no tokens for turns, or the roles do not alternate.
   """
+  check_lm(lm)
   _check_tokens(lm)
   if isinstance(turns, str):
     turns = {"role": "user", "content": turns}
@@ -67,7 +69,7 @@ def _role_and_text(i: int, turn) -> tuple[str, str]:
     case {"role": str(role), "content": str(text)}:
       return role, text
   raise UserError(
-    f"Turn {i} is {turn!r}; give it as"
+    f"Turn {i} is {brief(turn)}; give it as"
     ' {"role": "user" or "assistant", "content": text}.'
   )
 
