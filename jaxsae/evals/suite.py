@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import rich
 from etils import epath
 from rich import box
 from rich.table import Table
@@ -176,8 +177,14 @@ def write(
     ) from error
 
 
-def table(results: Mapping[str, Result]) -> Table:
-  """Makes a table of 80 columns with one line per autoencoder."""
+def table(results: Mapping[str, Result], width: int | None = None) -> Table:
+  """Makes a table of at most 80 columns with one line per autoencoder.
+
+  Args:
+    results: the results of `evaluate`.
+    width: the columns of the terminal, by default of this one. Where they are
+      fewer, figures are left out until the names fit.
+  """
   tokens = {f"{result.tokens:,}" for result in results.values()}
   made = Table(
     box=box.SIMPLE_HEAD,
@@ -190,32 +197,50 @@ def table(results: Mapping[str, Result]) -> Table:
     caption_justify="left",
   )
   made.add_column("autoencoder", overflow="fold")
-  for head in _HEADS:
+  columns = _fitting(results, width or rich.get_console().width)
+  for head in columns:
     made.add_column(head, justify="right", no_wrap=True)
-  for result in results.values():
-    made.add_row(result.name, *_cells(result))
+  for index, result in enumerate(results.values()):
+    made.add_row(result.name, *(cells[index] for cells in columns.values()))
   return made
 
 
-_HEADS = (
+# The figures by their heads, in order; and the order in which they are left
+# out where there is no room.
+_FIGURES: Mapping[str, Callable[[Result], str]] = {
+  "width": lambda r: str(r.width),
+  "L0": lambda r: _number(r.l0, ".1f"),
+  "FVU": lambda r: _number(r.fvu, ".3f"),
+  "delta\nloss": lambda r: _number(r.delta_loss, ".4f"),
+  "recovered\n(zero)": lambda r: _number(r.loss_recovered_zero, ".3f"),
+  "recovered\n(mean)": lambda r: _number(r.loss_recovered_mean, ".3f"),
+  "dead": lambda r: _number(r.dead, ".1%"),
+}
+_WIDTH, _GAP = 80, 2  # characters, and those between two columns
+_DISPENSABLE = (
   "width",
-  "L0",
-  "FVU",
-  "delta\nloss",
-  "recovered\n(zero)",
   "recovered\n(mean)",
   "dead",
+  "recovered\n(zero)",
+  "delta\nloss",
+  "FVU",
 )
 
 
-def _cells(r: Result) -> Iterator[str]:
-  yield str(r.width)
-  yield _number(r.l0, ".1f")
-  yield _number(r.fvu, ".3f")
-  yield _number(r.delta_loss, ".4f")
-  yield _number(r.loss_recovered_zero, ".3f")
-  yield _number(r.loss_recovered_mean, ".3f")
-  yield _number(r.dead, ".1%")
+def _fitting(results: Mapping[str, Result], width: int) -> dict[str, list[str]]:
+  """Returns head → cells of the figures that fit beside the names."""
+  columns = {
+    head: [show(result) for result in results.values()]
+    for head, show in _FIGURES.items()
+  }
+  if width >= _WIDTH:
+    return columns  # long names go on in the next line
+  names = max((len(result.name) for result in results.values()), default=0)
+  wide = lambda head: max(map(len, [*head.split("\n"), *columns[head]]))
+  for head in _DISPENSABLE:
+    if names + sum(_GAP + wide(head) for head in columns) > width:
+      del columns[head]
+  return columns
 
 
 def _number(value: float, form: str) -> str:

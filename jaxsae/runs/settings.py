@@ -19,8 +19,8 @@ class TextPlace:
   source: PlaceOrEmpty = (
     ""  # the text that the run was trained on, wherever it is now
   )
-  text_column: Place = "text"  # column of .parquet and .arrow files
   cache: PlaceOrEmpty = ""  # folder of tokenised corpora
+  text_column: Place = "text"  # column of .parquet and .arrow files
 
   def __post_init__(self):
     overrides.check(self)
@@ -58,7 +58,7 @@ class RunSettings:
     return cls(
       lm=config.lm,
       fsdp=config.fsdp,
-      data=TextPlace(text.source, text.text_column, text.cache),
+      data=TextPlace(text.source, text.cache, text.text_column),
       mesh=mesh or MeshConfig(model=model),
       eval=config.eval,
     )

@@ -292,9 +292,20 @@ def test_the_table_shows_each_figure_within_80_columns():
   assert "1,000 or 1,000,000,000 tokens" in text
 
 
-def render(shown):
+@pytest.mark.parametrize("width", [20, 30, 40, 60, 79])
+def test_a_narrow_terminal_shows_names_and_what_fits(width):
+  name = "resid.3/l0_32"
+  lines = render(table({"a": result()}, width), width)
+  assert max(map(len, lines)) <= width
+  row = next(line for line in lines if "resid" in line).split()
+  figures = {20: 1, 30: 2, 40: 3, 60: 5, 79: 7}
+  assert row[0] == name and "1.2" in row
+  assert len(row) - 1 >= figures[width]
+
+
+def render(shown, width=80):
   out = io.StringIO()
-  Console(file=out, width=80).print(shown)
+  Console(file=out, width=width).print(shown)
   return out.getvalue().splitlines()
 
 

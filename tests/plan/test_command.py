@@ -205,7 +205,6 @@ def test_autoencoders_without_a_possible_placement(plan, experiment):
     (["--topology=v5e:2x4", "--sae.wdiths=9"], ["--sae.widths"]),
     (["--topology=v5e:2x4", "--bucket.rows=4"], ["bucket.rows=4"]),
     (["--topology=v5e:2x4", "--prices=nowhere"], ["nowhere"]),
-    (["--topology=v5e:2x4", "--json=/proc/x/p.json"], ["/proc/x", "--json="]),
   ],
 )
 def test_mistakes_are_one_sentence(here, experiment, words, says):
@@ -213,6 +212,16 @@ def test_mistakes_are_one_sentence(here, experiment, words, says):
     here(experiment, *words)
   for word in says:
     assert word in str(error.value)
+
+
+def test_a_place_for_the_figures_is_tried_before_compiling(
+  experiment, monkeypatch
+):
+  monkeypatch.setattr(command, "make", None)
+  words = ["--topology=v5e:2x4", "--json=/proc/x/p.json"]
+  with pytest.raises(UserError, match="--json=FILE") as error:
+    command.main([str(experiment), *words])
+  assert "/proc/x/p.json" in str(error.value)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["EXPERIMENT", "--help"], []])

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import shutil
+import textwrap
 from typing import Any
 
 import jax
@@ -37,6 +38,7 @@ from jaxsae.train.state import TrainState
 _policies = ocp.training.preservation_policies
 _Storage = ocp.options.ArrayOptions.Saving.StorageOptions
 _CHUNK = 2**26  # bytes of an array that are compressed together
+_LONGEST = 160  # characters of what a library says of a damaged checkpoint
 _MANIFEST = "_CHECKPOINT_METADATA"  # the file in which Orbax keeps our manifest
 
 
@@ -300,7 +302,8 @@ def _read(path: epath.Path, like: SavedState) -> SavedState:
   except Exception as error:
     if is_remote(path) and (failure := storage.failure_of(error)):
       raise failure from error
-    raise Corrupted(f"it cannot be read ({cause_of(error)})") from error
+    cause = textwrap.shorten(str(cause_of(error)), _LONGEST, placeholder=" …")
+    raise Corrupted(f"it cannot be read ({cause})") from error
 
 
 @contextlib.contextmanager
