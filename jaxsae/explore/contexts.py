@@ -65,6 +65,12 @@ def no_contexts(latents: int, shown: int, window: int) -> KeptContexts:
   )
 
 
+def kept_bytes(shown: int, window: int) -> int:
+  """Returns how many bytes the contexts of one latent take during a survey."""
+  each_token = 8  # its id and its activation
+  return each_token * window * _CANDIDATES * shown
+
+
 def add_contexts(
   kept: KeptContexts, ranks: jax.Array, latents: jax.Array, batch: TokenBatch
 ) -> KeptContexts:

@@ -37,6 +37,7 @@ from jaxsae.lm.sites import names
 from jaxsae.sae import Sae
 from jaxsae.token_batch import TokenBatch
 
+WEAKER = 4  # contexts of each latent from lower quantiles
 _CHUNK = 2048  # latents whose activations on a batch are in memory at a time
 
 
@@ -50,7 +51,7 @@ def survey(
   title: str,
   run: dict,
   contexts: int = 8,
-  weaker: int = 4,
+  weaker: int = WEAKER,
   window: int = 32,
   bins: int = 20,
   effects: int = 10,

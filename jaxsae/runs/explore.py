@@ -32,7 +32,8 @@ class ReportConfig:
 
   def check_memory(self, widths: Iterable[int]) -> None:
     """Raises UserError if contexts of so many latents need too much memory."""
-    each = 8 * self.contexts * self.window  # a token and an activation
+    kept = self.contexts + explorer.WEAKER
+    each = explorer.kept_bytes(kept, self.window)
     needed, there = each * sum(widths), process.memory_limit()
     if needed > there:
       raise UserError(
