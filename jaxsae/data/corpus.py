@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from jaxsae.data.config import DataConfig
+from jaxsae.data.near_duplicates import NearDuplicates, near_duplicates
 from jaxsae.data.packing import RowTable, empty_batch, fill_row, pack
 from jaxsae.data.tokens import (
   Store,
@@ -91,6 +92,7 @@ class Corpus:
   unreadable: list[str]  # "name: reason" of each text left out
   longer: int  # documents that do not fit in a row and go on in the next
   hashes: np.ndarray  # [documents, 16] uint8, of the texts
+  offsets: np.ndarray  # [documents + 1], where each starts in the flat tokens
 
   @property
   def counts(self) -> dict[str, int]:
@@ -101,6 +103,12 @@ class Corpus:
       "duplicates": self.duplicates,
       "longer": self.longer,
     }
+
+  def near_duplicates(self) -> NearDuplicates:
+    """Counts near-duplicates of training documents among those held out."""
+    return near_duplicates(
+      self.train.store_tokens, self.offsets, self.held_out.documents
+    )
 
 
 def open_corpus(config: DataConfig, tokenizer: Tokenizer) -> Corpus:
@@ -164,6 +172,7 @@ def _corpus(
     unreadable=store.unreadable,
     longer=int((np.diff(store.offsets) >= policy.context).sum()),
     hashes=store.hashes,
+    offsets=store.offsets,
   )
 
 

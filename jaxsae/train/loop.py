@@ -149,7 +149,11 @@ def _prepare(config: TrainConfig) -> _Setting:
   corpus = pod.on_all(lambda: open_corpus(config, lm))
   agreement.check({"the text of --data.source": corpus.fingerprint})
   corpus_check.check_passes(config, corpus)
-  pod.print_on_leader(corpus_check.summary(corpus), *notes(config))
+  pod.print_on_leader(
+    corpus_check.summary(corpus),
+    *corpus_check.notes(corpus),
+    *notes(config),
+  )
   batches = open_batches(config, mesh, corpus.train)
   source = TextSource(config, mesh, lm, batches, corpus.documents)
   return _Setting(
