@@ -57,7 +57,7 @@ def test_a_run_may_be_in_the_home_folder(home, config, replace):
   workdir.claim(given, corpus.policy)
   assert (home / "runs" / "x" / "config.json").exists()
   assert workdir.read_config(given_path("~/runs/x")) == given
-  with pytest.raises(UserError, match="has no checkpoint yet"):
+  with pytest.raises(UserError, match="has no checkpoint"):
     runs.open_run("~/runs/x")
   save_lm(lm, "~/copy")
   assert (home / "copy" / "config.json").exists()

@@ -183,14 +183,7 @@ def is_held_out(text: str, share: float) -> bool:
 
 def usual_share(corpus: Corpus) -> float:
   """Returns a share that holds out some documents: 0.05 if that is enough."""
-  fractions = np.sort(_fractions(corpus.hashes))
-  return max(0.05, _dividing_share(fractions, held=0))
-
-
-def _fractions(hashes: np.ndarray) -> np.ndarray:
-  """Returns each document's number in [0, 1); those below a share are held."""
-  keys = np.ascontiguousarray(hashes[:, :8]).view(">u8")[:, 0]
-  return keys.astype(np.float64) / 2.0**64
+  return max(0.05, _dividing_share(_order(corpus.hashes)[1], held=0))
 
 
 def _split(hashes: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:

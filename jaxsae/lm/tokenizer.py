@@ -8,6 +8,8 @@ import os
 import re
 from collections.abc import Iterable
 
+from etils import epath
+
 from jaxsae.errors import UserError
 from jaxsae.files import given_path
 from jaxsae.lm import tokenizer_files
