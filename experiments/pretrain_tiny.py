@@ -12,7 +12,6 @@ Took 76 minutes on two busy CPU cores on 2026-11-21, with Python 3.11.7. Loss on
 """
 
 import dataclasses
-import pathlib
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from experiments.pretraining import PretrainConfig, held_out_loss, pretrain
 from jaxsae import data, overrides
 from jaxsae.data import DataConfig
 from jaxsae.errors import UserError, exit_on_user_error
+from jaxsae.files import given_path
 from jaxsae.lm import gemma2_tiny, save_lm, train_tokenizer
 from jaxsae.overrides import Place
 
@@ -37,7 +37,7 @@ class Config:
 
 
 def main(config: Config) -> None:
-  if pathlib.Path(config.out).exists():
+  if given_path(config.out).exists():
     raise UserError(f"{config.out} exists; give --out=DIR another name.")
   gemma = gemma2_tiny()
   print("training the tokenizer …", flush=True)

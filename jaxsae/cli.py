@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import rich
-from etils import epath
 
 from jaxsae import evals, overrides, pod, runs
 from jaxsae.errors import (
@@ -15,6 +14,7 @@ from jaxsae.errors import (
   ended_by_sigterm,
   exit_on_user_error,
 )
+from jaxsae.files import given_path
 from jaxsae.overrides import MOST, Place, PlaceOrEmpty, Range
 from jaxsae.plan import compiler_process
 from jaxsae.train.process import workdir
@@ -173,7 +173,7 @@ def _open(
   """
   named, *_ = _parse(action, argv, runs.RunSettings(), *options)
   pod.join()
-  config = workdir.read_config(epath.Path(named.run))
+  config = workdir.read_config(given_path(named.run))
   own = runs.RunSettings.of(config)
   selection, settings, *given = _parse(action, argv, own, *options)
   judged = next((x for x in given if isinstance(x, JudgedText)), JudgedText())

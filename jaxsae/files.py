@@ -185,7 +185,7 @@ def expanded(path: Path) -> str:
   return found
 
 
-def place(path: Path) -> epath.Path:
+def given_path(path: Path) -> epath.Path:
   """Returns the place of a path that a person gives, local or remote."""
   return epath.Path(expanded(path))
 

@@ -100,6 +100,7 @@ def _common_options(verb) -> None:
   verb.add_argument(
     "--state",
     metavar="DIR",
+    type=names.path,
     default=ledger.DEFAULT,
     help="folder of the ledger, which records what was created (%(default)s)",
   )
@@ -108,7 +109,10 @@ def _common_options(verb) -> None:
 def _create(verb) -> None:
   _slice_options(verb)
   verb.add_argument(
-    "--plan", metavar="FILE", help="file written by jaxsae plan --json"
+    "--plan",
+    metavar="FILE",
+    type=names.path,
+    help="file written by jaxsae plan --json",
   )
   verb.add_argument(
     "--max-cost",
@@ -178,6 +182,7 @@ def _setup(verb) -> None:
   verb.add_argument(
     "--script",
     metavar="FILE",
+    type=names.path,
     help="program of yours to run once on every new machine, such as one that"
     " copies weights from a bucket; kept for later set-ups",
   )

@@ -13,6 +13,7 @@ import os
 import pathlib
 import shutil
 
+from launch import names
 from launch.errors import LaunchError
 from launch.request import Request
 
@@ -81,7 +82,7 @@ class Ledger:
   """
 
   def __init__(self, folder=DEFAULT, dry: bool = False):
-    self._folder = pathlib.Path(folder).expanduser()
+    self._folder = pathlib.Path(names.path(folder))
     self._rehearsed = self._folder / ".dry-run"
     self._dry = dry
 

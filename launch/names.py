@@ -1,6 +1,7 @@
 """Checks user input before it is used in any command."""
 
 import fnmatch
+import os
 import re
 
 from launch.errors import LaunchError
@@ -113,3 +114,8 @@ def _checked(text: str, pattern: str, complaint: str) -> str:
   if not re.fullmatch(pattern, text):
     raise LaunchError(f"{text!r} {complaint}.")
   return text
+
+
+def path(text: str) -> str:
+  """Returns a path of this machine; a leading `~` is the home folder."""
+  return os.path.expanduser(text)

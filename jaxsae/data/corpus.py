@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from jaxsae.data.config import DataConfig
+from jaxsae.data.near_duplicates import NearDuplicates, near_duplicates
 from jaxsae.data.packing import RowTable, empty_batch, fill_row, pack
 from jaxsae.data.tokens import (
   Store,
@@ -90,6 +92,7 @@ class Corpus:
   unreadable: list[str]  # "name: reason" of each text left out
   longer: int  # documents that do not fit in a row and go on in the next
   hashes: np.ndarray  # [documents, 16] uint8, of the texts
+  offsets: np.ndarray  # [documents + 1], where each starts in the flat tokens
 
   @property
   def counts(self) -> dict[str, int]:
@@ -100,6 +103,12 @@ class Corpus:
       "duplicates": self.duplicates,
       "longer": self.longer,
     }
+
+  def near_duplicates(self) -> NearDuplicates:
+    """Counts near-duplicates of training documents among those held out."""
+    return near_duplicates(
+      self.train.store_tokens, self.offsets, self.held_out.documents
+    )
 
 
 def open_corpus(config: DataConfig, tokenizer: Tokenizer) -> Corpus:
@@ -163,6 +172,7 @@ def _corpus(
     unreadable=store.unreadable,
     longer=int((np.diff(store.offsets) >= policy.context).sum()),
     hashes=store.hashes,
+    offsets=store.offsets,
   )
 
 
@@ -171,21 +181,17 @@ def is_held_out(text: str, share: float) -> bool:
   return int.from_bytes(text_hash(text)[:8], "big") / 2.0**64 < share
 
 
+def usual_share(corpus: Corpus) -> float:
+  """Returns a share that holds out some documents: 0.05 if that is enough."""
+  return max(0.05, _dividing_share(_order(corpus.hashes)[1], held=0))
+
+
 def _split(hashes: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
   """Returns held-out and training documents, sorted by hash for any seed."""
   order, fractions = _order(hashes)
   held = int(np.searchsorted(fractions, share))
-  if share > 0 and held == 0:
-    enough = np.ceil(fractions[0] * 1000 + 1) / 1000
-    raise UserError(
-      f"held_out={share} holds out none of the {len(order)} documents; use "
-      f"held_out={enough:.3f}, more documents, or held_out=0 to keep none"
-    )
-  if held == len(order):
-    raise UserError(
-      f"held_out={share} leaves none of the {len(order)} documents for "
-      "training; use a smaller held_out or more documents"
-    )
+  if share > 0 and held in (0, len(order)):
+    raise UserError(_no_split(share, fractions, held))
   return order[:held], order[held:]
 
 
@@ -194,6 +200,41 @@ def _order(hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   keys = np.ascontiguousarray(hashes[:, :8]).view(">u8")[:, 0]
   order = np.argsort(keys, kind="stable")
   return order, keys[order].astype(np.float64) / 2.0**64
+
+
+def _no_split(share: float, fractions: np.ndarray, held: int) -> str:
+  if len(fractions) == 1:
+    return (
+      f"the text is a single document, and --data.held_out={share} needs"
+      " another; give --data.source more or longer text"
+    )
+  what = "holds out none" if not held else "leaves none"
+  rest = "" if not held else " for training"
+  return (
+    f"--data.held_out={share} {what} of the {len(fractions)} documents{rest};"
+    f" use --data.held_out={_dividing_share(fractions, held)} or more documents"
+  )
+
+
+def _dividing_share(fractions: np.ndarray, held: int) -> float:
+  """Returns a short number that divides documents, next to what was asked.
+
+  Args:
+    fractions: of the documents, sorted; a document is held out if its fraction
+      is below the share.
+    held: how many would be held out: none or all.
+  """
+  least, most = float(fractions[0]), float(fractions[-1])
+  for digits in range(3, 17):
+    unit = 10.0**digits
+    share = (
+      math.floor(most * unit) / unit
+      if held
+      else (math.floor(least * unit) + 1) / unit
+    )
+    if least < share <= most:
+      return share
+  return most  # documents with equal fractions but for the last
 
 
 def _rows(

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from absl import logging
 
-from jaxsae.data.corpus import Corpus, Rows
+from jaxsae.data.corpus import Corpus, Rows, usual_share
 from jaxsae.errors import UserError
 from jaxsae.token_batch import TokenBatch
 
@@ -138,7 +138,8 @@ def held_out_batches(
     raise UserError(f"batch={batch} reads nothing; use 1 or more")
   rows = corpus.held_out
   if not len(rows):
-    raise UserError("nothing is held out; use held_out=0.05 or another share")
+    share = usual_share(corpus)
+    raise UserError(f"nothing is held out; use --data.held_out={share}")
   return (
     rows.read(range(len(rows))[at : at + batch], batch)
     for at in range(0, len(rows), batch)

@@ -5,9 +5,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from etils import epath
-
 from jaxsae.errors import UserError
+from jaxsae.files import given_path
 
 # What others read of a result besides its name. A figure that is undefined is
 # None.
@@ -31,7 +30,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     UserError: the file is damaged, or something else.
   """
   try:
-    found = json.loads(epath.Path(path).read_text())
+    found = json.loads(given_path(path).read_text())
     if not isinstance(found["about"], Mapping):
       raise TypeError("`about` is not an object")
     for result in found["results"]:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import rich
-from etils import epath
 from rich import box
 from rich.table import Table
 
@@ -19,7 +18,7 @@ from jaxsae.errors import UserError
 from jaxsae.evals.fidelity import Fidelity, measure_fidelity
 from jaxsae.evals.keeper import Keeper
 from jaxsae.evals.sparsity import Sparsity, measure_sparsity
-from jaxsae.files import whole_file
+from jaxsae.files import given_path, whole_file
 from jaxsae.lm import Lm, Place, Taps
 from jaxsae.sae import Sae
 from jaxsae.token_batch import TokenBatch
@@ -168,7 +167,7 @@ def write(
   }
   text = json.dumps(data, indent=2, allow_nan=False) + "\n"
   try:
-    with whole_file(epath.Path(path)) as partial:
+    with whole_file(given_path(path)) as partial:
       partial.write_text(text)
   except OSError as error:
     raise UserError(

@@ -10,7 +10,7 @@ from typing import Any
 from etils import epath
 
 from jaxsae.errors import UserError
-from jaxsae.files import is_file, whole_file
+from jaxsae.files import given_path, is_file, whole_file
 from jaxsae.formats.format import Path
 from jaxsae.formats.published import Published
 from jaxsae.lm import Taps
@@ -45,7 +45,7 @@ def origin(path: Path, published: Published) -> Origin:
   Raises:
     UserError: the card is damaged, or is of another autoencoder.
   """
-  path = epath.Path(path)
+  path = given_path(path)
   file = (path if path.is_dir() else path.parent) / FILE
   taps, model = published.taps, published.model
   if (card := _read(file)) is not None:

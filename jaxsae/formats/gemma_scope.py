@@ -24,7 +24,7 @@ import numpy as np
 from etils import epath
 
 from jaxsae.errors import UserError
-from jaxsae.files import is_file, whole_file
+from jaxsae.files import given_path, is_file, whole_file
 from jaxsae.formats import npz
 from jaxsae.formats.arrays import check_shapes, check_values
 from jaxsae.formats.format import Path
@@ -107,7 +107,7 @@ class GemmaScope:
 
   def write(self, published: Published, path: Path) -> None:
     """Writes `params.npz` into a folder; a transcoder's gain is taken out."""
-    write(_without_gain(published), epath.Path(path) / FILE)
+    write(_without_gain(published), given_path(path) / FILE)
 
   def place(self, published: Published) -> str:
     """Returns the folder that its site, width and L0 have."""
@@ -238,7 +238,7 @@ def write(sae: Sae, path: Path) -> None:
     UserError: the file exists or cannot be written, or the autoencoder is a
       stack, is not finite, or has parts that the format cannot hold.
   """
-  path = epath.Path(path)
+  path = given_path(path)
   _check_kind(sae)
   arrays: dict[str, Any] = {
     name: np.asarray(getattr(sae, field), np.float32)
@@ -283,7 +283,7 @@ def read(path: Path) -> Sae:
   Raises:
     UserError: an array is missing or wrong; names the file and the array.
   """
-  path = epath.Path(path)
+  path = given_path(path)
   try:
     with npz.open_zip(path) as archive:
       arrays = _read(archive, path)
@@ -300,7 +300,7 @@ def read(path: Path) -> Sae:
 
 def _file_at(path: Path) -> epath.Path:
   """Returns the file at a path that is a file or its folder."""
-  path = epath.Path(path)
+  path = given_path(path)
   return path / FILE if path.is_dir() else path
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from etils import epath
 
 from jaxsae.errors import UserError
-from jaxsae.files import files_in, is_remote
+from jaxsae.files import files_in, given_path, is_remote
 from jaxsae.formats import card
 from jaxsae.formats.format import Format, Path
 from jaxsae.formats.registry import FORMATS
@@ -48,7 +48,7 @@ def format_of(path: Path) -> Format:
   """
   matching = [f for f in FORMATS.values() if f.matches(path)]
   if not matching:
-    raise UserError(f"{path} {_what_it_is(epath.Path(path))}.")
+    raise UserError(f"{path} {_what_it_is(given_path(path))}.")
   if len(matching) > 1:
     raise UserError(
       f"{path} matches more than one format"

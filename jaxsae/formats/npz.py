@@ -12,10 +12,10 @@ import zlib
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from etils import epath
 
 from jaxsae import process
 from jaxsae.errors import RunError, UserError
+from jaxsae.files import given_path
 from jaxsae.formats.format import Path
 
 # Deflate cannot compress further than this, so a larger ratio is forged.
@@ -43,7 +43,7 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     OSError: the file cannot be opened.
     UserError: the file is not a zip, or only part of one.
   """
-  with epath.Path(path).open("rb") as file:
+  with given_path(path).open("rb") as file:
     try:
       archive = zipfile.ZipFile(file)
     except (OSError, RunError):

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 
-from etils import epath
-
 from jaxsae.errors import UserError
 from jaxsae.files import (
   check_writable,
   files_in,
+  given_path,
   is_finished,
   whole_folder,
 )
@@ -87,7 +86,7 @@ def writing(
     raise UserError(
       f"--format={format} is not known; use {' or '.join(FORMATS)}."
     )
-  out, layout = epath.Path(out), FORMATS[format]
+  out, layout = given_path(out), FORMATS[format]
   if is_finished(out):
     raise UserError(f"{out} exists; remove it or give --out=DIR another name.")
   check_writable(out, "give --out=DIR another place")

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from etils import epath
 
 from jaxsae.errors import UserError
+from jaxsae.files import given_path
 from jaxsae.lm import tokenizer_files
 from jaxsae.lm.config import GemmaConfig
 from jaxsae.lm.decoder import Decoder
@@ -52,7 +53,7 @@ class Tokenizer(abc.ABC):
     """Reads `tokenizer.model` or `tokenizer.json`, which may be remote."""
     kind = JsonTokenizer if str(path).endswith(".json") else SentencePiece
     try:
-      return kind(epath.Path(path).read_bytes(), str(path))
+      return kind(given_path(path).read_bytes(), str(path))
     except (FileNotFoundError, IsADirectoryError) as error:
       raise UserError(
         f"{path} is not a file; give a tokenizer file."
@@ -266,7 +267,7 @@ def find_tokenizer(
     UserError: the file is not a tokenizer, lacks tokens that other files name,
       or belongs to another model.
   """
-  path = epath.Path(path)
+  path = given_path(path)
   rows = config.vocab_size
   in_folder = path.is_dir()
   file = _in_folder(path, rows) if in_folder else path

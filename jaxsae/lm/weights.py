@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from jaxsae.errors import RunError, UserError
-from jaxsae.files import is_finished, whole_file, whole_folder
+from jaxsae.files import given_path, is_finished, whole_file, whole_folder
 from jaxsae.lm import sharding
 from jaxsae.lm.config import GemmaConfig
 from jaxsae.lm.formats import folder, official, special_ids
@@ -93,7 +93,7 @@ def save_lm(
     path: the directory, local or remote; it must not exist.
     dtype: the dtype to write.
   """
-  path = epath.Path(path)
+  path = given_path(path)
   if is_finished(path):
     raise UserError(f"{path} exists; remove it or choose another path.")
   with whole_folder(path) as partial:
@@ -113,7 +113,7 @@ def _locate(name: str, tokenizer):
   if official.is_name(name):
     path, its_own = official.locate(name)
     return path, tokenizer or its_own
-  return epath.Path(name), tokenizer
+  return given_path(name), tokenizer
 
 
 def _source(path, name: str):

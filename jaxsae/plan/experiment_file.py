@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from jaxsae import overrides
 from jaxsae.errors import UserError, did_you_mean
+from jaxsae.files import expanded
 from jaxsae.overrides import Count, Place, PlaceOrEmpty
 from jaxsae.runs import experiment_file
 from jaxsae.train.config.run import TrainConfig
@@ -58,7 +59,7 @@ def read(path: str, argv: Sequence[str]) -> Experiment:
   Raises:
     UserError: there is no such file, it has neither, or an override is wrong.
   """
-  file = pathlib.Path(path)
+  file = pathlib.Path(expanded(path))
   configs, doc = _contents(file)
   parsed = {
     name: overrides.parse_several(

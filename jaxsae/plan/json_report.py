@@ -11,9 +11,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import jax
-from etils import epath
 
-from jaxsae.files import whole_file
+from jaxsae.files import given_path, whole_file
 from jaxsae.plan.compiler_process import LIBRARY
 from jaxsae.plan.plan import Plan
 from jaxsae.plan.roofline import Part
@@ -228,6 +227,6 @@ def _libtpu() -> str | None:
 
 def write(path: str, content: Mapping) -> None:
   """Writes the whole file, or nothing."""
-  with whole_file(epath.Path(path)) as partial:
+  with whole_file(given_path(path)) as partial:
     text = json.dumps(content, indent=2, allow_nan=False)
     partial.write_text(text + "\n", encoding="utf-8")

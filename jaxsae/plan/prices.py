@@ -13,6 +13,7 @@ import pathlib
 from typing import Any, TypeVar
 
 from jaxsae.errors import UserError
+from jaxsae.files import expanded
 
 SHIPPED = pathlib.Path(__file__).parent / "prices.json"
 
@@ -77,7 +78,7 @@ def read(path: str | None = None) -> PriceTable:
   Raises:
     UserError: the file is not such a table, or a price has no source.
   """
-  file = SHIPPED if path is None else pathlib.Path(path)
+  file = SHIPPED if path is None else pathlib.Path(expanded(path))
   try:
     entries = json.loads(file.read_text(encoding="utf-8"))
   except (OSError, ValueError) as error:

@@ -21,6 +21,7 @@ from etils import epath
 from jaxsae import overrides
 from jaxsae.data import list_source
 from jaxsae.errors import RunError, UserError, exit_on_user_error
+from jaxsae.files import expanded, given_path
 from jaxsae.lm.formats import official
 from jaxsae.lm.weights import SHIPPED, read_sizes
 from jaxsae.runs import experiment_file
@@ -79,7 +80,7 @@ def _check_text(source: str) -> None:
 
 def _check_there(path: str) -> None:
   """Raises UserError unless the folder exists and its files are readable."""
-  folder = epath.Path(path)
+  folder = given_path(path)
   if not folder.exists():
     raise UserError("it does not exist")
   if "://" not in path and folder.is_dir():
@@ -95,9 +96,9 @@ def _check_readable(path: str) -> None:
 def _check_writable(path: str) -> None:
   """Raises unless a folder is there, or can be made; a bucket must answer."""
   if "://" in path:
-    epath.Path(path).exists()
+    given_path(path).exists()
     return
-  folder = pathlib.Path(path).expanduser().absolute()
+  folder = pathlib.Path(expanded(path)).absolute()
   there = next(x for x in (folder, *folder.parents) if x.exists())
   if not os.access(there, os.W_OK | os.X_OK):
     raise UserError(f"{there} is not writable")
@@ -118,7 +119,7 @@ def _configs(file: str, flags: Sequence[str]) -> Iterator[TrainConfig]:
   Raises:
     UserError: a flag is wrong.
   """
-  found = experiment_file.read(pathlib.Path(file))
+  found = experiment_file.read(pathlib.Path(expanded(file)))
   for config in found.configs.values():
     if found.is_single:
       yield overrides.parse(config, argv=flags)

@@ -13,6 +13,7 @@ from jax.sharding import Mesh, SingleDeviceSharding
 from jaxsae import data
 from jaxsae import mesh as meshes
 from jaxsae.errors import RunError, UserError, did_you_mean, first_few
+from jaxsae.files import given_path
 from jaxsae.lm import Lm, Taps, load_lm
 from jaxsae.origin import Origin, mark
 from jaxsae.runs.settings import RunSettings
@@ -193,7 +194,7 @@ def open_run(
     UserError: the folder has no checkpoint yet, the run has no autoencoder of
       such a name, or there is no such text.
   """
-  folder = epath.Path(path)
+  folder = given_path(path)
   config = workdir.read_config(folder)
   if text:
     data.check_source(text)

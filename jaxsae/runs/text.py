@@ -13,6 +13,7 @@ from etils import epath
 
 from jaxsae import data, pod
 from jaxsae.data import Corpus
+from jaxsae.files import expanded
 from jaxsae.runs.open import Run
 from jaxsae.token_batch import TokenBatch
 from jaxsae.train.loop import open_corpus, tokenizer_of
@@ -64,7 +65,7 @@ def _label(text: str) -> str:
   """Returns the name of a text's files, which no other text has."""
   if not text:
     return "index"
-  path = os.path.abspath(os.path.expanduser(text))
+  path = os.path.abspath(expanded(text))
   stem = re.sub("[^a-z0-9]+", "-", pathlib.Path(text).stem.lower()).strip("-")
   digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
   return f"{stem[:40]}-{digest}"

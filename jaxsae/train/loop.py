@@ -29,6 +29,7 @@ from jaxsae import data, pod
 from jaxsae import mesh as meshes
 from jaxsae.data import Corpus, Tokenizer
 from jaxsae.errors import UserError
+from jaxsae.files import given_path
 from jaxsae.lm import GemmaConfig, Lm, LmConfig, Site, load_lm
 from jaxsae.lm.weights import abstract_lm, default_dtype, read_sizes
 from jaxsae.train import memory
@@ -74,7 +75,7 @@ def train(config: TrainConfig) -> TrainState:
   cache = CompileCache(config.workdir)
   agreement.check(agreement.of_program(config))
   setting = _prepare(config)
-  config, path = setting.config, epath.Path(config.workdir)
+  config, path = setting.config, given_path(config.workdir)
   with contextlib.ExitStack() as ending:
     ending.callback(setting.source.close)
     lease = ending.enter_context(leases.hold(path))
@@ -148,7 +149,11 @@ def _prepare(config: TrainConfig) -> _Setting:
   corpus = pod.on_all(lambda: open_corpus(config, lm))
   agreement.check({"the text of --data.source": corpus.fingerprint})
   corpus_check.check_passes(config, corpus)
-  pod.print_on_leader(corpus_check.summary(corpus), *notes(config))
+  pod.print_on_leader(
+    corpus_check.summary(corpus),
+    *corpus_check.notes(corpus),
+    *notes(config),
+  )
   batches = open_batches(config, mesh, corpus.train)
   source = TextSource(config, mesh, lm, batches, corpus.documents)
   return _Setting(

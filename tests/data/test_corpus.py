@@ -1,12 +1,14 @@
 """A corpus holds each text once, on a side that only the text decides."""
 
 import dataclasses
+import pathlib
 
 import jax
 import numpy as np
 import pytest
 
 from jaxsae import data
+from jaxsae.data import formats
 from jaxsae.errors import UserError
 
 
@@ -90,19 +92,67 @@ def test_the_limited_corpus_keeps_the_sides(config, corpus, tokenizer):
   assert held <= set(texts_of(corpus.held_out, corpus, tokenizer))
 
 
-def test_an_empty_held_out_side_is_an_error_that_suggests_a_share(
-  config, tokenizer
+@pytest.mark.parametrize("documents", [2, 3, 40])
+@pytest.mark.parametrize("share", [1e-9, 0.999999999])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_share_that_divides_nothing_is_an_error_with_one_that_does(
+  config, tokenizer, documents, share, seed
 ):
-  with pytest.raises(UserError, match=r"use held_out=0\.") as error:
-    data.open_corpus(dataclasses.replace(config, held_out=1e-6), tokenizer)
-  enough = float(str(error.value).split("use held_out=")[1].split(",")[0])
-  mended = dataclasses.replace(config, held_out=enough)
-  assert len(data.open_corpus(mended, tokenizer).held_out) > 0
+  config = dataclasses.replace(
+    config, documents=documents, seed=seed, held_out=share
+  )
+  with pytest.raises(UserError, match=f"none of the {documents} doc") as error:
+    data.open_corpus(config, tokenizer)
+  enough = str(error.value).split("use --data.held_out=")[1].split(" ")[0]
+  corpus = data.open_corpus(
+    dataclasses.replace(config, held_out=float(enough)), tokenizer
+  )
+  assert len(corpus.held_out) and len(corpus.train)
 
 
-def test_an_empty_training_side_is_an_error(config, tokenizer):
-  with pytest.raises(UserError, match="leaves none of the 40 documents"):
-    data.open_corpus(dataclasses.replace(config, held_out=0.99999), tokenizer)
+@pytest.mark.parametrize("share", [1e-9, 0.05, 0.999999999])
+def test_a_single_document_is_told_as_such(config, tokenizer, tmp_path, share):
+  alone = tmp_path / "alone.txt"
+  alone.write_text("too short to be divided")
+  config = dataclasses.replace(config, source=str(alone), held_out=share)
+  with pytest.raises(UserError, match=r"single document.*longer text") as error:
+    data.open_corpus(config, tokenizer)
+  assert "use --data.held_out" not in str(error.value)
+  alone.write_text("long enough to be divided " * 10_000)  # as it says
+  corpus = data.open_corpus(
+    dataclasses.replace(config, held_out=0.3), tokenizer
+  )
+  assert len(corpus.held_out) and len(corpus.train)
+
+
+def test_a_folder_with_one_text_is_divided_like_the_text(
+  config, tokenizer, tmp_path
+):
+  (tmp_path / "one").mkdir()
+  book = tmp_path / "one" / "book.txt"
+  book.write_text("\n".join(f"line {i} of a long book" for i in range(5000)))
+  (tmp_path / "one" / "cover.png").write_bytes(b"")
+  of = lambda source: data.open_corpus(
+    dataclasses.replace(config, source=str(source)), tokenizer
+  )
+  assert len(of(book).documents) > 5
+  assert of(book.parent).fingerprint == of(book).fingerprint
+
+
+def test_a_store_that_left_a_lone_text_whole_is_made_again(
+  config, tokenizer, tmp_path, monkeypatch
+):
+  """Older versions divided a text only at its lines."""
+  line = tmp_path / "line.txt"
+  line.write_text("one long line " * 10_000)
+  config = dataclasses.replace(config, source=str(line), held_out=0.3)
+  with monkeypatch.context() as older:
+    older.setattr(formats, "_CUTS", formats._CUTS[:2])
+    with pytest.raises(UserError, match="single document"):
+      data.open_corpus(config, tokenizer)
+  (marker,) = pathlib.Path(config.cache).glob("*/divided")
+  marker.unlink()
+  assert len(data.open_corpus(config, tokenizer).documents) > 1
 
 
 def test_what_is_held_out_does_not_grow_without_bound(config, tokenizer):
@@ -123,8 +173,13 @@ def test_what_is_held_out_does_not_grow_without_bound(config, tokenizer):
 def test_nothing_is_held_out_at_zero(config, tokenizer):
   corpus = data.open_corpus(dataclasses.replace(config, held_out=0), tokenizer)
   assert len(corpus.held_out) == 0
-  with pytest.raises(UserError, match="nothing is held out"):
+  with pytest.raises(UserError, match="nothing is held out") as error:
     data.held_out_batches(corpus, 4)
+  share = float(str(error.value).split("--data.held_out=")[1].split(" ")[0])
+  more = data.open_corpus(
+    dataclasses.replace(config, held_out=share), tokenizer
+  )
+  assert list(data.held_out_batches(more, 4))
 
 
 @pytest.mark.parametrize(

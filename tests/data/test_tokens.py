@@ -1,5 +1,6 @@
 """A store is made once, is complete, and fits its text and tokenizer."""
 
+import collections
 import dataclasses
 import json
 import os
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 
 from jaxsae import data
+from jaxsae.data import tokens
+from jaxsae.data.documents import File, Listing, Unreadable
 from jaxsae.data.tokens import open_store, token_policy
 from jaxsae.errors import UserError
 
@@ -20,6 +23,32 @@ def test_a_second_opening_encodes_nothing(config, tokenizer):
   assert tokenizer.encoded == encoded == 40
   np.testing.assert_array_equal(first.tokens, second.tokens)
   assert isinstance(second.tokens, np.memmap)
+
+
+def test_stores_of_older_versions_are_found(tokenizer):
+  listing = Listing(
+    root="/texts",
+    lone=False,
+    files=[File("/texts/a.txt", "a.txt", 5, 7)],
+    unreadable=[Unreadable("b.txt", "is not a regular file")],
+    ignored=collections.Counter({".png": 2, ".bin": 1}),
+  )
+  key = tokens._cache_key(data.DataConfig(), listing, tokenizer)
+  assert key == "3d626a0ca1a0fd654d55485b670445c2"
+
+
+def test_a_store_that_cannot_be_opened_is_not_told_as_damaged(
+  config, tokenizer, monkeypatch
+):
+  open_store(config, tokenizer)
+
+  def failing(*_, **__):
+    raise OSError(24, "Too many open files")
+
+  monkeypatch.setattr(tokens.np, "load", failing)
+  with pytest.raises(UserError, match="Too many open files") as error:
+    open_store(config, tokenizer)
+  assert "delete" not in str(error.value) and "ulimit -n" in str(error.value)
 
 
 def test_a_changed_file_is_read_again(folder, config, tokenizer):

@@ -16,12 +16,11 @@ import unicodedata
 import jinja2
 import markupsafe
 import numpy as np
-from etils import epath
 
 from jaxsae.errors import UserError
 from jaxsae.explore.characters import with_characters
 from jaxsae.explore.report import Report, SaeReport
-from jaxsae.files import whole_file
+from jaxsae.files import given_path, whole_file
 
 _HERE = pathlib.Path(__file__).parent
 # The axes of a plot of 340 by 220 pixels.
@@ -38,7 +37,7 @@ def write(report: Report, path: str | os.PathLike) -> None:
   Raises:
     UserError: the file cannot be written there.
   """
-  path = epath.Path(path)
+  path = given_path(path)
   # A title may hold half a surrogate pair, which UTF-8 cannot express.
   page = render(report).encode("utf-8", "xmlcharrefreplace")
   try:

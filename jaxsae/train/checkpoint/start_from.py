@@ -1,10 +1,10 @@
 """Starts a new run from the autoencoders of another run."""
 
-from etils import epath
 from jax.sharding import Mesh
 
 from jaxsae import pod
 from jaxsae.errors import UserError
+from jaxsae.files import given_path
 from jaxsae.lm import LmConfig
 from jaxsae.train.checkpoint.checkpoints import Checkpoints
 from jaxsae.train.config.run import TrainConfig
@@ -18,9 +18,9 @@ def check(config: TrainConfig) -> None:
 
   A run that has begun no longer needs the other run.
   """
-  begun = (epath.Path(config.workdir) / "config.json").exists()
+  begun = (given_path(config.workdir) / "config.json").exists()
   if config.start_from is not None and not begun:
-    _partners(config, workdir.read_config(epath.Path(config.start_from)))
+    _partners(config, workdir.read_config(given_path(config.start_from)))
     if _checkpoints(config.start_from).latest is None:
       raise UserError(
         f"start_from={config.start_from} has no checkpoint yet; train it first."
@@ -45,7 +45,7 @@ def take(
     UserError: the stacks do not match, or no checkpoint is intact.
   """
   assert config.start_from is not None  # or there is nothing to take
-  other = workdir.read_config(epath.Path(config.start_from))
+  other = workdir.read_config(given_path(config.start_from))
   partners = _partners(config, other)
   theirs, _ = _checkpoints(config.start_from).restore(
     abstract_state(other, gemma, mesh)
@@ -61,7 +61,7 @@ def take(
 
 
 def _checkpoints(run: str) -> Checkpoints:
-  return Checkpoints(epath.Path(run) / "checkpoints", keep=None)
+  return Checkpoints(given_path(run) / "checkpoints", keep=None)
 
 
 def _with_weights(mine: StackState, theirs: StackState) -> StackState:

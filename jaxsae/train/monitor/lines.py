@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from jaxsae.errors import UserError
-from jaxsae.files import Path, entries, is_remote, whole_file
+from jaxsae.files import Path, entries, given_path, is_remote, whole_file
 from jaxsae.train.monitor.uploads import Uploads
 
 FILE, FOLDER = "metrics.jsonl", "metrics"
@@ -39,7 +39,7 @@ def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
   Raises:
     UserError: the folder has no metrics.
   """
-  run = epath.Path(run)
+  run = given_path(run)
   if not _parts(run):
     raise UserError(f"{run} has no {FILE}; give the folder of a run.")
   yield from map(json.loads, read_lines(run))

@@ -18,7 +18,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from jaxlib.utils import absl_set_min_log_level
 
 from jaxsae import pod
-from jaxsae.files import is_remote
+from jaxsae.files import given_path, is_remote
 
 OPTION = "jax_compilation_cache_dir"  # JAX's name of the cache's folder
 FOLDER = ".compiled"  # a folder beside the run's
@@ -66,7 +66,7 @@ class CompileCache:
 
   def __init__(self, workdir: str):
     self._began = time.perf_counter()
-    self._folder = epath.Path(workdir).parent / FOLDER
+    self._folder = given_path(workdir).parent / FOLDER
     self._asked = self._found = 0
     self._compiling = 0.0
     self._ending = contextlib.ExitStack()

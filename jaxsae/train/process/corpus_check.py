@@ -3,16 +3,19 @@
 import hashlib
 import itertools
 import re
+from collections.abc import Iterator
 
 from etils import epath
 
 from jaxsae.data import Corpus, said_of_ignored
+from jaxsae.data.near_duplicates import RUN
 from jaxsae.errors import UserError
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.process.workdir import read_record, write_json
 
 RECORD = "corpus.json"
 SHOWN = 3  # names in a sentence
+MATTERS = 0.01  # share of near-duplicates above which figures may be flattered
 MOST = 100_000  # documents; above this, files are not recorded one by one
 
 
@@ -38,6 +41,20 @@ def _beside_tables(corpus: Corpus) -> str:
     f", {len(names):,} texts beside tables{_first(names)}, read with"
     " --data.text_beside_tables=true"
   )
+
+
+def notes(corpus: Corpus) -> Iterator[str]:
+  """Yields a line if the held-out text is to a good part trained on too."""
+  near = corpus.near_duplicates()
+  if near.found > MATTERS * near.looked_at:
+    sought = f"{near.share:.0%}".replace("%", " %")
+    yield (
+      f"note: {near.found:,} of {near.looked_at:,} held-out documents are"
+      " near-duplicates of training text: most of their runs of"
+      f" {RUN} tokens are in {'it' if near.share == 1 else f'{sought} of it'},"
+      " so figures on held-out text look better than on new text; take copies"
+      " out of the source"
+    )
 
 
 def check_passes(config: TrainConfig, corpus: Corpus) -> None:

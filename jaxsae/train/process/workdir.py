@@ -20,7 +20,13 @@ from etils import epath
 from jaxsae import evals, overrides, pod
 from jaxsae.data import DataConfig, TokenPolicy, check_policy
 from jaxsae.errors import UserError
-from jaxsae.files import entries, remove_leftovers, unfinished, whole_file
+from jaxsae.files import (
+  entries,
+  given_path,
+  remove_leftovers,
+  unfinished,
+  whole_file,
+)
 from jaxsae.train.config.bucket import SIZES
 from jaxsae.train.config.run import TrainConfig
 
@@ -78,7 +84,7 @@ def claim(config: TrainConfig, policy: TokenPolicy) -> epath.Path:
   Raises:
     UserError: settings differ, or the folder cannot be made.
   """
-  path = epath.Path(config.workdir)
+  path = given_path(config.workdir)
   record = path / "config.json"
   try:
     path.mkdir(parents=True, exist_ok=True)
@@ -104,7 +110,7 @@ def claim(config: TrainConfig, policy: TokenPolicy) -> epath.Path:
 
 def update(config: TrainConfig) -> None:
   """Saves settings that may differ, as they are now, in a run that goes on."""
-  path = epath.Path(config.workdir)
+  path = given_path(config.workdir)
   if read_config(path) != config:
     write_json(path / "config.json", overrides.to_json(config))
 
@@ -120,7 +126,7 @@ def with_saved_bucket(config: TrainConfig) -> TrainConfig:
   Sizes that are given stay, to be compared with the run's. Where there is no
   run yet, nothing changes.
   """
-  path = epath.Path(config.workdir)
+  path = given_path(config.workdir)
   sizes = pod.on_leader(lambda: _saved_sizes(path))
   given = {name: getattr(config.bucket, name) for name in SIZES}
   missing = {k: v for k, v in sizes.items() if given[k] is None}
@@ -143,7 +149,7 @@ def is_complete(config: TrainConfig) -> bool:
   Raises:
     UserError: the folder belongs to another configuration.
   """
-  path = epath.Path(config.workdir)
+  path = given_path(config.workdir)
   record = path / "config.json"
   if not record.exists():
     return False

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import random
 import shutil
 
 import pyarrow as pa
@@ -111,6 +112,22 @@ def test_texts_left_out_beside_tables_are_named(small, source, replace):
   both = replace(small, data__text_beside_tables=True)
   assert len(open_corpus(both).documents) == 201 + 2
   assert "beside tables" not in checks.summary(open_corpus(both))
+
+
+def test_near_duplicates_across_the_split_are_told(small, tmp_path, replace):
+  draw = random.Random(0)
+  words = [f"w{draw.randrange(10**6)}" for _ in range(100 * 60)]
+  texts = [" ".join(words[i : i + 60]) for i in range(0, len(words), 60)]
+  folder = tmp_path / "unlike"
+  folder.mkdir()
+  for i, text in enumerate(texts):
+    (folder / f"{i}.txt").write_text(text)
+  small = replace(small, data__source=str(folder), data__held_out=0.3)
+  assert not list(checks.notes(open_corpus(small)))
+  for i, text in enumerate(texts):
+    (folder / f"{i}-copy.txt").write_text(f"{text} with another end")
+  (line,) = checks.notes(open_corpus(small))
+  assert "near-duplicates" in line and "held-out" in line
 
 
 def test_text_without_faults_counts_none(config):
