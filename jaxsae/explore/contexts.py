@@ -8,6 +8,7 @@ Shapes: B rows, T time, F latents, K contexts of a latent, W tokens of a
 context.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from jaxsae.token_batch import TokenBatch
 
 _PER_DOCUMENT = 2  # contexts; a second one only where documents are few
 _CANDIDATES = 3  # contexts that are kept for each one that is shown
+_MAX_PAIRS = 2**23  # of contexts, in memory at a time
 _EMPTY: dict[str, Any] = {
   "ranks": 0,
   "tokens": -1,
@@ -138,6 +140,23 @@ def to_report(
     shown: the number of strongest contexts of a latent.
     weaker: the number of contexts from lower quantiles, at most.
   """
+  latents, tops = top.ranks.shape
+  pairs = max(1, (tops + sample.ranks.shape[1]) ** 2)
+  step = max(1, _MAX_PAIRS // pairs)
+  parts = [
+    _to_report(*_part((top, sample), slice(at, at + step)), shown, weaker)
+    for at in range(0, latents, step)
+  ]
+  names = (field.name for field in dataclasses.fields(Contexts))
+  joined = {x: np.concatenate([getattr(p, x) for p in parts]) for x in names}
+  return Contexts(**joined)
+
+
+def _part(kept, latents: slice):
+  return jax.tree.map(lambda x: np.asarray(x[latents]), kept)
+
+
+def _to_report(top, sample, shown: int, weaker: int) -> Contexts:
   every = jax.tree.map(lambda *x: np.concatenate(x, axis=1), top, sample)
   values = every.values
   is_top = np.arange(values.shape[1]) < top.ranks.shape[1]

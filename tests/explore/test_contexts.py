@@ -194,6 +194,14 @@ def test_batches_do_not_change_the_sample():
   np.testing.assert_array_equal(one.count, other.count)
 
 
+def test_latents_are_chosen_from_in_parts(monkeypatch):
+  text = make_text(documents=5)
+  whole = found(*text)
+  monkeypatch.setitem(to_report.__globals__, "_MAX_PAIRS", 1)
+  for name, array in vars(found(*text)).items():
+    np.testing.assert_array_equal(array, getattr(whole, name))
+
+
 def test_a_latent_that_never_fires_has_none():
   contexts = found(*make_text())
   assert contexts.count[DEAD] == contexts.top[DEAD] == 0

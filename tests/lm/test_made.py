@@ -81,7 +81,9 @@ def test_an_edit_of_latents_that_returns_nothing_is_named(full):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e39])
 def test_values_that_are_not_finite_are_named(full, bad):
   direction = np.ones(D, np.float32)
-  steers = Steer(direction, bad), lambda x: x * np.float32(bad)
+  with np.errstate(over="ignore"):
+    times = np.float32(bad)
+  steers = Steer(direction, bad), lambda x: x * times
   for steer in steers:
     edits = {"resid.0": Steer(direction, 1.0), "mlp.1": steer}
     with np.errstate(over="ignore"), pytest.raises(UserError, match=r"mlp\.1"):
