@@ -144,8 +144,8 @@ def to_report(
   pairs = max(1, (tops + sample.ranks.shape[1]) ** 2)
   step = max(1, _MAX_PAIRS // pairs)
   parts = [
-    _to_report(*_part((top, sample), slice(at, at + step)), shown, weaker)
-    for at in range(0, latents, step)
+    _to_report(_part(top, some), _part(sample, some), shown, weaker)
+    for some in (slice(at, at + step) for at in range(0, latents, step))
   ]
   names = (field.name for field in dataclasses.fields(Contexts))
   joined = {x: np.concatenate([getattr(p, x) for p in parts]) for x in names}
