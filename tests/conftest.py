@@ -4,9 +4,12 @@ import dataclasses
 import gc
 import os
 import random
+import sys
+
+from tests import cpu
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = cpu.flags(8)
 # Of each program that it finds compiled, XLA says that this machine may not be
 # the one that compiled it.
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -43,6 +46,9 @@ def pytest_configure(config):
     f"ignore:Error {doing} persistent compilation cache entry"
     for doing in ("reading", "writing")
   )
+  # Processes that tests start would else compile all of JAX's modules anew.
+  os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+  sys.dont_write_bytecode = False
   # Looking through all that was imported took a twentieth of the time.
   gc.freeze()
   gc.set_threshold(50_000, 20, 50)

@@ -21,6 +21,7 @@ from jaxsae.train.checkpoint.checkpoints import Checkpoints
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.monitor.lines import read_metrics
 from jaxsae.train.state import TrainState, abstract_state
+from tests import cpu
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -67,7 +68,7 @@ class Pod:
       "JAX_PLATFORMS": "cpu",
       "PYTHONPATH": str(ROOT),
       "TF_CPP_MIN_LOG_LEVEL": "1",  # as JAX sets it
-      "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+      "XLA_FLAGS": cpu.flags(devices),
     }
     # They keep what they compile beside their run, as anybody's do: one that
     # is killed may leave half a program, which others must not find.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxsae
-from jaxsae import cli, process, runs
+from jaxsae import cli, explore, process, runs
 from jaxsae.runs.text import corpus_of
 from jaxsae.train import train
 
@@ -118,7 +118,8 @@ def test_an_amount_of_text_and_what_is_shown_of_it(trained, command):
   assert status == 0 and out.splitlines()[-1] == str(page)
   text = page.read_text()
   assert name in text and runs.open_run(trained).names[1] not in text
-  assert "[64,3,6]" in text  # latents, contexts, tokens
+  kept = 3 + explore.WEAKER
+  assert f"[64,{kept},6]" in text  # latents, contexts, tokens
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,8 @@ def test_options_that_cannot_be_are_one_sentence(trained, command, words, says):
 def test_contexts_beyond_memory_are_refused_before_work(
   trained, command, monkeypatch
 ):
-  monkeypatch.setattr(process, "memory_limit", lambda: 2 * 64 * 8 * 100 * 9 - 1)
+  needed = 2 * 64 * explore.kept_bytes(100 + explore.WEAKER, 9)
+  monkeypatch.setattr(process, "memory_limit", lambda: needed - 1)
   words = ("explore", trained, "--contexts=100", "--window=9")
   status, _, err = command(*words)
   assert status == 2 and "--contexts=100" in err and "--window=9" in err

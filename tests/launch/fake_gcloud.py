@@ -298,7 +298,7 @@ def send(cloud, name, node, worker, command):
       "JAX_NUM_PROCESSES": str(node["hosts"]),
       "JAX_PROCESS_ID": str(worker),
       "JAX_PLATFORMS": "cpu",
-      "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+      "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("count=8", "count=1"),
     },
     stdin=subprocess.DEVNULL,
   )

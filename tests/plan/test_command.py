@@ -187,7 +187,7 @@ def test_a_search_prints_flags_to_add(here, experiment, capsys):
 
 def test_autoencoders_without_a_possible_placement(plan, experiment):
   status, out, err, found = plan(
-    experiment, "--topology=v5e:2x4", "--sae.widths=2147483648"
+    experiment, "--topology=v5e:2x4", "--sae.widths=1999999999"
   )
   assert status == 0, err
   assert found["fits"] is False and "No placement" in found["misfit"]

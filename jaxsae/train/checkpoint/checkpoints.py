@@ -20,7 +20,7 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from jaxsae import pod, storage
-from jaxsae.errors import RunError, UserError
+from jaxsae.errors import RunError, StorageError, UserError, is_of_file
 from jaxsae.files import entries, is_remote
 from jaxsae.lm.formats.orbax_errors import (
   cause_of,
@@ -211,11 +211,12 @@ class Checkpoints:
     return contents, corrupted
 
   def _manifest(self, step: int, like: SavedState | None) -> dict:
+    text = _manifest_text(self.directory / str(step) / _MANIFEST)
     try:
-      kept = json.loads((self.directory / str(step) / _MANIFEST).read_text())
+      kept = json.loads(text)
       content = manifest.read(kept["custom_metadata"], step)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-      raise Corrupted("it has no manifest of what was saved") from error
+    except (ValueError, TypeError, KeyError) as error:
+      raise Corrupted(manifest.NONE) from error
     if like is not None:
       manifest.check_types(content, like)
     return content
@@ -282,6 +283,30 @@ def _chunk_by_member(key: Any, value: Any) -> _Storage | None:
   if np.ndim(value) < 2:
     return None
   return _Storage(shard_axes=(0,), chunk_byte_size=_CHUNK)
+
+
+def _manifest_text(path: epath.Path) -> str:
+  """Reads a manifest.
+
+  Raises:
+    Corrupted: there is no such file, or it is no text.
+    UserError: it may not be read.
+    StorageError: the disk failed, which says nothing about the checkpoint.
+  """
+  try:
+    return path.read_text()
+  except PermissionError as error:
+    raise UserError(
+      f"{path} cannot be read ({error.strerror}); make it readable."
+    ) from error
+  except UnicodeDecodeError as error:
+    raise Corrupted(manifest.NONE) from error
+  except OSError as error:
+    if is_of_file(error):
+      raise Corrupted(manifest.NONE) from error
+    raise StorageError(
+      f"{path} cannot be read ({error.strerror}); run the same command again."
+    ) from error
 
 
 def _read(path: epath.Path, like: SavedState) -> SavedState:

@@ -28,13 +28,16 @@ def agreed(read: Callable[[], T]) -> T:
 
   Raises:
     Corrupted: a process found it; raised in all, with the same message.
+    UserError, RunError: `read` raised it in some process; raised in all.
   """
-  found: list[T] = []
-  reason = ""
-  try:
-    found.append(read())
-  except Corrupted as error:
-    reason = str(error)
+
+  def attempt() -> tuple[list[T], str]:
+    try:
+      return [read()], ""
+    except Corrupted as error:
+      return [], str(error)
+
+  found, reason = pod.on_all(attempt)
   for text in pod.gather_texts(reason):
     if text:
       raise Corrupted(text)

@@ -23,6 +23,7 @@ from jaxsae.train.checkpoint.fingerprint import (
 from jaxsae.train.checkpoint.saved import SavedState, trained
 from jaxsae.train.process.agreement import version
 
+NONE = "it has no manifest of what was saved"
 PACKAGES = ("jaxsae", "jax", "orbax-checkpoint", "grain")
 
 
@@ -55,7 +56,7 @@ def read(manifest: Any, step: int) -> dict:
     Corrupted: the manifest is not intact, or of another step.
   """
   if not isinstance(manifest, dict) or manifest.keys() != {"content", "sha256"}:
-    raise Corrupted("it has no manifest of what was saved")
+    raise Corrupted(NONE)
   content = manifest["content"]
   if _digest(content) != manifest["sha256"]:
     raise Corrupted("its manifest is not what was written")

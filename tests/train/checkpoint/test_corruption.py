@@ -1,7 +1,9 @@
 """Corrupted checkpoints are named, kept, and never used."""
 
 import collections
+import errno
 import json
+import os
 import pathlib
 import random
 import re
@@ -12,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorstore
+from etils import epath
 
-from jaxsae.errors import RunError, UserError
+from jaxsae.errors import RunError, StorageError, UserError
 from jaxsae.runs import open_run
 from jaxsae.train.checkpoint.checkpoints import Checkpoints
 from jaxsae.train.loop import train
@@ -230,6 +233,33 @@ def test_older_corrupted_checkpoints_are_named_too(made, run, capsys):
   found = Checkpoints(run / "checkpoints", keep=3).restore(made.like)
   assert used(made, found) == 6
   assert "checkpoint 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ("number", "kind", "advice"),
+  [
+    (errno.EACCES, UserError, "make it readable"),
+    (errno.EIO, StorageError, "run the same command again"),
+    (errno.EMFILE, StorageError, "run the same command again"),
+  ],
+)
+def test_what_cannot_be_read_now_is_not_taken_for_corrupted(
+  made, run, monkeypatch, number, kind, advice
+):
+  newest = run / "checkpoints" / "6" / MANIFEST
+  local = type(epath.Path(newest))
+  read_text = local.read_text
+
+  def fail(path, *args, **options):
+    if str(path) == str(newest):
+      raise OSError(number, os.strerror(number), str(path))
+    return read_text(path, *args, **options)
+
+  monkeypatch.setattr(local, "read_text", fail)
+  with pytest.raises(kind) as refused:
+    Checkpoints(run / "checkpoints", keep=3).restore(made.like)
+  assert str(newest) in str(refused.value) and advice in str(refused.value)
+  assert not (run / "damaged").exists()
 
 
 def test_no_run_starts_anew_if_all_checkpoints_are_corrupted(

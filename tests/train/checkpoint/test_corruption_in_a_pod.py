@@ -1,12 +1,13 @@
 """Two processes agree on which checkpoint is intact."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
-from tests import pods
+from tests import cpu, pods
 
 pytestmark = pytest.mark.slow
 
@@ -14,7 +15,6 @@ SCRIPT = """
 import json, os, pathlib, sys
 index, port, folder, where = int(sys.argv[1]), *sys.argv[2:]
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
 import jax
 jax.distributed.initialize(
   f"127.0.0.1:{port}", 2, index, cluster_detection_method="deactivate",
@@ -84,6 +84,7 @@ def run_two(folder, where):
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
+      env={**os.environ, "XLA_FLAGS": cpu.flags(2)},
     )
     for i in range(2)
   ]
