@@ -16,7 +16,7 @@ from jaxsae.lm import Site, Taps
 from jaxsae.mesh import MeshConfig
 from jaxsae.sae import Sae
 from jaxsae.sae.normalisation import estimate_scale
-from jaxsae.train import memory
+from jaxsae.train import memory, outliers
 from jaxsae.train import state as states
 from jaxsae.train.config.run import Schedule, TrainConfig
 from jaxsae.train.config.sweep import Stack, SweepConfig
@@ -24,6 +24,7 @@ from jaxsae.train.group import Group, place_stacks
 from jaxsae.train.sources.arrays import ArraySource, read_array
 from jaxsae.train.state import TrainState
 from jaxsae.train.step import train_bucket
+from jaxsae.train.update import Activations
 
 # The site under which a sweep trains on arrays. Initial weights depend on the
 # name of a site.
@@ -76,7 +77,7 @@ def _train(
   updates: int,
 ) -> dict[str, Sae]:
   source = ArraySource(draw, _sites(config.stacks), scale_on)
-  scale = estimate_scale(scale_on, jnp.ones(len(scale_on)))
+  scale = _scale(scale_on, config.max_norm)
   if not (jnp.isfinite(scale) and scale > 0):
     raise UserError(
       f"scale_on, of shape {list(scale_on.shape)}, has a mean norm of"
@@ -93,6 +94,13 @@ def _train(
     for stack, trained in zip(config.stacks, state.stacks, strict=True)
     for name, sae in states.folded(stack, trained).items()
   }
+
+
+def _scale(x: jax.Array, max_norm: float | None) -> jax.Array:
+  """Estimates the scale of activations [N, D], without outliers."""
+  every = Activations({_SITE: x[None]}, jnp.ones((1, len(x))))
+  counted, _ = outliers.leave_out(every, max_norm)
+  return estimate_scale(x, counted.mask[0])
 
 
 def _check_memory(config: TrainConfig, source: ArraySource) -> None:
@@ -121,6 +129,7 @@ def _place(
     tokens=len(source.peek().batch),
     precision=config.precision,
     skip_not_finite=config.not_finite == "skip",
+    max_norm=config.max_norm,
   )
   mesh = meshes.make(config.mesh)
   return place_stacks(config.stacks, schedule, mesh, state.stacks, source.dtype)

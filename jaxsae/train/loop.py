@@ -19,7 +19,6 @@ Evaluation is not part of this: it comes after training, in the same process.
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Mapping
 
 import jax
 from etils import epath
@@ -30,9 +29,9 @@ from jaxsae import mesh as meshes
 from jaxsae.data import Corpus, Tokenizer
 from jaxsae.errors import UserError
 from jaxsae.files import given_path
-from jaxsae.lm import GemmaConfig, Lm, LmConfig, Site, load_lm
+from jaxsae.lm import GemmaConfig, Lm, LmConfig, load_lm
 from jaxsae.lm.weights import abstract_lm, default_dtype, read_sizes
-from jaxsae.train import memory
+from jaxsae.train import memory, outliers
 from jaxsae.train import state as states
 from jaxsae.train.checkpoint import lm_check, replicas, start_from
 from jaxsae.train.checkpoint.checkpoints import Checkpoints
@@ -57,7 +56,7 @@ from jaxsae.train.process.shutdown import ShutdownSignal, resume_command
 from jaxsae.train.sources import Source, TextSource
 from jaxsae.train.sources.text import open_batches
 from jaxsae.train.state import TrainState, abstract_state
-from jaxsae.train.step import compile_step, estimate_scales, norm_spreads
+from jaxsae.train.step import compile_step, estimate_scales
 
 
 def train(config: TrainConfig) -> TrainState:
@@ -255,8 +254,8 @@ def _start(setting: _Setting, checkpoints: Checkpoints) -> TrainState:
     state, position = checkpoints.restore(setting.abstract)
     setting.source.go_to(position)
     return state
-  state, spreads = _begin(config, mesh, setting.source, setting.abstract)
-  pod.print_on_leader(_norms(spreads))
+  state, norms = _begin(config, mesh, setting.source, setting.abstract)
+  pod.print_on_leader(str(norms))
   check_scales(config, state)
   if config.start_from is not None:
     state = start_from.take(config, mesh, setting.lm_config, state)
@@ -280,23 +279,20 @@ def begin(
 
 def _begin(
   config: TrainConfig, mesh: Mesh, source: Source, abstract: TrainState
-) -> tuple[TrainState, dict[Site, jax.Array]]:
-  """Makes the state of a run, and the `norm_spreads` of its first bucket."""
+) -> tuple[TrainState, outliers.Norms]:
+  """Makes the state of a run, and describes the norms of its first bucket."""
 
   def make(weights, batch):
     bucket = source.read(weights, batch)
-    scales, seed = estimate_scales(bucket), config.data.seed
+    norms = outliers.norms_of(bucket, config.max_norm)
+    counted, _ = outliers.leave_out(bucket, config.max_norm)
+    scales, seed = estimate_scales(counted), config.data.seed
     state = states.init(config.stacks, seed, source.widths, scales)
-    return state, norm_spreads(bucket)
+    return state, norms
 
   layout = sharding(abstract, mesh)
   made = jax.jit(make, out_shardings=(layout, meshes.shard(mesh)))
   return made(source.weights, source.peek().batch)
-
-
-def _norms(spreads: Mapping[Site, jax.Array]) -> str:
-  each = (f"{site} {float(ratio):.3g}" for site, ratio in spreads.items())
-  return f"largest norm of a token over the median: {', '.join(each)}"
 
 
 def _run(

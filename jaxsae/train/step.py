@@ -19,7 +19,7 @@ S autoencoders in a stack or group, D site width, F latents.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -29,6 +29,7 @@ from jax.sharding import Mesh
 from jaxsae import mesh as meshes
 from jaxsae.lm import Site
 from jaxsae.sae.normalisation import estimate_scale
+from jaxsae.train import outliers
 from jaxsae.train.group import Group
 from jaxsae.train.metrics import Metrics, metrics_of_group, squared_deviations
 from jaxsae.train.placement.layout import sharding, spread
@@ -132,6 +133,7 @@ def _train_bucket(
   order: jax.Array,
 ) -> tuple[TrainState, tuple[Metrics, ...]]:
   numbers = state.step * len(order) + jnp.arange(len(order))
+  bucket, left_out = outliers.leave_out(bucket, groups[0].schedule.max_norm)
   states_before = [group.gather(state.stacks) for group in groups]
   final, updates = _update_all(groups, bucket, order, numbers, states_before)
 
@@ -144,7 +146,8 @@ def _train_bucket(
       end.fired,
       of_group,
       deviations,
-      diagnose(group, before, end.state, last, numbers[-1]),
+      diagnose(group, before, end.state, last, numbers[-1])
+      | _outliers(group, left_out),
     )
     for group, before, end, of_group in zip(
       groups, states_before, final, updates, strict=True
@@ -155,6 +158,16 @@ def _train_bucket(
     stacks=_by_stack(groups, [end.state for end in final]),
   )
   return after, _by_stack(groups, metrics)
+
+
+def _outliers(
+  group: Group, left_out: Mapping[Site, jax.Array]
+) -> dict[str, jax.Array]:
+  """Returns the number of outliers where each autoencoder reads, [S]."""
+  if not left_out:
+    return {}
+  read = [sum(left_out[site] for site in own) for own in group.sites("reads")]
+  return {"outliers": jnp.stack(read).astype(jnp.float32)}
 
 
 def _update_all(
@@ -227,18 +240,6 @@ def take(mesh: Mesh, bucket: Activations, chosen: jax.Array) -> Activations:
     spread(jax.tree.map(take_from, bucket.sites), mesh),
     meshes.constrain(take_from(bucket.mask), mesh, "data"),
   )
-
-
-def norm_spreads(bucket: Activations) -> dict[Site, jax.Array]:
-  """Returns, for every site, its largest norm in units of the median one.
-
-  A few tokens of a norm that is far above the others' would decide what is
-  learned.
-  """
-  ratio = lambda norms: jnp.nanmax(norms) / jnp.nanmedian(norms)
-  text = lambda x: jnp.where(bucket.mask > 0, x, jnp.nan)
-  norm = lambda x: jnp.linalg.norm(x.astype(jnp.float32), axis=-1)
-  return {site: ratio(text(norm(x))) for site, x in bucket.sites.items()}
 
 
 def estimate_scales(bucket: Activations) -> dict[Site, jax.Array]:

@@ -14,8 +14,10 @@ from jaxsae.mesh import MeshConfig
 from jaxsae.plan import hlo
 from jaxsae.sae import fold
 from jaxsae.sae.stack import member
+from jaxsae.train import outliers
 from jaxsae.train import state as states
 from jaxsae.train import step as steps
+from jaxsae.train.group import place_stacks
 from jaxsae.train.placement.layout import check_rows
 from jaxsae.train.update import Activations
 from tests.train import toys
@@ -236,4 +238,48 @@ def test_the_largest_norm_is_told_in_units_of_the_median():
   mask = np.ones((2, 3), np.float32)
   mask[1, 2] = 0  # what does not count is not told
   bucket = Activations({site: jnp.asarray(x)}, jnp.asarray(mask))
-  assert float(steps.norm_spreads(bucket)[site]) == pytest.approx(7)
+  assert float(outliers.norms_of(bucket, None).largest[site]) == 7
+
+
+def test_outliers_at_one_site_are_left_out_at_all():
+  first, second = Site("resid", 0), Site("resid", 1)
+  x, y = np.ones((2, 2, 5, 4), np.float32)
+  x[0, 1], x[1, 2], y[1, 4], y[0, 0] = 7, 100, 9, np.inf
+  mask = np.ones((2, 5), np.float32)
+  mask[1, 2] = 0
+  bucket = Activations(
+    {first: jnp.asarray(x), second: jnp.asarray(y)}, jnp.asarray(mask)
+  )
+  counted, found = outliers.leave_out(bucket, 6)
+  expected = mask.copy()
+  expected[0, 1] = expected[1, 4] = 0  # what is not finite is for others
+  np.testing.assert_array_equal(counted.mask, expected)
+  assert {site: int(n) for site, n in found.items()} == {first: 1, second: 1}
+  same, none = outliers.leave_out(bucket, 10)
+  np.testing.assert_array_equal(same.mask, mask)
+  assert not any(none.values())
+
+
+def test_what_is_left_out_is_not_trained_on(config, replace):
+  """A run with a bound equals one whose text has these tokens masked."""
+  bounded = replace(config, max_norm=1.2)
+  mesh, source, state = start(bounded)
+  groups = place_stacks(
+    bounded.stacks, bounded.schedule, mesh, state.stacks, source.dtype
+  )
+  unbounded = dataclasses.replace(bounded.schedule, max_norm=None)
+  free = tuple(dataclasses.replace(g, schedule=unbounded) for g in groups)
+  bucket = source.read(source.weights, source.take().batch)
+  order = steps.shuffle(state, bucket, bounded.updates_per_bucket)
+  counted, found = outliers.leave_out(bucket, 1.2)
+  assert all(0 < int(n) < counted.mask.sum() for n in found.values())
+  run = jax.jit(steps.train_bucket, static_argnums=0)
+  after, metrics = run(groups, state, bucket, order)
+  expected, _ = run(free, state, counted, order)
+  for a, b in zip(
+    jax.tree.leaves(after.stacks), jax.tree.leaves(expected.stacks), strict=True
+  ):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+  for of_stack, stack in zip(metrics, bounded.stacks, strict=True):
+    wanted = sum(int(found[site]) for site in stack.taps.reads)
+    assert of_stack.figures["outliers"].tolist() == [wanted] * 2

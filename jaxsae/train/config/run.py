@@ -39,6 +39,7 @@ class Schedule:
     precision: the precision of products, as in `TrainConfig`.
     skip_not_finite: whether an autoencoder skips an update whose loss, gradient
       or weights are not finite.
+    max_norm: the largest norm of a token that counts, in medians, if any.
   """
 
   updates: int
@@ -46,6 +47,7 @@ class Schedule:
   tokens: int
   precision: str = "bfloat16"
   skip_not_finite: bool = False
+  max_norm: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +83,9 @@ class TrainConfig:
   # always has float32, and GPUs have TF32 for bfloat16. What is judged or
   # published is computed in float32.
   precision: Literal["bfloat16", "bfloat16_3x", "float32"] = "bfloat16"
+  # Tokens of a larger norm are not trained on, in units of the median norm at
+  # their site in the bucket. None: all tokens of the text are.
+  max_norm: Annotated[float, Range(1, 1e6)] | None = None
   log_every: Count = 1  # buckets between two lines of metrics
   # Between two checkpoints: a number of buckets, or a time, as in 20min.
   checkpoint_every: Count | Duration = 100
@@ -208,6 +213,7 @@ class TrainConfig:
       tokens=self.update_tokens,
       precision=self.precision,
       skip_not_finite=self.not_finite == "skip",
+      max_norm=self.max_norm,
     )
 
 

@@ -57,7 +57,7 @@ FREE = (
 # Settings that older runs do not have in their config.json, with the values
 # that describe what those runs did.
 ADDED: overrides.Added = {
-  TrainConfig: {"passes": None, "precision": "bfloat16"},
+  TrainConfig: {"max_norm": None, "passes": None, "precision": "bfloat16"},
   DataConfig: {
     "exclude_tokens": [],
     "held_out_documents": None,
