@@ -81,24 +81,33 @@ def check_writable(path: str | os.PathLike[str], remedy: str) -> None:
   and removes it.
 
   Args:
-    path: the path; of a remote one nothing is known before it is written.
+    path: the path, local or remote.
     remedy: what to do instead, for the message.
   """
-  if is_remote(path):
-    return
-  local = pathlib.Path(path).absolute()
   try:
-    if local.is_dir():
-      raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    there = next(one for one in local.parents if os.path.lexists(one))
-    for name in local.relative_to(there).parts:
-      tried = _partial_file(there / name)
-      tried.touch()
-      tried.unlink()
+    attempt = _try_remote if is_remote(path) else _try_local
+    attempt(path)
   except OSError as error:
     raise UserError(
-      f"{path} cannot be written ({error.strerror}); {remedy}."
+      f"{path} cannot be written ({error.strerror or error}); {remedy}."
     ) from error
+
+
+def _try_remote(path: Path) -> None:
+  tried = _partial_file(epath.Path(path))
+  tried.write_text("")
+  storage.remove(tried.parent, [tried.name])
+
+
+def _try_local(path: Path) -> None:
+  local = pathlib.Path(path).absolute()
+  if local.is_dir():
+    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+  there = next(one for one in local.parents if os.path.lexists(one))
+  for name in local.relative_to(there).parts:
+    tried = _partial_file(there / name)
+    tried.touch()
+    tried.unlink()
 
 
 @contextlib.contextmanager
@@ -226,20 +235,38 @@ def entries(folder: AnyPath) -> list[AnyPath]:
 
 @contextlib.contextmanager
 def _marked(path: AnyPath) -> Iterator[None]:
-  """Marks a remote folder as unfinished while the block lasts."""
+  """Marks a remote folder as unfinished while the block lasts.
+
+  Nobody can tell whether the process of an older mark still lives, so a new one
+  takes the folder over, and the older one is told at its end.
+  """
   if is_finished(path):
     raise FileExistsError(errno.EEXIST, "it exists", str(path))
   _empty(path)
-  (path / _UNFINISHED).write_text("This folder is still being written.\n")
+  mark = f"This folder is still being written, by {secrets.token_hex(8)}.\n"
+  (path / _UNFINISHED).write_text(mark)
   try:
     yield
   except StorageError:
     raise  # it would fail again; the next to write here removes what is left
   except BaseException:
     with contextlib.suppress(Exception), storage.patience(_PATIENCE):
-      _empty(path)
+      if _has_mark(path, mark):
+        _empty(path)
     raise
+  if not _has_mark(path, mark):
+    raise UserError(
+      f"{path} has been taken over by another process that writes there; wait"
+      " for it, or choose another folder."
+    )
   storage.remove(path, [_UNFINISHED])
+
+
+def _has_mark(path: pathlib.Path | epath.Path, mark: str) -> bool:
+  try:
+    return (path / _UNFINISHED).read_text() == mark
+  except FileNotFoundError:
+    return False
 
 
 def _empty(path: pathlib.Path | epath.Path) -> None:

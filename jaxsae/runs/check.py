@@ -21,7 +21,7 @@ from etils import epath
 from jaxsae import overrides
 from jaxsae.data import list_source
 from jaxsae.errors import RunError, UserError, exit_on_user_error
-from jaxsae.files import expanded, given_path
+from jaxsae.files import check_writable, expanded, given_path
 from jaxsae.lm.formats import official
 from jaxsae.lm.weights import SHIPPED, read_sizes
 from jaxsae.runs import experiment_file
@@ -96,7 +96,7 @@ def _check_readable(path: str) -> None:
 def _check_writable(path: str) -> None:
   """Raises unless a folder is there, or can be made; a bucket must answer."""
   if "://" in path:
-    given_path(path).exists()
+    check_writable(path, "give another place, or this machine access")
     return
   folder = pathlib.Path(expanded(path)).absolute()
   there = next(x for x in (folder, *folder.parents) if x.exists())

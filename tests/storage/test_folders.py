@@ -71,6 +71,34 @@ def test_a_finished_folder_is_never_emptied(bucket):
   assert len(bucket.names()) == 3
 
 
+def test_of_two_at_once_the_later_has_the_folder(bucket):
+  taken = pytest.raises(UserError, match=r"gs://bucket/out.*another")
+  with taken, whole_folder(OUT) as folder:
+    fill(folder)
+    write(OUT, 2)
+  assert files.files_in(OUT) == ["0/file", "1/file"] and is_finished(OUT)
+
+
+def test_a_failure_leaves_the_folder_of_another_alone(bucket):
+  with pytest.raises(ZeroDivisionError), whole_folder(OUT) as folder:
+    fill(folder)
+    write(OUT, 2)
+    raise ZeroDivisionError
+  assert files.files_in(OUT) == ["0/file", "1/file"] and is_finished(OUT)
+
+
+@pytest.mark.parametrize("place", ["gs://bucket/new/file", "gs://bucket/file"])
+def test_a_place_is_tried_and_nothing_is_left(bucket, place):
+  files.check_writable(place, "give another")
+  assert bucket.names() == []
+  assert any("POST" in request for request in bucket.requests)
+
+
+def test_a_bucket_that_is_not_there_is_told_before_the_work(bucket):
+  with pytest.raises(UserError, match=r"gs://none/file.*give another"):
+    files.check_writable("gs://none/file", "give another")
+
+
 def test_a_failure_removes_the_folder(bucket):
   with pytest.raises(ZeroDivisionError), whole_folder(OUT) as folder:
     fill(folder)
