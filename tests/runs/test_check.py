@@ -75,14 +75,10 @@ def test_errors_of_storage_libraries_are_problems(lacking, monkeypatch):
   class Denied(Exception):
     pass
 
-  class Bucket:
-    def __init__(self, path):
-      del path
+  def refuse(path, remedy):
+    raise Denied("403,\n no permission")
 
-    def exists(self):
-      raise Denied("403,\n no permission")
-
-  monkeypatch.setattr(check.epath, "Path", Bucket)
+  monkeypatch.setattr(check, "check_writable", refuse)
   expected = ["--workdir=gs://b/r: Denied: 403, no permission"]
   assert lacking(lm="gemma2-tiny", workdir="gs://b/r") == expected
 
@@ -90,10 +86,10 @@ def test_errors_of_storage_libraries_are_problems(lacking, monkeypatch):
 def test_a_bucket_that_does_not_answer_is_no_problem_of_the_machine(
   lacking, monkeypatch
 ):
-  def silent(path):
+  def silent(path, remedy):
     raise RunError(f"{path} did not answer")
 
-  monkeypatch.setattr(check.epath, "Path", silent)
+  monkeypatch.setattr(check, "check_writable", silent)
   with pytest.raises(RunError, match="gs://b/r did not answer"):
     lacking(lm="gemma2-tiny", workdir="gs://b/r")
 
