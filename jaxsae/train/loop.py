@@ -137,10 +137,10 @@ def _prepare(config: TrainConfig) -> _Setting:
   mesh = meshes.make(config.mesh)
   config = workdir.with_saved_bucket(config).fitted(mesh.shape["data"])
   check_rows(config, mesh)
-  start_from.check(config)
-  data.check_source(config.data.source)  # which is quick
+  pod.on_all(lambda: start_from.check(config))
+  pod.on_all(lambda: data.check_source(config.data.source))  # which is quick
   sizes = pod.on_all(lambda: read_sizes(config.lm))
-  abstract, choices = _sized(config, mesh, sizes)
+  abstract, choices = pod.on_all(lambda: _sized(config, mesh, sizes))
   lm = pod.on_all(lambda: _load_lm(config, mesh))
   groups = make_groups(config.stacks, config.schedule, mesh, choices)
   lines = tuple(log_lines(config, mesh, choices, lm))

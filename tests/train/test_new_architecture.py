@@ -11,6 +11,7 @@ from flax import struct
 
 from jaxsae.lm import Site, Taps
 from jaxsae.mesh import MeshConfig
+from jaxsae.overrides import checks
 from jaxsae.runs import open_run
 from jaxsae.sae import ARCHITECTURES, Architecture, Sae, array_axes
 from jaxsae.sae.architectures.architecture import update_stats
@@ -92,8 +93,11 @@ def register(monkeypatch):
     monkeypatch.setitem(ARCHITECTURES, kind.name, kind)
     names = Literal[tuple(ARCHITECTURES)]
     monkeypatch.setitem(SweepConfig.__annotations__, "architecture", names)
+    checks._kinds.cache_clear()
 
-  return of
+  yield of
+  monkeypatch.undo()
+  checks._kinds.cache_clear()
 
 
 @pytest.fixture
