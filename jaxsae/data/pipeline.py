@@ -43,8 +43,9 @@ def batches(
     raise UserError(f"batch={batch} reads nothing; use 1 or more")
   if len(rows) < batch:
     raise UserError(
-      f"the text makes {len(rows)} rows of {rows.context} tokens and one batch "
-      f"needs {batch}; use more text, a smaller batch or a shorter context"
+      f"the text makes {len(rows)} rows of {rows.context} tokens and one batch"
+      f" needs {batch}; use more text, a smaller batch (in a run, --bucket.rows"
+      " or --bucket.microbatches) or a shorter --data.context"
     )
   places = range(batch) if mine is None else mine
   return Batches(rows, batch, seed, np.asarray(places))

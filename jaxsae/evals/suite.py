@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import rich
 from rich import box
 from rich.table import Table
 
+from jaxsae import terminal
 from jaxsae.errors import UserError
 from jaxsae.evals.fidelity import Fidelity, measure_fidelity
 from jaxsae.evals.keeper import Keeper
@@ -196,16 +196,15 @@ def table(results: Mapping[str, Result], width: int | None = None) -> Table:
     caption_justify="left",
   )
   made.add_column("autoencoder", overflow="fold")
-  columns = _fitting(results, width or rich.get_console().width)
-  for head in columns:
+  for head in _FIGURES:
     made.add_column(head, justify="right", no_wrap=True)
-  for index, result in enumerate(results.values()):
-    made.add_row(result.name, *(cells[index] for cells in columns.values()))
-  return made
+  for result in results.values():
+    made.add_row(result.name, *(show(result) for show in _FIGURES.values()))
+  return terminal.fit(made, width, _DISPENSABLE)
 
 
-# The figures by their heads, in order; and the order in which they are left
-# out where there is no room.
+# The figures by their heads, in order; and those that are left out first where
+# there is no room.
 _FIGURES: Mapping[str, Callable[[Result], str]] = {
   "width": lambda r: str(r.width),
   "L0": lambda r: _number(r.l0, ".1f"),
@@ -215,31 +214,7 @@ _FIGURES: Mapping[str, Callable[[Result], str]] = {
   "recovered\n(mean)": lambda r: _number(r.loss_recovered_mean, ".3f"),
   "dead": lambda r: _number(r.dead, ".1%"),
 }
-_WIDTH, _GAP = 80, 2  # characters, and those between two columns
-_DISPENSABLE = (
-  "width",
-  "recovered\n(mean)",
-  "dead",
-  "recovered\n(zero)",
-  "delta\nloss",
-  "FVU",
-)
-
-
-def _fitting(results: Mapping[str, Result], width: int) -> dict[str, list[str]]:
-  """Returns head → cells of the figures that fit beside the names."""
-  columns = {
-    head: [show(result) for result in results.values()]
-    for head, show in _FIGURES.items()
-  }
-  if width >= _WIDTH:
-    return columns  # long names go on in the next line
-  names = max((len(result.name) for result in results.values()), default=0)
-  wide = lambda head: max(map(len, [*head.split("\n"), *columns[head]]))
-  for head in _DISPENSABLE:
-    if names + sum(_GAP + wide(head) for head in columns) > width:
-      del columns[head]
-  return columns
+_DISPENSABLE = ("width", "recovered\n(mean)", "dead", "recovered\n(zero)")
 
 
 def _number(value: float, form: str) -> str:

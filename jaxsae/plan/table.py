@@ -1,4 +1,7 @@
-"""Prints a plan as tables, within 80 columns."""
+"""Prints a plan as tables, within 80 columns.
+
+What matters most stands first, for narrow terminals leave out the last columns.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -274,20 +277,14 @@ def of_slices(plans: Mapping[str, Plan]) -> Table:
   """Returns a table of one run on several kinds of slice."""
   made = _table(
     "Compared",
-    (
-      "slice",
-      "chips",
-      "fits",
-      "HBM",
-      "step s",
-      "tokens/s",
-      "time",
-      "on demand",
-    ),
+    ("slice", *_COMPARED, "chips"),
   )
   for name, plan in plans.items():
-    made.add_row(name, str(plan.slices.chips), *_compared(plan))
+    made.add_row(name, *_compared(plan), str(plan.slices.chips))
   return made
+
+
+_COMPARED = ("fits", "time", "on demand", "HBM", "step s", "tokens/s")
 
 
 def _compared(plan: Plan) -> Sequence[str]:
@@ -296,11 +293,11 @@ def _compared(plan: Plan) -> Sequence[str]:
   used = "?" if plan.needed is None else f"{plan.needed / plan.capacity:.0%}"
   return (
     {True: "yes", False: "no", None: "?"}[plan.fits],
+    duration(plan.hours),
+    amount(plan.money, plan),
     used,
     f"{plan.step_seconds:.3g}",
     f"{plan.tokens_per_second:,.0f}",
-    duration(plan.hours),
-    amount(plan.money, plan),
   )
 
 
@@ -310,9 +307,7 @@ def of_run_set(runs: RunSet) -> Iterator[str | Table]:
     f"Prediction for {len(runs.plans)} runs on {runs.slices}."
     " Nothing here was measured on a TPU."
   )
-  made = _table(
-    "Runs", ("run", "fits", "HBM", "step s", "tokens/s", "time", "on demand")
-  )
+  made = _table("Runs", ("run", *_COMPARED))
   for name, plan in runs.plans.items():
     made.add_row(name, *_compared(plan))
   yield made

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from rich import box
 from rich.table import Table
 
+from jaxsae import terminal
 from jaxsae.formats.gemma_scope import width_label
 from jaxsae.runs.flops import RunFlops
 from jaxsae.train.config.run import TrainConfig
@@ -13,9 +14,18 @@ _HEADS = ("SAEs", "tokens", "params", "FLOPs\nSAEs", "FLOPs\nLM")
 
 
 def table(
-  configs: Mapping[str, TrainConfig], flops: Mapping[str, RunFlops]
+  configs: Mapping[str, TrainConfig],
+  flops: Mapping[str, RunFlops],
+  width: int | None = None,
 ) -> Table:
-  """Makes a table of 80 columns: one line per run, and a line of totals."""
+  """Makes a table of 80 columns: one line per run, and a line of totals.
+
+  Args:
+    configs: the runs, by name.
+    flops: what each costs.
+    width: the columns of the terminal, by default of this one. Where they are
+      fewer, the last columns are left out until the names fit.
+  """
   made = Table(
     box=box.SIMPLE_HEAD,
     show_edge=False,
@@ -29,14 +39,14 @@ def table(
   )
   total = sum(flops.values(), RunFlops())
   made.add_column("run", f"{len(configs)} in all", no_wrap=True)
-  made.add_column("sites", overflow="fold")
+  made.add_column("sites", min_width=12, overflow="fold")
   made.add_column("widths", max_width=9, overflow="fold")
   for head, foot in zip(_HEADS, _cells(total, None), strict=True):
     made.add_column(head, foot, justify="right", no_wrap=True)
   for name, config in configs.items():
     cells = _cells(flops[name], config.tokens)
     made.add_row(name, _sites(config), _widths(config), *cells)
-  return made
+  return terminal.fit(made, width)
 
 
 def _cells(run: RunFlops, tokens: int | None) -> Sequence[str]:

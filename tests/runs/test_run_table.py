@@ -24,7 +24,7 @@ def printed(capsys):
       for name, x in sites.items()
     }
     flops = RunFlops(5, 377_000_000, 2 * 10**19, 3 * 10**17)
-    made = table(configs, dict.fromkeys(configs, flops))
+    made = table(configs, dict.fromkeys(configs, flops), width)
     rich.console.Console(width=width).print(made)
     return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
 
@@ -60,3 +60,13 @@ def test_names_are_whole_in_80_columns(printed):
   lines = printed(80, widths, a_long_name_40_41=sites)
   assert max(map(len, lines)) <= 80
   assert any(line.startswith("a_long_name_40_41 ") for line in lines)
+
+
+@pytest.mark.parametrize("width", [20, 40, 60])
+def test_a_narrow_terminal_shows_names_and_leaves_out_costs(printed, width):
+  lines = printed(width, a_long_name_40_41="resid.0,resid.1", b="mlp.7")
+  assert max(map(len, lines)) <= width
+  named = [line for line in lines if line.startswith("a_long_name_40_41")]
+  assert len(named) == 1
+  assert not any("…" in line for line in lines)
+  assert ("resid" in named[0]) == (width > 20)
