@@ -59,12 +59,24 @@ class Tokenizer(abc.ABC):
         f"{path} is not a file; give a tokenizer file."
       ) from error
 
-  @abc.abstractmethod
   def encode(self, texts: list[str]) -> list[list[int]]:
     """Returns the token ids of each text, without BOS or EOS.
 
     In a text `<bos>` and other special tokens are text like any other.
+
+    Raises:
+      UserError: one has half of a surrogate pair, which no file can hold.
     """
+    try:
+      return self._encode(texts)
+    except TypeError as error:
+      if (named := _not_unicode(texts)) is not None:
+        raise named from error
+      raise
+
+  @abc.abstractmethod
+  def _encode(self, texts: list[str]) -> list[list[int]]:
+    """Returns what `encode` does; the library raises TypeError instead."""
 
   @abc.abstractmethod
   def _piece(self, token: int) -> str | None:
@@ -182,7 +194,7 @@ class SentencePiece(Tokenizer):
     used = (None if i < 0 else i for i in ids)
     super().__init__(model, name, p.vocab_size(), *used)
 
-  def encode(self, texts: list[str]) -> list[list[int]]:
+  def _encode(self, texts: list[str]) -> list[list[int]]:
     return self._pieces.Encode(texts, num_threads=2)
 
   def _piece(self, token: int) -> str | None:
@@ -220,7 +232,7 @@ class JsonTokenizer(Tokenizer):
     names = ("<bos>", "<eos>", "<pad>", "<unk>")
     super().__init__(model, name, size, *map(p.token_to_id, names))
 
-  def encode(self, texts: list[str]) -> list[list[int]]:
+  def _encode(self, texts: list[str]) -> list[list[int]]:
     found = self._pieces.encode_batch_fast(texts, add_special_tokens=False)
     return [encoding.ids for encoding in found]
 
@@ -229,6 +241,18 @@ class JsonTokenizer(Tokenizer):
 
   def _is_special(self, token: int) -> bool:
     return self._piece(token) in _SPECIAL
+
+
+def _not_unicode(texts: Iterable[str]) -> UserError | None:
+  for text in filter(lambda x: isinstance(x, str), texts):
+    try:
+      text.encode()
+    except UnicodeEncodeError as error:
+      return UserError(
+        f"the text has {text[error.start]!a} at character {error.start}, half"
+        " of a surrogate pair, which stands for no character; take it out."
+      )
+  return None
 
 
 _SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>")

@@ -202,6 +202,14 @@ def test_any_ids_decode_as_by_sentencepiece(tokenizer, ids):
 
 
 @pytest.mark.parametrize("kind", ["tokenizer", "json_tokenizer"])
+def test_half_a_surrogate_pair_is_named(kind, request):
+  tokenizer = request.getfixturevalue(kind)
+  for encode in (tokenizer.encode, tokenizer.encode_prompts):
+    with pytest.raises(UserError, match=r"'\\ud800' at character 2"):
+      encode(["fine", "ab\ud800"])
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "json_tokenizer"])
 def test_half_a_character_does_not_harm_those_before_it(kind, request):
   found = request.getfixturevalue(kind)
   ids = [byte(found, b) for b in "é€😀".encode()[:-1]]
