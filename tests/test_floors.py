@@ -31,7 +31,7 @@ FLOORS = [
   {"train.state"},
   {"train.group"},
   {"train.update"},
-  {"train.metrics"},
+  {"train.metrics", "train.outliers"},
   {"train.step"},
   {"train.memory"},
   {"train.sources"},

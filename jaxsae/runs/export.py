@@ -50,7 +50,7 @@ def export_held(run: Run, format: str, out: formats.Path) -> list[str]:
     The paths of the files, relative to the folder; none if there is no folder,
     for the format holds nothing of the run.
   """
-  unheld = stages.unheld(run.config, read_sizes(run.config.lm), [format])
+  unheld = stages.unheld(run.config, read_sizes(run.config.lm), format)
   for reason, stacks in unheld.items():
     left = first_few(list(map(str, stacks)))
     pod.print_on_leader(f"not exported as {format}: {left}: {reason}")

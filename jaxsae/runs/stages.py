@@ -4,7 +4,7 @@ A run trains, is evaluated, then is exported and explored. What would stop a
 later stage is told before the first step, not after the last.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import jax
 
@@ -30,32 +30,48 @@ def check(config: TrainConfig) -> None:
 
 
 def notes(config: TrainConfig, gemma: GemmaConfig) -> Iterator[str]:
-  """Yields a line for autoencoders that no format can hold."""
-  for reason, stacks in unheld(config, gemma).items():
-    yield (
-      f"note: {first_few(list(map(str, stacks)))} can be trained, evaluated and"
-      f" explored, but not exported: {reason}"
-    )
+  """Yields a line for autoencoders that not every format can hold."""
+  told: dict[str, list[Stack]] = {}
+  for stack in config.stacks:
+    if refused := _refusals(stack, gemma, formats.FORMATS):
+      told.setdefault(_told(refused), []).append(stack)
+  for said, stacks in told.items():
+    yield f"note: {first_few(list(map(str, stacks)))} can be {said}"
+
+
+def _told(refused: Mapping[str, str]) -> str:
+  """Returns what can be done with an autoencoder that formats refuse."""
+  reasons = "; ".join(dict.fromkeys(refused.values()))
+  holding = [name for name in formats.FORMATS if name not in refused]
+  if not holding:
+    return f"trained, evaluated and explored, but not exported: {reasons}"
+  return f"exported by --format={' or '.join(holding)} only: {reasons}"
 
 
 def unheld(
-  config: TrainConfig, gemma: GemmaConfig, names: Iterable[str] = ()
+  config: TrainConfig, gemma: GemmaConfig, format: str
 ) -> dict[str, list[Stack]]:
-  """Returns the stacks that no format can hold, by the reason.
+  """Returns the stacks that a format cannot hold, by the reason.
 
   Args:
     config: the run's config.
     gemma: the language model's sizes.
-    names: the names of the formats; by default all.
+    format: the format's name.
   """
-  some = [formats.FORMATS[name] for name in names or formats.FORMATS]
   refused: dict[str, list[Stack]] = {}
   for stack in config.stacks:
-    published = _published(stack, gemma)
-    reasons = [_refusal(one, published) for one in some]
-    if all(reasons):
-      refused.setdefault("; ".join(reasons), []).append(stack)
+    for reason in _refusals(stack, gemma, [format]).values():
+      refused.setdefault(reason, []).append(stack)
   return refused
+
+
+def _refusals(
+  stack: Stack, gemma: GemmaConfig, names: Iterable[str]
+) -> dict[str, str]:
+  """Returns why formats cannot hold a stack's autoencoders, by format."""
+  published = _published(stack, gemma)
+  reasons = {n: _refusal(formats.FORMATS[n], published) for n in names}
+  return {name: reason for name, reason in reasons.items() if reason}
 
 
 def _published(stack: Stack, gemma: GemmaConfig) -> Published:

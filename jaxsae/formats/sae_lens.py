@@ -1,0 +1,348 @@
+"""SAELens' `cfg.json` and `sae_weights.safetensors`.
+
+Read are what its classes for inference save, of six architectures and of
+transcoders, and what its trainers save, whose thresholds are logarithms. All
+become JumpReLU or TopK on raw activations x:
+
+  standard    latents = relu(pre), pre = (x - b) W_enc + b_enc
+  jumprelu    latents = relu(pre) · (pre > threshold)
+  topk        the k largest of relu(pre)
+  gated       relu(pre_mag) · (gate > 0), with gate = (x - b) W_enc + b_gate and
+              pre_mag = exp(r_mag) · (x - b) W_enc + b_mag
+
+where b is b_dec if `apply_b_dec_to_input`, and 0 otherwise. As exp(r_mag) > 0,
+the gate is open where pre_mag > b_mag - exp(r_mag) b_gate, a threshold.
+Transcoders have no b and add x W_skipᵀ, with W_skip [D, D_in].
+(github.com/decoderesearch/SAELens, `sae_lens/saes`, version 6.54.12.)
+
+Shapes: D_in width of the site read, D of the one written, F latents.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from jaxsae.errors import UserError
+from jaxsae.files import given_path, is_file
+from jaxsae.formats import hooks, tensors
+from jaxsae.formats.arrays import check_shapes, check_values
+from jaxsae.formats.format import Path
+from jaxsae.formats.gemma_scope import width_label
+from jaxsae.formats.published import Published
+from jaxsae.lm import Taps
+from jaxsae.lm.sites import HUGGING_FACE
+from jaxsae.sae.model import Sae
+
+FILE, CONFIG = "sae_weights.safetensors", "cfg.json"
+
+Arrays = dict[str, np.ndarray]
+
+# The first version of SAELens whose configuration has this layout.
+_LAYOUT = "6.0.0"
+_COMMON = {"W_enc", "W_dec", "b_dec"}
+_PLAIN = _COMMON | {"b_enc"}
+_NAMES = {
+  "standard": _PLAIN,
+  "jumprelu": _PLAIN | {"threshold"},
+  "topk": _PLAIN,
+  "gated": _COMMON | {"b_gate", "b_mag", "r_mag"},
+  "transcoder": _PLAIN,
+  "skip_transcoder": _PLAIN | {"W_skip"},
+  "jumprelu_transcoder": _PLAIN | {"threshold"},
+  "jumprelu_skip_transcoder": _PLAIN | {"threshold", "W_skip"},
+}
+
+# Our names of Gemma 2 and those of TransformerLens.
+_OURS = re.compile(r"gemma2-(2b|9b|27b)-(pt|it)")
+_THEIRS = re.compile(r"(?:google/)?gemma-2-(2b|9b|27b)(-it)?")
+
+
+class SaeLens:
+  """SAELens' format, as one of `FORMATS`."""
+
+  name = "sae_lens"
+  accepts = f"a directory that holds SAELens' {CONFIG} and {FILE}"
+
+  def matches(self, path: Path) -> bool:
+    """Returns whether a folder has the weights under SAELens' name."""
+    return is_file(_folder(path) / FILE)
+
+  def read(self, path: Path) -> Published:
+    """Reads a folder; its metadata tell site, model and L0 if they are there.
+
+    Raises:
+      UserError: a file is damaged, or the autoencoder does something that ours
+        do not, such as normalising each token.
+    """
+    folder = _folder(path)
+    config = tensors.read_config(folder / CONFIG)
+    kind = _architecture(config, folder / CONFIG)
+    arrays = _arrays(kind, folder / FILE)
+    sae = _sae(kind, arrays, config, folder)
+    metadata = _metadata(config)
+    taps = hooks.taps_of(metadata.get("hook_name"), _written(kind, metadata))
+    before = hooks.is_before_gain(metadata.get("hook_name"))
+    l0 = metadata.get("l0")
+    return Published(
+      sae,
+      taps,
+      np.ones(sae.w_enc.shape[0], np.float32) if taps and before else None,
+      model=_our_model(metadata.get("model_name")),
+      recipe=metadata or None,
+      metrics={"l0": float(l0)} if isinstance(l0, int | float) else {},
+    )
+
+  def check(self, published: Published) -> None:
+    """Raises UserError for crosscoders, and TopK that SAELens cannot do."""
+    _kind(published)
+
+  def write(self, published: Published, path: Path) -> None:
+    """Writes both files into a folder."""
+    folder, kind, sae = given_path(path), _kind(published), published.sae
+    arrays = {
+      name: np.asarray(getattr(sae, name.lower()), np.float32)
+      for name in sorted(_NAMES[kind])
+    }
+    _check(arrays | {"threshold": np.asarray(sae.threshold)}, folder / FILE)
+    if "W_skip" in arrays:
+      arrays["W_skip"] = arrays["W_skip"].T
+    config = _config(published, kind)
+    try:
+      tensors.write(arrays, folder / FILE, config, folder / CONFIG)
+    except OSError as error:
+      raise UserError(
+        f"{folder} cannot be written ({error.strerror}); choose a place that"
+        " has room and that you may write to."
+      ) from error
+
+  def place(self, published: Published) -> str:
+    """Returns the folder that its site, width and L0 have."""
+    l0 = published.metrics.get("l0")
+    if published.taps is None or l0 is None:
+      raise UserError(
+        "A folder in SAELens' format is named after site and L0, which are not"
+        " both known; give the record taps and metrics={'l0': …}."
+      )
+    width = width_label(published.sae.width)
+    return f"{published.taps}/width_{width}/l0_{round(l0)}"
+
+
+def _folder(path: Path) -> epath.Path:
+  path = given_path(path)
+  return path.parent if path.name in (FILE, CONFIG) else path
+
+
+def _architecture(config: Mapping[str, Any], file: epath.Path) -> str:
+  """Returns the architecture, if ours can do what its settings ask for."""
+  kind = config.get("architecture")
+  if not isinstance(kind, str) or kind not in _NAMES:
+    raise UserError(
+      f"{file} has the architecture {kind!r}; those that can be read are"
+      f" {', '.join(_NAMES)}. SAELens saves others by save_inference_model."
+    )
+  plain = {
+    "normalize_activations": ("none", None),
+    "activation_fn": ("relu", None),  # before version 6
+    "activation_fn_str": ("relu", None),
+    "finetuning_scaling_factor": (False, None),
+  }
+  for name, values in plain.items():
+    if config.get(name) not in values:
+      raise UserError(
+        f"{file} has {name}={config[name]!r}; only {values[0]} can be read, so"
+        " fold it into the weights with SAELens first."
+      )
+  return kind
+
+
+def _arrays(kind: str, file: epath.Path) -> Arrays:
+  arrays = tensors.read_arrays(file)
+  if "log_threshold" in arrays and "threshold" not in arrays:
+    arrays["threshold"] = np.exp(arrays.pop("log_threshold"))
+  scaling = arrays.get("scaling_factor")
+  if scaling is not None and (scaling == 1).all():
+    del arrays["scaling_factor"]
+  tensors.check_names(arrays, _NAMES[kind], file)
+  return arrays
+
+
+def _sae(
+  kind: str, arrays: Arrays, config: Mapping[str, Any], folder: epath.Path
+) -> Sae:
+  """Converts arrays of an architecture to ours; checks them before."""
+  file = folder / FILE
+  bias = arrays["b_gate" if kind == "gated" else "b_enc"]
+  check_shapes(
+    {
+      "W_enc": arrays["W_enc"].shape,
+      "b_enc": bias.shape,
+      "W_dec": arrays["W_dec"].shape,
+      "b_dec": arrays["b_dec"].shape,
+      "threshold": arrays.get("threshold", bias).shape,
+    },
+    file,
+  )
+  if kind == "gated":
+    arrays = _without_gate(arrays, file)
+  zeros = np.zeros_like(arrays["b_enc"])
+  arrays = {"threshold": zeros} | arrays
+  if "transcoder" not in kind and config.get("apply_b_dec_to_input", True):
+    shift = arrays["b_dec"].astype(np.float64) @ arrays["W_enc"]
+    arrays["b_enc"] = (arrays["b_enc"] - shift).astype(np.float32)
+  if config.get("rescale_acts_by_decoder_norm", False):
+    arrays = _unit_directions(arrays)
+  _check(arrays, file)
+  skip = arrays.get("W_skip")
+  return Sae(
+    w_enc=jnp.asarray(arrays["W_enc"]),
+    b_enc=jnp.asarray(arrays["b_enc"]),
+    w_dec=jnp.asarray(arrays["W_dec"]),
+    b_dec=jnp.asarray(arrays["b_dec"]),
+    threshold=jnp.asarray(arrays["threshold"]),
+    w_skip=None if skip is None else jnp.asarray(skip.T),
+    k=_k(config, len(zeros), folder / CONFIG) if kind == "topk" else None,
+  )
+
+
+def _without_gate(arrays: Arrays, file: epath.Path) -> Arrays:
+  """Writes a gate as a threshold on the magnitude."""
+  shape = arrays["b_gate"].shape
+  for name in ("b_mag", "r_mag"):
+    if arrays[name].shape != shape:
+      raise UserError(
+        f"{name} in {file} has shape {arrays[name].shape}; b_gate has {shape}."
+      )
+  scale = np.exp(arrays["r_mag"].astype(np.float64))
+  threshold = arrays["b_mag"] - scale * arrays["b_gate"]
+  return {
+    "W_enc": (arrays["W_enc"] * scale).astype(np.float32),
+    "b_enc": arrays["b_mag"],
+    "W_dec": arrays["W_dec"],
+    "b_dec": arrays["b_dec"],
+    "threshold": np.maximum(threshold, 0).astype(np.float32),
+  }
+
+
+def _unit_directions(arrays: Arrays) -> Arrays:
+  """Folds the norms of W_dec's rows into the latents, which were scaled."""
+  norms = np.linalg.norm(arrays["W_dec"].astype(np.float64), axis=1)
+  scaled = {
+    "W_enc": arrays["W_enc"] * norms,
+    "b_enc": arrays["b_enc"] * norms,
+    "W_dec": arrays["W_dec"] / norms[:, None],
+  }
+  return arrays | {k: x.astype(np.float32) for k, x in scaled.items()}
+
+
+def _k(config: Mapping[str, Any], width: int, file: epath.Path) -> int:
+  k = config.get("k")
+  if type(k) is not int or not 1 <= k <= width:
+    raise UserError(f"{file} has k={k!r}; it must be from 1 to {width:,}.")
+  return k
+
+
+def _check(arrays: Arrays, file: epath.Path) -> None:
+  """Raises UserError for arrays that are no autoencoder."""
+  names = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
+  check_shapes({name: arrays[name].shape for name in names}, file)
+  check_values(arrays, file)
+  skip, wanted = arrays.get("W_skip"), _skip_shape(arrays)
+  if skip is not None and skip.shape not in (wanted, wanted[::-1]):
+    raise UserError(f"W_skip in {file} has shape {skip.shape}, not {wanted}.")
+
+
+def _skip_shape(arrays: Arrays) -> tuple[int, int]:
+  return arrays["W_dec"].shape[1], arrays["W_enc"].shape[0]
+
+
+def _metadata(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the metadata, which lie among the settings before version 6."""
+  metadata = config.get("metadata")
+  return dict(metadata if isinstance(metadata, dict) else config)
+
+
+def _written(kind: str, metadata: Mapping[str, Any]) -> object:
+  return metadata.get("hook_name_out", "") if "transcoder" in kind else None
+
+
+def _our_model(name: object) -> str | None:
+  found = _THEIRS.fullmatch(name) if isinstance(name, str) else None
+  return f"gemma2-{found[1]}-{'it' if found[2] else 'pt'}" if found else None
+
+
+def _their_model(name: str | None) -> str | None:
+  found = _OURS.fullmatch(name or "")
+  tuned = "-it" if found and found[2] == "it" else ""
+  return f"gemma-2-{found[1]}{tuned}" if found else name
+
+
+def _kind(published: Published) -> str:
+  """Returns the architecture that an autoencoder is written as."""
+  sae, taps = published.sae, published.taps
+  several = taps is not None and len(taps.reads + taps.writes) > 2
+  crosses = taps is not None and taps.transcodes
+  crosses |= sae.w_skip is not None or sae.w_enc.shape[0] != sae.w_dec.shape[1]
+  if several:
+    raise UserError(
+      f"{taps} reads or writes several sites; SAELens has no crosscoders."
+    )
+  if sae.k is None:
+    skip = "_skip" if sae.w_skip is not None else ""
+    return f"jumprelu{skip}_transcoder" if crosses else "jumprelu"
+  if crosses:
+    raise UserError(
+      f"A TopK transcoder (k={sae.k}) cannot be written in SAELens' format,"
+      " whose transcoders are ReLU or JumpReLU."
+    )
+  return "topk"
+
+
+def _config(published: Published, kind: str) -> dict[str, Any]:
+  """Returns `cfg.json`."""
+  sae, taps = published.sae, published.taps
+  (d_in, width), d = sae.w_enc.shape, sae.w_dec.shape[1]
+  heads = taps is not None and taps.reads[0].where == "attn"
+  config: dict[str, Any] = {
+    "architecture": kind,
+    "d_in": d_in,
+    "d_sae": width,
+    "dtype": "float32",
+    "device": "cpu",
+    "apply_b_dec_to_input": False,  # true if it were not there
+    "normalize_activations": "none",
+    "reshape_activations": "hook_z" if heads else "none",
+    "metadata": _described(published, taps),
+  }
+  if "transcoder" in kind:
+    config["d_out"] = d
+  if kind == "topk":
+    if np.asarray(sae.threshold).any():
+      raise UserError(
+        "A TopK autoencoder with thresholds cannot be written in SAELens'"
+        " format, which has none for TopK."
+      )
+    config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
+  return config
+
+
+def _described(published: Published, taps: Taps | None) -> dict[str, Any]:
+  """Returns the metadata; what is not known is left out."""
+  recipe = published.recipe or {}
+  data = recipe.get("data")
+  known = {
+    "sae_lens_version": _LAYOUT,
+    "model_name": _their_model(published.model),
+    "prepend_bos": True,
+    "context_size": data.get("context") if isinstance(data, dict) else None,
+    "l0": published.metrics.get("l0"),
+  }
+  if taps is not None:
+    known["hook_name"] = hooks.name_of(taps.reads[0])
+    known["hf_hook_name"] = hooks.name_of(taps.reads[0], HUGGING_FACE)
+    if taps.transcodes:
+      known["hook_name_out"] = hooks.name_of(taps.writes[0])
+  return {name: value for name, value in known.items() if value is not None}
