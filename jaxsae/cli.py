@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import rich
 
-from jaxsae import evals, overrides, pod, runs
+from jaxsae import evals, formats, overrides, pod, runs
 from jaxsae.errors import (
   UserError,
   did_you_mean,
@@ -82,7 +82,8 @@ class FinishedRun:
 class ExportOptions:
   """The format and the folder of exported autoencoders."""
 
-  format: Place = "gemma_scope"  # the published format to write
+  # The format to write: gemma_scope, gemma_scope_2 or sae_lens.
+  format: Place = formats.DEFAULT
   out: PlaceOrEmpty = ""  # the new folder; required
 
   def __post_init__(self):

@@ -49,7 +49,7 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
   assert (names["spliced"] != names["logits"]).any()
   assert isinstance(names["text"], str)
   (of_one,) = names["figures"].values()
-  assert of_one["l0"] > 0
+  assert of_one.l0 > 0
 
 
 @pytest.mark.parametrize("target", re.findall(r"make (\w+)", README))

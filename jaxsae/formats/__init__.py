@@ -6,6 +6,7 @@ from jaxsae.formats.format import Path as Path
 from jaxsae.formats.load import format_of as format_of
 from jaxsae.formats.load import load_sae as load_sae
 from jaxsae.formats.published import Published as Published
+from jaxsae.formats.registry import DEFAULT as DEFAULT
 from jaxsae.formats.registry import FORMATS as FORMATS
 from jaxsae.formats.suite import write_all as write_all
 from jaxsae.formats.suite import write_release as write_release

@@ -107,9 +107,9 @@ class SaeLens:
       name: np.asarray(getattr(sae, name.lower()), np.float32)
       for name in sorted(_NAMES[kind])
     }
-    _check(arrays | {"threshold": np.asarray(sae.threshold)}, folder / FILE)
     if "W_skip" in arrays:
       arrays["W_skip"] = arrays["W_skip"].T
+    _check(arrays | {"threshold": np.asarray(sae.threshold)}, folder / FILE)
     config = _config(published, kind)
     try:
       tensors.write(arrays, folder / FILE, config, folder / CONFIG)
@@ -250,13 +250,10 @@ def _check(arrays: Arrays, file: epath.Path) -> None:
   names = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
   check_shapes({name: arrays[name].shape for name in names}, file)
   check_values(arrays, file)
-  skip, wanted = arrays.get("W_skip"), _skip_shape(arrays)
-  if skip is not None and skip.shape not in (wanted, wanted[::-1]):
+  wanted = (arrays["W_dec"].shape[1], arrays["W_enc"].shape[0])
+  skip = arrays.get("W_skip")
+  if skip is not None and skip.shape != wanted:
     raise UserError(f"W_skip in {file} has shape {skip.shape}, not {wanted}.")
-
-
-def _skip_shape(arrays: Arrays) -> tuple[int, int]:
-  return arrays["W_dec"].shape[1], arrays["W_enc"].shape[0]
 
 
 def _metadata(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,10 +30,11 @@ def check(config: TrainConfig) -> None:
 
 
 def notes(config: TrainConfig, gemma: GemmaConfig) -> Iterator[str]:
-  """Yields a line for autoencoders that not every format can hold."""
+  """Yields a line for autoencoders that the default format cannot hold."""
   told: dict[str, list[Stack]] = {}
   for stack in config.stacks:
-    if refused := _refusals(stack, gemma, formats.FORMATS):
+    refused = _refusals(stack, gemma, formats.FORMATS)
+    if formats.DEFAULT in refused:
       told.setdefault(_told(refused), []).append(stack)
   for said, stacks in told.items():
     yield f"note: {first_few(list(map(str, stacks)))} can be {said}"
@@ -41,11 +42,12 @@ def notes(config: TrainConfig, gemma: GemmaConfig) -> Iterator[str]:
 
 def _told(refused: Mapping[str, str]) -> str:
   """Returns what can be done with an autoencoder that formats refuse."""
-  reasons = "; ".join(dict.fromkeys(refused.values()))
   holding = [name for name in formats.FORMATS if name not in refused]
   if not holding:
+    reasons = "; ".join(dict.fromkeys(refused.values()))
     return f"trained, evaluated and explored, but not exported: {reasons}"
-  return f"exported by --format={' or '.join(holding)} only: {reasons}"
+  why = refused[formats.DEFAULT]
+  return f"exported by --format={' or '.join(holding)} only: {why}"
 
 
 def unheld(

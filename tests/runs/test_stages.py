@@ -54,7 +54,7 @@ def test_nothing_is_said_of_what_a_format_holds(sweep):
     ),
     (
       {"sites": (Taps.transcoder(3),), "skip": True},
-      ["affine skip", "--format=sae_lens only"],
+      ["affine skip", "--format=gemma_scope_2 or sae_lens only"],
     ),
     (
       {"sites": (Taps.parse("resid.3+resid.4"),)},
