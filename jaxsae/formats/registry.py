@@ -4,9 +4,15 @@ from jaxsae.formats.format import Format
 from jaxsae.formats.gemma_scope import GemmaScope
 from jaxsae.formats.gemma_scope_2 import GemmaScope2
 from jaxsae.formats.sae_lens import SaeLens
+from jaxsae.formats.sparsify import Sparsify
 
 # A new format is one new file, and one more entry here.
-_ALL: tuple[Format, ...] = (GemmaScope(), GemmaScope2(), SaeLens())
+_ALL: tuple[Format, ...] = (
+  GemmaScope(),
+  GemmaScope2(),
+  SaeLens(),
+  Sparsify(),
+)
 
 FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
 DEFAULT = GemmaScope.name  # what an export writes unless it is told otherwise
