@@ -21,7 +21,7 @@ from etils import epath
 
 from jaxsae.errors import UserError
 from jaxsae.files import given_path, is_file
-from jaxsae.formats import hooks, tensors
+from jaxsae.formats import names, tensors
 from jaxsae.formats.arrays import check_shapes, check_values
 from jaxsae.formats.format import Path
 from jaxsae.formats.gemma_scope import width_label
@@ -81,7 +81,7 @@ class GemmaScope2:
     l0 = config.get("l0")
     return Published(
       sae,
-      hooks.taps_of(hook, written) or _taps_of_path(folder),
+      names.taps_of(hook, written) or _taps_of_path(folder),
       model=f"gemma3-{found[1]}-{found[2]}" if found else None,
       recipe=config,
       metrics={"l0": float(l0)} if isinstance(l0, int | float) else {},
@@ -198,8 +198,8 @@ def _config(published: Published) -> dict[str, Any]:
     if found
     else published.model,
     "type": "transcoder" if taps.transcodes else "sae",
-    "hf_hook_point_in": hooks.name_of(taps.reads[0], HUGGING_FACE),
-    "hf_hook_point_out": hooks.name_of(taps.writes[0], HUGGING_FACE),
+    "hf_hook_point_in": names.name_of(taps.reads[0], HUGGING_FACE),
+    "hf_hook_point_out": names.name_of(taps.writes[0], HUGGING_FACE),
     "width": sae.width,
     "l0": published.metrics.get("l0"),
     "affine_connection": sae.w_skip is not None,

@@ -1,5 +1,6 @@
 """The formats that autoencoders are read from and written in."""
 
+from jaxsae.formats.dictionary_learning import DictionaryLearning
 from jaxsae.formats.format import Format
 from jaxsae.formats.gemma_scope import GemmaScope
 from jaxsae.formats.gemma_scope_2 import GemmaScope2
@@ -12,6 +13,7 @@ _ALL: tuple[Format, ...] = (
   GemmaScope2(),
   SaeLens(),
   Sparsify(),
+  DictionaryLearning(),
 )
 
 FORMATS: dict[str, Format] = {format.name: format for format in _ALL}

@@ -18,7 +18,6 @@ Transcoders have no b and add x W_skipᵀ, with W_skip [D, D_in].
 Shapes: D_in width of the site read, D of the one written, F latents.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +27,7 @@ from etils import epath
 
 from jaxsae.errors import UserError
 from jaxsae.files import given_path, is_file
-from jaxsae.formats import hooks, tensors
+from jaxsae.formats import names, tensors
 from jaxsae.formats.arrays import check_shapes, check_values
 from jaxsae.formats.format import Path
 from jaxsae.formats.gemma_scope import width_label
@@ -56,10 +55,6 @@ _NAMES = {
   "jumprelu_skip_transcoder": _PLAIN | {"threshold", "W_skip"},
 }
 
-# Our names of Gemma 2 and those of TransformerLens.
-_OURS = re.compile(r"gemma2-(2b|9b|27b)-(pt|it)")
-_THEIRS = re.compile(r"(?:google/)?gemma-2-(2b|9b|27b)(-it)?")
-
 
 class SaeLens:
   """SAELens' format, as one of `FORMATS`."""
@@ -84,14 +79,14 @@ class SaeLens:
     arrays = _arrays(kind, folder / FILE)
     sae = _sae(kind, arrays, config, folder)
     metadata = _metadata(config)
-    taps = hooks.taps_of(metadata.get("hook_name"), _written(kind, metadata))
-    before = hooks.is_before_gain(metadata.get("hook_name"))
+    taps = names.taps_of(metadata.get("hook_name"), _written(kind, metadata))
+    before = names.is_before_gain(metadata.get("hook_name"))
     l0 = metadata.get("l0")
     return Published(
       sae,
       taps,
       np.ones(sae.w_enc.shape[0], np.float32) if taps and before else None,
-      model=_our_model(metadata.get("model_name")),
+      model=names.our_model(metadata.get("model_name")),
       recipe=metadata or None,
       metrics={"l0": float(l0)} if isinstance(l0, int | float) else {},
     )
@@ -266,17 +261,6 @@ def _written(kind: str, metadata: Mapping[str, Any]) -> object:
   return metadata.get("hook_name_out", "") if "transcoder" in kind else None
 
 
-def _our_model(name: object) -> str | None:
-  found = _THEIRS.fullmatch(name) if isinstance(name, str) else None
-  return f"gemma2-{found[1]}-{'it' if found[2] else 'pt'}" if found else None
-
-
-def _their_model(name: str | None) -> str | None:
-  found = _OURS.fullmatch(name or "")
-  tuned = "-it" if found and found[2] == "it" else ""
-  return f"gemma-2-{found[1]}{tuned}" if found else name
-
-
 def _kind(published: Published) -> str:
   """Returns the architecture that an autoencoder is written as."""
   sae, taps = published.sae, published.taps
@@ -332,14 +316,14 @@ def _described(published: Published, taps: Taps | None) -> dict[str, Any]:
   data = recipe.get("data")
   known = {
     "sae_lens_version": _LAYOUT,
-    "model_name": _their_model(published.model),
+    "model_name": names.their_model(published.model),
     "prepend_bos": True,
     "context_size": data.get("context") if isinstance(data, dict) else None,
     "l0": published.metrics.get("l0"),
   }
   if taps is not None:
-    known["hook_name"] = hooks.name_of(taps.reads[0])
-    known["hf_hook_name"] = hooks.name_of(taps.reads[0], HUGGING_FACE)
+    known["hook_name"] = names.name_of(taps.reads[0])
+    known["hf_hook_name"] = names.name_of(taps.reads[0], HUGGING_FACE)
     if taps.transcodes:
-      known["hook_name_out"] = hooks.name_of(taps.writes[0])
+      known["hook_name_out"] = names.name_of(taps.writes[0])
   return {name: value for name, value in known.items() if value is not None}

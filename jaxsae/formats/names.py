@@ -1,4 +1,4 @@
-"""Our sites by the names of hooks in TransformerLens and Hugging Face."""
+"""Our sites and models by their names in TransformerLens and Hugging Face."""
 
 import re
 from collections.abc import Mapping
@@ -8,6 +8,23 @@ from jaxsae.lm.sites import HUGGING_FACE, PAIRS, TRANSFORMER_LENS
 
 # What Gemma Scope's transcoders read: the MLP's input before the norm's gain.
 BEFORE_GAIN = "blocks.{layer}.ln2.hook_normalized"
+
+# Gemma 2's names here, and elsewhere.
+_OURS = re.compile(r"gemma2-(2b|9b|27b)-(pt|it)")
+_THEIRS = re.compile(r"(?:google/)?gemma-2-(2b|9b|27b)(-it)?")
+
+
+def our_model(name: object) -> str | None:
+  """Returns our name of a Gemma 2 that others name; None for all else."""
+  found = _THEIRS.fullmatch(name) if isinstance(name, str) else None
+  return f"gemma2-{found[1]}-{'it' if found[2] else 'pt'}" if found else None
+
+
+def their_model(name: str | None) -> str | None:
+  """Returns TransformerLens' name of a Gemma 2; all else stays."""
+  found = _OURS.fullmatch(name or "")
+  tuned = "-it" if found and found[2] == "it" else ""
+  return f"gemma-2-{found[1]}{tuned}" if found else name
 
 
 def site_of(name: object) -> Site | None:
