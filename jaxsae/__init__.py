@@ -5,6 +5,7 @@ from jaxsae.renamed import forward
 
 with ended_by_ctrl_c():
   from jaxsae.formats import load_sae as load_sae
+  from jaxsae.formats import load_saes as load_saes
   from jaxsae.lm import Ablate as Ablate
   from jaxsae.lm import Clamp as Clamp
   from jaxsae.lm import Lm as Lm

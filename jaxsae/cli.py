@@ -15,6 +15,7 @@ from jaxsae.errors import (
   exit_on_user_error,
 )
 from jaxsae.files import given_path
+from jaxsae.lm import load_lm
 from jaxsae.overrides import MOST, Place, PlaceOrEmpty, Range
 from jaxsae.plan import compiler_process
 from jaxsae.train.process import workdir
@@ -22,6 +23,7 @@ from jaxsae.train.process import workdir
 _ABOUT = {
   "eval": "evaluate the autoencoders on held-out text; writes eval/STEP.json",
   "export": "write the autoencoders in a published format",
+  "convert": "write autoencoders of any format in another",
   "explore": "write report/index.html, a page to look at the latents",
   "plan": "predict memory, time and dollars of a run on TPU slices",
 }
@@ -30,11 +32,12 @@ _ABOUT = {
 @exit_on_user_error()
 @ended_by_sigterm()
 def main() -> None:
-  """Runs `jaxsae eval|export|explore RUN` or `jaxsae plan EXPERIMENT`."""
+  """Runs `jaxsae eval|export|explore RUN`, `convert IN OUT` or `plan FILE`."""
   action, *argv = sys.argv[1:] or [""]
   actions = {
     "eval": _eval,
     "export": _export,
+    "convert": _convert,
     "explore": _explore,
     "plan": _plan,
   }
@@ -56,6 +59,7 @@ def _help() -> str:
   return "\n".join(
     [
       "usage: jaxsae eval|export|explore RUN [--setting=value ...]",
+      "       jaxsae convert IN ... OUT --format=NAME [--setting=value ...]",
       "       jaxsae plan EXPERIMENT.py [--setting=value ...]",
       "",
       *lines,
@@ -85,6 +89,23 @@ class ExportOptions:
   # The format to write: gemma_scope, gemma_scope_2 or sae_lens.
   format: Place = formats.DEFAULT
   out: PlaceOrEmpty = ""  # the new folder; required
+
+  def __post_init__(self):
+    overrides.check(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvertOptions:
+  """The new format of autoencoders, and what their files do not say."""
+
+  # The format to write: gemma_scope, gemma_scope_2 or sae_lens.
+  format: PlaceOrEmpty = ""
+  # The site of all of them, as in resid.12. Empty: as their files say.
+  site: PlaceOrEmpty = ""
+  # The L0 of those whose files do not say it.
+  l0: Annotated[float, Range(0, 1e9)] | None = None
+  # The language model, for transcoders whose gain another format leaves out.
+  lm: PlaceOrEmpty = ""
 
   def __post_init__(self):
     overrides.check(self)
@@ -128,6 +149,41 @@ def _export(argv: Sequence[str]) -> None:
   run, *_ = _open("export", argv, options)
   for file in runs.export(run, options.format, options.out):
     pod.print_on_leader(f"{options.out}/{file}")
+
+
+def _convert(argv: Sequence[str]) -> None:
+  words, flags = _words_and_flags(argv)
+  *paths, out = words or [""]
+  (options,) = overrides.parse_several(
+    ConvertOptions(),
+    argv=flags,
+    doc=_ABOUT["convert"],
+    usage="jaxsae convert IN ... OUT",
+  )
+  if not paths or not options.format:
+    raise UserError(
+      "Convert what, to where, and to which format? Write jaxsae convert IN OUT"
+      f" --format={'|'.join(formats.FORMATS)}."
+    )
+  lm = load_lm(options.lm) if options.lm else None
+  place = options.site or None
+  found = formats.convert(paths, options.format, out, place, options.l0, lm)
+  for files in found:
+    for file in files:
+      print(f"{out}/{file}")
+
+
+def _words_and_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+  """Splits a command line whose flags all have values: `--a=b` or `--a b`."""
+  words: list[str] = []
+  flags: list[str] = []
+  for word in argv:
+    open_flag = flags and flags[-1].startswith("--") and "=" not in flags[-1]
+    if word.startswith("-") or open_flag:
+      flags.append(word)
+    else:
+      words.append(word)
+  return words, flags
 
 
 def _explore(argv: Sequence[str]) -> None:

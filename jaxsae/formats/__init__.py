@@ -1,10 +1,12 @@
 """File formats of published autoencoders, one module per format."""
 
 from jaxsae.formats import gemma_scope as gemma_scope
+from jaxsae.formats.convert import convert as convert
 from jaxsae.formats.format import Format as Format
 from jaxsae.formats.format import Path as Path
 from jaxsae.formats.load import format_of as format_of
 from jaxsae.formats.load import load_sae as load_sae
+from jaxsae.formats.load import load_saes as load_saes
 from jaxsae.formats.published import Published as Published
 from jaxsae.formats.registry import DEFAULT as DEFAULT
 from jaxsae.formats.registry import FORMATS as FORMATS

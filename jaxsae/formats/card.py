@@ -4,6 +4,7 @@ A file such as Gemma Scope's holds arrays alone, so `card.json` in its folder
 says the rest. Files without a card are read as ever.
 """
 
+import dataclasses
 import json
 from typing import Any
 
@@ -33,6 +34,31 @@ def write(published: Published, folder: epath.Path) -> None:
   }
   with whole_file(folder / FILE) as partial:
     partial.write_text(json.dumps(card, indent=2) + "\n")
+
+
+def complete(path: Path, published: Published) -> Published:
+  """Returns a record with what its card says and its file does not.
+
+  Raises:
+    UserError: the card is damaged, or is of another autoencoder.
+  """
+  path = given_path(path)
+  file = (path if path.is_dir() else path.parent) / FILE
+  if (card := _read(file)) is None:
+    return published
+  _check(card, published, file)
+  metrics = card.get("metrics")
+  known = {
+    name: float(value)
+    for name, value in (metrics if isinstance(metrics, dict) else {}).items()
+    if isinstance(value, int | float)
+  }
+  return dataclasses.replace(
+    published,
+    taps=published.taps or Taps.parse(card["taps"]),
+    model=published.model or card.get("model"),
+    metrics={**known, **published.metrics},
+  )
 
 
 def origin(path: Path, published: Published) -> Origin:

@@ -100,6 +100,13 @@ class GemmaScope2:
   def write(self, published: Published, path: Path) -> None:
     """Writes both files into a folder."""
     self.check(published)
+    gain = published.input_gain
+    if gain is not None and (gain == 1).all():
+      raise UserError(
+        f"{published.taps} reads the MLP's input before the gain of its norm,"
+        " and Gemma Scope 2's transcoders read it after; convert it with"
+        " jaxsae.formats.gemma_scope.from_published, or use another --format."
+      )
     folder, sae = given_path(path), published.sae
     arrays = {f: np.asarray(getattr(sae, f), np.float32) for f in _ARRAYS}
     _check(arrays, folder / FILE)

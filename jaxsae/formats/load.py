@@ -40,6 +40,36 @@ def load_sae(path: Path) -> Sae:
   return mark(published.sae, card.origin(path, published))
 
 
+def load_saes(path: Path) -> dict[str, Sae]:
+  """Loads all autoencoders below a folder, as `load_sae` does.
+
+  Returns:
+    The autoencoders by their folder, relative to `path`; "." is itself.
+
+  Raises:
+    UserError: there are none, or one is damaged.
+  """
+  top = given_path(path)
+  return {
+    os.path.relpath(one, top): load_sae(one) for one in autoencoders_at(path)
+  }
+
+
+def autoencoders_at(path: Path) -> list[epath.Path]:
+  """Returns the path if it is an autoencoder, or all that lie below it.
+
+  Raises:
+    UserError: there are none.
+  """
+  top = given_path(path)
+  if any(format.matches(top) for format in FORMATS.values()):
+    return [top]
+  found = list(_autoencoders_below(top)) if top.is_dir() else []
+  if _is_run(top) or not found:
+    raise UserError(f"{path} {_what_it_is(top)}.")
+  return found
+
+
 def format_of(path: Path) -> Format:
   """Returns the one format of `FORMATS` that matches a file or folder.
 

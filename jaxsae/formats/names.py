@@ -11,11 +11,17 @@ BEFORE_GAIN = "blocks.{layer}.ln2.hook_normalized"
 
 # Gemma 2's names here, and elsewhere.
 _OURS = re.compile(r"gemma2-(2b|9b|27b)-(pt|it)")
+_ANY_OF_OURS = re.compile(r"gemma[23]-([0-9]+[bm]-(pt|it)|tiny)")
 _THEIRS = re.compile(r"(?:google/)?gemma-2-(2b|9b|27b)(-it)?")
 
 
 def our_model(name: object) -> str | None:
-  """Returns our name of a Gemma 2 that others name; None for all else."""
+  """Returns our name of a Gemma 2 that others name; None for all else.
+
+  A name that is ours already stays, for we write those of other models so.
+  """
+  if isinstance(name, str) and _ANY_OF_OURS.fullmatch(name):
+    return name
   found = _THEIRS.fullmatch(name) if isinstance(name, str) else None
   return f"gemma2-{found[1]}-{'it' if found[2] else 'pt'}" if found else None
 

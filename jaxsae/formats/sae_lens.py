@@ -261,6 +261,12 @@ def _written(kind: str, metadata: Mapping[str, Any]) -> object:
   return metadata.get("hook_name_out", "") if "transcoder" in kind else None
 
 
+def _is_before_gain(published: Published) -> bool:
+  """Returns whether a transcoder reads what has no gain yet."""
+  gain = published.input_gain
+  return gain is not None and bool((gain == 1).all())
+
+
 def _kind(published: Published) -> str:
   """Returns the architecture that an autoencoder is written as."""
   sae, taps = published.sae, published.taps
@@ -322,8 +328,15 @@ def _described(published: Published, taps: Taps | None) -> dict[str, Any]:
     "l0": published.metrics.get("l0"),
   }
   if taps is not None:
-    known["hook_name"] = names.name_of(taps.reads[0])
-    known["hf_hook_name"] = names.name_of(taps.reads[0], HUGGING_FACE)
+    before_gain = _is_before_gain(published)
+    read = taps.reads[0]
+    known["hook_name"] = (
+      names.BEFORE_GAIN.format(layer=read.layer)
+      if before_gain
+      else names.name_of(read)
+    )
+    if not before_gain:  # Hugging Face has no module whose output it is
+      known["hf_hook_name"] = names.name_of(read, HUGGING_FACE)
     if taps.transcodes:
       known["hook_name_out"] = names.name_of(taps.writes[0])
   return {name: value for name, value in known.items() if value is not None}

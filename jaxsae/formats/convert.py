@@ -1,0 +1,68 @@
+"""Converting published autoencoders from one format to another."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+from jaxsae.errors import UserError
+from jaxsae.formats import card
+from jaxsae.formats.format import Path
+from jaxsae.formats.gemma_scope import input_gain
+from jaxsae.formats.load import autoencoders_at, format_of
+from jaxsae.formats.published import Published
+from jaxsae.formats.suite import writing
+from jaxsae.lm import Lm, Place, Taps
+
+
+def convert(
+  paths: Iterable[Path],
+  format: str,
+  out: Path,
+  place: Place | None = None,
+  l0: float | None = None,
+  lm: Lm | None = None,
+) -> Iterator[list[str]]:
+  """Writes autoencoders of any format in another, one by one.
+
+  Args:
+    paths: autoencoders, or folders with any number of them below.
+    format: the name of the new format, one of `FORMATS`.
+    out: the new folder, which appears when the iterator ends.
+    place: the site or taps of all, for files that do not say it.
+    l0: the L0 of all, for files that do not say it.
+    lm: the language model, for transcoders whose gain another format leaves
+      out.
+
+  Yields:
+    The paths of each autoencoder's files, relative to the folder.
+
+  Raises:
+    UserError: a path holds no autoencoder, or one that is damaged or that the
+      format cannot hold; or the folder exists.
+  """
+  found = [one for path in paths for one in autoencoders_at(path)]
+  if not found:
+    raise UserError("Nothing to convert; give a file or folder.")
+  records = (_record(one, place, l0, lm) for one in found)
+  return writing(format, records, out)
+
+
+def _record(
+  path: Path, place: Place | None, l0: float | None, lm: Lm | None
+) -> Published:
+  """Reads an autoencoder and adds what its file does not say.
+
+  Raises:
+    UserError: the file says another site.
+  """
+  read = card.complete(path, format_of(path).read(path))
+  if place is not None:
+    taps = Taps.of(place)
+    if read.taps not in (None, taps):
+      raise UserError(f"{path} says that it is of {read.taps}, not of {taps}.")
+    read = dataclasses.replace(read, taps=taps)
+  if l0 is not None and "l0" not in read.metrics:
+    read = dataclasses.replace(read, metrics={**read.metrics, "l0": l0})
+  if read.taps is not None and read.input_gain is None:
+    gain = input_gain(lm, read.taps)
+    read = dataclasses.replace(read, input_gain=gain)
+  return read
