@@ -13,7 +13,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from jaxsae import terminal
+from jaxsae import tables
 from jaxsae.errors import UserError
 from jaxsae.evals.fidelity import Fidelity, measure_fidelity
 from jaxsae.evals.keeper import Keeper
@@ -200,7 +200,7 @@ def table(results: Mapping[str, Result], width: int | None = None) -> Table:
     made.add_column(head, justify="right", no_wrap=True)
   for result in results.values():
     made.add_row(result.name, *(show(result) for show in _FIGURES.values()))
-  return terminal.fit(made, width, _DISPENSABLE)
+  return tables.fit(made, width, _DISPENSABLE)
 
 
 # The figures by their heads, in order; and those that are left out first where

@@ -53,7 +53,9 @@ def read_arrays(file: epath.Path) -> dict[str, np.ndarray]:
   return {name: as_float(tensor) for name, tensor in tensors.items()}
 
 
-def check_names(found: Mapping[str, Any], wanted: set[str], file) -> None:
+def check_names(
+  found: Mapping[str, Any], wanted: set[str], file: epath.Path
+) -> None:
   """Raises UserError unless a file has the wanted tensors and no others."""
   missing, extra = wanted - found.keys(), found.keys() - wanted
   if missing or extra:

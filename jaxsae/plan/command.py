@@ -7,7 +7,7 @@ from typing import TypeVar
 import rich
 from rich.table import Table
 
-from jaxsae import terminal
+from jaxsae import tables
 from jaxsae.errors import UserError
 from jaxsae.files import check_writable
 from jaxsae.plan import experiment_file as experiments
@@ -186,7 +186,7 @@ def _show(pieces: Iterable[str | Table]) -> None:
     if isinstance(piece, str):
       print(piece)
     else:
-      rich.print(terminal.fit(piece), "", sep="\n")
+      rich.print(tables.fit(piece), "", sep="\n")
 
 
 def _tell(line: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from rich import box
 from rich.table import Table
 
-from jaxsae import terminal
+from jaxsae import tables
 from jaxsae.formats.gemma_scope import width_label
 from jaxsae.runs.flops import RunFlops
 from jaxsae.train.config.run import TrainConfig
@@ -46,7 +46,7 @@ def table(
   for name, config in configs.items():
     cells = _cells(flops[name], config.tokens)
     made.add_row(name, _sites(config), _widths(config), *cells)
-  return terminal.fit(made, width)
+  return tables.fit(made, width)
 
 
 def _cells(run: RunFlops, tokens: int | None) -> Sequence[str]:

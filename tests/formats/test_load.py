@@ -53,9 +53,9 @@ def test_the_error_about_an_empty_folder_lists_what_loads(sae, tmp_path):
 
 
 def test_the_error_about_another_kind_of_file_lists_what_loads(tmp_path):
-  (tmp_path / "ae.pt").write_bytes(b"PK")
-  with pytest.raises(UserError, match=r"ae\.pt is not an autoencoder; give"):
-    load_sae(tmp_path / "ae.pt")
+  (tmp_path / "sae.bin").write_bytes(b"PK")
+  with pytest.raises(UserError, match=r"sae\.bin is not an autoencoder; give"):
+    load_sae(tmp_path / "sae.bin")
 
 
 # What is there, where no autoencoder is.

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from jaxsae import terminal
+from jaxsae import tables
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.metrics import Metrics, rounded
 from jaxsae.train.monitor.board import Board
@@ -250,7 +250,7 @@ def _table(values: Values) -> Table:
       _shown(v, "pull", ".0%"),
       _shown(v, "threshold", ".4f"),
     )
-  return terminal.fit(table)
+  return tables.fit(table)
 
 
 def _shown(values: dict[str, float], name: str, form: str) -> str:
