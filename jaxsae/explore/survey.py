@@ -152,7 +152,7 @@ def _collect(lm, placed, batches, contexts, window) -> tuple[dict, int]:
   tokens = 0
   for batch in batches:
     batch = _over_data(lm, batch)
-    activations, mask = _read(lm, sites, batch)
+    activations, mask = meshes.wait_for(_read(lm, sites, batch))
     for name, (taps, sae) in placed.items():
       x = taps.read(activations)
       chunks[name] = _add_batch(chunks[name], sae, x, mask, batch)
@@ -194,10 +194,11 @@ def _add_batch(
       for old, chunk in pairs
     ]
   # The k largest are found among all latents, not within a chunk.
-  latents = _encode(sae, x)
+  latents = meshes.wait_for(_encode(sae, x))
+  parts = (meshes.wait_for(latents[..., chunk]) for _, chunk in pairs)
   return [
-    meshes.wait_for(_add(old, latents[..., chunk], mask, batch))
-    for old, chunk in pairs
+    meshes.wait_for(_add(old, part, mask, batch))
+    for (old, _), part in zip(pairs, parts, strict=True)
   ]
 
 

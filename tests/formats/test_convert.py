@@ -16,6 +16,8 @@ from jaxsae.formats import Published, convert
 from jaxsae.lm import Site, Taps
 from tests.formats.test_gemma_scope_2 import arrays, record
 
+pytestmark = pytest.mark.slow
+
 WRITTEN = ("gemma_scope", "gemma_scope_2", "sae_lens")
 
 
