@@ -154,7 +154,7 @@ def _collect(lm, placed, batches, contexts, window) -> tuple[dict, int]:
     batch = _over_data(lm, batch)
     activations, mask = meshes.wait_for(_read(lm, sites, batch))
     for name, (taps, sae) in placed.items():
-      x = taps.read(activations)
+      x = meshes.wait_for(taps.read(activations))
       chunks[name] = _add_batch(chunks[name], sae, x, mask, batch)
     tokens += int(jnp.sum(mask))
   if not tokens:
@@ -190,8 +190,10 @@ def _add_batch(
   pairs = list(zip(stats, _chunks(sae), strict=True))
   if sae.k is None:
     return [
-      meshes.wait_for(_encode_and_add(old, _narrow(sae, chunk), x, mask, batch))
-      for old, chunk in pairs
+      meshes.wait_for(_encode_and_add(old, part, x, mask, batch))
+      for old, part in (
+        (old, meshes.wait_for(_narrow(sae, chunk))) for old, chunk in pairs
+      )
     ]
   # The k largest are found among all latents, not within a chunk.
   latents = meshes.wait_for(_encode(sae, x))
