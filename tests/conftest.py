@@ -10,6 +10,7 @@ from tests import cpu
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = cpu.flags(8)
+os.environ["NPROC"] = cpu.NPROC
 # Of each program that it finds compiled, XLA says that this machine may not be
 # the one that compiled it.
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"

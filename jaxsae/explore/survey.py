@@ -152,9 +152,9 @@ def _collect(lm, placed, batches, contexts, window) -> tuple[dict, int]:
   tokens = 0
   for batch in batches:
     batch = _over_data(lm, batch)
-    activations, mask = meshes.wait_for(_read(lm, sites, batch))
+    activations, mask = _read(lm, sites, batch)
     for name, (taps, sae) in placed.items():
-      x = meshes.wait_for(taps.read(activations))
+      x = taps.read(activations)
       chunks[name] = _add_batch(chunks[name], sae, x, mask, batch)
     tokens += int(jnp.sum(mask))
   if not tokens:
@@ -190,17 +190,14 @@ def _add_batch(
   pairs = list(zip(stats, _chunks(sae), strict=True))
   if sae.k is None:
     return [
-      meshes.wait_for(_encode_and_add(old, part, x, mask, batch))
-      for old, part in (
-        (old, meshes.wait_for(_narrow(sae, chunk))) for old, chunk in pairs
-      )
+      meshes.wait_for(_encode_and_add(old, _narrow(sae, chunk), x, mask, batch))
+      for old, chunk in pairs
     ]
   # The k largest are found among all latents, not within a chunk.
-  latents = meshes.wait_for(_encode(sae, x))
-  parts = (meshes.wait_for(latents[..., chunk]) for _, chunk in pairs)
+  latents = _encode(sae, x)
   return [
-    meshes.wait_for(_add(old, part, mask, batch))
-    for (old, _), part in zip(pairs, parts, strict=True)
+    meshes.wait_for(_add(old, latents[..., chunk], mask, batch))
+    for old, chunk in pairs
   ]
 
 

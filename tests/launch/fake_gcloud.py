@@ -298,6 +298,7 @@ def send(cloud, name, node, worker, command):
       "JAX_NUM_PROCESSES": str(node["hosts"]),
       "JAX_PROCESS_ID": str(worker),
       "JAX_PLATFORMS": "cpu",
+      "NPROC": os.environ["NPROC"],
       "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("count=8", "count=1"),
     },
     stdin=subprocess.DEVNULL,
