@@ -163,7 +163,7 @@ def _convert(argv: Sequence[str]) -> None:
   if not paths or not options.format:
     raise UserError(
       "Convert what, to where, and to which format? Write jaxsae convert IN OUT"
-      f" --format={'|'.join(formats.FORMATS)}."
+      f" --format={'|'.join(formats.written())}."
     )
   lm = load_lm(options.lm) if options.lm else None
   place = options.site or None

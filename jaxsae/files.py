@@ -111,6 +111,18 @@ def _try_local(path: Path) -> None:
 
 
 @contextlib.contextmanager
+def refusals_told(path: str | os.PathLike[str]) -> Iterator[None]:
+  """Raises UserError for what the system refuses while a path is written."""
+  try:
+    yield
+  except OSError as error:
+    raise UserError(
+      f"{path} cannot be written ({error.strerror or error}); choose a place"
+      " that has room and that you may write to."
+    ) from error
+
+
+@contextlib.contextmanager
 def whole_folder(path: AnyPath) -> Iterator[AnyPath]:
   """Yields a folder to fill with `whole_file`; it becomes `path` at the end.
 

@@ -1,4 +1,4 @@
-"""The CPU devices of tests: how many, and how programs are compiled for them."""
+"""The settings of XLA with which tests run on CPU devices."""
 
 
 def flags(devices: int) -> str:

@@ -18,7 +18,7 @@ from jaxsae.errors import UserError
 from jaxsae.evals.fidelity import Fidelity, measure_fidelity
 from jaxsae.evals.keeper import Keeper
 from jaxsae.evals.sparsity import Sparsity, measure_sparsity
-from jaxsae.files import given_path, whole_file
+from jaxsae.files import given_path, refusals_told, whole_file
 from jaxsae.lm import Lm, Place, Taps
 from jaxsae.sae import Sae
 from jaxsae.token_batch import TokenBatch
@@ -166,14 +166,8 @@ def write(
     "results": [*others, *(result.to_json() for result in results.values())],
   }
   text = json.dumps(data, indent=2, allow_nan=False) + "\n"
-  try:
-    with whole_file(given_path(path)) as partial:
-      partial.write_text(text)
-  except OSError as error:
-    raise UserError(
-      f"{path} cannot be written ({error.strerror}); choose a place that has"
-      " room and that you may write to."
-    ) from error
+  with refusals_told(path), whole_file(given_path(path)) as partial:
+    partial.write_text(text)
 
 
 def table(results: Mapping[str, Result], width: int | None = None) -> Table:

@@ -10,6 +10,7 @@ from jaxsae.formats.load import load_saes as load_saes
 from jaxsae.formats.published import Published as Published
 from jaxsae.formats.registry import DEFAULT as DEFAULT
 from jaxsae.formats.registry import FORMATS as FORMATS
+from jaxsae.formats.registry import written as written
 from jaxsae.formats.suite import write_all as write_all
 from jaxsae.formats.suite import write_release as write_release
 from jaxsae.formats.suite import writing as writing

@@ -10,6 +10,40 @@ import numpy as np
 from jaxsae.errors import UserError
 from jaxsae.formats.format import Path
 
+Arrays = dict[str, np.ndarray]
+
+# Our field → the array's name in files and messages.
+NAMES = {
+  "w_enc": "W_enc",  # [D_in, F]
+  "b_enc": "b_enc",  # [F]
+  "w_dec": "W_dec",  # [F, D]
+  "b_dec": "b_dec",  # [D]
+  "threshold": "threshold",  # [F]
+}
+SKIP = "W_skip"  # [D_in, D], of some transcoders
+
+
+def check(
+  arrays: Mapping[str, np.ndarray], path: Path, skip: str = SKIP
+) -> None:
+  """Checks the shapes and values of an autoencoder's arrays.
+
+  Args:
+    arrays: those of `NAMES`; a transcoder may have a skip.
+    path: the file, for messages.
+    skip: the name of the skip [D_in, D].
+
+  Raises:
+    UserError: names the array that is wrong.
+  """
+  check_shapes({name: arrays[name].shape for name in NAMES.values()}, path)
+  wanted = (arrays["W_enc"].shape[0], arrays["W_dec"].shape[1])
+  if skip in arrays and arrays[skip].shape != wanted:
+    raise UserError(
+      f"{skip} in {path} has shape {arrays[skip].shape}, not {wanted}."
+    )
+  check_values(arrays, path)
+
 
 def check_shapes(shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
   """Checks that all shapes agree with W_enc [D_in, F] and W_dec [F, D].

@@ -13,7 +13,7 @@ from etils import epath
 from jaxsae.errors import UserError
 from jaxsae.files import given_path, is_file, whole_file
 from jaxsae.formats.format import Path
-from jaxsae.formats.published import Published
+from jaxsae.formats.published import Published, figures
 from jaxsae.lm import Taps
 from jaxsae.origin import Origin
 from jaxsae.sae import Sae
@@ -47,17 +47,11 @@ def complete(path: Path, published: Published) -> Published:
   if (card := _read(file)) is None:
     return published
   _check(card, published, file)
-  metrics = card.get("metrics")
-  known = {
-    name: float(value)
-    for name, value in (metrics if isinstance(metrics, dict) else {}).items()
-    if isinstance(value, int | float)
-  }
   return dataclasses.replace(
     published,
-    taps=published.taps or Taps.parse(card["taps"]),
-    model=published.model or card.get("model"),
-    metrics={**known, **published.metrics},
+    taps=Taps.parse(card["taps"]),
+    model=card.get("model") or published.model,
+    metrics={**figures(card.get("metrics")), **published.metrics},
   )
 
 
@@ -71,20 +65,13 @@ def origin(path: Path, published: Published) -> Origin:
   Raises:
     UserError: the card is damaged, or is of another autoencoder.
   """
-  path = given_path(path)
-  file = (path if path.is_dir() else path.parent) / FILE
-  taps, model = published.taps, published.model
-  if (card := _read(file)) is not None:
-    _check(card, published, file)
-    taps, model = Taps.parse(card["taps"]), card.get("model") or model
-  before = taps is not None and taps.kind == "transcoder"
-  gain = published.input_gain
-  ours = gain is not None and bool((gain != 1).any())
+  found = complete(path, published)
+  transcodes = found.taps is not None and found.taps.kind == "transcoder"
   return Origin(
-    source=str(path),
-    taps=None if taps is None else str(taps),
-    model=model,
-    before_gain=before and not ours,
+    source=str(given_path(path)),
+    taps=None if found.taps is None else str(found.taps),
+    model=found.model,
+    before_gain=transcodes and found.before_gain,
   )
 
 

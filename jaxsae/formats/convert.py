@@ -62,7 +62,7 @@ def _record(
     read = dataclasses.replace(read, taps=taps)
   if l0 is not None and "l0" not in read.metrics:
     read = dataclasses.replace(read, metrics={**read.metrics, "l0": l0})
-  if read.taps is not None and read.input_gain is None:
+  if read.taps is not None and not read.before_gain:
     gain = input_gain(lm, read.taps)
     read = dataclasses.replace(read, input_gain=gain)
   return read

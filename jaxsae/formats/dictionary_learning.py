@@ -3,13 +3,13 @@
 The class in `config.json` says what the tensors mean; all become JumpReLU or
 TopK on raw activations x (bias b, threshold θ):
 
-  AutoEncoder             relu((x - b) W_enc + b_enc)
+  AutoEncoder             relu((x - b) W_enc + b_enc), in units that give
+                          directions the norm 1, as its `from_pretrained` does
   AutoEncoderNew          relu(x W_enc + b_enc)
   GatedAutoEncoder        relu(exp(r_mag) x_enc + mag_bias) · (x_enc + gate_bias
                           > 0), with x_enc = (x - b) W_enc
   JumpReluAutoEncoder     as Gemma Scope
-  AutoEncoderTopK         the k largest of relu((x - b) W_enc + b_enc), or above
-                          its threshold θ where it was given one
+  AutoEncoderTopK         the k largest of relu((x - b) W_enc + b_enc)
   BatchTopKSAE, MatryoshkaBatchTopKSAE   those above θ
 
 (github.com/saprmarks/dictionary_learning at 60ec6bf, `dictionary.py`,
@@ -21,54 +21,47 @@ Shapes: D width of the site, F latents.
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
 from jaxsae.errors import UserError
-from jaxsae.files import given_path, is_file
-from jaxsae.formats import names, tensors, torch_zip
-from jaxsae.formats.arrays import check_shapes, check_values
-from jaxsae.formats.format import Path
+from jaxsae.files import is_file
+from jaxsae.formats import folding, names, tensors, torch_zip
+from jaxsae.formats.arrays import Arrays, check
+from jaxsae.formats.format import Path, ReadOnly
 from jaxsae.formats.published import Published
 from jaxsae.lm import Site, Taps
 from jaxsae.sae.model import Sae
 
 FILE, CONFIG = "ae.pt", "config.json"
 
-Arrays = dict[str, np.ndarray]
-
-# The names that the tensors have in other formats; T marks one that is
-# transposed.
-_LINEAR = {
-  "encoder.weight": "W_encT",
-  "encoder.bias": "b_enc",
-  "decoder.weight": "W_decT",
-}
+# Tensors of torch's linear layers, which are transposed, and of all else: the
+# name in the file → the name in other formats.
+_WEIGHTS = {"encoder.weight": "W_enc", "decoder.weight": "W_dec"}
+_LINEAR = {**_WEIGHTS, "encoder.bias": "b_enc"}
+_PLAIN = {name: name for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
+_JUMP = {**_PLAIN, "threshold": "threshold"}
 _TOPK = {**_LINEAR, "b_dec": "b_dec", "k": "k", "threshold": "threshold"}
-_PLAIN = {x: x for x in ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")}
 _CLASSES: dict[str, dict[str, str]] = {
   "AutoEncoder": {**_LINEAR, "bias": "b_dec"},
   "AutoEncoderNew": {**_LINEAR, "decoder.bias": "b_dec"},
   "GatedAutoEncoder": {
-    "encoder.weight": "W_encT",
-    "decoder.weight": "W_decT",
+    **_WEIGHTS,
     "decoder_bias": "b_dec",
     "r_mag": "r_mag",
-    "mag_bias": "b_enc",
+    "mag_bias": "b_mag",
     "gate_bias": "b_gate",
   },
-  "JumpReluAutoEncoder": _PLAIN,
+  "JumpReluAutoEncoder": _JUMP,
   "AutoEncoderTopK": _TOPK,
   "BatchTopKSAE": _TOPK,
-  "MatryoshkaBatchTopKSAE": {**_PLAIN, "k": "k", "group_sizes": "group_sizes"},
+  "MatryoshkaBatchTopKSAE": {**_JUMP, "k": "k", "group_sizes": "group_sizes"},
 }
 _WITHOUT_SHIFT = ("AutoEncoderNew", "JumpReluAutoEncoder")
 _ONE_THRESHOLD = ("BatchTopKSAE", "MatryoshkaBatchTopKSAE")
-_ONLY_READ = "dictionary_learning's format is only read; use another --format."
 
 
-class DictionaryLearning:
+class DictionaryLearning(ReadOnly):
   """dictionary_learning's format, as one of `FORMATS`."""
 
   name = "dictionary_learning"
@@ -76,44 +69,22 @@ class DictionaryLearning:
 
   def matches(self, path: Path) -> bool:
     """Returns whether a folder has the weights under their name."""
-    return is_file(_folder(path) / FILE)
+    return is_file(tensors.folder_at(path, FILE, CONFIG) / FILE)
 
   def read(self, path: Path) -> Published:
     """Reads a folder; torch is not needed, and nothing in it is run."""
-    folder = _folder(path)
+    folder = tensors.folder_at(path, FILE, CONFIG)
     config = tensors.read_config(folder / CONFIG)
     trainer = config.get("trainer")
     trainer = trainer if isinstance(trainer, dict) else {}
     kind = _kind(trainer, folder / CONFIG)
     arrays = _arrays(kind, folder / FILE)
-    k = _k(arrays, folder / FILE) if kind == "AutoEncoderTopK" else None
-    arrays = _on_raw(kind, arrays, folder / FILE)
-    fields: dict[str, Any] = {
-      name.lower(): jnp.asarray(arrays[name]) for name in _PLAIN
-    }
     return Published(
-      Sae(**fields, k=k),
+      _sae(kind, arrays, folder / FILE),
       _taps(trainer),
       model=names.our_model(trainer.get("lm_name")),
       recipe=config,
     )
-
-  def check(self, published: Published) -> None:
-    """Raises UserError, for nothing is written."""
-    raise UserError(_ONLY_READ)
-
-  def write(self, published: Published, path: Path) -> None:
-    """Raises UserError, for nothing is written."""
-    raise UserError(_ONLY_READ)
-
-  def place(self, published: Published) -> str:
-    """Raises UserError, for nothing is written."""
-    raise UserError(_ONLY_READ)
-
-
-def _folder(path: Path) -> epath.Path:
-  path = given_path(path)
-  return path.parent if path.name in (FILE, CONFIG) else path
 
 
 def _kind(trainer: Mapping[str, Any], file: epath.Path) -> str:
@@ -141,63 +112,39 @@ def _arrays(kind: str, file: epath.Path) -> Arrays:
   arrays: Arrays = {}
   for name, ours in wanted.items():
     value = np.asarray(found[name], np.float32)
-    transposed = ours.endswith("T")
-    if transposed and value.ndim != 2:
+    if name in _WEIGHTS and value.ndim != 2:
       raise UserError(
         f"{name} in {file} has shape {value.shape}, not two axes."
       )
-    arrays[ours.removesuffix("T")] = value.T if transposed else value
+    arrays[ours] = value.T if name in _WEIGHTS else value
   return arrays
 
 
-def _k(arrays: Arrays, file: epath.Path) -> int:
-  width = len(arrays["W_dec"])
-  if arrays["k"].shape != () or not 1 <= arrays["k"] <= width:
-    raise UserError(f"k in {file} is {arrays['k']}, not from 1 to {width:,}.")
-  return int(arrays["k"])
-
-
-def _on_raw(kind: str, arrays: Arrays, file: epath.Path) -> Arrays:
-  """Returns the arrays of JumpReLU on raw activations; checks all of them."""
-  bias = arrays["b_enc"]
-  zeros = np.zeros(bias.shape, np.float32)
+def _sae(kind: str, arrays: Arrays, file: epath.Path) -> Sae:
+  """Converts the arrays of a class to ours; checks them before."""
+  bias = arrays["b_gate" if kind == "GatedAutoEncoder" else "b_enc"]
+  k, threshold = arrays.pop("k", None), arrays.get("threshold")
+  arrays.pop("group_sizes", None)
+  if kind != "JumpReluAutoEncoder":
+    arrays["threshold"] = np.zeros(bias.shape, np.float32)
   if kind in _ONE_THRESHOLD:
-    threshold = arrays["threshold"]
-    if threshold.shape != ():
-      raise UserError(
-        f"threshold in {file} has shape {threshold.shape}, not ()."
-      )
     # -1 before it is estimated: then all that is above 0 is active.
-    arrays = arrays | {"threshold": zeros + np.maximum(threshold, 0)}
-  elif kind != "JumpReluAutoEncoder":
-    arrays = arrays | {"threshold": zeros}
-  check_shapes({name: arrays[name].shape for name in _PLAIN}, file)
-  for name in {"r_mag", "b_gate"} & arrays.keys():
-    if arrays[name].shape != bias.shape:
-      raise UserError(
-        f"{name} in {file} has shape {arrays[name].shape}, not {bias.shape}."
-      )
-  check_values(arrays, file)
-  arrays = _plain(kind, arrays)
-  check_values(arrays, file)
-  return arrays
-
-
-def _plain(kind: str, arrays: Arrays) -> Arrays:
-  """Folds what a class does besides JumpReLU into the arrays."""
-  exact = {name: x.astype(np.float64) for name, x in arrays.items()}
+    arrays["threshold"] += np.maximum(_number("threshold", threshold, file), 0)
+  check({"b_enc": bias} | arrays, file)
   if kind == "GatedAutoEncoder":
-    scale = np.exp(exact["r_mag"])
-    exact["W_enc"] = exact["W_enc"] * scale
-    gate = exact["b_enc"] - scale * exact["b_gate"]
-    exact["threshold"] = np.maximum(gate, 0)
+    folding.check_gate(arrays, file)
+    arrays = folding.without_gate(arrays)
   if kind not in _WITHOUT_SHIFT:
-    exact["b_enc"] = exact["b_enc"] - exact["b_dec"] @ exact["W_enc"]
+    arrays = folding.without_shift(arrays)
   if kind == "AutoEncoder":  # as its from_pretrained does
-    norms = np.linalg.norm(exact["W_dec"], axis=1)
-    exact["W_dec"] = exact["W_dec"] / norms[:, None]
-    exact["W_enc"], exact["b_enc"] = (
-      exact["W_enc"] * norms,
-      exact["b_enc"] * norms,
-    )
-  return {name: exact[name].astype(np.float32) for name in _PLAIN}
+    arrays = folding.unit_directions(arrays)
+  if kind != "AutoEncoderTopK":
+    return folding.to_sae(arrays, file)
+  whole = int(_number("k", k, file))
+  return folding.to_sae(arrays, file, tensors.checked_k(whole, len(bias), file))
+
+
+def _number(name: str, x: np.ndarray | None, file: epath.Path) -> float:
+  if x is None or x.shape != () or not np.isfinite(x):
+    raise UserError(f"{name} in {file} is {x}, which is not one number.")
+  return float(x)

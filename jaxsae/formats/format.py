@@ -3,9 +3,34 @@
 import os
 from typing import Protocol
 
+from jaxsae.errors import UserError
 from jaxsae.formats.published import Published
 
 Path = str | os.PathLike[str]
+
+
+class ReadOnly:
+  """The half of a format that says that nothing is written in it."""
+
+  name: str
+
+  def check(self, published: Published) -> None:
+    """Raises UserError."""
+    raise self._refusal()
+
+  def write(self, published: Published, path: Path) -> None:
+    """Raises UserError."""
+    raise self._refusal()
+
+  def place(self, published: Published) -> str:
+    """Raises UserError."""
+    raise self._refusal()
+
+  def _refusal(self) -> UserError:
+    return UserError(
+      f"Autoencoders are only read in the format {self.name}, not written; use"
+      " another --format."
+    )
 
 
 class Format(Protocol):

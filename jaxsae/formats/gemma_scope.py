@@ -19,14 +19,14 @@ import re
 import zipfile
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
 from jaxsae.errors import UserError
-from jaxsae.files import given_path, is_file, whole_file
+from jaxsae.files import given_path, is_file, refusals_told, whole_file
 from jaxsae.formats import npz
-from jaxsae.formats.arrays import check_shapes, check_values
+from jaxsae.formats.arrays import NAMES, check, check_shapes
+from jaxsae.formats.folding import to_sae
 from jaxsae.formats.format import Path
 from jaxsae.formats.published import Published
 from jaxsae.lm import Lm
@@ -35,15 +35,6 @@ from jaxsae.origin import mark, origin_of
 from jaxsae.sae.model import Sae
 
 FILE = "params.npz"
-
-# Our field → the array's name in the file.
-_ARRAYS = {
-  "w_enc": "W_enc",  # [D_in, F]
-  "b_enc": "b_enc",  # [F]
-  "w_dec": "W_dec",  # [F, D]
-  "b_dec": "b_dec",  # [D]
-  "threshold": "threshold",  # [F]
-}
 
 # The first part of a place → our site; the first transcoders' repository is
 # named in the plural.
@@ -80,7 +71,7 @@ class GemmaScope:
       return False
     names = npz.names(file)
     return names is None or any(
-      _as_published(n) in _ARRAYS.values() for n in names
+      _as_published(n) in NAMES.values() for n in names
     )
 
   def read(self, path: Path) -> Published:
@@ -89,15 +80,14 @@ class GemmaScope:
     sae = read(file)
     place = _PLACE.fullmatch(file.absolute().as_posix())
     if place is None or place["width"] != width_label(sae.width):
-      return Published(sae)
+      return Published(sae, before_gain=True)
     taps = Taps.parse(f"{_SITES[place['site']]}.{int(place['layer'])}")
-    ones = np.ones(sae.w_enc.shape[0], np.float32)
     return Published(
       sae,
       taps,
-      ones if _is_transcoder(taps) else None,
       model=place["model"] and f"gemma2-{place['model']}",
       metrics={"l0": float(place["l0"])},
+      before_gain=True,
     )
 
   def check(self, published: Published) -> None:
@@ -111,13 +101,8 @@ class GemmaScope:
 
   def place(self, published: Published) -> str:
     """Returns the folder that its site, width and L0 have."""
-    l0 = published.metrics.get("l0")
-    if published.taps is None or l0 is None:
-      raise UserError(
-        "Gemma Scope's folders are named after site and L0, which are not both"
-        " known; give the record taps and metrics={'l0': …}."
-      )
-    return folder(published.taps, published.sae.width, l0)
+    taps, l0 = published.taps_and_l0()
+    return folder(taps, published.sae.width, l0)
 
 
 def folder(place: Place, width: int, l0: float) -> str:
@@ -204,12 +189,14 @@ def input_gain(lm: Lm | None, taps: Taps) -> np.ndarray | None:
 
 def _without_gain(published: Published) -> Sae:
   """Converts to the autoencoder whose input does not include the gain."""
-  if published.taps is None or not _is_transcoder(published.taps):
+  taps = published.taps
+  if taps is None or not _is_transcoder(taps) or published.before_gain:
     return published.sae
   if published.input_gain is None:
     raise UserError(
       f"{published.taps} cannot be written in Gemma Scope's format without its"
-      " language model, whose norm has a gain; give lm=."
+      " language model, whose norm has a gain; give lm=, or --lm= to jaxsae"
+      " convert."
     )
   return _rescale_input(published.sae, published.input_gain)
 
@@ -242,20 +229,17 @@ def write(sae: Sae, path: Path) -> None:
   _check_kind(sae)
   arrays: dict[str, Any] = {
     name: np.asarray(getattr(sae, field), np.float32)
-    for field, name in _ARRAYS.items()
+    for field, name in NAMES.items()
   }
-  check_shapes({name: x.shape for name, x in arrays.items()}, path)
-  check_values(arrays, path)
+  check(arrays, path)
   if path.exists():
     raise UserError(f"{path} exists; remove it or choose another path.")
-  try:
-    with whole_file(path) as partial, partial.open("wb") as file:
-      np.savez(file, **arrays)
-  except OSError as error:
-    raise UserError(
-      f"{path} cannot be written ({error.strerror}); choose a place that has"
-      " room and that you may write to."
-    ) from error
+  with (
+    refusals_told(path),
+    whole_file(path) as partial,
+    partial.open("wb") as f,
+  ):
+    np.savez(f, **arrays)
 
 
 def _check_kind(sae: Sae) -> None:
@@ -291,11 +275,7 @@ def read(path: Path) -> Sae:
     raise UserError(
       f"{path} cannot be read ({error.strerror}); give a {FILE}."
     ) from error
-  check_values(arrays, path)
-  fields: dict[str, Any] = {
-    field: jnp.asarray(arrays[name]) for field, name in _ARRAYS.items()
-  }
-  return Sae(**fields)
+  return to_sae(arrays, path)
 
 
 def _file_at(path: Path) -> epath.Path:
@@ -325,17 +305,17 @@ def _members(
   members: dict[str, zipfile.ZipInfo] = {}
   for member in archive.infolist():
     name = _as_published(npz.name_of(member))
-    if name not in _ARRAYS.values() or name in members:
+    if name not in NAMES.values() or name in members:
       raise UserError(
         f"{path} holds {member.filename!r} beside the arrays of Gemma Scope"
-        f" ({', '.join(_ARRAYS.values())}); the file is in another format."
+        f" ({', '.join(NAMES.values())}); the file is in another format."
       )
     members[name] = member
-  missing = [name for name in _ARRAYS.values() if name not in members]
+  missing = [name for name in NAMES.values() if name not in members]
   if missing:
     raise UserError(
       f"{path} lacks {', '.join(missing)}; Gemma Scope's files hold"
-      f" {', '.join(_ARRAYS.values())}."
+      f" {', '.join(NAMES.values())}."
     )
   return members
 

@@ -15,32 +15,23 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
 from jaxsae.errors import UserError
 from jaxsae.files import given_path, is_file
 from jaxsae.formats import names, tensors
-from jaxsae.formats.arrays import check_shapes, check_values
+from jaxsae.formats.arrays import NAMES, Arrays, check
+from jaxsae.formats.folding import to_sae
 from jaxsae.formats.format import Path
 from jaxsae.formats.gemma_scope import width_label
-from jaxsae.formats.published import Published
+from jaxsae.formats.published import Published, figures
 from jaxsae.lm import Taps
 from jaxsae.lm.sites import HUGGING_FACE
 from jaxsae.sae.model import Sae
 
 FILE, CONFIG = "params.safetensors", "config.json"
 _SKIP = "affine_skip_connection"  # [D_in, D]
-
-# Our field → the array's name in other formats, which errors use.
-_ARRAYS = {
-  "w_enc": "W_enc",  # [D_in, F]
-  "b_enc": "b_enc",  # [F]
-  "w_dec": "W_dec",  # [F, D]
-  "b_dec": "b_dec",  # [D]
-  "threshold": "threshold",  # [F]
-}
 
 # Our kind of taps → the folder.
 _FOLDERS = {
@@ -53,8 +44,6 @@ _PLACE = re.compile(
   rf"(?:.*/)?(?P<kind>{'|'.join(_FOLDERS.values())})(?:_all)?"
   r"/layer_(?P<layer>[0-9]{1,4})_width_[^/]+"
 )
-_MODEL = re.compile(r"(?:google/)?gemma-v?3-(270m|1b|4b|12b|27b)-(pt|it)")
-_OURS = re.compile(r"gemma3-(270m|1b|4b|12b|27b)-(pt|it)")
 
 
 class GemmaScope2:
@@ -65,26 +54,23 @@ class GemmaScope2:
 
   def matches(self, path: Path) -> bool:
     """Returns whether a folder has the weights under their name."""
-    return is_file(_folder(path) / FILE)
+    return is_file(tensors.folder_at(path, FILE, CONFIG) / FILE)
 
   def read(self, path: Path) -> Published:
     """Reads a folder; its configuration or its path tells the site."""
-    folder = _folder(path)
+    folder = tensors.folder_at(path, FILE, CONFIG)
     sae = _read(folder / FILE)
     if not is_file(folder / CONFIG):
       return Published(sae, _taps_of_path(folder))
     config = tensors.read_config(folder / CONFIG)
     _check_architecture(config, sae, folder / CONFIG)
     hook, written = (config.get(f"hf_hook_point_{x}") for x in ("in", "out"))
-    model = config.get("model_name")
-    found = _MODEL.fullmatch(model) if isinstance(model, str) else None
-    l0 = config.get("l0")
     return Published(
       sae,
       names.taps_of(hook, written) or _taps_of_path(folder),
-      model=f"gemma3-{found[1]}-{found[2]}" if found else None,
+      model=names.our_model(config.get("model_name")),
       recipe=config,
-      metrics={"l0": float(l0)} if isinstance(l0, int | float) else {},
+      metrics=figures({"l0": config.get("l0")}),
     )
 
   def check(self, published: Published) -> None:
@@ -100,65 +86,37 @@ class GemmaScope2:
   def write(self, published: Published, path: Path) -> None:
     """Writes both files into a folder."""
     self.check(published)
-    gain = published.input_gain
-    if gain is not None and (gain == 1).all():
+    if published.before_gain and _kind(published) == "transcoder":
       raise UserError(
         f"{published.taps} reads the MLP's input before the gain of its norm,"
         " and Gemma Scope 2's transcoders read it after; convert it with"
         " jaxsae.formats.gemma_scope.from_published, or use another --format."
       )
     folder, sae = given_path(path), published.sae
-    arrays = {f: np.asarray(getattr(sae, f), np.float32) for f in _ARRAYS}
-    _check(arrays, folder / FILE)
+    arrays = {f: np.asarray(getattr(sae, f), np.float32) for f in NAMES}
     if sae.w_skip is not None:
       arrays[_SKIP] = np.asarray(sae.w_skip, np.float32)
-    try:
-      tensors.write(arrays, folder / FILE, _config(published), folder / CONFIG)
-    except OSError as error:
-      raise UserError(
-        f"{folder} cannot be written ({error.strerror}); choose a place that"
-        " has room and that you may write to."
-      ) from error
+    check(_named(arrays), folder / FILE, _SKIP)
+    tensors.write(arrays, folder / FILE, _config(published), folder / CONFIG)
 
   def place(self, published: Published) -> str:
     """Returns the folder that its site, width and L0 have."""
-    l0 = published.metrics.get("l0")
-    if published.taps is None or l0 is None:
-      raise UserError(
-        "Gemma Scope 2's folders are named after site and L0, which are not"
-        " both known; give the record taps and metrics={'l0': …}."
-      )
+    taps, l0 = published.taps_and_l0()
     width = width_label(published.sae.width)
     affine = "" if published.sae.w_skip is None else "_affine"
-    layer = published.taps.reads[0].layer
-    leaf = f"layer_{layer}_width_{width}_l0_{round(l0)}{affine}"
+    leaf = f"layer_{taps.reads[0].layer}_width_{width}_l0_{l0}{affine}"
     return f"{_FOLDERS[_kind(published)]}/{leaf}"
 
 
-def _folder(path: Path) -> epath.Path:
-  path = given_path(path)
-  return path.parent if path.name in (FILE, CONFIG) else path
-
-
 def _read(file: epath.Path) -> Sae:
-  arrays = tensors.read_arrays(file)
-  skip = arrays.pop(_SKIP, None)
-  tensors.check_names(arrays, set(_ARRAYS), file)
-  _check(arrays, file)
-  wanted = (arrays["w_enc"].shape[0], arrays["w_dec"].shape[1])
-  if skip is not None and skip.shape != wanted:
-    raise UserError(f"{_SKIP} in {file} has shape {skip.shape}, not {wanted}.")
-  if skip is not None and not np.isfinite(skip).all():
-    raise UserError(f"{_SKIP} in {file} has values that are not finite.")
-  fields: dict[str, Any] = {f: jnp.asarray(arrays[f]) for f in _ARRAYS}
-  return Sae(**fields, w_skip=None if skip is None else jnp.asarray(skip))
+  found = tensors.read_arrays(file)
+  tensors.check_names(found, set(NAMES) | ({_SKIP} & found.keys()), file)
+  return to_sae(_named(found), file, skip=_SKIP)
 
 
-def _check(arrays: Mapping[str, np.ndarray], file: epath.Path) -> None:
-  """Raises UserError for arrays that are no autoencoder."""
-  named = {_ARRAYS[field]: x for field, x in arrays.items()}
-  check_shapes({name: x.shape for name, x in named.items()}, file)
-  check_values(named, file)
+def _named(arrays: Arrays) -> Arrays:
+  """Returns arrays under the names that all formats have in messages."""
+  return {NAMES.get(name, name): x for name, x in arrays.items()}
 
 
 def _check_architecture(config: Mapping[str, Any], sae: Sae, file) -> None:
@@ -198,12 +156,9 @@ def _config(published: Published) -> dict[str, Any]:
   """Returns `config.json`; what is not known is left out."""
   taps, sae = published.taps, published.sae
   assert taps is not None  # as `check` says
-  found = _OURS.fullmatch(published.model or "")
   known = {
     "architecture": "jump_relu",
-    "model_name": f"gemma-3-{found[1]}-{found[2]}"
-    if found
-    else published.model,
+    "model_name": names.their_model(published.model),
     "type": "transcoder" if taps.transcodes else "sae",
     "hf_hook_point_in": names.name_of(taps.reads[0], HUGGING_FACE),
     "hf_hook_point_out": names.name_of(taps.writes[0], HUGGING_FACE),

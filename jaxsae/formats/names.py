@@ -5,32 +5,38 @@ from collections.abc import Mapping
 
 from jaxsae.lm import Site, Taps
 from jaxsae.lm.sites import HUGGING_FACE, PAIRS, TRANSFORMER_LENS
+from jaxsae.lm.weights import SHIPPED
 
 # What Gemma Scope's transcoders read: the MLP's input before the norm's gain.
 BEFORE_GAIN = "blocks.{layer}.ln2.hook_normalized"
 
-# Gemma 2's names here, and elsewhere.
-_OURS = re.compile(r"gemma2-(2b|9b|27b)-(pt|it)")
-_ANY_OF_OURS = re.compile(r"gemma[23]-([0-9]+[bm]-(pt|it)|tiny)")
-_THEIRS = re.compile(r"(?:google/)?gemma-2-(2b|9b|27b)(-it)?")
+# Models here, and elsewhere, where a pretrained Gemma 2 may have no suffix.
+_OURS = re.compile(r"gemma([23])-([0-9]+[bm])-(pt|it)")
+_THEIRS = re.compile(r"(?:google/)?gemma-v?([23])-([0-9]+[bm])(?:-(pt|it))?")
 
 
 def our_model(name: object) -> str | None:
-  """Returns our name of a Gemma 2 that others name; None for all else.
+  """Returns our name of a Gemma that others name; None for all else.
 
-  A name that is ours already stays, for we write those of other models so.
+  A name that is ours already stays, for models that others do not name have it
+  in their files too.
   """
-  if isinstance(name, str) and _ANY_OF_OURS.fullmatch(name):
+  if not isinstance(name, str):
+    return None
+  if _OURS.fullmatch(name) or name in SHIPPED:
     return name
-  found = _THEIRS.fullmatch(name) if isinstance(name, str) else None
-  return f"gemma2-{found[1]}-{'it' if found[2] else 'pt'}" if found else None
+  found = _THEIRS.fullmatch(name)
+  return f"gemma{found[1]}-{found[2]}-{found[3] or 'pt'}" if found else None
 
 
 def their_model(name: str | None) -> str | None:
-  """Returns TransformerLens' name of a Gemma 2; all else stays."""
+  """Returns the name of a Gemma in TransformerLens; all else stays."""
   found = _OURS.fullmatch(name or "")
-  tuned = "-it" if found and found[2] == "it" else ""
-  return f"gemma-2-{found[1]}{tuned}" if found else name
+  if not found:
+    return name
+  family, size, tuning = found.groups()
+  suffix = "" if (family, tuning) == ("2", "pt") else f"-{tuning}"
+  return f"gemma-{family}-{size}{suffix}"
 
 
 def site_of(name: object) -> Site | None:

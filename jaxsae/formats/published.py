@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxsae.brief import fields
+from jaxsae.errors import UserError
 from jaxsae.lm import Taps
 from jaxsae.sae import Sae
 
@@ -21,14 +22,14 @@ class Published:
   Attributes:
     sae: the arrays, on raw activations.
     taps: the sites of the language model that it reads and writes.
-    input_gain: [D_in] for a transcoder, which reads input_gain ⊙ n, with n the
-      MLP's input before the gain of its norm: the norm's gain at our own sites,
-      ones where the arrays read n itself.
+    input_gain: [D_in] for a transcoder of ours, which reads input_gain ⊙ n,
+      with n the MLP's input before the gain of its norm: that gain.
     model: the language model's name or path, as `load_lm` takes it.
     data: the text that it was trained on; for a run, `DataConfig` as JSON.
     recipe: the settings of its training; for a run, `TrainConfig` as JSON.
     metrics: name → value; the names of `evals.Result`, such as `l0`.
     licence: the SPDX name of the licence, such as `cc-by-4.0`.
+    before_gain: whether the arrays, if they are a transcoder's, read n itself.
   """
 
   sae: Sae
@@ -39,5 +40,31 @@ class Published:
   recipe: Mapping[str, Any] | None = None
   metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
   licence: str | None = None
+  before_gain: bool = False
 
   __repr__ = fields
+
+  def taps_and_l0(self) -> tuple[Taps, int]:
+    """Returns what folders are named after: the taps, and L0 as a whole number.
+
+    Raises:
+      UserError: one of them is not known.
+    """
+    if self.taps is None or "l0" not in self.metrics:
+      raise UserError(
+        "Folders of a release are named after site and L0, which are not both"
+        " known; give the record taps and metrics={'l0': …}, or --site= and"
+        " --l0= to jaxsae convert."
+      )
+    return self.taps, round(self.metrics["l0"])
+
+
+def figures(found: object) -> dict[str, float]:
+  """Returns the finite numbers of a mapping that is not trusted, by name."""
+  numbers: dict[str, float] = {}
+  for name, value in found.items() if isinstance(found, dict) else ():
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # JSON's whole numbers have any size; its others may be NaN or infinite.
+    if is_number and abs(value) < 1e30:
+      numbers[name] = float(value)
+  return numbers

@@ -1,7 +1,7 @@
 """The formats that autoencoders are read from and written in."""
 
 from jaxsae.formats.dictionary_learning import DictionaryLearning
-from jaxsae.formats.format import Format
+from jaxsae.formats.format import Format, ReadOnly
 from jaxsae.formats.gemma_scope import GemmaScope
 from jaxsae.formats.gemma_scope_2 import GemmaScope2
 from jaxsae.formats.sae_lens import SaeLens
@@ -18,3 +18,8 @@ _ALL: tuple[Format, ...] = (
 
 FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
 DEFAULT = GemmaScope.name  # what an export writes unless it is told otherwise
+
+
+def written() -> list[str]:
+  """Returns the names of the formats that are written, not only read."""
+  return [n for n, x in FORMATS.items() if not isinstance(x, ReadOnly)]

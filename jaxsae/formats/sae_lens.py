@@ -21,24 +21,21 @@ Shapes: D_in width of the site read, D of the one written, F latents.
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
 from jaxsae.errors import UserError
 from jaxsae.files import given_path, is_file
-from jaxsae.formats import names, tensors
-from jaxsae.formats.arrays import check_shapes, check_values
+from jaxsae.formats import folding, names, tensors
+from jaxsae.formats.arrays import SKIP, Arrays, check
 from jaxsae.formats.format import Path
 from jaxsae.formats.gemma_scope import width_label
-from jaxsae.formats.published import Published
+from jaxsae.formats.published import Published, figures
 from jaxsae.lm import Taps
 from jaxsae.lm.sites import HUGGING_FACE
 from jaxsae.sae.model import Sae
 
 FILE, CONFIG = "sae_weights.safetensors", "cfg.json"
-
-Arrays = dict[str, np.ndarray]
 
 # The first version of SAELens whose configuration has this layout.
 _LAYOUT = "6.0.0"
@@ -64,7 +61,7 @@ class SaeLens:
 
   def matches(self, path: Path) -> bool:
     """Returns whether a folder has the weights under SAELens' name."""
-    return is_file(_folder(path) / FILE)
+    return is_file(tensors.folder_at(path, FILE, CONFIG) / FILE)
 
   def read(self, path: Path) -> Published:
     """Reads a folder; its metadata tell site, model and L0 if they are there.
@@ -73,22 +70,19 @@ class SaeLens:
       UserError: a file is damaged, or the autoencoder does something that ours
         do not, such as normalising each token.
     """
-    folder = _folder(path)
+    folder = tensors.folder_at(path, FILE, CONFIG)
     config = tensors.read_config(folder / CONFIG)
     kind = _architecture(config, folder / CONFIG)
     arrays = _arrays(kind, folder / FILE)
-    sae = _sae(kind, arrays, config, folder)
     metadata = _metadata(config)
-    taps = names.taps_of(metadata.get("hook_name"), _written(kind, metadata))
-    before = names.is_before_gain(metadata.get("hook_name"))
-    l0 = metadata.get("l0")
+    hook = metadata.get("hook_name")
     return Published(
-      sae,
-      taps,
-      np.ones(sae.w_enc.shape[0], np.float32) if taps and before else None,
+      _sae(kind, arrays, config, folder),
+      names.taps_of(hook, _written(kind, metadata)),
       model=names.our_model(metadata.get("model_name")),
       recipe=metadata or None,
-      metrics={"l0": float(l0)} if isinstance(l0, int | float) else {},
+      metrics=figures({"l0": metadata.get("l0")}),
+      before_gain=names.is_before_gain(hook),
     )
 
   def check(self, published: Published) -> None:
@@ -102,33 +96,18 @@ class SaeLens:
       name: np.asarray(getattr(sae, name.lower()), np.float32)
       for name in sorted(_NAMES[kind])
     }
-    if "W_skip" in arrays:
-      arrays["W_skip"] = arrays["W_skip"].T
-    _check(arrays | {"threshold": np.asarray(sae.threshold)}, folder / FILE)
-    config = _config(published, kind)
-    try:
-      tensors.write(arrays, folder / FILE, config, folder / CONFIG)
-    except OSError as error:
-      raise UserError(
-        f"{folder} cannot be written ({error.strerror}); choose a place that"
-        " has room and that you may write to."
-      ) from error
+    threshold = np.asarray(sae.threshold)
+    check({"threshold": threshold} | arrays, folder / FILE)
+    if SKIP in arrays:
+      arrays[SKIP] = arrays[SKIP].T
+    tensors.write(
+      arrays, folder / FILE, _config(published, kind), folder / CONFIG
+    )
 
   def place(self, published: Published) -> str:
     """Returns the folder that its site, width and L0 have."""
-    l0 = published.metrics.get("l0")
-    if published.taps is None or l0 is None:
-      raise UserError(
-        "A folder in SAELens' format is named after site and L0, which are not"
-        " both known; give the record taps and metrics={'l0': …}."
-      )
-    width = width_label(published.sae.width)
-    return f"{published.taps}/width_{width}/l0_{round(l0)}"
-
-
-def _folder(path: Path) -> epath.Path:
-  path = given_path(path)
-  return path.parent if path.name in (FILE, CONFIG) else path
+    taps, l0 = published.taps_and_l0()
+    return f"{taps}/width_{width_label(published.sae.width)}/l0_{l0}"
 
 
 def _architecture(config: Mapping[str, Any], file: epath.Path) -> str:
@@ -137,7 +116,8 @@ def _architecture(config: Mapping[str, Any], file: epath.Path) -> str:
   if not isinstance(kind, str) or kind not in _NAMES:
     raise UserError(
       f"{file} has the architecture {kind!r}; those that can be read are"
-      f" {', '.join(_NAMES)}. SAELens saves others by save_inference_model."
+      f" {', '.join(_NAMES)}. What SAELens trains in others, it saves as one of"
+      " these by save_inference_model."
     )
   plain = {
     "normalize_activations": ("none", None),
@@ -148,8 +128,8 @@ def _architecture(config: Mapping[str, Any], file: epath.Path) -> str:
   for name, values in plain.items():
     if config.get(name) not in values:
       raise UserError(
-        f"{file} has {name}={config[name]!r}; only {values[0]} can be read, so"
-        " fold it into the weights with SAELens first."
+        f"{file} has {name}={config[name]!r}, which ours do not do; only"
+        f" {values[0]} can be read."
       )
   return kind
 
@@ -170,85 +150,21 @@ def _sae(
 ) -> Sae:
   """Converts arrays of an architecture to ours; checks them before."""
   file = folder / FILE
+  if SKIP in arrays:
+    arrays[SKIP] = arrays[SKIP].T
   bias = arrays["b_gate" if kind == "gated" else "b_enc"]
-  check_shapes(
-    {
-      "W_enc": arrays["W_enc"].shape,
-      "b_enc": bias.shape,
-      "W_dec": arrays["W_dec"].shape,
-      "b_dec": arrays["b_dec"].shape,
-      "threshold": arrays.get("threshold", bias).shape,
-    },
-    file,
-  )
+  check({"b_enc": bias, "threshold": 0 * bias} | arrays, file)
   if kind == "gated":
-    arrays = _without_gate(arrays, file)
-  zeros = np.zeros_like(arrays["b_enc"])
-  arrays = {"threshold": zeros} | arrays
+    folding.check_gate(arrays, file)
+    arrays = folding.without_gate(arrays)
   if "transcoder" not in kind and config.get("apply_b_dec_to_input", True):
-    shift = arrays["b_dec"].astype(np.float64) @ arrays["W_enc"]
-    arrays["b_enc"] = (arrays["b_enc"] - shift).astype(np.float32)
+    arrays = folding.without_shift(arrays)
   if config.get("rescale_acts_by_decoder_norm", False):
-    arrays = _unit_directions(arrays)
-  _check(arrays, file)
-  skip = arrays.get("W_skip")
-  return Sae(
-    w_enc=jnp.asarray(arrays["W_enc"]),
-    b_enc=jnp.asarray(arrays["b_enc"]),
-    w_dec=jnp.asarray(arrays["W_dec"]),
-    b_dec=jnp.asarray(arrays["b_dec"]),
-    threshold=jnp.asarray(arrays["threshold"]),
-    w_skip=None if skip is None else jnp.asarray(skip.T),
-    k=_k(config, len(zeros), folder / CONFIG) if kind == "topk" else None,
-  )
-
-
-def _without_gate(arrays: Arrays, file: epath.Path) -> Arrays:
-  """Writes a gate as a threshold on the magnitude."""
-  shape = arrays["b_gate"].shape
-  for name in ("b_mag", "r_mag"):
-    if arrays[name].shape != shape:
-      raise UserError(
-        f"{name} in {file} has shape {arrays[name].shape}; b_gate has {shape}."
-      )
-  scale = np.exp(arrays["r_mag"].astype(np.float64))
-  threshold = arrays["b_mag"] - scale * arrays["b_gate"]
-  return {
-    "W_enc": (arrays["W_enc"] * scale).astype(np.float32),
-    "b_enc": arrays["b_mag"],
-    "W_dec": arrays["W_dec"],
-    "b_dec": arrays["b_dec"],
-    "threshold": np.maximum(threshold, 0).astype(np.float32),
-  }
-
-
-def _unit_directions(arrays: Arrays) -> Arrays:
-  """Folds the norms of W_dec's rows into the latents, which were scaled."""
-  norms = np.linalg.norm(arrays["W_dec"].astype(np.float64), axis=1)
-  scaled = {
-    "W_enc": arrays["W_enc"] * norms,
-    "b_enc": arrays["b_enc"] * norms,
-    "W_dec": arrays["W_dec"] / norms[:, None],
-  }
-  return arrays | {k: x.astype(np.float32) for k, x in scaled.items()}
-
-
-def _k(config: Mapping[str, Any], width: int, file: epath.Path) -> int:
-  k = config.get("k")
-  if type(k) is not int or not 1 <= k <= width:
-    raise UserError(f"{file} has k={k!r}; it must be from 1 to {width:,}.")
-  return k
-
-
-def _check(arrays: Arrays, file: epath.Path) -> None:
-  """Raises UserError for arrays that are no autoencoder."""
-  names = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
-  check_shapes({name: arrays[name].shape for name in names}, file)
-  check_values(arrays, file)
-  wanted = (arrays["W_dec"].shape[1], arrays["W_enc"].shape[0])
-  skip = arrays.get("W_skip")
-  if skip is not None and skip.shape != wanted:
-    raise UserError(f"W_skip in {file} has shape {skip.shape}, not {wanted}.")
+    arrays = folding.unit_directions(arrays)
+  k = None
+  if kind == "topk":
+    k = tensors.checked_k(config.get("k"), len(bias), folder / CONFIG)
+  return folding.to_sae(arrays, file, k)
 
 
 def _metadata(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -259,12 +175,6 @@ def _metadata(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _written(kind: str, metadata: Mapping[str, Any]) -> object:
   return metadata.get("hook_name_out", "") if "transcoder" in kind else None
-
-
-def _is_before_gain(published: Published) -> bool:
-  """Returns whether a transcoder reads what has no gain yet."""
-  gain = published.input_gain
-  return gain is not None and bool((gain == 1).all())
 
 
 def _kind(published: Published) -> str:
@@ -328,14 +238,12 @@ def _described(published: Published, taps: Taps | None) -> dict[str, Any]:
     "l0": published.metrics.get("l0"),
   }
   if taps is not None:
-    before_gain = _is_before_gain(published)
     read = taps.reads[0]
-    known["hook_name"] = (
-      names.BEFORE_GAIN.format(layer=read.layer)
-      if before_gain
-      else names.name_of(read)
-    )
-    if not before_gain:  # Hugging Face has no module whose output it is
+    if published.before_gain and taps.kind == "transcoder":
+      # Hugging Face has no module whose output it is.
+      known["hook_name"] = names.BEFORE_GAIN.format(layer=read.layer)
+    else:
+      known["hook_name"] = names.name_of(read)
       known["hf_hook_name"] = names.name_of(read, HUGGING_FACE)
     if taps.transcodes:
       known["hook_name_out"] = names.name_of(taps.writes[0])

@@ -14,7 +14,7 @@ from jaxsae.formats import card
 from jaxsae.formats.format import Path
 from jaxsae.formats.gemma_scope import input_gain
 from jaxsae.formats.published import Published
-from jaxsae.formats.registry import FORMATS
+from jaxsae.formats.registry import FORMATS, written
 from jaxsae.lm import Lm, Place, Taps
 from jaxsae.sae import Sae
 
@@ -84,7 +84,7 @@ def writing(
   """
   if format not in FORMATS:
     raise UserError(
-      f"--format={format} is not known; use {' or '.join(FORMATS)}."
+      f"--format={format} is not known; use {' or '.join(written())}."
     )
   out, layout = given_path(out), FORMATS[format]
   if is_finished(out):
@@ -96,11 +96,11 @@ def writing(
       name = _unused(layout.place(published), files)
       place = partial / name
       layout.write(published, place)
-      written = [f"{name}/{file}" for file in files_in(place)]
+      new = [f"{name}/{file}" for file in files_in(place)]
       card.write(published, place)
-      files += written
+      files += new
       del published  # before the next one is read
-      yield written
+      yield new
 
 
 def _unused(place: str, files: list[str]) -> str:

@@ -8,12 +8,17 @@ import numpy as np
 from etils import epath
 
 from jaxsae.errors import UserError
-from jaxsae.files import is_file, whole_file
+from jaxsae.files import given_path, is_file, refusals_told, whole_file
+from jaxsae.formats.format import Path
 from jaxsae.lm.formats import safetensors
 
-_LARGEST = (
-  10_000_000  # bytes of a configuration; published ones have some 2,000
-)
+_LARGEST = 10_000_000  # bytes of a configuration; published have some 2,000
+
+
+def folder_at(path: Path, *files: str) -> epath.Path:
+  """Returns the folder at a path that is the folder or one of these files."""
+  path = given_path(path)
+  return path.parent if path.name in files else path
 
 
 def read_config(file: epath.Path) -> dict[str, Any]:
@@ -65,16 +70,23 @@ def check_names(
     )
 
 
+def checked_k(k: Any, width: int, file: epath.Path) -> int:
+  """Returns the k of TopK, or raises UserError unless it can be that."""
+  if type(k) is not int or not 1 <= k <= width:
+    raise UserError(f"{file} has k={k!r}; it must be from 1 to {width:,}.")
+  return k
+
+
 def write(
   arrays: Mapping[str, np.ndarray],
   weights: epath.Path,
   config: Mapping[str, Any],
   config_file: epath.Path,
 ) -> None:
-  """Writes the two files, or none if one exists or cannot be written.
+  """Writes the two files, or none of them.
 
   Raises:
-    UserError: one exists.
+    UserError: one exists or cannot be written.
   """
   from safetensors.numpy import save_file
 
@@ -83,11 +95,12 @@ def write(
       raise UserError(f"{file} exists; remove it or choose another folder.")
   text = json.dumps(config, indent=2) + "\n"
   whole = {name: np.ascontiguousarray(x) for name, x in arrays.items()}
-  with whole_file(weights) as partial:
-    save_file(whole, partial)
-  try:
-    with whole_file(config_file) as partial:
-      partial.write_text(text)
-  except BaseException:
-    weights.unlink(missing_ok=True)
-    raise
+  with refusals_told(weights.parent):
+    with whole_file(weights) as partial:
+      save_file(whole, partial)
+    try:
+      with whole_file(config_file) as partial:
+        partial.write_text(text)
+    except BaseException:
+      weights.unlink(missing_ok=True)
+      raise

@@ -33,7 +33,7 @@ def notes(config: TrainConfig, gemma: GemmaConfig) -> Iterator[str]:
   """Yields a line for autoencoders that the default format cannot hold."""
   told: dict[str, list[Stack]] = {}
   for stack in config.stacks:
-    refused = _refusals(stack, gemma, formats.FORMATS)
+    refused = _refusals(stack, gemma, formats.written())
     if formats.DEFAULT in refused:
       told.setdefault(_told(refused), []).append(stack)
   for said, stacks in told.items():
@@ -42,7 +42,7 @@ def notes(config: TrainConfig, gemma: GemmaConfig) -> Iterator[str]:
 
 def _told(refused: Mapping[str, str]) -> str:
   """Returns what can be done with an autoencoder that formats refuse."""
-  holding = [name for name in formats.FORMATS if name not in refused]
+  holding = [name for name in formats.written() if name not in refused]
   if not holding:
     reasons = "; ".join(dict.fromkeys(refused.values()))
     return f"trained, evaluated and explored, but not exported: {reasons}"

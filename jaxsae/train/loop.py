@@ -284,8 +284,8 @@ def _begin(
 
   def make(weights, batch):
     bucket = source.read(weights, batch)
-    norms = outliers.norms_of(bucket, config.max_norm)
-    counted, _ = outliers.leave_out(bucket, config.max_norm)
+    counted, left_out = outliers.leave_out(bucket, config.max_norm)
+    norms = outliers.Norms(outliers.largest(bucket), left_out)
     scales, seed = estimate_scales(counted), config.data.seed
     state = states.init(config.stacks, seed, source.widths, scales)
     return state, norms

@@ -1,4 +1,4 @@
-"""Tokens whose activation has a norm far above the others', an outlier.
+"""Outliers: tokens whose activation has a norm far above the others'.
 
 A few of them would decide what an autoencoder learns, for its loss is a sum of
 squares. Norms are told in units of the median one at their site, in the bucket.
@@ -35,10 +35,9 @@ class Norms(struct.PyTreeNode):
     return line
 
 
-def norms_of(bucket: Activations, most: float | None) -> Norms:
-  """Describes the norms of a bucket; takes the arguments of `leave_out`."""
-  largest = {site: jnp.nanmax(x) for site, x in _in_medians(bucket).items()}
-  return Norms(largest, leave_out(bucket, most)[1])
+def largest(bucket: Activations) -> dict[Site, jax.Array]:
+  """Returns the largest norm at every site, in units of the median one."""
+  return {site: jnp.nanmax(x) for site, x in _in_medians(bucket).items()}
 
 
 def leave_out(

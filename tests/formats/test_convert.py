@@ -57,7 +57,10 @@ def test_a_transcoder_before_the_gain_stays_one(tmp_path):
   """SAELens has a hook there, and Gemma Scope 2 has none."""
   made = {name: jnp.asarray(x) for name, x in arrays().items()}
   before = Published(
-    jaxsae.Sae(**made), Taps.transcoder(2), np.ones(6), metrics={"l0": 9.0}
+    jaxsae.Sae(**made),
+    Taps.transcoder(2),
+    metrics={"l0": 9.0},
+    before_gain=True,
   )
   formats.write_release("sae_lens", [before], tmp_path / "1")
   (config,) = (tmp_path / "1").rglob("cfg.json")
@@ -85,6 +88,27 @@ def test_what_a_file_does_not_say_is_given(bare, tmp_path):
     list(convert([bare], "sae_lens", tmp_path / "out"))
   list(convert([bare], "sae_lens", tmp_path / "out", "mlp.7", 30.2))
   assert list(jaxsae.load_saes(tmp_path / "out")) == ["mlp.7/width_20/l0_30"]
+
+
+@pytest.mark.parametrize(
+  "l0", ["NaN", "Infinity", "1" + "0" * 400, '"9"', "true"]
+)
+def test_an_l0_that_is_no_number_is_none(tmp_path, l0):
+  formats.write_release(
+    "gemma_scope_2", [record(Site("resid", 3))], tmp_path / "suite"
+  )
+  for name in ("config.json", "card.json"):
+    (file,) = (tmp_path / "suite").rglob(name)
+    file.write_text(file.read_text().replace("51.4", l0))
+  with pytest.raises(UserError, match="site and L0"):
+    list(convert([tmp_path / "suite"], "sae_lens", tmp_path / "out"))
+  list(convert([tmp_path / "suite"], "sae_lens", tmp_path / "out", l0=4))
+
+
+def test_a_format_that_is_only_read_is_not_advised():
+  assert tuple(formats.written()) == WRITTEN
+  done = run()
+  assert "--format=gemma_scope|gemma_scope_2|sae_lens." in done.stderr
 
 
 def test_another_site_than_the_file_says_is_refused(suite, tmp_path):

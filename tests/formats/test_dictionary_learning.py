@@ -282,7 +282,7 @@ def test_no_damage_is_a_traceback(tmp_path_factory, data):
   [
     ("JumpReluAutoEncoder", {"threshold": torch.ones(3)}, "threshold"),
     ("JumpReluAutoEncoder", {"other": torch.ones(3)}, "other"),
-    ("AutoEncoderTopK", {"k": torch.tensor(0)}, "k in"),
+    ("AutoEncoderTopK", {"k": torch.tensor(0)}, "k=0"),
     ("AutoEncoderTopK", {"k": torch.tensor([3])}, "k in"),
     ("BatchTopKSAE", {"threshold": torch.ones(F)}, "threshold"),
     ("GatedAutoEncoder", {"r_mag": torch.ones(2)}, "r_mag"),

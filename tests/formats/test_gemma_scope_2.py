@@ -13,6 +13,7 @@ from jaxsae.errors import UserError
 from jaxsae.formats import Published
 from jaxsae.formats.gemma_scope_2 import CONFIG, FILE, GemmaScope2
 from jaxsae.lm import Site, Taps
+from jaxsae.origin import origin_of
 from jaxsae.sae import Sae
 
 D_IN, D, F = 6, 6, 20
@@ -65,6 +66,8 @@ def test_a_published_transcoder_is_read(published):
   latents = np.where(pre > a["threshold"], np.maximum(pre, 0), 0)
   expected = latents @ a["w_dec"] + a["b_dec"] + x @ a[SKIP]
   np.testing.assert_allclose(load_sae(published)(x), expected, atol=1e-5)
+  # It reads what has the gain already, unlike the first Gemma Scope's.
+  assert not origin_of(load_sae(published)).before_gain
 
 
 @pytest.mark.parametrize("path", [FILE, CONFIG, ""])

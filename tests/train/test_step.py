@@ -238,7 +238,7 @@ def test_the_largest_norm_is_told_in_units_of_the_median():
   mask = np.ones((2, 3), np.float32)
   mask[1, 2] = 0  # what does not count is not told
   bucket = Activations({site: jnp.asarray(x)}, jnp.asarray(mask))
-  assert float(outliers.norms_of(bucket, None).largest[site]) == 7
+  assert float(outliers.largest(bucket)[site]) == 7
 
 
 def test_outliers_at_one_site_are_left_out_at_all():

@@ -289,7 +289,7 @@ def _manifest_text(path: epath.Path) -> str:
   """Reads a manifest.
 
   Raises:
-    Corrupted: there is no such file, or it is no text.
+    Corrupted: the file is missing, or is not text.
     UserError: it may not be read.
     StorageError: the disk failed, which says nothing about the checkpoint.
   """
