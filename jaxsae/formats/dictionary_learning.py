@@ -65,7 +65,7 @@ class DictionaryLearning(ReadOnly):
   """dictionary_learning's format, as one of `FORMATS`."""
 
   name = "dictionary_learning"
-  accepts = f"a directory that holds dictionary_learning's {FILE} and {CONFIG}"
+  accepts = f"dictionary_learning's {FILE} with its {CONFIG}"
 
   def matches(self, path: Path) -> bool:
     """Returns whether a folder has the weights under their name."""

@@ -50,7 +50,7 @@ class GemmaScope2:
   """Gemma Scope 2's format, as one of `FORMATS`."""
 
   name = "gemma_scope_2"
-  accepts = f"a directory that holds Gemma Scope 2's {FILE}"
+  accepts = f"Gemma Scope 2's {FILE}"
 
   def matches(self, path: Path) -> bool:
     """Returns whether a folder has the weights under their name."""

@@ -57,7 +57,7 @@ class SaeLens:
   """SAELens' format, as one of `FORMATS`."""
 
   name = "sae_lens"
-  accepts = f"a directory that holds SAELens' {CONFIG} and {FILE}"
+  accepts = f"SAELens' {FILE} with its {CONFIG}"
 
   def matches(self, path: Path) -> bool:
     """Returns whether a folder has the weights under SAELens' name."""

@@ -33,7 +33,7 @@ class Sparsify(ReadOnly):
   """Sparsify's format, as one of `FORMATS`."""
 
   name = "sparsify"
-  accepts = f"a directory that holds sparsify's {CONFIG} and {FILE}"
+  accepts = f"sparsify's {FILE} with its {CONFIG}"
 
   def matches(self, path: Path) -> bool:
     """Returns whether a folder has the weights under their name."""

@@ -26,13 +26,12 @@ class Norms(struct.PyTreeNode):
   left_out: dict[Site, jax.Array]
 
   def __str__(self) -> str:
-    listed = lambda found: ", ".join(
-      f"{site} {float(value):.3g}" for site, value in found.items()
-    )
-    line = f"largest norm of a token over the median: {listed(self.largest)}"
-    if self.left_out:
-      line += f"; outliers in this bucket: {listed(self.left_out)}"
-    return line
+    ratios = (f"{site} {float(x):.3g}" for site, x in self.largest.items())
+    line = f"largest norm of a token over the median: {', '.join(ratios)}"
+    if not self.left_out:
+      return line
+    counts = (f"{site} {int(n):,}" for site, n in self.left_out.items())
+    return f"{line}; tokens left out of this bucket: {', '.join(counts)}"
 
 
 def largest(bucket: Activations) -> dict[Site, jax.Array]:
