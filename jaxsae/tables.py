@@ -58,8 +58,9 @@ def _of_columns(
       min_width=_longest_line(one) if is_whole else one.min_width,
       max_width=one.max_width,
     )
-  for cells in zip(*(one.cells for one in columns), strict=True):
-    made.add_row(*cells)
+  rows = zip(*(one.cells for one in columns), strict=True)
+  for cells, row in zip(rows, table.rows, strict=True):
+    made.add_row(*cells, style=row.style)
   return made
 
 

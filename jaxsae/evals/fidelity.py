@@ -4,35 +4,40 @@ Shapes: B batch, T time, D site width.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxsae import mesh as meshes
 from jaxsae import pod
 from jaxsae.errors import UserError
-from jaxsae.evals.keeper import LOSSES, Keeper
-from jaxsae.evals.steps import ChunkedSae, in_steps
-from jaxsae.lm import Lm, Place, Site, Splice, Taps, loss_of_stream
-from jaxsae.lm.moving import (
-  NOWHERE,
-  MovingPatch,
-  MovingSplice,
-  Shape,
-  stream_patched,
-  stream_spliced,
-)
-from jaxsae.lm.sites import names
+from jaxsae.evals.intervals import Ratio, standard_error
+from jaxsae.evals.keeper import LOSSES, Figures, Keeper
+from jaxsae.evals.passes import CLEAN, ablated, passes_of, spliced
+from jaxsae.evals.steps import Step, in_steps
+from jaxsae.evals.tally import Tally
+from jaxsae.lm import Lm, Place, Site, Taps, loss_and_kl
 from jaxsae.sae import Sae
 from jaxsae.token_batch import TokenBatch
 
-CLEAN = "clean"  # the pass without an edit
 _CLEARLY = 2.0  # standard errors by which a mean is clearly above zero
+
+
+@dataclasses.dataclass(frozen=True)
+class ByGroup:
+  """The loss that a splice adds on groups of tokens.
+
+  Attributes:
+    labels: what each group is, such as "4-7" for positions.
+    tokens: the number of next tokens predicted in each.
+    delta_loss: the loss that the splice adds in each, in nats.
+  """
+
+  labels: Sequence[str]
+  tokens: Sequence[int]
+  delta_loss: Sequence[float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +51,15 @@ class Fidelity:
     zero_loss: loss with zeros in place of the activation.
     mean_loss: loss with the site's mean activation in place of it.
     zero_error: standard error of zero_loss - clean_loss, from its spread over
-      the rows of text; infinite if there are too few.
+      documents; infinite if there are too few.
     mean_error: that of mean_loss - clean_loss.
+    kl: mean KL(clean ‖ spliced) of the next token's distributions, in nats.
+    zero_kl: the same with zeros in place of the activation.
+    mean_kl: the same with the mean activation.
+    by_position: delta loss by the position of the token in its segment.
+    by_kind: delta loss by the kind of document; empty where none is known.
+    ratios: numerators and denominators by document, of delta_loss, kl and the
+      shares recovered.
   """
 
   tokens: int
@@ -57,6 +69,12 @@ class Fidelity:
   mean_loss: float
   zero_error: float = 0.0
   mean_error: float = 0.0
+  kl: float = math.nan
+  zero_kl: float = math.nan
+  mean_kl: float = math.nan
+  by_position: ByGroup = ByGroup((), (), ())
+  by_kind: ByGroup = ByGroup((), (), ())
+  ratios: Mapping[str, Ratio] = dataclasses.field(default_factory=dict)
 
   @property
   def delta_loss(self) -> float:
@@ -72,6 +90,11 @@ class Fidelity:
   def loss_recovered_mean(self) -> float:
     """(CE_mean - CE_spliced) / (CE_mean - CE_clean): 1 is lossless."""
     return self._recovered(self.mean_loss, self.mean_error)
+
+  @property
+  def kl_recovered_zero(self) -> float:
+    """(KL_zero - KL_spliced) / KL_zero: 1 is lossless."""
+    return (self.zero_kl - self.kl) / self.zero_kl if self.zero_kl else math.nan
 
   def _recovered(self, ablated: float, error: float) -> float:
     """Returns the recovered share, or NaN if the ablation loses nothing.
@@ -91,12 +114,13 @@ def measure_fidelity(
   batches: Iterable[TokenBatch],
   keeper: Keeper | None = None,
   report: Callable[[int], None] = lambda done: None,
+  kind: Callable[[int], str] | None = None,
 ) -> dict[str, Fidelity]:
   """Measures the loss of the model clean, ablated and spliced.
 
   Only text is edited; the activations of special tokens stay as they are. The
-  model is read once clean, twice for each set of sites that is written, and
-  once for each autoencoder: see `count_passes`.
+  model reads each step once clean, twice for each set of sites that is written,
+  and once for each autoencoder.
 
   Args:
     lm: the language model.
@@ -106,175 +130,180 @@ def measure_fidelity(
     means: mean activation [D] of each site that is written, for mean ablation.
     batches: the text, [B, T].
     keeper: keeps the sums so far, and may have some to go on with.
-    report: called with the number of passes over the batches that are done.
+    report: called with the number of passes over the batches that are done, of
+      `count_passes`.
+    kind: document → its kind, such as a suffix.
 
   Raises:
     UserError: the batches hold no token to predict.
   """
   keeper = keeper or Keeper()
   placed = {name: (Taps.of(at), sae) for name, (at, sae) in saes.items()}
-  steps = list(in_steps(lm, batches))
-  # Of each row that is done, Σ cross-entropy and tokens that were predicted.
-  sums = dict(keeper.recall(LOSSES) or {})
-  for number, (name, loss) in enumerate(_passes(lm, placed, means).items(), 1):
-    sums.setdefault(name, np.zeros((2, 0)))
-    for index in range(_steps_done(sums[name], steps), len(steps)):
-      found = pod.to_host(meshes.wait_for(loss(steps[index])))
-      sums[name] = np.concatenate([sums[name], np.stack(found)], axis=1)
-      done = index + 1 == len(steps)
-      keeper.offer(LOSSES, lambda: sums, done)
-    report(number)
-  tokens = int(sums[CLEAN][1].sum())
-  if not tokens:
+  steps, sums = list(in_steps(lm, batches)), _Sums()
+  sums.recall(keeper.recall(LOSSES))
+  passes, forwards = passes_of(lm, placed, means), 0
+  for number, step in enumerate(steps):
+    clean = None
+    for name, stream in passes.items():
+      forwards += 1
+      if not sums.has(name, number):
+        clean = passes[CLEAN](step.text) if clean is None else clean
+        edited = clean if name == CLEAN else stream(step.text)
+        sums.add(name, step, _loss_of(lm, edited, clean, step))
+        keeper.offer(LOSSES, sums.figures, done=number + 1 == len(steps))
+      if forwards % len(steps) == 0:
+        report(forwards // len(steps))
+  _check_tokens(sums)
+  return {
+    name: _fidelity(sums, name, taps, kind)
+    for name, (taps, _) in placed.items()
+  }
+
+
+class _Sums:
+  """Sums over the steps so far, by the name of the pass.
+
+  Attributes:
+    by_document: Σ over the next tokens of each document of 1, of the losses and
+      of the divergences of each pass.
+    by_position: the same over positions, see `_position_group`.
+  """
+
+  def __init__(self) -> None:
+    self.by_document, self.by_position = Tally(), Tally()
+    self._steps: dict[str, int] = {}  # the steps that each pass has done
+
+  def has(self, name: str, step: int) -> bool:
+    """Returns whether a pass has done a step, counted from 0."""
+    return self._steps.get(name, 0) > step
+
+  def add(self, name: str, step: Step, found) -> None:
+    """Adds the losses, divergences and mask [B, T-1] of one pass and step."""
+    loss, kl, mask = found
+    values = {f"loss {name}": loss, f"kl {name}": kl}
+    if name == CLEAN:
+      values["tokens"] = mask
+    position = _position_group(step.host.positions[:, :-1])
+    for tally, groups in (
+      (self.by_document, step.documents[:, :-1]),
+      (self.by_position, position),
+    ):
+      tally.add(tally.places(groups, mask), values)
+    self._steps[name] = self._steps.get(name, 0) + 1
+
+  def figures(self) -> Figures:
+    """Returns the sums as arrays, exactly."""
+    return {
+      **{f"steps/{name}": np.array(n) for name, n in self._steps.items()},
+      **self.by_document.figures("document/"),
+      **self.by_position.figures("position/"),
+    }
+
+  def recall(self, found: Figures | None) -> None:
+    """Goes on with the sums that `figures` returned; None: with none."""
+    if found is None:
+      return
+    self.by_document.recall(found, "document/")
+    self.by_position.recall(found, "position/")
+    for name, count in found.items():
+      if name.startswith("steps/"):
+        self._steps[name.removeprefix("steps/")] = int(count)
+
+
+def _position_group(positions: np.ndarray) -> np.ndarray:
+  """Returns ⌊log2(position + 1)⌋, the number of a group of positions."""
+  return np.frexp(positions + 1.0)[1] - 1
+
+
+def _positions_of(group: int) -> str:
+  """Returns the positions of a group, as text."""
+  first, last = 2**group - 1, 2 ** (group + 1) - 2
+  return str(first) if first == last else f"{first}-{last}"
+
+
+def _check_tokens(sums: _Sums) -> None:
+  if not len(sums.by_document) or not sums.by_document.total("tokens"):
     raise UserError(
       "The held-out batches hold no token to predict; hold out a larger share"
       " of the documents, or measure the loss on more batches."
     )
-  return {
-    name: _fidelity(sums, name, taps) for name, (taps, _) in placed.items()
-  }
 
 
-def _steps_done(rows: np.ndarray, steps: Sequence[TokenBatch]) -> int:
-  """Returns how many steps the sums [2, rows] are of."""
-  return rows.shape[1] // len(steps[0].tokens) if steps else 0
-
-
-def count_passes(places: Iterable[Place]) -> int:
-  """Returns how often autoencoders at some places read the loss batches."""
-  every = [Taps.of(place) for place in places]
-  return 1 + 2 * len({taps.writes for taps in every}) + len(every)
-
-
-Loss = Callable[[TokenBatch], tuple[jax.Array, jax.Array]]
-
-
-def _passes(lm: Lm, placed, means) -> dict[str, Loss]:
-  """Returns the loss that each pass measures, by the name of the pass."""
-  written = sorted({taps.writes for taps, _ in placed.values()})
-  zeros = {
-    site: np.zeros_like(means[site]) for some in written for site in some
-  }
-  passes: dict[str, Loss] = {CLEAN: _Patched(lm, written, (), {})}
-  for some in written:
-    passes[_ablated("mean", some)] = _Patched(lm, written, some, means)
-    passes[_ablated("zero", some)] = _Patched(lm, written, some, zeros)
-  shapes = shared_shapes(placed)
-  for name, (taps, sae) in placed.items():
-    splice = Splice(ChunkedSae(sae, lm.mesh))
-    edit = MovingSplice.at(taps, splice, shapes[name])
-    passes[f"spliced {name}"] = functools.partial(spliced_loss, lm, edit)
-  return passes
-
-
-def shared_shapes(placed: Mapping[str, tuple[Taps, Sae]]) -> dict[str, Shape]:
-  """Returns each autoencoder's shape, one for all whose arrays are alike."""
-  joined: dict[Any, Shape] = {}
-  keys = {}
-  for name, (taps, sae) in placed.items():
-    shape, form = Shape.of(taps), jax.tree.structure(sae)
-    arrays = tuple((x.shape, x.dtype) for x in jax.tree.leaves(sae))
-    keys[name] = (form, arrays, shape.counts)
-    joined[keys[name]] = joined.get(keys[name], shape) | shape
-  return {name: joined[key] for name, key in keys.items()}
-
-
-class _Patched:
-  """The loss with values in place of some sites' activations, on all text.
-
-  One compiled function serves every set of sites.
-
-  Args:
-    lm: the language model.
-    every: all sets of sites that are patched in any pass.
-    sites: the set of sites that is patched in this one; may be empty.
-    values: site → its value [D].
-  """
-
-  def __init__(
-    self,
-    lm: Lm,
-    every: Sequence[Sequence[Site]],
-    sites: Sequence[Site],
-    values: Mapping[Site, np.ndarray],
-  ):
-    at, numbers = {}, {}
-    for where in sorted({site.where for some in every for site in some}):
-      of_kind = lambda some, where=where: [s for s in some if s.where == where]
-      most = max(len(of_kind(some)) for some in every)
-      d = Site(where, 0).width(lm.config)
-      at[where] = np.full(most, NOWHERE, np.int32)
-      numbers[where] = np.zeros((most, d), np.float32)
-      for index, site in enumerate(of_kind(sites)):
-        at[where][index] = site.number
-        numbers[where][index] = values[site]
-    self._lm, self._patch = lm, MovingPatch(at, numbers)
-
-  def __call__(self, step: TokenBatch) -> tuple[jax.Array, jax.Array]:
-    return patched_loss(self._lm, self._patch, step)
+def _loss_of(lm: Lm, stream: jax.Array, clean: jax.Array, step: Step):
+  """Returns losses, divergences and their mask, [B, T-1] on the host."""
+  return pod.to_host(meshes.wait_for(stream_loss(lm, stream, clean, step.text)))
 
 
 @jax.jit
-def patched_loss(
-  lm: Lm, edit: MovingPatch, step: TokenBatch
-) -> tuple[jax.Array, jax.Array]:
-  """Returns each row's Σ cross-entropy in nats with patches, and tokens."""
-  text = lm.text_mask(step.tokens, step.segments)
-  stream = stream_patched(lm, step, edit.replace(mask=text))
-  return _sums(lm, stream, step)
-
-
-@jax.jit
-def spliced_loss(
-  lm: Lm, edit: MovingSplice, step: TokenBatch
-) -> tuple[jax.Array, jax.Array]:
-  """Returns each row's Σ cross-entropy in nats with a splice, and tokens."""
-  text = lm.text_mask(step.tokens, step.segments)
-  splice = edit.splice.replace(mask=text)
-  return _sums(lm, stream_spliced(lm, step, edit.replace(splice=splice)), step)
-
-
-def _sums(
-  lm: Lm, stream: jax.Array, step: TokenBatch
-) -> tuple[jax.Array, jax.Array]:
-  losses, mask = loss_of_stream(lm, stream, step.tokens, step.segments)
-  return jnp.sum(losses, axis=1), jnp.sum(mask, axis=1, dtype=jnp.int32)
-
-
-def _ablated(how: str, written: Sequence[Site]) -> str:
-  """Returns the name of the pass in which some sites are ablated."""
-  return f"{how} {names(written)}"
+def stream_loss(
+  lm: Lm, stream: jax.Array, clean: jax.Array, step: TokenBatch
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Returns `loss_and_kl` of the stream of a step."""
+  return loss_and_kl(lm, stream, clean, step.tokens, step.segments)
 
 
 def _fidelity(
-  sums: Mapping[str, np.ndarray], name: str, taps: Taps
+  sums: _Sums,
+  name: str,
+  taps: Taps,
+  kind: Callable[[int], str] | None,
 ) -> Fidelity:
-  zero, mean = (_ablated(how, taps.writes) for how in ("zero", "mean"))
-  passes = (CLEAN, f"spliced {name}", zero, mean)
-  losses = [float(sums[of][0].sum() / sums[of][1].sum()) for of in passes]
+  """Forms the figures of one autoencoder."""
+  tally, own = sums.by_document, spliced(name)
+  zero, mean = (ablated(how, taps.writes) for how in ("zero", "mean"))
+  tokens, total = tally["tokens"], tally.total("tokens")
+  loss = {of: tally[f"loss {of}"] for of in (CLEAN, own, zero, mean)}
+  losses = [float(x.sum() / total) for x in loss.values()]
   errors = [
-    standard_error(sums[of][0] - sums[CLEAN][0], sums[of][1])
-    for of in (zero, mean)
+    standard_error(loss[of] - loss[CLEAN], tokens) for of in (zero, mean)
   ]
-  return Fidelity(int(sums[CLEAN][1].sum()), *losses, *errors)
+  kl = [tally.total(f"kl {of}") / total for of in (own, zero, mean)]
+  added = loss[own] - loss[CLEAN]
+  return Fidelity(
+    int(total),
+    *losses,
+    *errors,
+    *kl,
+    by_position=_by_position(sums.by_position, own),
+    by_kind=_by_kind(tally.groups, tokens, added, kind),
+    ratios={
+      "delta_loss": (added, tokens),
+      "kl": (tally[f"kl {own}"], tokens),
+      "loss_recovered_zero": (
+        loss[zero] - loss[own],
+        loss[zero] - loss[CLEAN],
+      ),
+      "loss_recovered_mean": (
+        loss[mean] - loss[own],
+        loss[mean] - loss[CLEAN],
+      ),
+    },
+  )
 
 
-def standard_error(sums: np.ndarray, counts: np.ndarray) -> float:
-  """Returns the standard error of Σ sums / Σ counts over independent rows.
+def _by_position(tally: Tally, own: str) -> ByGroup:
+  added = tally[f"loss {own}"] - tally[f"loss {CLEAN}"]
+  found = sorted(zip(tally.groups, tally["tokens"], added, strict=True))
+  return _grouped([(_positions_of(group), n, x) for group, n, x in found])
 
-  Tokens of one row are not independent of one another; rows nearly are.
 
-  Args:
-    sums: the sum of each row.
-    counts: its number of tokens; rows with none are left out.
+def _by_kind(
+  documents: Sequence[int],
+  tokens: np.ndarray,
+  added: np.ndarray,
+  kind: Callable[[int], str] | None,
+) -> ByGroup:
+  if kind is None:
+    return ByGroup((), (), ())
+  kinds = np.array([kind(document) for document in documents])
+  within = {label: kinds == label for label in sorted(set(kinds.tolist()))}
+  return _grouped(
+    (label, tokens[some].sum(), added[some].sum())
+    for label, some in within.items()
+  )
 
-  Returns:
-    The standard error of a ratio of means; infinite for fewer than two rows.
-  """
-  sums, counts = sums[counts > 0], counts[counts > 0]
-  rows = len(counts)
-  if rows < 2:
-    return math.inf
-  rest = sums - sums.sum() / counts.sum() * counts
-  spread = math.sqrt(rows / (rows - 1) * float(rest @ rest))
-  return spread / float(counts.sum())
+
+def _grouped(found: Iterable[tuple[str, float, float]]) -> ByGroup:
+  """Forms means, given the label, tokens and added loss of each group."""
+  kept = [(label, int(n), float(x / n)) for label, n, x in found if n]
+  return ByGroup(*zip(*kept, strict=True)) if kept else ByGroup((), (), ())

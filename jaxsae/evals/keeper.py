@@ -6,9 +6,10 @@ import numpy as np
 
 Figures = Mapping[str, np.ndarray]
 
-# The parts of an evaluation.
-SPARSITY, LOSSES = "sparsity", "losses_of_rows"
-PARTS = (SPARSITY, LOSSES)
+# The parts of an evaluation, which its controls have too.
+SPARSITY, LOSSES = "sparsity", "losses"
+_OF_CONTROLS = "controls_"
+PARTS = (SPARSITY, LOSSES, _OF_CONTROLS + SPARSITY, _OF_CONTROLS + LOSSES)
 
 
 class Keeper:
@@ -30,3 +31,22 @@ class Keeper:
       sums: makes the sums.
       done: whether an autoencoder's figures, or the part, are now finished.
     """
+
+
+class OfControls(Keeper):
+  """Keeps the sums of the controls beside those of the autoencoders.
+
+  Args:
+    keeper: what keeps both.
+  """
+
+  def __init__(self, keeper: Keeper):
+    self._keeper = keeper
+
+  def recall(self, part: str) -> Figures | None:
+    """Returns the sums of a part of the controls."""
+    return self._keeper.recall(_OF_CONTROLS + part)
+
+  def offer(self, part: str, sums: Callable[[], Figures], done: bool) -> None:
+    """Offers the sums of a part of the controls."""
+    self._keeper.offer(_OF_CONTROLS + part, sums, done)

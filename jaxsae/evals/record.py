@@ -1,12 +1,13 @@
-"""Reads the file of an evaluation, which a person may have damaged."""
+"""The file of an evaluation, which a person may have damaged."""
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jaxsae.errors import UserError
-from jaxsae.files import given_path
+from jaxsae.evals.result import DEFINITIONS, VERSION, Result
+from jaxsae.files import given_path, refusals_told, whole_file
 
 # What others read of a result besides its name. A figure that is undefined is
 # None.
@@ -19,6 +20,34 @@ _FIGURES = (
   "loss_recovered_zero",
   "loss_recovered_mean",
 )
+
+
+def write(
+  results: Mapping[str, Result],
+  path: str | os.PathLike[str],
+  others: Iterable[Mapping[str, Any]] = (),
+  **about: Any,
+) -> None:
+  """Writes results and facts about them to a JSON file, atomically.
+
+  Args:
+    results: the results of `evaluate`.
+    path: the file, such as `RUN/eval/STEP.json`; its folders are made.
+    others: records of other results, as `Result.to_json` makes them.
+    **about: anything that JSON can hold, such as the step and the corpus.
+
+  Raises:
+    UserError: the file cannot be written.
+  """
+  data = {
+    "version": VERSION,
+    "about": about,
+    "definitions": DEFINITIONS,
+    "results": [*others, *(result.to_json() for result in results.values())],
+  }
+  text = json.dumps(data, indent=2, allow_nan=False) + "\n"
+  with refusals_told(path), whole_file(given_path(path)) as partial:
+    partial.write_text(text)
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """L0, FVU and density of autoencoders on text.
 
 One pass over the text, with one forward pass of the language model for each
-step, serves any number of autoencoders at any number of sites. Sums over a step
-are taken on the device in float32; sums over steps on the host in float64. A
-transcoder encodes x of the site that it reads, and reconstructs y of the site
-that it writes; for an autoencoder, x and y are the same.
+step, serves any number of autoencoders at any number of sites. The device makes
+the figures of each token in float32; the host sums them in float64, by
+document. A transcoder encodes x of the sites that it reads, and reconstructs y
+of those that it writes; for an autoencoder, x and y are the same.
 
-Shapes: B batch, T time, D_in width of the site read, D of the one written,
+Shapes: B batch, T time, D_in width of the sites read, D of those written,
 F latents.
 """
 
@@ -23,8 +23,10 @@ import numpy as np
 from jaxsae import mesh as meshes
 from jaxsae import pod
 from jaxsae.errors import UserError
+from jaxsae.evals.intervals import Ratio
 from jaxsae.evals.keeper import SPARSITY, Figures, Keeper
-from jaxsae.evals.steps import ChunkedSae, in_steps
+from jaxsae.evals.steps import ChunkedSae, Step, in_steps, over_time
+from jaxsae.evals.tally import Places, Tally
 from jaxsae.lm import Lm, Place, Site, Taps, capture
 from jaxsae.lm.sharding import keep_rows_over_data
 from jaxsae.sae import Sae
@@ -36,26 +38,49 @@ _ROUNDING = 1e-10
 
 @dataclasses.dataclass(frozen=True)
 class Sparsity:
-  """L0, FVU and density of one autoencoder.
+  """What one pass over text tells of one autoencoder.
 
   Attributes:
     tokens: n, the number of text tokens.
-    l0: mean number of active latents per token.
+    documents: the number of documents that they are of.
+    l0: mean number of active latents of a token.
+    l1: mean sum of a token's latents.
     fvu: Σ‖y - ŷ‖² / Σ‖y - ȳ‖² with ȳ the mean over all n tokens; NaN if all
       activations are equal. Where several sites are written, of their raw
       activations; while they train, each site has its own scale.
-    density: [F], share of the n tokens on which each latent is active.
+    mse: mean of ‖y - ŷ‖².
+    normalised_mse: Σ‖y - ŷ‖² / Σ‖y‖².
+    cosine: mean cosine of y and ŷ.
+    norm_ratio: mean of ‖ŷ‖ / ‖y‖.
+    reconstruction_bias: Σ‖ŷ‖² / Σ y·ŷ; below 1 where ŷ is too short.
+    fvu_per_token: mean of ‖y - ŷ‖² / ‖y - ȳ‖², ȳ being a step's mean.
+    fvu_of_variances: as `fvu`, with the mean of y - ŷ taken from it.
+    gamma: ‖x̄‖ / √(Σ‖x - x̄‖² / n) of what is read: how far its mean is from 0.
+    density: [F], share of the tokens on which a latent is active.
+    ratios: numerators and denominators by document, of l0, fvu, cosine and
+      norm_ratio.
   """
 
   tokens: int
+  documents: int
   l0: float
+  l1: float
   fvu: float
+  mse: float
+  normalised_mse: float
+  cosine: float
+  norm_ratio: float
+  reconstruction_bias: float
+  fvu_per_token: float
+  fvu_of_variances: float
+  gamma: float
   density: np.ndarray
+  ratios: Mapping[str, Ratio]
 
   @property
   def dead(self) -> float:
-    """Share of latents that are active on none of the n tokens."""
-    return float(np.mean(self.density == 0))
+    """The share of latents that are active on none of the tokens."""
+    return float((self.density == 0).mean())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +131,7 @@ def measure_sparsity(
     keeper: keeps the sums so far, and may have some to go on with.
 
   Returns:
-    The figures of each autoencoder, and the moments of each site that is
-    written.
+    The figures of each autoencoder, and the moments of each site.
 
   Raises:
     UserError: the batches hold no text.
@@ -120,60 +144,104 @@ def measure_sparsity(
     sites = sites_read(taps for taps, _ in placed.values())
     steps = in_steps(lm, batches, sites)
     for step in itertools.islice(steps, sums.steps, None):
-      sums.add(*_measure_step(lm, placed, step))
+      sums.add(step.documents, *_measure_step(lm, placed, step))
       keeper.offer(SPARSITY, sums.figures, done=False)
     sums.done = True
     keeper.offer(SPARSITY, sums.figures, done=True)
   _check_text(sums.moments)
-  results = {
-    name: _sparsity(
-      [sums.moments[site] for site in taps.writes],
-      sums.errors[name],
-      sums.fired[name],
-    )
-    for name, (taps, _) in placed.items()
-  }
-  return results, sums.moments
+  figures = {name: sums.of(name, taps) for name, (taps, _) in placed.items()}
+  return figures, sums.moments
+
+
+# The figures of each token that the device makes, y2 being ‖y‖² and made2 ‖ŷ‖²;
+# and those that the host makes of them.
+_BY_TOKEN = ("error", "active", "l1", "y2", "made2", "dot")
+_DERIVED = ("cosine", "norm_ratio", "error_per_token")
 
 
 class _Sums:
   """Sums over the steps so far, on the host.
 
   Attributes:
-    moments: those of each site that is written.
-    errors: name → Σ‖y - ŷ‖².
+    moments: those of each site.
+    by_document: Σ over the tokens of each document of 1, of the squared
+      deviation at each site, and of each autoencoder's figures.
     fired: name → the number of active tokens of each latent, int64 [F].
+    error: name → Σ (y - ŷ), [D].
     steps: number of steps.
     done: whether there are no more.
   """
 
   def __init__(self, lm: Lm, placed: Mapping[str, tuple[Taps, Sae]]):
-    written = sorted({s for taps, _ in placed.values() for s in taps.writes})
-    self.moments = {s: _no_tokens(s.width(lm.config)) for s in written}
-    self.errors = dict.fromkeys(placed, 0.0)
+    sites = sites_read(taps for taps, _ in placed.values())
+    self.moments = {s: _no_tokens(s.width(lm.config)) for s in sites}
+    self.by_document = Tally()
     self.fired = {
       name: np.zeros(sae.width, np.int64) for name, (_, sae) in placed.items()
     }
+    self.error = {
+      name: np.zeros(sae.b_dec.shape) for name, (_, sae) in placed.items()
+    }
+    self._taps = {name: taps for name, (taps, _) in placed.items()}
     self.steps, self.done = 0, False
 
-  def add(self, moments, sums) -> None:
-    """Adds those of another step."""
+  def add(
+    self, documents: np.ndarray, mask, moments, deviations, found
+  ) -> None:
+    """Adds those of another step; the arguments are as `_measure_step` says."""
+    places = self.by_document.places(documents, mask)
+    self.by_document.add(places, {"tokens": mask})
     for site, of_site in moments.items():
-      self.moments[site] += _in_float64(*of_site)
-    for name, (error, count) in sums.items():
-      self.errors[name] += float(error)
-      self.fired[name] += count
+      tokens, mean = of_site
+      self.moments[site] += _of_step(tokens, mean, deviations[site][mask])
+      self.by_document.add(places, {f"site {site}": deviations[site]})
+    for name, (by_token, fired, error) in found.items():
+      written = [deviations[site] for site in self._taps[name].writes]
+      self._add_one(places, name, by_token, sum(written))
+      self.fired[name] += fired
+      self.error[name] += error
     self.steps += 1
+
+  def _add_one(self, places: Places, name: str, by_token, deviation) -> None:
+    """Adds the figures of one autoencoder's tokens."""
+    found = {k: x.astype(np.float64) for k, x in by_token.items()}
+    norms = np.sqrt(found["y2"] * found["made2"])
+    # The cosine of a reconstruction of zeros counts as 0, as in torch.
+    found["cosine"] = np.nan_to_num(_ratio(found["dot"], norms))
+    found["norm_ratio"] = np.sqrt(_ratio(found["made2"], found["y2"]))
+    found["error_per_token"] = _ratio(found["error"], deviation)
+    named = {f"sae {name}/{figure}": x for figure, x in found.items()}
+    self.by_document.add(places, named)
+
+  def of(self, name: str, taps: Taps) -> Sparsity:
+    """Forms the figures of one autoencoder."""
+    tally = self.by_document
+    by_document = {
+      figure: tally[f"sae {name}/{figure}"] for figure in _BY_TOKEN + _DERIVED
+    }
+    deviations = np.array([tally[f"site {site}"] for site in taps.writes])
+    return _sparsity(
+      [self.moments[site] for site in taps.reads],
+      [self.moments[site] for site in taps.writes],
+      {
+        "tokens": tally["tokens"],
+        "deviation": deviations.sum(axis=0),
+        **by_document,
+      },
+      self.fired[name],
+      self.error[name],
+    )
 
   def figures(self) -> Figures:
     """Returns the sums as arrays, exactly."""
     found = {"steps": np.array([self.steps, self.done])}
+    found |= self.by_document.figures("by document/")
     for site, m in self.moments.items():
       found[f"{site}/mean"] = m.mean
       found[f"{site}/rest"] = np.array([m.tokens, m.squared_deviation])
-    for name, error in self.errors.items():
-      found[f"{name}/error"] = np.array(error)
-      found[f"{name}/fired"] = self.fired[name]
+    for name, fired in self.fired.items():
+      found[f"{name}/fired"] = fired
+      found[f"{name}/error"] = self.error[name]
     return found
 
   def recall(self, found: Figures | None) -> None:
@@ -181,13 +249,14 @@ class _Sums:
     if found is None:
       return
     self.steps, self.done = int(found["steps"][0]), bool(found["steps"][1])
+    self.by_document.recall(found, "by document/")
     for site in self.moments:
       tokens, deviation = found[f"{site}/rest"].tolist()
       mean = found[f"{site}/mean"]
       self.moments[site] = Moments(int(tokens), mean, deviation)
-    for name in self.errors:
-      self.errors[name] = float(found[f"{name}/error"])
+    for name in self.fired:
       self.fired[name] = found[f"{name}/fired"]
+      self.error[name] = found[f"{name}/error"]
 
 
 def sites_read(every: Iterable[Taps]) -> list[Site]:
@@ -195,40 +264,50 @@ def sites_read(every: Iterable[Taps]) -> list[Site]:
   return sorted({site for taps in every for site in taps.sites})
 
 
-def _measure_step(lm, placed, step):
-  """Returns the moments and the autoencoders' sums of a step, on the host."""
+def _measure_step(lm, placed, step: Step):
+  """Returns what a step tells, on the host.
+
+  That is the text mask [B, T]; each site's n and mean, and its squared
+  deviations [B, T]; and of each autoencoder, what `sum_step` returns.
+  """
   every = tuple(sorted({taps for taps, _ in placed.values()}))
-  activations, mask, moments = meshes.wait_for(capture_step(lm, every, step))
-  sums = {}
+  activations, mask, *of_sites = meshes.wait_for(
+    capture_step(lm, every, step.text)
+  )
+  found = {}
   for name, (taps, sae) in placed.items():
     x, y = (
       [activations[s] for s in some] for some in (taps.reads, taps.writes)
     )
-    sums[name] = meshes.wait_for(sum_step(ChunkedSae(sae, lm.mesh), x, y, mask))
-  return pod.to_host((moments, sums))
+    one = sum_step(ChunkedSae(sae, lm.mesh), x, y, mask)
+    found[name] = meshes.wait_for(one)
+  return pod.to_host((mask, *of_sites, found))
 
 
 @functools.partial(jax.jit, static_argnames="taps")
-def capture_step(
-  lm: Lm, taps: tuple[Taps, ...], step: TokenBatch
-) -> tuple[dict[Site, jax.Array], jax.Array, dict[Site, tuple]]:
-  """Returns activations [B, T, D], text mask [B, T] and moments, by site."""
+def capture_step(lm: Lm, taps: tuple[Taps, ...], step: TokenBatch) -> tuple:
+  """Returns the activations of a step, and what is known of each site.
+
+  Returns:
+    site → activations [B, T, D]; the text mask [B, T]; site → n and the mean of
+    its text [D]; and site → ‖x - mean‖² of each token, [B, T].
+  """
   found = capture(lm, step.tokens, *sites_read(taps), **step.packing)
   activations = {s: keep_rows_over_data(x, lm.mesh) for s, x in found.items()}
   mask = lm.text_mask(step.tokens, step.segments) > 0
-  written = {site for each in taps for site in each.writes}
-  moments = {site: _moments(activations[site], mask) for site in written}
-  return activations, mask, moments
+  moments, deviations = {}, {}
+  for site, x in activations.items():
+    moments[site], deviations[site] = _moments(x, mask)
+  return activations, mask, moments, deviations
 
 
-def _moments(x, mask):
-  """Returns n, the mean [D] and Σ‖x - mean‖² over text, in two passes."""
-  mask_btd, x = mask[..., None], x.astype(jnp.float32)
+def _moments(x: jax.Array, mask: jax.Array):
+  """Returns n and the mean [D] of text, and ‖x - mean‖² of tokens [B, T]."""
+  x = x.astype(jnp.float32)
   tokens = jnp.sum(mask, dtype=jnp.int32)
-  total = jnp.sum(jnp.where(mask_btd, x, 0.0), axis=(0, 1))
+  total = jnp.sum(jnp.where(mask[..., None], x, 0.0), axis=(0, 1))
   mean = total / jnp.maximum(tokens, 1)
-  deviation = jnp.where(mask_btd, x - mean[None, None, :], 0.0)
-  return tokens, mean, jnp.sum(jnp.square(deviation))
+  return (tokens, mean), jnp.sum(jnp.square(x - mean[None, None, :]), axis=-1)
 
 
 @jax.jit
@@ -237,29 +316,54 @@ def sum_step(
   reads: Sequence[jax.Array],
   writes: Sequence[jax.Array],
   mask: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-  """Returns Σ‖y - ŷ‖², and the number of active tokens of each latent, [F]."""
+) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
+  """Measures one autoencoder on a step.
+
+  Returns:
+    the figures of each token, [B, T] by name; the number of active tokens of
+    each latent, [F]; and Σ (y - ŷ) over text, [D].
+  """
   count = len(reads)
 
   def of_chunk(sae, mask, *sites):
     joined = (jnp.concatenate(x, -1) for x in (sites[:count], sites[count:]))
     x, y = (x.astype(jnp.float32) for x in joined)
     # The compiler shares the latents of sae(x) and of encode.
-    squared = jnp.sum(jnp.square(y - sae(x)), axis=-1)
-    active = (sae.encode(x) > 0) & mask[..., None]
-    fired = jnp.sum(active, axis=(0, 1), dtype=jnp.int32)
-    return jnp.sum(jnp.where(mask, squared, 0.0)), fired
+    made, latents = sae(x), sae.encode(x)
+    text = mask[..., None]
+    fired = jnp.sum((latents > 0) & text, axis=(0, 1), dtype=jnp.int32)
+    error = jnp.sum(jnp.where(text, y - made, 0.0), axis=(0, 1))
+    return _of_tokens(y, made, latents), fired, error
 
-  squared, fired = chunked.map(of_chunk, mask, *reads, *writes)
-  return jnp.sum(squared), jnp.sum(fired, axis=0, dtype=jnp.int32)
+  by_token, fired, error = chunked.map(of_chunk, mask, *reads, *writes)
+  time = mask.shape[1]
+  return (
+    {name: over_time(x, time) for name, x in by_token.items()},
+    jnp.sum(fired, axis=0, dtype=jnp.int32),
+    jnp.sum(error, axis=0),
+  )
+
+
+def _of_tokens(y, made, latents) -> dict[str, jax.Array]:
+  """Returns the figures in `_BY_TOKEN`, [B, C] each."""
+  total = functools.partial(jnp.sum, axis=-1)
+  return {
+    "error": total(jnp.square(y - made)),
+    "active": total(latents > 0, dtype=jnp.int32),
+    "l1": total(latents),
+    "y2": total(jnp.square(y)),
+    "made2": total(jnp.square(made)),
+    "dot": total(y * made),
+  }
 
 
 def _no_tokens(d: int) -> Moments:
   return Moments(0, np.zeros(d), 0.0)
 
 
-def _in_float64(tokens, mean, squared_deviation) -> Moments:
-  return Moments(int(tokens), mean.astype(np.float64), float(squared_deviation))
+def _of_step(tokens, mean: np.ndarray, deviations: np.ndarray) -> Moments:
+  squared = float(deviations.sum(dtype=np.float64))
+  return Moments(int(tokens), mean.astype(np.float64), squared)
 
 
 def _check_text(moments: Mapping[Site, Moments]) -> None:
@@ -270,17 +374,64 @@ def _check_text(moments: Mapping[Site, Moments]) -> None:
     )
 
 
+def _ratio(above, below):
+  """Returns a quotient, elementwise; NaN where it is not defined."""
+  with np.errstate(divide="ignore", invalid="ignore"):
+    return np.where(below > 0, np.divide(above, below), np.nan)
+
+
 def _sparsity(
-  written: Sequence[Moments], squared_error: float, fired: np.ndarray
+  read: Sequence[Moments],
+  written: Sequence[Moments],
+  by_document: Mapping[str, np.ndarray],
+  fired: np.ndarray,
+  error: np.ndarray,
 ) -> Sparsity:
-  """Forms the figures, given the moments of the sites that are written."""
-  tokens = written[0].tokens
-  deviation = sum(moments.squared_deviation for moments in written)
-  squared_mean = sum(float(moments.mean @ moments.mean) for moments in written)
-  rounding = _ROUNDING * tokens * squared_mean
+  """Forms the figures of one autoencoder.
+
+  Args:
+    read: the moments of the sites that it reads.
+    written: those of the sites that it writes.
+    by_document: the sums of each document.
+    fired: the number of active tokens of each latent, [F].
+    error: Σ (y - ŷ), [D].
+  """
+  total = {name: float(x.sum()) for name, x in by_document.items()}
+  n, squared_error = written[0].tokens, total["error"]
+  deviation = _deviation(written)
+  # By document they are around the means of steps, which are a little closer.
+  closer = deviation / total["deviation"] if total["deviation"] else math.nan
+  mean = lambda figure: (by_document[figure], by_document["tokens"])
   return Sparsity(
-    tokens=tokens,
-    l0=float(fired.sum() / tokens),
-    fvu=squared_error / deviation if deviation > rounding else math.nan,
-    density=fired / tokens,
+    tokens=n,
+    documents=len(by_document["tokens"]),
+    l0=float(fired.sum() / n),
+    l1=total["l1"] / n,
+    fvu=squared_error / deviation,
+    mse=squared_error / n,
+    normalised_mse=float(_ratio(squared_error, total["y2"])),
+    cosine=total["cosine"] / n,
+    norm_ratio=total["norm_ratio"] / n,
+    reconstruction_bias=total["made2"] / (total["dot"] or math.nan),
+    fvu_per_token=total["error_per_token"] / n,
+    fvu_of_variances=(squared_error - float(error @ error) / n) / deviation,
+    gamma=math.sqrt(n * _squared_mean(read)) / math.sqrt(_deviation(read)),
+    density=fired / n,
+    ratios={
+      "l0": mean("active"),
+      "fvu": (by_document["error"], closer * by_document["deviation"]),
+      "cosine": mean("cosine"),
+      "norm_ratio": mean("norm_ratio"),
+    },
   )
+
+
+def _squared_mean(sites: Sequence[Moments]) -> float:
+  return sum(float(moments.mean @ moments.mean) for moments in sites)
+
+
+def _deviation(sites: Sequence[Moments]) -> float:
+  """Returns Σ‖y - ȳ‖²; NaN where it is only rounding."""
+  deviation = sum(moments.squared_deviation for moments in sites)
+  rounding = _ROUNDING * sites[0].tokens * _squared_mean(sites)
+  return deviation if deviation > rounding else math.nan

@@ -7,6 +7,7 @@ padding, which counts nowhere.
 Shapes: B rows of a step, T time, D site width, F latents, C time of a chunk.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -52,26 +53,63 @@ def rows_of_step(
   return data * max(1, min(most))
 
 
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """The rows of one forward pass.
+
+  Attributes:
+    text: the rows on the devices, split over `data`, without `documents`.
+    host: the rows on the host, with the document of each token.
+  """
+
+  text: TokenBatch[jax.Array] | TokenBatch[np.ndarray]
+  host: TokenBatch[np.ndarray]
+
+  @property
+  def documents(self) -> np.ndarray:
+    """The document of each token, int [B, T]."""
+    assert self.host.documents is not None
+    return self.host.documents
+
+
 def in_steps(
   lm: Lm, batches: Iterable[TokenBatch], sites: Iterable[Site] = ()
-) -> Iterator[TokenBatch[jax.Array] | TokenBatch[np.ndarray]]:
+) -> Iterator[Step]:
   """Cuts batches of equal shape into steps and puts them on the devices.
+
+  Where a batch names no documents, each segment of a row is one.
 
   Args:
     lm: the language model, on whose mesh they are put.
     batches: the text, [any, T], whole in every process, or sharded arrays.
     sites: sites whose activations are kept for the whole step.
   """
-  rest, size = None, 0
+  rest, size, rows_before = None, 0, 0
   for batch in batches:
-    batch = pod.to_host(batch.replace(documents=None))
+    batch = _with_documents(pod.to_host(batch), rows_before)
     rows, context = batch.tokens.shape
+    rows_before += rows
     size = size or rows_of_step(lm, rows, context, sites)
     *steps, rest = _cut(batch if rest is None else _join(rest, batch), size)
-    yield from (over_data(lm.mesh, step) for step in steps)
+    yield from (_step(lm.mesh, step) for step in steps)
   if rest is not None and len(rest.tokens):
     more = ((0, size - len(rest.tokens)), (0, 0))
-    yield over_data(lm.mesh, jax.tree.map(lambda x: np.pad(x, more), rest))
+    yield _step(lm.mesh, jax.tree.map(lambda x: np.pad(x, more), rest))
+
+
+def _with_documents(
+  batch: TokenBatch[np.ndarray], rows_before: int
+) -> TokenBatch[np.ndarray]:
+  """Returns a batch that names the document of every token."""
+  if batch.documents is not None:
+    return batch
+  rows, context = batch.tokens.shape
+  first = (rows_before + np.arange(rows)[:, None]) * (context + 1)
+  return batch.replace(documents=first + batch.segments)
+
+
+def _step(mesh: Mesh | None, batch: TokenBatch[np.ndarray]) -> Step:
+  return Step(over_data(mesh, batch.replace(documents=None)), batch)
 
 
 def _join(*parts: TokenBatch[np.ndarray]) -> TokenBatch[np.ndarray]:
@@ -104,6 +142,12 @@ def over_data(mesh: Mesh | None, batch: TokenBatch[np.ndarray]) -> Any:
   )
 
 
+def over_time(chunks: jax.Array, time: int) -> jax.Array:
+  """Joins what `ChunkedSae.map` stacked: [chunks, B, C, …] → [B, T, …]."""
+  joined = jnp.swapaxes(chunks, 0, 1)
+  return joined.reshape(len(joined), -1, *joined.shape[3:])[:, :time]
+
+
 class ChunkedSae(struct.PyTreeNode):
   """An autoencoder that reads a few tokens of every row at a time.
 
@@ -132,19 +176,18 @@ class ChunkedSae(struct.PyTreeNode):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Reconstructs activations, float32 [B, T, D_in] → [B, T, D]."""
     (made,) = self.map(lambda sae, x: (sae(x),), x)
-    made = jnp.swapaxes(made, 0, 1)  # [B, chunks, C, D]
-    made = made.reshape(len(x), -1, made.shape[-1])
-    return made[:, : x.shape[1]]
+    return over_time(made, x.shape[1])
 
   def map(
     self,
-    function: Callable[..., tuple[jax.Array, ...]],
+    function: Callable[..., tuple[Any, ...]],
     *arrays: jax.Array,
-  ) -> Sequence[jax.Array]:
+  ) -> Sequence[Any]:
     """Calls `function(sae, *arrays [B, C, …])` on each chunk.
 
     Args:
-      function: returns arrays; they are stacked along a new first axis.
+      function: returns arrays, or pytrees of them; they are stacked along a
+        new first axis.
       *arrays: [B, T, …]; zeros are added to fill the last chunk.
     """
     rows, time = arrays[0].shape[:2]

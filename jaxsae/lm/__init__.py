@@ -20,7 +20,7 @@ from jaxsae.lm.gemma import init_params as init_params
 from jaxsae.lm.generation import chat_prompt as chat_prompt
 from jaxsae.lm.generation import generate as generate
 from jaxsae.lm.lm import Lm as Lm
-from jaxsae.lm.loss import loss_of_stream as loss_of_stream
+from jaxsae.lm.loss import loss_and_kl as loss_and_kl
 from jaxsae.lm.loss import next_token_loss as next_token_loss
 from jaxsae.lm.sites import Place as Place
 from jaxsae.lm.sites import Site as Site

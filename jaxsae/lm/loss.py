@@ -3,15 +3,17 @@
 Shapes: B batch, T time, D embed_dim, V vocabulary, C time of one chunk.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from jaxsae.lm.lm import Lm
 from jaxsae.lm.sharding import rows_on_device
 
-# Tokens of one device whose logits are in memory at a time; with a vocabulary
-# of 256,000, half a gigabyte.
-_CHUNK = 512
+# Tokens of one device whose logits are in memory at a time, twice; with a
+# vocabulary of 256,000, half a gigabyte.
+_CHUNK = 256
 
 
 def next_token_loss(
@@ -33,37 +35,83 @@ def next_token_loss(
   return jnp.where(mask, losses, 0.0), mask
 
 
-def loss_of_stream(
-  lm: Lm, stream: jax.Array, tokens: jax.Array, segments: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  """Returns `next_token_loss` of a residual stream, without its logits.
+def loss_and_kl(
+  lm: Lm,
+  stream: jax.Array,
+  clean: jax.Array,
+  tokens: jax.Array,
+  segments: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Returns `next_token_loss` of a residual stream, and its KL from another.
 
   The logits [B, T, V] never exist: those of a few tokens of every row at a time
   are made and reduced. On a mesh, rows stay split over `data`, and the
-  vocabulary over `model`.
+  vocabulary over `model`. The divergence is KL(p ‖ q) = Σ p (log p - log q) in
+  nats, with p the next token's distribution by the clean stream, and q by the
+  other.
 
   Args:
     lm: the language model.
     stream: the residual stream [B, T, D] after the last block.
+    clean: that of the unchanged language model.
     tokens: int [B, T].
     segments: int [B, T]; 0 is padding.
+
+  Returns:
+    losses and divergences, [B, T-1] each, 0 where not counted; and the mask
+    [B, T-1] of positions whose next token belongs to the same segment.
   """
-  rows, time = tokens.shape
+
+  def of_chunk(lm, stream, clean, following):
+    logits = lm.unembed(stream)
+    return jnp.stack(
+      [
+        _cross_entropy(logits, following),
+        _kl(lm.unembed(clean), logits),
+      ],
+      axis=-1,
+    )
+
+  following = jnp.pad(tokens[:, 1:], ((0, 0), (0, 1)))
+  both = _by_chunk(lm, of_chunk, stream, clean, following)
+  mask = _is_counted(segments)
+  loss, kl = (jnp.where(mask, both[:, :-1, i], 0.0) for i in (0, 1))
+  return loss, kl, mask
+
+
+def _by_chunk(
+  lm: Lm, of_chunk: Callable[..., jax.Array], *arrays: jax.Array
+) -> jax.Array:
+  """Calls `of_chunk(lm, *arrays [B, C, …])` for a few tokens of every row.
+
+  Args:
+    lm: the language model; its embedding is gathered once.
+    of_chunk: returns an array [B, C, …].
+    *arrays: [B, T, …].
+
+  Returns:
+    What it returned, joined: [B, T, …].
+  """
+  rows, time = arrays[0].shape[:2]
   size = min(time, max(1, _CHUNK // rows_on_device(rows, lm.mesh)))
-  more = -time % size
-  following = jnp.pad(tokens[:, 1:], ((0, 0), (0, 1 + more)))
-  stream = jnp.pad(stream, ((0, 0), (0, more), (0, 0)))
+  fill = lambda x: ((0, 0), (0, -time % size)) + ((0, 0),) * (x.ndim - 2)
+  filled = [jnp.pad(x, fill(x)) for x in arrays]
   lm = lm.with_gathered_embedding()  # once, and not for every chunk
 
-  def of_chunk(start):
-    at = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, axis=1)
-    return _cross_entropy(lm.unembed(at(stream)), at(following))
+  def at(start):
+    cut = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, axis=1)
+    return of_chunk(lm, *map(cut, filled))
 
-  starts = jnp.arange(0, time + more, size)
-  losses = jax.lax.map(of_chunk, starts)  # [chunks, B, C]
-  losses = jnp.swapaxes(losses, 0, 1).reshape(rows, -1)[:, : time - 1]
-  mask = _is_counted(segments)
-  return jnp.where(mask, losses, 0.0), mask
+  made = jax.lax.map(at, jnp.arange(0, time, size))  # [chunks, B, C, …]
+  made = jnp.swapaxes(made, 0, 1)
+  return made.reshape(rows, -1, *made.shape[3:])[:, :time]
+
+
+def _kl(clean: jax.Array, logits: jax.Array) -> jax.Array:
+  """Returns KL(p ‖ q) of logits [..., V] of p and q."""
+  log_p = jax.nn.log_softmax(clean.astype(jnp.float32))
+  log_q = jax.nn.log_softmax(logits.astype(jnp.float32))
+  return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
 
 
 def _is_counted(segments: jax.Array) -> jax.Array:

@@ -66,6 +66,27 @@ def loss(lm, batches, site=None, replace=None):
   return np.mean(found), len(found)
 
 
+def kl(lm, batches, site, replace):
+  """Returns the mean KL of next tokens, clean from edited as in `loss`."""
+  found = []
+  (read_at,), (written,) = Taps.of(site).reads, Taps.of(site).writes
+  for batch in batches:
+    x = _capture(lm, batch, written)
+    text = is_text(batch)
+    x[text] = replace(_capture(lm, batch, read_at)[text])
+    p = _softmax(_logits(lm, batch, None, None))
+    q = _softmax(_logits(lm, batch, x.astype(np.float32), written))
+    counted = batch.segments[:, 1:] == batch.segments[:, :-1]
+    counted &= batch.segments[:, 1:] > 0
+    found.append((p * np.log(p / q)).sum(-1)[:, :-1][counted])
+  return np.concatenate(found).mean()
+
+
+def _softmax(logits):
+  z = np.exp(np.asarray(logits, np.float64))
+  return z / z.sum(-1, keepdims=True)
+
+
 def _capture(lm, batch, site):
   return np.array(_captured(lm, batch, site), np.float64)
 

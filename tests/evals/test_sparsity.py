@@ -51,6 +51,63 @@ def test_figures_agree_with_numpy(lm, saes, batches, measured):
     assert found.fvu == pytest.approx(expected, rel=1e-5)
 
 
+def test_other_figures_agree_with_numpy(lm, saes, batches, measured):
+  for name, (site, sae) in saes.items():
+    y = reference.activations(lm, batches, site)
+    made, found = reference.reconstruct(sae, y), measured[0][name]
+    error, norm = y - made, lambda x: np.linalg.norm(x, axis=-1)
+    spread = np.square(y - y.mean(0)).sum()
+    expected = {
+      "l1": reference.latents(sae, y).sum(1).mean(),
+      "mse": np.square(error).sum(1).mean(),
+      "normalised_mse": np.square(error).sum() / np.square(y).sum(),
+      "cosine": ((y * made).sum(1) / norm(y) / norm(made)).mean(),
+      "norm_ratio": (norm(made) / norm(y)).mean(),
+      "reconstruction_bias": np.square(made).sum() / (made * y).sum(),
+      "fvu_of_variances": np.square(error - error.mean(0)).sum() / spread,
+      "gamma": norm(y.mean(0)) / np.sqrt(spread / len(y)),
+    }
+    for figure, value in expected.items():
+      assert getattr(found, figure) == pytest.approx(value, rel=1e-5), figure
+    assert found.documents == 24
+
+
+def test_the_legacy_fvu_of_tokens_is_around_the_mean_of_a_step(lm, rows, saes):
+  """SAELens took a batch's mean; here all rows are one step."""
+  site, sae = saes["b"]
+  y = reference.activations(lm, [rows], site)
+  ratios = np.square(y - reference.reconstruct(sae, y)).sum(1) / np.square(
+    y - y.mean(0)
+  ).sum(1)
+  found, _ = measure_sparsity(lm, {"b": (site, sae)}, [rows])
+  assert found["b"].fvu_per_token == pytest.approx(ratios.mean(), rel=1e-5)
+
+
+def test_a_reconstruction_of_zeros_has_no_direction(lm, batches):
+  zero = constant_sae(16, np.zeros(16))
+  found = measure_sparsity(lm, {"0": (SITES[0], zero)}, batches)[0]["0"]
+  assert (found.cosine, found.norm_ratio, found.normalised_mse) == (0, 0, 1)
+  assert np.isnan(found.reconstruction_bias)
+
+
+def test_ratios_by_document_are_of_its_tokens(
+  lm, saes, batches, rows, measured
+):
+  site, sae = saes["b"]
+  figures, places = measured[0]["b"], {}
+  for batch in batches:
+    x = reference.activations(lm, [batch], site)
+    own = batch.documents[reference.is_text(batch)]
+    for document in sorted(set(own.tolist())):
+      places.setdefault(document, len(places))
+      active = (reference.latents(sae, x[own == document]) > 0).sum()
+      place = places[document]
+      assert figures.ratios["l0"][0][place] == active
+      assert figures.ratios["l0"][1][place] == (own == document).sum()
+  above, below = figures.ratios["fvu"]
+  assert above.sum() / below.sum() == pytest.approx(figures.fvu, rel=1e-6)
+
+
 def test_moments_agree_with_numpy(lm, batches, measured):
   assert set(measured[1]) == set(SITES)
   for site, found in measured[1].items():
@@ -171,7 +228,7 @@ def test_a_transcoder_reads_one_site_and_explains_another(lm, batches, fields):
   np.testing.assert_allclose(found["t"].density, active.mean(axis=0))
   expected = reference.fvu(y, reference.reconstruct(sae, x))
   assert found["t"].fvu == pytest.approx(expected, rel=1e-5)
-  assert list(moments) == [PAIR.output]
+  assert set(moments) == {*PAIR.reads, PAIR.output}
   np.testing.assert_allclose(
     moments[PAIR.output].mean, y.mean(axis=0), atol=1e-6
   )

@@ -23,15 +23,27 @@ def test_every_row_is_in_one_step(lm, rows, data, batch):
   shards = data or 1
   size = rows_of_step(lm, batch, rows.tokens.shape[1])
   assert size == shards * max(1, batch // shards)
-  assert all(step.tokens.shape[0] == size for step in found)
-  tokens = np.concatenate([step.tokens for step in found])
-  segments = np.concatenate([step.segments for step in found])
+  assert all(step.text.tokens.shape[0] == size for step in found)
+  tokens = np.concatenate([step.text.tokens for step in found])
+  segments = np.concatenate([step.text.segments for step in found])
+  documents = np.concatenate([step.documents for step in found])
+  np.testing.assert_array_equal(documents[: len(rows.tokens)], rows.documents)
   np.testing.assert_array_equal(tokens[: len(rows.tokens)], rows.tokens)
   assert not segments[len(rows.tokens) :].any()  # padding
   assert len(tokens) - len(rows.tokens) < size
   if mesh is not None:
-    parts = found[0].tokens.addressable_shards
+    parts = found[0].text.tokens.addressable_shards
     assert {part.data.shape[0] for part in parts} == {size // shards}
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_segments_are_documents_where_none_are_named(lm, rows, batch):
+  batches = split(rows.replace(documents=None), batch)
+  documents = np.concatenate([s.documents for s in in_steps(lm, batches)])
+  found = documents[: len(rows.tokens)][rows.segments > 0]
+  named = rows.documents[rows.segments > 0]
+  assert len(set(zip(found, named, strict=True))) == len(set(named))
+  assert len(set(found)) == len(set(named))
 
 
 def test_steps_are_bounded_by_tokens_and_by_what_is_kept(lm, monkeypatch):

@@ -10,7 +10,7 @@ from jaxsae.lm import (
   GemmaConfig,
   Lm,
   init_params,
-  loss_of_stream,
+  loss_and_kl,
   next_token_loss,
 )
 from jaxsae.lm import loss as losses_of
@@ -95,11 +95,11 @@ def lm():
 
 @pytest.fixture(scope="module")
 def packed():
-  """A residual stream, tokens and segments of some rows."""
-  stream = jax.random.normal(jax.random.key(2), (ROWS, TIME, 8))
+  """Two residual streams, and tokens and segments of some rows."""
+  streams = jax.random.normal(jax.random.key(2), (2, ROWS, TIME, 8))
   tokens = jax.random.randint(jax.random.key(3), (ROWS, TIME), 0, VOCABULARY)
   segments = jnp.asarray(np.tile(np.repeat([1, 2, 3, 0], [5, 1, 4, 4]), ROWS))
-  return stream, tokens, segments.reshape(ROWS, TIME)
+  return *streams, tokens, segments.reshape(ROWS, TIME)
 
 
 @pytest.mark.parametrize("chunk", [1, 24, 40, 10**6])
@@ -109,19 +109,31 @@ def test_the_loss_of_a_stream_is_that_of_its_logits(
 ):
   """Also where chunks do not divide the time, and on a mesh."""
   monkeypatch.setattr(losses_of, "_CHUNK", chunk)
-  stream, tokens, segments = packed
+  stream, clean, tokens, segments = packed
   expected, mask = next_token_loss(lm.unembed(stream), tokens, segments)
   if data is not None:
     mesh = meshes.make(meshes.MeshConfig(data=data, model=2))
     lm = lm.replace(mesh=mesh)
-  found, found_mask = jax.jit(loss_of_stream)(lm, stream, tokens, segments)
+  found, kl, found_mask = jax.jit(loss_and_kl)(lm, *packed)
   np.testing.assert_array_equal(found_mask, mask)
   np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
   assert float(jnp.std(found[mask])) > 0.1
+  divergence = kl_of(lm.unembed(clean), lm.unembed(stream))[:, :-1]
+  np.testing.assert_allclose(kl, np.where(mask, divergence, 0), atol=1e-5)
+  assert float(jnp.std(kl[mask])) > 0.1
+
+
+def kl_of(clean, logits):
+  """KL(p ‖ q) in NumPy and float64."""
+  p, q = (
+    np.exp(z) / np.exp(z).sum(-1, keepdims=True)
+    for z in (np.asarray(clean, np.float64), np.asarray(logits, np.float64))
+  )
+  return (p * np.log(p / q)).sum(-1)
 
 
 def test_the_logits_of_all_tokens_never_exist(lm, packed, monkeypatch):
   monkeypatch.setattr(losses_of, "_CHUNK", ROWS)  # one token of every row
-  compiled = jax.jit(loss_of_stream).lower(lm, *packed).compile()
+  compiled = jax.jit(loss_and_kl).lower(lm, *packed).compile()
   logits = 4 * ROWS * TIME * VOCABULARY
   assert compiled.memory_analysis().temp_size_in_bytes < logits / 2
