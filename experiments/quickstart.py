@@ -46,7 +46,7 @@ config = train.TrainConfig(
     ),
   ),
   bucket=train.BucketConfig(microbatches=4, update_tokens=1024),
-  eval=train.EvalConfig(batches=12, loss_batches=4),
+  eval=train.EvalConfig(batches=12, loss_batches=4, control_batches=1),
   dead_after=300_000,
   checkpoint_every=10,
 )

@@ -3,11 +3,13 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from jaxsae.data import suffixes
 from jaxsae.data.config import DataConfig
 from jaxsae.data.near_duplicates import NearDuplicates, near_duplicates
 from jaxsae.data.packing import RowTable, empty_batch, fill_row, pack
@@ -103,6 +105,10 @@ class Corpus:
       "duplicates": self.duplicates,
       "longer": self.longer,
     }
+
+  def suffix_of(self, document: int) -> str:
+    """Returns the suffix of the file that a document is of, such as `.py`."""
+    return suffixes.suffix_of(re.sub("#[0-9]+$", "", self.documents[document]))
 
   def near_duplicates(self) -> NearDuplicates:
     """Counts near-duplicates of training documents among those held out."""

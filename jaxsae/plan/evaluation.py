@@ -14,8 +14,9 @@ from jax.sharding import Mesh
 
 from jaxsae import mesh as meshes
 from jaxsae.chips import Chip
-from jaxsae.evals import count_passes
-from jaxsae.evals.fidelity import shared_shapes, spliced_loss
+from jaxsae.evals import CONTROLS, count_passes
+from jaxsae.evals.fidelity import stream_loss
+from jaxsae.evals.passes import shared_shapes, spliced_stream
 from jaxsae.evals.sparsity import capture_step, sites_read, sum_step
 from jaxsae.evals.steps import ChunkedSae, rows_of_step
 from jaxsae.lm import GemmaConfig, Lm, Site, Splice, Taps
@@ -119,7 +120,9 @@ def _programs(
 
   edit = MovingSplice.at(at, Splice(chunked), shared_shapes(saes)[name])
   step = abstract.step(config, lm)
-  yield 0, lambda: spliced_loss.lower(lm, edit, step).compile()
+  yield 0, lambda: spliced_stream.lower(lm, edit, step).compile()
+  stream = abstract.seen(step, lm, Site("resid", 0))
+  yield 0, lambda: stream_loss.lower(lm, stream, stream, step).compile()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,24 +181,17 @@ def work(config: TrainConfig, lm: Lm, mesh: Mesh, chip: Chip) -> Part:
   """Returns the work of the whole evaluation on one device.
 
   Counts one forward pass for L0 and FVU of all autoencoders, one for every
-  pass for losses, and each autoencoder's products in both.
+  pass for losses, and each autoencoder's products in both; and the same for
+  its controls, as if each were as wide. What fits controls is left out.
   """
-  settings, gemma = config.eval, lm.config
-  reading = _bucket(config, lm, settings.batches, config.sites)
+  settings = config.eval
   losses = min(settings.batches, settings.loss_batches)
-  passing = _bucket(config, lm, losses)
-  last = [Site("resid", gemma.num_layers - 1)]
-  every = [stack.taps for stack in config.stacks for _ in stack.members]
-  passes = count_passes(every) + sum(not taps.is_causal for taps in every)
+  controls = min(settings.batches, settings.control_batches)
   parts = [
-    (1, lm_work.work(reading, gemma, mesh)),
-    (passes, lm_work.work(passing, gemma, mesh, last)),
-    (count_passes(every), _unembedding(passing, gemma, mesh)),
-  ]
-  parts += [
-    (len(stack.members), _reconstructing(some, gemma, mesh, stack))
-    for stack in config.stacks
-    for some in (reading, passing)
+    *_measuring(config, lm, mesh, settings.batches, losses, times=1),
+    *_measuring(
+      config, lm, mesh, controls, min(controls, losses), times=len(CONTROLS)
+    ),
   ]
   sums = [
     sum(times * getattr(one, name) for times, one in parts)
@@ -211,6 +207,40 @@ def work(config: TrainConfig, lm: Lm, mesh: Mesh, chip: Chip) -> Part:
     traffic=traffic,
     sent=sent,
   )
+
+
+def _measuring(
+  config: TrainConfig,
+  lm: Lm,
+  mesh: Mesh,
+  batches: int,
+  loss_batches: int,
+  times: int,
+) -> Iterator[tuple[int, lm_work.LmWork]]:
+  """Yields how often there is some work where autoencoders are measured.
+
+  Args:
+    config: the run's config.
+    lm: the language model.
+    mesh: the mesh of devices.
+    batches: the batches that are read.
+    loss_batches: those of them on which losses are measured.
+    times: how many autoencoders there are for each of the run's.
+  """
+  gemma = lm.config
+  reading = _bucket(config, lm, batches, config.sites)
+  passing = _bucket(config, lm, loss_batches)
+  last = [Site("resid", gemma.num_layers - 1)]
+  every = [stack.taps for stack in config.stacks for _ in stack.members] * times
+  again = sum(not taps.is_causal for taps in every)
+  yield 1, lm_work.work(reading, gemma, mesh)
+  yield count_passes(every) + again, lm_work.work(passing, gemma, mesh, last)
+  # Those of the clean stream are made again for each divergence.
+  yield 2 * count_passes(every), _unembedding(passing, gemma, mesh)
+  for stack in config.stacks:
+    for some in (reading, passing):
+      work = _reconstructing(some, gemma, mesh, stack)
+      yield times * len(stack.members), work
 
 
 def _bucket(config: TrainConfig, lm: Lm, batches: int, sites=()) -> TrainConfig:
@@ -229,7 +259,7 @@ def _unembedding(
   data, model = mesh.shape["data"], mesh.shape["model"]
   d, v = gemma.embed_dim, gemma.vocab_size / model
   tokens, table = config.bucket_tokens / data, _BFLOAT16 * d * v
-  chunks = math.ceil(tokens / 512)  # see `lm/loss.py`
+  chunks = math.ceil(tokens / 256)  # see `lm/loss.py`
   gathered = config.microbatches * table * (1 - 1 / data) * config.fsdp
   return lm_work.LmWork(
     flops=2 * tokens * d * v,

@@ -22,10 +22,16 @@ class EvalProgress:
   Args:
     batches: number of batches of text.
     passes: number of passes over the batches on which losses are measured.
+    controls: number of passes for controls; it is not known before how many are
+      alike, so it is the most.
   """
 
-  def __init__(self, batches: int, passes: int):
-    self._totals = {"sparsity": batches, "fidelity": passes}
+  def __init__(self, batches: int, passes: int, controls: int):
+    self._totals = {
+      "sparsity": batches,
+      "fidelity": passes,
+      "controls": controls,
+    }
     self._console = Console()
     self._bars = Progress(
       TextColumn("{task.description}"),
@@ -61,4 +67,8 @@ class EvalProgress:
       pod.print_on_leader(f"evaluating: {_NAMES[phase]} {of}")
 
 
-_NAMES = {"sparsity": "batches of text", "fidelity": "passes for losses"}
+_NAMES = {
+  "sparsity": "batches of text",
+  "fidelity": "passes for losses",
+  "controls": "passes for controls",
+}

@@ -54,6 +54,8 @@ def evaluate(run: Run) -> dict[str, evals.Result]:
       run.config.eval.loss_batches,
       progress,
       unfinished,
+      run.config.eval.control_batches,
+      kind=corpus.suffix_of,
     )
   pod.on_leader(lambda: _write(run, results))
   pod.on_leader(unfinished.remove)
@@ -69,8 +71,12 @@ def _check_place(run: Run) -> None:
 def _progress(run: Run, corpus: Corpus) -> EvalProgress:
   settings = run.config.eval
   batches = -(-len(corpus.held_out) // settings.batch)
-  passes = evals.count_passes(run.taps.values())
-  return EvalProgress(min(batches, settings.batches), passes)
+  every = list(run.taps.values())
+  return EvalProgress(
+    min(batches, settings.batches),
+    evals.count_passes(every),
+    evals.count_passes(taps for taps in every for _ in evals.CONTROLS),
+  )
 
 
 def _identity(run: Run, corpus: Corpus) -> dict[str, Any]:

@@ -60,5 +60,6 @@ def test_the_evaluations_work_follows_its_settings(config, replace):
   passes = 8 * 16 / 8 * 2  # tokens of a device, for both parts
   d = {"resid": 32, "attn": 64}
   latents = sum(2 * 2 * d[taps.kind] * 64 for taps in config.sae.sites)
-  more = evaluation._PRODUCTS * 2 * passes * latents
+  # Each autoencoder has three controls.
+  more = (1 + 3) * evaluation._PRODUCTS * 2 * passes * latents
   assert of(wide).flops - of(one).flops == pytest.approx(more)

@@ -86,8 +86,9 @@ def test_another_evaluation_begins_anew(finished, offers, replace):
   own = RunSettings.of(finished)
   settings = replace(own, eval__batches=1)
   runs.evaluate(runs.open_run(finished.workdir, settings))
-  # One batch and its end; the loss clean, ablated twice, and spliced twice.
-  assert offers.count == 1 + 1 + 5
+  # One batch and its end; the loss clean, ablated twice, and spliced twice; then
+  # the same with three controls of each.
+  assert offers.count == 2 + 5 + 2 + 9
 
 
 def test_what_was_damaged_is_measured_again(finished, offers):
@@ -116,7 +117,7 @@ def test_some_autoencoders_are_evaluated_beside_the_others(finished):
 def test_programs_are_kept_beside_the_run(finished, no_compile_cache):
   runs.evaluate(runs.open_run(finished.workdir))
   kept = pathlib.Path(finished.workdir).parent / ".compiled"
-  assert [file for file in kept.iterdir() if "spliced_loss" in file.name]
+  assert [file for file in kept.iterdir() if "spliced_stream" in file.name]
 
 
 def test_a_mesh_that_rows_do_not_divide_changes_nothing(finished, replace):

@@ -7,5 +7,6 @@ alike. All are fitted to text that they are then measured on, which favours
 them.
 """
 
+from jaxsae.evals.controls.make import CONTROLS as CONTROLS
 from jaxsae.evals.controls.make import Controls as Controls
 from jaxsae.evals.controls.make import make_controls as make_controls

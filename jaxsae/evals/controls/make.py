@@ -19,6 +19,8 @@ from jaxsae.lm import Lm, Taps
 from jaxsae.sae import Sae
 from jaxsae.token_batch import TokenBatch
 
+CONTROLS = ("random_decoder", "random_encoder", "pca")
+
 
 @dataclasses.dataclass(frozen=True)
 class Controls:

@@ -23,6 +23,8 @@ class EvalConfig:
   batch: Count = 32  # sequences at a time
   batches: Count = 64  # for L0, FVU, density and the report's contexts
   loss_batches: Count = 16  # of these, for losses with autoencoders spliced in
+  # Of these, for controls: autoencoders of the same L0 that learned nothing.
+  control_batches: Count = 4
 
   def __post_init__(self):
     overrides.check(self)

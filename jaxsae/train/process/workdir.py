@@ -28,7 +28,7 @@ from jaxsae.files import (
   whole_file,
 )
 from jaxsae.train.config.bucket import SIZES
-from jaxsae.train.config.run import TrainConfig
+from jaxsae.train.config.run import EvalConfig, TrainConfig
 
 # What may differ between a run and its continuation: none changes the result.
 FREE = (
@@ -57,6 +57,7 @@ FREE = (
 # Settings that older runs do not have in their config.json, with the values
 # that describe what those runs did.
 ADDED: overrides.Added = {
+  EvalConfig: {"control_batches": 4},
   TrainConfig: {"max_norm": None, "passes": None, "precision": "bfloat16"},
   DataConfig: {
     "exclude_tokens": [],
