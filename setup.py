@@ -61,6 +61,7 @@ setup(
   package_data={
     "jaxsae.lm": ["tiny/*"],
     "jaxsae.plan": ["prices.json"],
+    "jaxsae.app.evaluation": ["*.html", "*.css"],
     "jaxsae.app.report": ["*.html", "*.css", "*.js"],
   },
   install_requires=CORE,

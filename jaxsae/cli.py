@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import rich
 
 from jaxsae import evals, formats, overrides, pod, runs
+from jaxsae.app import evaluation as pages
 from jaxsae.errors import (
   UserError,
   did_you_mean,
@@ -21,7 +22,7 @@ from jaxsae.plan import compiler_process
 from jaxsae.train.process import workdir
 
 _ABOUT = {
-  "eval": "evaluate the autoencoders on held-out text; writes eval/STEP.json",
+  "eval": "evaluate autoencoders on held-out text; writes figures and a page",
   "export": "write the autoencoders in a published format",
   "convert": "write autoencoders of any format in another",
   "explore": "write report/index.html, a page to look at the latents",
@@ -58,7 +59,8 @@ def _help() -> str:
   lines = [f"  {action:9} {about}" for action, about in _ABOUT.items()]
   return "\n".join(
     [
-      "usage: jaxsae eval|export|explore RUN [--setting=value ...]",
+      "usage: jaxsae eval RUN_OR_SAE ... [--setting=value ...]",
+      "       jaxsae export|explore RUN [--setting=value ...]",
       "       jaxsae convert IN ... OUT --format=NAME [--setting=value ...]",
       "       jaxsae plan EXPERIMENT.py [--setting=value ...]",
       "",
@@ -112,6 +114,26 @@ class ConvertOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class EvalOptions:
+  """What is evaluated besides finished runs, and what is shown beside it."""
+
+  # Runs, folders of evaluations or their .json files, whose figures are shown
+  # in the page too.
+  against: tuple[Place, ...] = ()
+  # The folder of the figures of published autoencoders, and of the page that
+  # shows several runs or any of these.
+  out: Place = "evaluation"
+  # The site of published autoencoders whose files do not say it, as in
+  # resid.12.
+  site: PlaceOrEmpty = ""
+  # Tokens in a row of text for published autoencoders, BOS included.
+  context: Annotated[int, Range(2, 2e9)] = 1024
+
+  def __post_init__(self):
+    overrides.check(self)
+
+
+@dataclasses.dataclass(frozen=True)
 class JudgedText:
   """The text on which a finished run is judged, and how much of it."""
 
@@ -136,10 +158,63 @@ class JudgedText:
 
 
 def _eval(argv: Sequence[str]) -> None:
-  run, *_ = _open("eval", argv, JudgedText())
-  results = runs.evaluate(run)
+  words, flags = overrides.words_and_flags(argv)
+  settings, judged, options, _ = overrides.parse_several(
+    runs.RunSettings(),
+    JudgedText(),
+    EvalOptions(),
+    FinishedRun(),
+    argv=flags,
+    doc=_ABOUT["eval"],
+    usage="jaxsae eval RUN_OR_SAE ...",
+  )
+  if not words:
+    raise UserError(
+      "Evaluate what? Write jaxsae eval RUN, the run's folder, or the folders"
+      " of published autoencoders."
+    )
+  against = {path: runs.recorded_at(path) for path in options.against}
+  finished = [word for word in words if formats.is_run(given_path(word))]
+  found, page = {}, given_path(options.out) / "index.html"
+  for word in finished:
+    run, *_ = _open("eval", [word, *flags], JudgedText(), EvalOptions())
+    found[word] = runs.evaluate(run)
+    if words == [word] and not against:
+      page = runs.evaluation_page(run)
+  if published := [word for word in words if word not in finished]:
+    name = options.out
+    found[name] = _evaluate_published(published, settings, judged, options)
   if pod.is_leader():
-    rich.print(evals.table(results))
+    for results in found.values():
+      rich.print(evals.table(results))
+    records = {
+      name: [result.to_json() for result in results.values()]
+      for name, results in found.items()
+    }
+    pages.write(records | against, page)
+    print(page)
+
+
+def _evaluate_published(
+  paths: Sequence[str],
+  settings: runs.RunSettings,
+  judged: JudgedText,
+  options: EvalOptions,
+) -> dict[str, evals.Result]:
+  if not judged.text:
+    raise UserError(
+      "Evaluate on which text? Published autoencoders held out none; add"
+      " --text=, a file or folder."
+    )
+  pod.join()
+  return runs.evaluate_published(
+    paths,
+    judged.text,
+    judged.applied(settings, options.context),
+    options.out,
+    options.context,
+    options.site or None,
+  )
 
 
 def _export(argv: Sequence[str]) -> None:
@@ -152,7 +227,7 @@ def _export(argv: Sequence[str]) -> None:
 
 
 def _convert(argv: Sequence[str]) -> None:
-  words, flags = _words_and_flags(argv)
+  words, flags = overrides.words_and_flags(argv)
   *paths, out = words or [""]
   (options,) = overrides.parse_several(
     ConvertOptions(),
@@ -171,19 +246,6 @@ def _convert(argv: Sequence[str]) -> None:
   for files in found:
     for file in files:
       print(f"{out}/{file}")
-
-
-def _words_and_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-  """Splits a command line whose flags all have values: `--a=b` or `--a b`."""
-  words: list[str] = []
-  flags: list[str] = []
-  for word in argv:
-    open_flag = flags and flags[-1].startswith("--") and "=" not in flags[-1]
-    if word.startswith("-") or open_flag:
-      flags.append(word)
-    else:
-      words.append(word)
-  return words, flags
 
 
 def _explore(argv: Sequence[str]) -> None:

@@ -24,7 +24,8 @@ FLOORS = [
   {"formats"},
   {"evals"},
   {"explore"},
-  {"app.report"},  # a page made of what `explore` found
+  {"app.axes", "app.pages"},
+  {"app.evaluation", "app.report"},  # pages of what `evals`, `explore` found
   {"train.config"},
   {"train.placement", "train.process"},
   {"train.optim"},

@@ -27,6 +27,7 @@ CONFIGS = {
   "plan": experiment_file.Options(),
   "command": cli.FinishedRun(),
   "export": cli.ExportOptions(),
+  "evaluation": cli.EvalOptions(),
   "conversion": cli.ConvertOptions(),
   "pretraining": pretrain_tiny.Config(),
 }

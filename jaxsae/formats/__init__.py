@@ -4,7 +4,9 @@ from jaxsae.formats import gemma_scope as gemma_scope
 from jaxsae.formats.convert import convert as convert
 from jaxsae.formats.format import Format as Format
 from jaxsae.formats.format import Path as Path
+from jaxsae.formats.load import autoencoders_at as autoencoders_at
 from jaxsae.formats.load import format_of as format_of
+from jaxsae.formats.load import is_run as is_run
 from jaxsae.formats.load import load_sae as load_sae
 from jaxsae.formats.load import load_saes as load_saes
 from jaxsae.formats.published import Published as Published

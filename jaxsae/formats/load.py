@@ -65,7 +65,7 @@ def autoencoders_at(path: Path) -> list[epath.Path]:
   if any(format.matches(top) for format in FORMATS.values()):
     return [top]
   found = list(_autoencoders_below(top)) if top.is_dir() else []
-  if _is_run(top) or not found:
+  if is_run(top) or not found:
     raise UserError(f"{path} {_what_it_is(top)}.")
   return found
 
@@ -95,7 +95,7 @@ def _what_it_is(path: epath.Path) -> str:
     return f"does not exist; {accepts}"
   below = list(_autoencoders_below(path)) if path.is_dir() else []
   such_as = f", such as {below[0]} (one of {len(below)} below)" if below else ""
-  if not _is_run(path):
+  if not is_run(path):
     return f"is not an autoencoder; {accepts}{such_as}"
   export = f"`jaxsae export {path} --out=DIR`"
   written = such_as or f", which {export} writes"
@@ -106,7 +106,8 @@ def _what_it_is(path: epath.Path) -> str:
   )
 
 
-def _is_run(path: epath.Path) -> bool:
+def is_run(path: epath.Path) -> bool:
+  """Returns whether a folder is one that a run trains in."""
   return (path / "config.json").exists() and (path / "checkpoints").exists()
 
 

@@ -13,6 +13,7 @@ from jaxsae.overrides.checks import check as check
 from jaxsae.overrides.command_line import help_text as help_text
 from jaxsae.overrides.command_line import parse as parse
 from jaxsae.overrides.command_line import parse_several as parse_several
+from jaxsae.overrides.command_line import words_and_flags as words_and_flags
 from jaxsae.overrides.kinds import show as show
 from jaxsae.overrides.ranges import MOST as MOST
 from jaxsae.overrides.ranges import Count as Count

@@ -83,6 +83,22 @@ def parse_several(
   return made
 
 
+def words_and_flags(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+  """Splits a command line into words and `--a=b`, for `parse_several`.
+
+  A flag without `=` takes the word after it, as it does there.
+  """
+  words: list[str] = []
+  flags: list[str] = []
+  for word in argv:
+    open_flag = flags and flags[-1].startswith("--") and "=" not in flags[-1]
+    if word.startswith("-") or open_flag:
+      flags.append(word)
+    else:
+      words.append(word)
+  return words, flags
+
+
 def _texts(
   argv: Sequence[str], known: dict[str, Setting], words: Sequence[str]
 ) -> dict[str, str]:

@@ -5,7 +5,9 @@ from jaxsae.renamed import forward
 
 with ended_by_ctrl_c():
   from jaxsae.runs.evaluate import evaluate as evaluate
+  from jaxsae.runs.evaluate import evaluation_page as evaluation_page
   from jaxsae.runs.evaluate import figures as figures
+  from jaxsae.runs.evaluate import recorded_at as recorded_at
   from jaxsae.runs.explore import ReportConfig as ReportConfig
   from jaxsae.runs.explore import explore as explore
   from jaxsae.runs.explore import report as report
@@ -17,6 +19,7 @@ with ended_by_ctrl_c():
   from jaxsae.runs.main import main_each as main_each
   from jaxsae.runs.open import Run as Run
   from jaxsae.runs.open import open_run as open_run
+  from jaxsae.runs.published import evaluate_published as evaluate_published
   from jaxsae.runs.settings import RunSettings as RunSettings
   from jaxsae.runs.settings import TextPlace as TextPlace
 

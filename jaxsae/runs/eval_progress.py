@@ -1,6 +1,7 @@
 """The progress of an evaluation, shown by the leader."""
 
 import time
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.progress import (
@@ -11,7 +12,8 @@ from rich.progress import (
   TimeRemainingColumn,
 )
 
-from jaxsae import pod
+from jaxsae import evals, pod
+from jaxsae.lm import Taps
 
 _SECONDS = 10.0  # between two lines where there is no terminal
 
@@ -21,16 +23,16 @@ class EvalProgress:
 
   Args:
     batches: number of batches of text.
-    passes: number of passes over the batches on which losses are measured.
-    controls: number of passes for controls; it is not known before how many are
-      alike, so it is the most.
+    every: the taps of all autoencoders.
   """
 
-  def __init__(self, batches: int, passes: int, controls: int):
+  def __init__(self, batches: int, every: Sequence[Taps]):
+    # Controls that are alike are measured once, but are not known before.
+    of_controls = [taps for taps in every for _ in evals.CONTROLS]
     self._totals = {
       "sparsity": batches,
-      "fidelity": passes,
-      "controls": controls,
+      "fidelity": evals.count_passes(every),
+      "controls": evals.count_passes(of_controls),
     }
     self._console = Console()
     self._bars = Progress(

@@ -2,14 +2,24 @@
 
 import contextlib
 import functools
+import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+from etils import epath
 
 from jaxsae import evals, overrides, pod
 from jaxsae.data import Corpus
-from jaxsae.files import check_writable, remove_leftovers
+from jaxsae.errors import UserError
+from jaxsae.files import (
+  check_writable,
+  entries,
+  given_path,
+  is_file,
+  remove_leftovers,
+)
 from jaxsae.runs.eval_progress import EvalProgress
 from jaxsae.runs.open import Run
 from jaxsae.runs.text import (
@@ -22,6 +32,8 @@ from jaxsae.runs.unfinished import Unfinished
 from jaxsae.train.process import agreement
 from jaxsae.train.process.compile_cache import CompileCache
 from jaxsae.train.process.shutdown import ShutdownSignal
+
+RESULTS = "results.json"  # in the folder of an evaluation without a run
 
 
 def evaluate(run: Run) -> dict[str, evals.Result]:
@@ -71,17 +83,11 @@ def _check_place(run: Run) -> None:
 def _progress(run: Run, corpus: Corpus) -> EvalProgress:
   settings = run.config.eval
   batches = -(-len(corpus.held_out) // settings.batch)
-  every = list(run.taps.values())
-  return EvalProgress(
-    min(batches, settings.batches),
-    evals.count_passes(every),
-    evals.count_passes(taps for taps in every for _ in evals.CONTROLS),
-  )
+  return EvalProgress(min(batches, settings.batches), list(run.taps.values()))
 
 
 def _identity(run: Run, corpus: Corpus) -> dict[str, Any]:
   """Returns everything that decides the figures, to the last bit."""
-  program = agreement.of_program(run.config).items()
   return {
     "checkpoint": [run.step, dict(run.members.prints)],
     "autoencoders": run.names,
@@ -89,8 +95,7 @@ def _identity(run: Run, corpus: Corpus) -> dict[str, Any]:
     "settings": _settings(run),
     "mesh": dict(run.mesh.shape),
     "device": jax.devices()[0].device_kind,
-    # Of the run's settings, these are the only ones that matter here.
-    "program": {k: v for k, v in program if not k.startswith("--")},
+    "program": agreement.of_code(),
   }
 
 
@@ -127,6 +132,35 @@ def figures(run: Run) -> dict[str, dict]:
     evaluate(run)
   found = pod.on_leader(lambda: recorded(run))
   return {name: found[name] for name in run.names}
+
+
+def evaluation_page(run: Run) -> epath.Path:
+  """Returns the path of the page that shows a run's figures."""
+  return record_of(run).with_suffix(".html")
+
+
+def recorded_at(path: str | os.PathLike[str]) -> list[dict]:
+  """Reads the figures that some evaluation wrote.
+
+  Args:
+    path: a run's folder, of which the newest figures are read; the folder of an
+      evaluation of published autoencoders; or a file of either.
+
+  Raises:
+    UserError: there are none, or they are damaged.
+  """
+  top = given_path(path)
+  steps = [
+    x for x in entries(top / "eval") if re.fullmatch(r"\d+\.json", x.name)
+  ]
+  newest = sorted(steps, key=lambda file: int(file.stem))[-1:]
+  for file in (*newest, top / RESULTS, top):
+    if is_file(file):
+      return evals.read(file)["results"]
+  raise UserError(
+    f"{top} has no figures to compare with; give a run that is evaluated, the"
+    " folder of an evaluation, or its .json file."
+  )
 
 
 def recorded(run: Run) -> dict[str, dict]:

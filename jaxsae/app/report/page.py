@@ -5,28 +5,23 @@ Shapes: F latents, K contexts of a latent, W tokens of a context.
 
 import base64
 import gzip
-import hashlib
 import json
 import math
 import os
 import pathlib
 import re
-import unicodedata
 
-import jinja2
 import markupsafe
 import numpy as np
 
+from jaxsae.app.axes import FRAME, linear_axis, log_axis
+from jaxsae.app.pages import content_hash, number, template
 from jaxsae.errors import UserError
 from jaxsae.explore.characters import with_characters
 from jaxsae.explore.report import Report, SaeReport
 from jaxsae.files import given_path, whole_file
 
 _HERE = pathlib.Path(__file__).parent
-# The axes of a plot of 340 by 220 pixels.
-_FRAME = {"left": 44, "right": 326, "top": 10, "bottom": 178}
-# Kinds of characters that print nothing, or turn the text after them around.
-_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 # What differs along a line of a plot: the sparsity in an autoencoder's name.
 _SPARSITY = re.compile(r"\b(l0|lambda)_[^_/]+")
 
@@ -60,52 +55,18 @@ def render(report: Report) -> str:
   style = (_HERE / "report.css").read_text("utf-8")
   script = (_HERE / "report.js").read_text("utf-8")
   index, blocks = _pack(report)
-  return _template().render(
+  return template(_HERE / "report.html").render(
     report=report,
     sites=_sites(report),
     widths=_widths(report),
     plots={name: _plot(report, name) for name in ("fvu", "delta_loss")},
     style=markupsafe.Markup(style),
-    style_hash=_content_hash(style),
+    style_hash=content_hash(style),
     script=markupsafe.Markup(script),
-    script_hash=_content_hash(script),
+    script_hash=content_hash(script),
     index=_json_in_html(index),
     blocks=blocks,
   )
-
-
-def _template() -> jinja2.Template:
-  environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(_HERE),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
-  environment.filters["number"] = _number
-  environment.filters["seen"] = _seen
-  return environment.get_template("report.html")
-
-
-def _number(value: float | None, pattern: str) -> str:
-  if value is None or not math.isfinite(value):
-    return "\u2013"  # a dash
-  return format(value, pattern).replace("-", "\u2212")  # a true minus
-
-
-def _seen(text: str) -> str:
-  """Names the characters of a text that would not be seen, but for spaces."""
-  return "".join(
-    f"U+{ord(x):04X}"
-    if unicodedata.category(x) in _UNSEEN and x not in "\n\t"
-    else x
-    for x in text
-  )
-
-
-def _content_hash(text: str) -> str:
-  digest = hashlib.sha256(text.encode()).digest()
-  return f"sha256-{base64.b64encode(digest).decode()}"
 
 
 def _json_in_html(value) -> markupsafe.Markup:
@@ -125,7 +86,7 @@ def _widths(report: Report) -> list[int]:
 
 
 def _plot(report: Report, metric: str) -> dict:
-  """Plots a metric against L0: lines and ticks, in the pixels of _FRAME.
+  """Plots a metric against L0: lines and ticks, in the pixels of FRAME.
 
   A line joins autoencoders that differ in nothing but their sparsity.
   """
@@ -134,8 +95,8 @@ def _plot(report: Report, metric: str) -> dict:
     for sae in report.saes
     if sae.metrics["l0"] > 0 and math.isfinite(sae.metrics[metric])
   ]
-  x, x_ticks = _log_axis([sae.metrics["l0"] for sae in shown])
-  y, y_ticks = _linear_axis([sae.metrics[metric] for sae in shown])
+  x, x_ticks = log_axis([sae.metrics["l0"] for sae in shown])
+  y, y_ticks = linear_axis([sae.metrics[metric] for sae in shown])
   sites, widths = _sites(report), _widths(report)
   lines = {}
   for sae in sorted(shown, key=lambda sae: sae.metrics["l0"]):
@@ -143,37 +104,11 @@ def _plot(report: Report, metric: str) -> dict:
     point = round(x(sae.metrics["l0"])), round(y(sae.metrics[metric])), sae.name
     lines.setdefault((*of, _SPARSITY.sub("", sae.name)), []).append(point)
   return {
-    "frame": _FRAME,
+    "frame": FRAME,
     "lines": [(*of, points) for (*of, _), points in sorted(lines.items())],
     "x_ticks": [(round(x(tick)), f"{tick:g}") for tick in x_ticks],
-    "y_ticks": [(round(y(tick)), _number(tick, ".3g")) for tick in y_ticks],
+    "y_ticks": [(round(y(tick)), number(tick, ".3g")) for tick in y_ticks],
   }
-
-
-def _log_axis(values: list[float]):
-  """Returns a map from values to pixels, and ticks at powers of two."""
-  low, high = min(values, default=8) / 1.5, max(values, default=64) * 1.5
-  powers = range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)
-  width = (_FRAME["right"] - _FRAME["left"]) / math.log2(high / low)
-  stride = math.ceil(len(powers) / 6)
-  return (
-    lambda value: _FRAME["left"] + math.log2(value / low) * width,
-    [2.0**power for power in powers[::stride]],
-  )
-
-
-def _linear_axis(values: list[float]):
-  """Returns a map from values to pixels, and up to six round ticks with 0."""
-  low, high = min([0, *values]), max([0, *values])
-  reach = high - low or 1
-  ten = 10 ** math.floor(math.log10(reach / 4))
-  step = next(k * ten for k in (1, 2, 5, 10) if 4 * k * ten >= reach)
-  first, last = math.floor(low / step), max(1, math.ceil(high / step))
-  height = (_FRAME["bottom"] - _FRAME["top"]) / (last - first)
-  return (
-    lambda value: _FRAME["bottom"] - (value / step - first) * height,
-    [step * i for i in range(first, last + 1)],
-  )
 
 
 def _pack(report: Report) -> tuple[dict, list[str]]:

@@ -67,16 +67,21 @@ def check(facts: Mapping[str, str]) -> None:
 
 def of_program(config: TrainConfig) -> dict[str, str]:
   """Returns the code, the packages and the settings that a process runs."""
-  versions = {f"package {name}": version(name) for name in PACKAGES}
-  jaxs = {name: str(getattr(jax.config, name, None)) for name in _JAX}
-  flags = {name: os.environ.get(name, "") for name in _FLAGS}
   given = {
     f"--{setting.name}": overrides.show(setting.value)
     for setting in overrides.settings(config)
     if setting.name not in PLACES
   }
+  return given | of_code()
+
+
+def of_code() -> dict[str, str]:
+  """Returns the code and the packages that a process runs, and JAX's flags."""
+  versions = {f"package {name}": version(name) for name in PACKAGES}
+  jaxs = {name: str(getattr(jax.config, name, None)) for name in _JAX}
+  flags = {name: os.environ.get(name, "") for name in _FLAGS}
   code = {"code of jaxsae": _code(), "Python": platform.python_version()}
-  return given | code | versions | jaxs | flags
+  return code | versions | jaxs | flags
 
 
 def _code() -> str:
