@@ -108,7 +108,7 @@ def evaluate_published(
 
 
 def _named(paths: Iterable[formats.Path]) -> dict[str, epath.Path]:
-  """Returns all autoencoders by name: their folders, as short as they can be."""
+  """Returns autoencoders by name: their folders, as short as they can be."""
   found: dict[str, epath.Path] = {}
   for path in paths:
     top = given_path(path)

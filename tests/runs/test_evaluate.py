@@ -86,8 +86,8 @@ def test_another_evaluation_begins_anew(finished, offers, replace):
   own = RunSettings.of(finished)
   settings = replace(own, eval__batches=1)
   runs.evaluate(runs.open_run(finished.workdir, settings))
-  # One batch and its end; the loss clean, ablated twice, and spliced twice; then
-  # the same with three controls of each.
+  # One batch and its end; the loss clean, ablated twice, and spliced twice;
+  # then the same with three controls of each.
   assert offers.count == 2 + 5 + 2 + 9
 
 

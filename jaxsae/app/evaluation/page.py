@@ -86,8 +86,8 @@ def _plot(
     for record in records
     if _has(record, figure)
   ]
-  controls = _controls(record for _, record in points)
-  drawn = [*(record for _, record in points), *controls]
+  controls = _controls(points)
+  drawn = [record for _, record in (*points, *controls)]
   x, x_ticks = log_axis([record["l0"] for record in drawn])
   # Controls may be far worse than all else; what is above is at the upper edge.
   highest = 1.6 * max((_upper(r, figure) for _, r in points), default=1)
@@ -101,8 +101,8 @@ def _plot(
     "x_ticks": [(round(x(tick)), f"{tick:g}") for tick in x_ticks],
     "y_ticks": [(round(y(tick)), number(tick, ".3g")) for tick in y_ticks],
     "controls": [
-      (*at(r), f"{r['kind']}\nL0 {r['l0']:.1f} · {name} {r[figure]:.3f}")
-      for r in controls
+      (*at(r), of, f"{r['kind']}\nL0 {r['l0']:.1f} · {name} {r[figure]:.3f}")
+      for of, r in controls
     ],
     "points": [
       {
@@ -127,11 +127,14 @@ def _site(record: Record) -> str:
   return str(record.get("site", ""))
 
 
-def _controls(records: Iterable[Record]) -> list[Record]:
-  """Returns the controls of records, each once, with their kind."""
+def _controls(points: Iterable[tuple[int, Record]]) -> list[tuple[int, Record]]:
+  """Returns the colour of each control once, and it with its kind."""
   found = {
-    (kind, one["l0"], one["fvu"], one["delta_loss"]): {**one, "kind": kind}
-    for record in records
+    (kind, one["l0"], one["fvu"], one["delta_loss"]): (
+      colour,
+      {**one, "kind": kind},
+    )
+    for colour, record in points
     for kind, one in record.get("controls", {}).items()
     if _has(one, "fvu") and _has(one, "delta_loss")
   }
