@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import pathlib
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from jaxsae import mesh as meshes
 from jaxsae.errors import UserError
-from jaxsae.evals import Result, count_passes, evaluate, table, write
+from jaxsae.evals import DEFINITIONS, Result, count_passes, evaluate, table, write
 from jaxsae.lm import Site, Taps, sharding
 from tests.evals import reference
 from tests.evals.samples import random_sae, random_transcoder
@@ -210,6 +211,12 @@ def test_a_file_reads_back_as_what_was_written(tmp_path, results):
   for figures in data["results"]:
     told = figures.keys() - {"version", "name", "site", "width"}
     assert told == data["definitions"].keys()
+
+
+def test_the_docs_explain_every_figure():
+  page = (pathlib.Path(__file__).parents[2] / "docs/METRICS.md").read_text()
+  missing = [name for name in DEFINITIONS if f"`{name}`" not in page]
+  assert not missing
 
 
 def test_json_has_the_figures_and_their_version(results):

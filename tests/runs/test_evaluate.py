@@ -177,5 +177,5 @@ def test_all_processes_of_a_pod_stop_and_go_on(finished, tmp_path):
     results(finished)["results"], expected["results"], strict=True
   ):
     assert one["loss_tokens"] == other["loss_tokens"]
-    for figure in ("l0", "fvu", "clean_loss", "spliced_loss"):
+    for figure in ("l0", "fvu", "clean_loss", "spliced_loss", "kl", "cosine"):
       np.testing.assert_allclose(one[figure], other[figure], rtol=1e-5)
