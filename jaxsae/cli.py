@@ -106,6 +106,9 @@ class ConvertOptions:
   l0: Annotated[float, Range(0, 1e9)] | None = None
   # The language model, for transcoders whose gain another format leaves out.
   lm: PlaceOrEmpty = ""
+  # How to read Llama Scope's files: as jumprelu, topk or relu. Empty: as their
+  # authors do.
+  reading: PlaceOrEmpty = ""
 
   def __post_init__(self):
     overrides.check(self)
@@ -167,7 +170,15 @@ def _convert(argv: Sequence[str]) -> None:
     )
   lm = load_lm(options.lm) if options.lm else None
   place = options.site or None
-  found = formats.convert(paths, options.format, out, place, options.l0, lm)
+  found = formats.convert(
+    paths,
+    options.format,
+    out,
+    place,
+    options.l0,
+    lm,
+    options.reading or None,
+  )
   for files in found:
     for file in files:
       print(f"{out}/{file}")

@@ -29,13 +29,15 @@ def check(
   """Checks the shapes and values of an autoencoder's arrays.
 
   Args:
-    arrays: those of `NAMES`; a transcoder may have a skip.
+    arrays: those of `NAMES`, of which threshold may be missing; a transcoder may
+      have a skip.
     path: the file, for messages.
     skip: the name of the skip [D_in, D].
 
   Raises:
     UserError: names the array that is wrong.
   """
+  arrays = {"threshold": np.zeros(arrays["b_enc"].shape)} | dict(arrays)
   check_shapes({name: arrays[name].shape for name in NAMES.values()}, path)
   wanted = (arrays["W_enc"].shape[0], arrays["W_dec"].shape[1])
   if skip in arrays and arrays[skip].shape != wanted:

@@ -4,6 +4,7 @@ from jaxsae.formats.dictionary_learning import DictionaryLearning
 from jaxsae.formats.format import Format, ReadOnly
 from jaxsae.formats.gemma_scope import GemmaScope
 from jaxsae.formats.gemma_scope_2 import GemmaScope2
+from jaxsae.formats.llama_scope import LlamaScope
 from jaxsae.formats.sae_lens import SaeLens
 from jaxsae.formats.sparsify import Sparsify
 
@@ -14,6 +15,7 @@ _ALL: tuple[Format, ...] = (
   SaeLens(),
   Sparsify(),
   DictionaryLearning(),
+  LlamaScope(),
 )
 
 FORMATS: dict[str, Format] = {format.name: format for format in _ALL}

@@ -153,7 +153,7 @@ def _sae(
   if SKIP in arrays:
     arrays[SKIP] = arrays[SKIP].T
   bias = arrays["b_gate" if kind == "gated" else "b_enc"]
-  check({"b_enc": bias, "threshold": 0 * bias} | arrays, file)
+  check({"b_enc": bias} | arrays, file)
   if kind == "gated":
     folding.check_gate(arrays, file)
     arrays = folding.without_gate(arrays)
