@@ -29,22 +29,22 @@ def check(
   """Checks the shapes and values of an autoencoder's arrays.
 
   Args:
-    arrays: those of `NAMES`, of which threshold may be missing; a transcoder may
-      have a skip.
+    arrays: those of `NAMES`, perhaps without threshold, and a transcoder's
+      skip if it has one.
     path: the file, for messages.
     skip: the name of the skip [D_in, D].
 
   Raises:
     UserError: names the array that is wrong.
   """
-  arrays = {"threshold": np.zeros(arrays["b_enc"].shape)} | dict(arrays)
-  check_shapes({name: arrays[name].shape for name in NAMES.values()}, path)
-  wanted = (arrays["W_enc"].shape[0], arrays["W_dec"].shape[1])
-  if skip in arrays and arrays[skip].shape != wanted:
+  whole: Arrays = {"threshold": np.zeros(arrays["b_enc"].shape), **arrays}
+  check_shapes({name: whole[name].shape for name in NAMES.values()}, path)
+  wanted = (whole["W_enc"].shape[0], whole["W_dec"].shape[1])
+  if skip in whole and whole[skip].shape != wanted:
     raise UserError(
-      f"{skip} in {path} has shape {arrays[skip].shape}, not {wanted}."
+      f"{skip} in {path} has shape {whole[skip].shape}, not {wanted}."
     )
-  check_values(arrays, path)
+  check_values(whole, path)
 
 
 def check_shapes(shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:

@@ -44,7 +44,8 @@ def load_saes(path: Path) -> dict[str, Sae]:
   """Loads all autoencoders below a folder, as `load_sae` does.
 
   Returns:
-    The autoencoders by their folder, relative to `path`; "." is itself.
+    The autoencoders by their folder, or by their file where several lie in one
+    folder, relative to `path`; "." is itself.
 
   Raises:
     UserError: there are none, or one is damaged.
@@ -62,7 +63,7 @@ def autoencoders_at(path: Path) -> list[epath.Path]:
     UserError: there are none.
   """
   top = given_path(path)
-  if any(format.matches(top) for format in FORMATS.values()):
+  if _loads(top):
     return [top]
   found = list(_autoencoders_below(top)) if top.is_dir() else []
   if _is_run(top) or not found:
@@ -112,11 +113,16 @@ def _is_run(path: epath.Path) -> bool:
 
 def _autoencoders_below(path: epath.Path) -> Iterator[epath.Path]:
   """Yields the folders and files below a folder that load."""
-  files = itertools.islice(_files_below(path), _MOST)
-  folders = dict.fromkeys(file.parent for file in files)
-  for folder in folders:
-    if any(format.matches(folder) for format in FORMATS.values()):
-      yield folder
+  inside: dict[epath.Path, list[epath.Path]] = {}
+  for file in itertools.islice(_files_below(path), _MOST):
+    inside.setdefault(file.parent, []).append(file)
+  for folder, files in inside.items():
+    # Where a folder is none, each of its files may be one.
+    yield from [folder] if _loads(folder) else filter(_loads, files)
+
+
+def _loads(path: epath.Path) -> bool:
+  return any(format.matches(path) for format in FORMATS.values())
 
 
 def _files_below(path: epath.Path) -> Iterator[epath.Path]:

@@ -5,6 +5,7 @@ from jaxsae.formats.format import Format, ReadOnly
 from jaxsae.formats.gemma_scope import GemmaScope
 from jaxsae.formats.gemma_scope_2 import GemmaScope2
 from jaxsae.formats.llama_scope import LlamaScope
+from jaxsae.formats.qwen_scope import QwenScope
 from jaxsae.formats.sae_lens import SaeLens
 from jaxsae.formats.sparsify import Sparsify
 
@@ -16,6 +17,7 @@ _ALL: tuple[Format, ...] = (
   Sparsify(),
   DictionaryLearning(),
   LlamaScope(),
+  QwenScope(),
 )
 
 FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
