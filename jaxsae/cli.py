@@ -86,7 +86,7 @@ class FinishedRun:
 class ExportOptions:
   """The format and the folder of exported autoencoders."""
 
-  # The format to write: gemma_scope, gemma_scope_2 or sae_lens.
+  # The format to write: gemma_scope, gemma_scope_2, sae_lens or circuit_tracer.
   format: Place = formats.DEFAULT
   out: PlaceOrEmpty = ""  # the new folder; required
 
@@ -98,7 +98,7 @@ class ExportOptions:
 class ConvertOptions:
   """The new format of autoencoders, and what their files do not say."""
 
-  # The format to write: gemma_scope, gemma_scope_2 or sae_lens.
+  # The format to write: gemma_scope, gemma_scope_2, sae_lens or circuit_tracer.
   format: PlaceOrEmpty = ""
   # The site of all of them, as in resid.12. Empty: as their files say.
   site: PlaceOrEmpty = ""

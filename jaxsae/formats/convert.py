@@ -10,7 +10,7 @@ from jaxsae.formats.gemma_scope import input_gain
 from jaxsae.formats.llama_scope import LlamaScope
 from jaxsae.formats.load import autoencoders_at, format_of
 from jaxsae.formats.published import Published
-from jaxsae.formats.suite import writing
+from jaxsae.formats.suite import Anew, writing
 from jaxsae.lm import Lm, Place, Taps
 
 
@@ -46,8 +46,8 @@ def convert(
   found = [one for path in paths for one in autoencoders_at(path)]
   if not found:
     raise UserError("Nothing to convert; give a file or folder.")
-  records = (_record(one, place, l0, lm, reading) for one in found)
-  return writing(format, records, out)
+  records = lambda: (_record(one, place, l0, lm, reading) for one in found)
+  return writing(format, Anew(records), out)
 
 
 def _record(

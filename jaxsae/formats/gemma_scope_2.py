@@ -97,7 +97,8 @@ class GemmaScope2:
     if sae.w_skip is not None:
       arrays[_SKIP] = np.asarray(sae.w_skip, np.float32)
     check(_named(arrays), folder / FILE, _SKIP)
-    tensors.write(arrays, folder / FILE, _config(published), folder / CONFIG)
+    text = tensors.json_text(_config(published))
+    tensors.write(arrays, folder / FILE, text, folder / CONFIG)
 
   def place(self, published: Published) -> str:
     """Returns the folder that its site, width and L0 have."""

@@ -1,5 +1,7 @@
 """The formats that autoencoders are read from and written in."""
 
+from jaxsae.formats.circuit_tracer import CircuitTracer
+from jaxsae.formats.circuit_tracer_clt import CircuitTracerClt
 from jaxsae.formats.dictionary_learning import DictionaryLearning
 from jaxsae.formats.format import Format, ReadOnly
 from jaxsae.formats.gemma_scope import GemmaScope
@@ -18,6 +20,8 @@ _ALL: tuple[Format, ...] = (
   DictionaryLearning(),
   LlamaScope(),
   QwenScope(),
+  CircuitTracer(),
+  CircuitTracerClt(),
 )
 
 FORMATS: dict[str, Format] = {format.name: format for format in _ALL}

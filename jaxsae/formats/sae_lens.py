@@ -100,9 +100,8 @@ class SaeLens:
     check({"threshold": threshold} | arrays, folder / FILE)
     if SKIP in arrays:
       arrays[SKIP] = arrays[SKIP].T
-    tensors.write(
-      arrays, folder / FILE, _config(published, kind), folder / CONFIG
-    )
+    text = tensors.json_text(_config(published, kind))
+    tensors.write(arrays, folder / FILE, text, folder / CONFIG)
 
   def place(self, published: Published) -> str:
     """Returns the folder that its site, width and L0 have."""
