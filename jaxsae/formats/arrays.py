@@ -3,10 +3,13 @@
 Shapes: D_in width of the site read, D of the one written, F latents.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from jaxsae import process
 from jaxsae.errors import UserError
 from jaxsae.formats.format import Path
 
@@ -21,6 +24,9 @@ NAMES = {
   "threshold": "threshold",  # [F]
 }
 SKIP = "W_skip"  # [D_in, D], of some transcoders
+
+# A number that float32 cannot hold becomes infinite, and is refused as such.
+overflowing = np.errstate(over="ignore", invalid="ignore")
 
 
 def check(
@@ -74,6 +80,36 @@ def check_shapes(shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
         f"{name} in {path} has shape {shapes[name]}; W_enc of shape {w_enc} and"
         f" W_dec of shape {w_dec} need {shape}."
       )
+
+
+def check_one_width(w_enc: ArrayLike, w_dec: ArrayLike, path: Path) -> None:
+  """Raises UserError unless as many numbers are written as are read.
+
+  Args:
+    w_enc: [D_in, F].
+    w_dec: [F, D].
+    path: the file, for messages.
+  """
+  read, written = np.shape(w_enc), np.shape(w_dec)
+  if read[:1] != written[-1:]:
+    raise UserError(
+      f"W_enc in {path} has shape {read} and W_dec {written}; what is written"
+      " must be as wide as what is read."
+    )
+
+
+def check_memory(shapes: Iterable[tuple[int, ...]], what: Path) -> None:
+  """Raises UserError if this machine has no room for arrays of these shapes.
+
+  They are there as the file has them, as float32, and as JAX has them.
+  """
+  needed = 3 * sum(4 * math.prod(shape) for shape in shapes)
+  there = process.memory_limit()
+  if needed > there:
+    raise UserError(
+      f"{what} needs {needed / 1e9:.1f} GB of memory to be read, and"
+      f" {there / 1e9:.1f} GB are there; use a machine with more."
+    )
 
 
 def check_values(arrays: Mapping[str, np.ndarray], path: Path) -> None:

@@ -26,7 +26,7 @@ from etils import epath
 from jaxsae.errors import UserError
 from jaxsae.files import given_path, is_file
 from jaxsae.formats import folding, names, tensors
-from jaxsae.formats.arrays import NAMES, SKIP, Arrays, check
+from jaxsae.formats.arrays import NAMES, SKIP, Arrays, check, check_one_width
 from jaxsae.formats.format import Path
 from jaxsae.formats.gemma_scope import check_gain, without_gain
 from jaxsae.formats.published import Published
@@ -155,6 +155,7 @@ def _sae(file: epath.Path, config: Mapping[str, Any]) -> Sae:
   if _THRESHOLD in found:
     found["threshold"] = found.pop(_THRESHOLD)
   found |= {name: found[name].T for name in {"W_enc", SKIP} & found.keys()}
+  check_one_width(found["W_enc"], found["W_dec"], file)
   if activation != "topk":
     return folding.to_sae(found, file)
   width = found["b_enc"].size

@@ -30,7 +30,7 @@ from etils import epath
 from jaxsae.errors import UserError
 from jaxsae.files import entries, given_path, is_file
 from jaxsae.formats import folding, names, tensors
-from jaxsae.formats.arrays import SKIP, Arrays
+from jaxsae.formats.arrays import SKIP, Arrays, check_one_width
 from jaxsae.formats.circuit_tracer import CONFIG, hooks, read_config
 from jaxsae.formats.format import Path, ReadOnly
 from jaxsae.formats.published import Published
@@ -132,6 +132,7 @@ def _arrays(file: epath.Path, layer: int) -> tuple[Arrays, int]:
       f" of latents, layers from {layer} on, site width), as b_dec_{layer} of"
       f" shape {found['b_dec'].shape} is."
     )
+  check_one_width(found["W_enc"].T, w_dec, file)
   targets = w_dec.shape[1]
   others = (targets - 1) * w_dec.shape[2]
   # What is written to its own layer alone: there is none in the others.

@@ -25,7 +25,13 @@ from etils import epath
 from jaxsae.errors import UserError
 from jaxsae.files import given_path, is_file, refusals_told, whole_file
 from jaxsae.formats import npz
-from jaxsae.formats.arrays import NAMES, check, check_shapes
+from jaxsae.formats.arrays import (
+  NAMES,
+  check,
+  check_memory,
+  check_one_width,
+  check_shapes,
+)
 from jaxsae.formats.folding import to_sae
 from jaxsae.formats.format import Path
 from jaxsae.formats.published import Published
@@ -82,6 +88,7 @@ class GemmaScope:
     if place is None or place["width"] != width_label(sae.width):
       return Published(sae, before_gain=True)
     taps = Taps.parse(f"{_SITES[place['site']]}.{int(place['layer'])}")
+    check_one_width(sae.w_enc, sae.w_dec, file)
     return Published(
       sae,
       taps,
@@ -305,7 +312,7 @@ def _read(archive: zipfile.ZipFile, path: Path) -> dict[str, np.ndarray]:
     for name, member in members.items()
   }
   check_shapes(shapes, path)
-  npz.check_memory(shapes.values(), path)
+  check_memory(shapes.values(), path)
   return {
     name: npz.array(archive, member, f"{name} in {path}")
     for name, member in members.items()

@@ -33,7 +33,7 @@ from etils import epath
 from jaxsae.errors import UserError
 from jaxsae.files import is_file
 from jaxsae.formats import folding, names, tensors
-from jaxsae.formats.arrays import Arrays, check
+from jaxsae.formats.arrays import Arrays, check, check_one_width, overflowing
 from jaxsae.formats.format import Path, ReadOnly
 from jaxsae.formats.published import Published, figures
 from jaxsae.sae.model import Sae
@@ -113,7 +113,7 @@ def _sae(reading: str, config: Mapping[str, Any], folder: epath.Path) -> Sae:
   """Reads the arrays on raw activations, and what makes latents active."""
   arrays = _on_raw(_arrays(folder / FILE), config, folder / CONFIG)
   if config.get("apply_decoder_bias_to_pre_encoder"):
-    arrays = folding.without_shift(arrays)
+    arrays = folding.without_shift(arrays, folder / FILE)
   if config.get("sparsity_include_decoder_norm", True):
     arrays = folding.unit_directions(arrays)
   width, k = len(arrays["b_enc"]), None
@@ -131,9 +131,11 @@ def _arrays(file: epath.Path) -> Arrays:
   tensors.check_names(found, set(_ARRAYS), file)
   arrays = {ours: found[name].T for name, ours in _ARRAYS.items()}
   check(arrays, file)
+  check_one_width(arrays["W_enc"], arrays["W_dec"], file)
   return arrays
 
 
+@overflowing
 def _on_raw(
   arrays: Arrays, config: Mapping[str, Any], file: epath.Path
 ) -> Arrays:
@@ -161,9 +163,11 @@ def _scales(
     )
   norms = config.get("dataset_average_activation_norm")
   norms = norms if isinstance(norms, dict) else {}
-  d_in, d = arrays["W_enc"].shape[0], arrays["W_dec"].shape[1]
-  scale_in = math.sqrt(d_in) / _positive(norms, "in", file)
-  return scale_in, math.sqrt(d) / _positive(norms, "out", file)
+  root = math.sqrt(len(arrays["W_enc"]))
+  scale_in, scale_out = (
+    root / _positive(norms, side, file) for side in ("in", "out")
+  )
+  return scale_in, scale_out
 
 
 def _positive(found: Mapping[str, Any], name: str, file: epath.Path) -> float:

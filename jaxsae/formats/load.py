@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from etils import epath
 
 from jaxsae.errors import UserError
-from jaxsae.files import files_in, given_path, is_remote
+from jaxsae.files import entries, files_in, given_path, is_file, is_remote
 from jaxsae.formats import card
 from jaxsae.formats.format import Format, Path
 from jaxsae.formats.registry import FORMATS
@@ -77,16 +77,26 @@ def format_of(path: Path) -> Format:
   Raises:
     UserError: no format matches, or more than one does.
   """
-  matching = [f for f in FORMATS.values() if f.matches(path)]
+  matching = _matching(path)
   if not matching:
     raise UserError(f"{path} {_what_it_is(given_path(path))}.")
   if len(matching) > 1:
     raise UserError(
       f"{path} matches more than one format"
-      f" ({', '.join(f.name for f in matching)}); give a path that holds only"
-      " one, or call the read method of one of jaxsae.formats.FORMATS."
+      f" ({', '.join(f.name for f in matching)}); give {_of_one(path)}."
     )
   return matching[0]
+
+
+def _matching(path: Path) -> list[Format]:
+  return [format for format in FORMATS.values() if format.matches(path)]
+
+
+def _of_one(path: Path) -> str:
+  """Says what to give where several formats match."""
+  files = sorted(filter(is_file, entries(given_path(path))))
+  alone = [str(file) for file in files if len(_matching(file)) == 1]
+  return " or ".join(alone) or "a folder that holds only one"
 
 
 def _what_it_is(path: epath.Path) -> str:
@@ -122,7 +132,7 @@ def _autoencoders_below(path: epath.Path) -> Iterator[epath.Path]:
 
 
 def _loads(path: epath.Path) -> bool:
-  return any(format.matches(path) for format in FORMATS.values())
+  return bool(_matching(path))
 
 
 def _files_below(path: epath.Path) -> Iterator[epath.Path]:

@@ -9,11 +9,10 @@ import math
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
-from jaxsae import process
 from jaxsae.errors import RunError, UserError
 from jaxsae.files import given_path
 from jaxsae.formats.format import Path
@@ -103,20 +102,6 @@ def array(
     raise _damaged(what, error) from error
   with np.errstate(over="ignore"):
     return values.astype(np.float32)
-
-
-def check_memory(shapes: Iterable[tuple[int, ...]], what: Path) -> None:
-  """Raises UserError if this machine has no room for arrays of these shapes.
-
-  They are there as the file has them, as float32, and as JAX has them.
-  """
-  needed = 3 * sum(4 * math.prod(shape) for shape in shapes)
-  there = process.memory_limit()
-  if needed > there:
-    raise UserError(
-      f"{what} needs {needed / 1e9:.1f} GB of memory to be read, and"
-      f" {there / 1e9:.1f} GB are there; use a machine with more."
-    )
 
 
 def _header(

@@ -19,7 +19,7 @@ from etils import epath
 from jaxsae.errors import UserError
 from jaxsae.files import given_path, is_file
 from jaxsae.formats import folding, tensors, torch_zip
-from jaxsae.formats.arrays import NAMES
+from jaxsae.formats.arrays import NAMES, check_one_width
 from jaxsae.formats.format import Path, ReadOnly
 from jaxsae.formats.published import Published
 from jaxsae.lm import Site, Taps
@@ -49,6 +49,7 @@ class QwenScope(ReadOnly):
     arrays = dict(torch_zip.read(file))
     tensors.check_names(arrays, _ARRAYS, file)
     arrays |= {name: arrays[name].T for name in ("W_enc", "W_dec")}
+    check_one_width(arrays["W_enc"], arrays["W_dec"], file)
     k = tensors.checked_k(_k(file), arrays["b_enc"].size, file)
     return Published(
       folding.to_sae(arrays, file, k),

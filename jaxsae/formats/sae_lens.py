@@ -27,7 +27,13 @@ from etils import epath
 from jaxsae.errors import UserError
 from jaxsae.files import given_path, is_file
 from jaxsae.formats import folding, names, tensors
-from jaxsae.formats.arrays import SKIP, Arrays, check
+from jaxsae.formats.arrays import (
+  SKIP,
+  Arrays,
+  check,
+  check_one_width,
+  overflowing,
+)
 from jaxsae.formats.format import Path
 from jaxsae.formats.gemma_scope import width_label
 from jaxsae.formats.published import Published, figures
@@ -133,6 +139,7 @@ def _architecture(config: Mapping[str, Any], file: epath.Path) -> str:
   return kind
 
 
+@overflowing
 def _arrays(kind: str, file: epath.Path) -> Arrays:
   arrays = tensors.read_arrays(file)
   if "log_threshold" in arrays and "threshold" not in arrays:
@@ -156,8 +163,10 @@ def _sae(
   if kind == "gated":
     folding.check_gate(arrays, file)
     arrays = folding.without_gate(arrays)
-  if "transcoder" not in kind and config.get("apply_b_dec_to_input", True):
-    arrays = folding.without_shift(arrays)
+  if "transcoder" not in kind:
+    check_one_width(arrays["W_enc"], arrays["W_dec"], file)
+    if config.get("apply_b_dec_to_input", True):
+      arrays = folding.without_shift(arrays, file)
   if config.get("rescale_acts_by_decoder_norm", False):
     arrays = folding.unit_directions(arrays)
   k = None

@@ -10,6 +10,7 @@ from etils import epath
 
 from jaxsae.errors import UserError
 from jaxsae.files import given_path, is_file, refusals_told, whole_file
+from jaxsae.formats.arrays import check_memory
 from jaxsae.formats.format import Path
 from jaxsae.lm.formats import safetensors
 
@@ -93,6 +94,7 @@ def read_arrays(file: epath.Path) -> dict[str, np.ndarray]:
   if not is_file(file):
     raise UserError(f"{file} is missing; get the weights again.")
   tensors = safetensors.read_header(file)
+  check_memory((tensor.shape for tensor in tensors.values()), file)
   for name, tensor in tensors.items():
     if tensor.dtype not in safetensors.FLOATS:
       raise UserError(

@@ -21,6 +21,7 @@ import numpy as np
 from etils import epath
 
 from jaxsae.errors import RunError, UserError
+from jaxsae.formats.arrays import check_memory
 
 _LARGEST = 50_000_000  # bytes of the pickle; an autoencoder's has some 2,000
 
@@ -53,6 +54,8 @@ def read(file: epath.Path) -> dict[str, np.ndarray]:
   """
   try:
     with file.open("rb") as opened, zipfile.ZipFile(opened) as archive:
+      floats = sum(member.file_size for member in archive.infolist()) // 4
+      check_memory([(floats,)], file)
       found = _load(archive)
   except (UserError, RunError, MemoryError):
     raise
