@@ -128,3 +128,11 @@ def check_values(arrays: Mapping[str, np.ndarray], path: Path) -> None:
     raise UserError(
       f"threshold in {path} has negative values; JumpReLU's are 0 or more."
     )
+
+
+def reason(error: Exception) -> str:
+  """Returns what an exception says in one short line.
+
+  What a library says may quote the file, which may be of any length.
+  """
+  return " ".join(str(error).split())[:200] or type(error).__name__

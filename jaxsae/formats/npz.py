@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxsae.errors import RunError, UserError
 from jaxsae.files import given_path
+from jaxsae.formats.arrays import reason
 from jaxsae.formats.format import Path
 
 # Deflate cannot compress further than this, so a larger ratio is forged.
@@ -49,8 +50,8 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
       raise
     except Exception as error:  # as in names
       raise UserError(
-        f"{path} is not an .npz file, or only part of one ({error}); get it"
-        " again."
+        f"{path} is not an .npz file, or only part of one ({reason(error)});"
+        " get it again."
       ) from error
     with archive:
       yield archive
@@ -128,7 +129,5 @@ def _can_hold(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
 
 
 def _damaged(what: str, error: Exception | str) -> UserError:
-  reason = str(error) or type(error).__name__
-  return UserError(
-    f"{what} is damaged ({reason}); download or export it again."
-  )
+  why = error if isinstance(error, str) else reason(error)
+  return UserError(f"{what} is damaged ({why}); download or export it again.")

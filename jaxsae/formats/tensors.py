@@ -10,7 +10,7 @@ from etils import epath
 
 from jaxsae.errors import UserError
 from jaxsae.files import given_path, is_file, refusals_told, whole_file
-from jaxsae.formats.arrays import check_memory
+from jaxsae.formats.arrays import check_memory, reason
 from jaxsae.formats.format import Path
 from jaxsae.lm.formats import safetensors
 
@@ -56,8 +56,9 @@ def _read_mapping(
     ):
       raise ValueError("it does not hold values by name")
   except (ValueError, RecursionError, yaml.YAMLError) as error:
-    reason = " ".join(str(error).split())
-    raise UserError(f"{file} is damaged ({reason}); get it again.") from error
+    raise UserError(
+      f"{file} is damaged ({reason(error)}); get it again."
+    ) from error
   return content
 
 

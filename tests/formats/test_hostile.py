@@ -386,6 +386,19 @@ def test_negative_thresholds(name, tmp_path):
   assert "threshold" in survives(path)
 
 
+@pytest.mark.parametrize("name", ["gemma_scope", "qwen_scope"])
+def test_a_message_does_not_quote_the_file(name, tmp_path):
+  """Libraries do: here a name in a zip that reaches over all that follows."""
+  path = sample(name, tmp_path)
+  (file,) = files_of(path)
+  content = bytearray(file.read_bytes())
+  with zipfile.ZipFile(file) as archive:
+    for member in archive.infolist():
+      content[member.header_offset + 27] = 4
+  file.write_bytes(content)
+  assert len(survives(path)) < len(str(file)) + 300
+
+
 # Files that would run code, or take all memory.
 
 
