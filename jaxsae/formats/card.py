@@ -91,8 +91,8 @@ def _read(file: epath.Path) -> dict[str, Any] | None:
       raise ValueError("model is not text")
   except (ValueError, TypeError, RecursionError) as error:
     raise UserError(
-      f"{file} is damaged ({reason(error)}); export the autoencoder again, or remove"
-      " the card to load it without."
+      f"{file} is damaged ({reason(error)}); export the autoencoder again, or"
+      " remove the card to load it without."
     ) from error
   return card
 
