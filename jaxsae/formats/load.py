@@ -15,6 +15,8 @@ from jaxsae.origin import mark
 from jaxsae.sae import Sae
 
 _MOST = 5000  # files that are looked through for what could be meant
+# Only these are asked whether they load: in a bucket each question is a request.
+_WEIGHTS = (".npz", ".pt", ".safetensors")
 
 
 def load_sae(path: Path) -> Sae:
@@ -94,7 +96,9 @@ def _matching(path: Path) -> list[Format]:
 
 def _of_one(path: Path) -> str:
   """Says what to give where several formats match."""
-  files = sorted(filter(is_file, entries(given_path(path))))
+  top = given_path(path)
+  folder = top if top.is_dir() else top.parent
+  files = sorted(filter(is_file, entries(folder)))
   alone = [str(file) for file in files if len(_matching(file)) == 1]
   return " or ".join(alone) or "a folder that holds only one"
 
@@ -127,8 +131,11 @@ def _autoencoders_below(path: epath.Path) -> Iterator[epath.Path]:
   for file in itertools.islice(_files_below(path), _MOST):
     inside.setdefault(file.parent, []).append(file)
   for folder, files in inside.items():
-    # Where a folder is none, each of its files may be one.
-    yield from [folder] if _loads(folder) else filter(_loads, files)
+    if _loads(folder):
+      yield folder
+    else:  # each of its files may be one
+      weights = (file for file in files if file.suffix in _WEIGHTS)
+      yield from filter(_loads, weights)
 
 
 def _loads(path: epath.Path) -> bool:
