@@ -88,7 +88,7 @@ class FinishedRun:
 class ExportOptions:
   """The format and the folder of exported autoencoders."""
 
-  # The format to write: gemma_scope, gemma_scope_2 or sae_lens.
+  # The format to write: gemma_scope, gemma_scope_2, sae_lens or circuit_tracer.
   format: Place = formats.DEFAULT
   out: PlaceOrEmpty = ""  # the new folder; required
 
@@ -100,7 +100,7 @@ class ExportOptions:
 class ConvertOptions:
   """The new format of autoencoders, and what their files do not say."""
 
-  # The format to write: gemma_scope, gemma_scope_2 or sae_lens.
+  # The format to write: gemma_scope, gemma_scope_2, sae_lens or circuit_tracer.
   format: PlaceOrEmpty = ""
   # The site of all of them, as in resid.12. Empty: as their files say.
   site: PlaceOrEmpty = ""
@@ -108,6 +108,9 @@ class ConvertOptions:
   l0: Annotated[float, Range(0, 1e9)] | None = None
   # The language model, for transcoders whose gain another format leaves out.
   lm: PlaceOrEmpty = ""
+  # How to read Llama Scope's files: as jumprelu, topk or relu. Empty: as their
+  # authors do.
+  reading: PlaceOrEmpty = ""
 
   def __post_init__(self):
     overrides.check(self)
@@ -242,7 +245,15 @@ def _convert(argv: Sequence[str]) -> None:
     )
   lm = load_lm(options.lm) if options.lm else None
   place = options.site or None
-  found = formats.convert(paths, options.format, out, place, options.l0, lm)
+  found = formats.convert(
+    paths,
+    options.format,
+    out,
+    place,
+    options.l0,
+    lm,
+    options.reading or None,
+  )
   for files in found:
     for file in files:
       print(f"{out}/{file}")

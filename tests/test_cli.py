@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import runpy
 import shutil
 import sys
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import jaxsae
-from jaxsae import cli, explore, process, runs
+from jaxsae import cli, explore, formats, process, runs
 from jaxsae.runs.text import corpus_of
 from jaxsae.train import train
 
@@ -249,6 +250,13 @@ def test_help_of_an_action_lists_its_settings(command):
   assert status == 0 and "usage: jaxsae export RUN" in out
   for setting in ("--format=", "--out="):
     assert setting in out
+
+
+@pytest.mark.parametrize("action", ["export", "convert"])
+def test_help_names_the_formats_that_are_written(command, action):
+  _, out, _ = command(action, "--help")
+  (said,) = re.findall(r"The format to write: (.*?)\.", " ".join(out.split()))
+  assert re.split(r", | or ", said) == formats.written()
 
 
 def test_help_names_the_actions(command):

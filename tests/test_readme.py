@@ -6,6 +6,7 @@ import re
 import jax
 import pytest
 
+from jaxsae import formats
 from jaxsae.formats import gemma_scope
 from jaxsae.sae import JumpRelu
 from jaxsae.sae import stack as stacks
@@ -18,6 +19,13 @@ README = (ROOT / "README.md").read_text()
 
 def test_it_is_short():
   assert README.count("\n") < 160
+
+
+def test_it_names_the_formats_that_are_written_and_those_that_are_read():
+  (line,) = re.findall(r"read and written: (.*); read: (.*) \|", README)
+  written, read = (re.findall(r"`(\w+)`", part) for part in line)
+  assert written == formats.written()
+  assert {*written, *read} == formats.FORMATS.keys()
 
 
 def test_every_file_it_names_exists():

@@ -12,6 +12,7 @@ from etils import epath
 
 from jaxsae.errors import UserError
 from jaxsae.files import given_path, is_file, whole_file
+from jaxsae.formats.arrays import reason
 from jaxsae.formats.format import Path
 from jaxsae.formats.published import Published, figures
 from jaxsae.lm import Taps
@@ -90,8 +91,8 @@ def _read(file: epath.Path) -> dict[str, Any] | None:
       raise ValueError("model is not text")
   except (ValueError, TypeError, RecursionError) as error:
     raise UserError(
-      f"{file} is damaged ({error}); export the autoencoder again, or remove"
-      " the card to load it without."
+      f"{file} is damaged ({reason(error)}); export the autoencoder again, or"
+      " remove the card to load it without."
     ) from error
   return card
 

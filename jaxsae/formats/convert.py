@@ -7,9 +7,10 @@ from jaxsae.errors import UserError
 from jaxsae.formats import card
 from jaxsae.formats.format import Path
 from jaxsae.formats.gemma_scope import input_gain
+from jaxsae.formats.llama_scope import LlamaScope
 from jaxsae.formats.load import autoencoders_at, format_of
 from jaxsae.formats.published import Published
-from jaxsae.formats.suite import writing
+from jaxsae.formats.suite import Anew, writing
 from jaxsae.lm import Lm, Place, Taps
 
 
@@ -20,6 +21,7 @@ def convert(
   place: Place | None = None,
   l0: float | None = None,
   lm: Lm | None = None,
+  reading: str | None = None,
 ) -> Iterator[list[str]]:
   """Writes autoencoders of any format in another, one by one.
 
@@ -31,6 +33,8 @@ def convert(
     l0: the L0 of all, for files that do not say it.
     lm: the language model, for transcoders whose gain another format leaves
       out.
+    reading: how to read Llama Scope's files, one of `llama_scope.READINGS`;
+      None: as `LlamaScope.read` does.
 
   Yields:
     The paths of each autoencoder's files, relative to the folder.
@@ -42,19 +46,23 @@ def convert(
   found = [one for path in paths for one in autoencoders_at(path)]
   if not found:
     raise UserError("Nothing to convert; give a file or folder.")
-  records = (_record(one, place, l0, lm) for one in found)
-  return writing(format, records, out)
+  records = lambda: (_record(one, place, l0, lm, reading) for one in found)
+  return writing(format, Anew(records), out)
 
 
 def _record(
-  path: Path, place: Place | None, l0: float | None, lm: Lm | None
+  path: Path,
+  place: Place | None,
+  l0: float | None,
+  lm: Lm | None,
+  reading: str | None,
 ) -> Published:
   """Reads an autoencoder and adds what its file does not say.
 
   Raises:
-    UserError: the file says another site.
+    UserError: the file says another site, or has no such reading.
   """
-  read = card.complete(path, format_of(path).read(path))
+  read = card.complete(path, _read(path, reading))
   if place is not None:
     taps = Taps.of(place)
     if read.taps not in (None, taps):
@@ -66,3 +74,15 @@ def _record(
     gain = input_gain(lm, read.taps)
     read = dataclasses.replace(read, input_gain=gain)
   return read
+
+
+def _read(path: Path, reading: str | None) -> Published:
+  format = format_of(path)
+  if reading is None:
+    return format.read(path)
+  if not isinstance(format, LlamaScope):
+    raise UserError(
+      f"reading={reading} is for Llama Scope's files, and {path} is"
+      f" {format.name}; convert it without."
+    )
+  return format.read(path, reading)

@@ -27,7 +27,7 @@ from etils import epath
 from jaxsae.errors import UserError
 from jaxsae.files import is_file
 from jaxsae.formats import folding, names, tensors, torch_zip
-from jaxsae.formats.arrays import Arrays, check
+from jaxsae.formats.arrays import Arrays, check, check_one_width, overflowing
 from jaxsae.formats.format import Path, ReadOnly
 from jaxsae.formats.published import Published
 from jaxsae.lm import Site, Taps
@@ -105,6 +105,7 @@ def _taps(trainer: Mapping[str, Any]) -> Taps | None:
   return Taps.of(Site("resid", layer))
 
 
+@overflowing
 def _arrays(kind: str, file: epath.Path) -> Arrays:
   """Reads the tensors of a class, under their names in other formats."""
   found, wanted = torch_zip.read(file), _CLASSES[kind]
@@ -134,8 +135,9 @@ def _sae(kind: str, arrays: Arrays, file: epath.Path) -> Sae:
   if kind == "GatedAutoEncoder":
     folding.check_gate(arrays, file)
     arrays = folding.without_gate(arrays)
+  check_one_width(arrays["W_enc"], arrays["W_dec"], file)
   if kind not in _WITHOUT_SHIFT:
-    arrays = folding.without_shift(arrays)
+    arrays = folding.without_shift(arrays, file)
   if kind == "AutoEncoder":  # as its from_pretrained does
     arrays = folding.unit_directions(arrays)
   if kind != "AutoEncoderTopK":

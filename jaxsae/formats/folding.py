@@ -12,16 +12,28 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsae.errors import UserError
-from jaxsae.formats.arrays import NAMES, SKIP, Arrays, check
+from jaxsae.formats.arrays import (
+  NAMES,
+  SKIP,
+  Arrays,
+  check,
+  check_one_width,
+  overflowing,
+)
 from jaxsae.formats.format import Path
 from jaxsae.sae.model import Sae
 
 
-def without_shift(arrays: Arrays) -> Arrays:
+@overflowing
+def without_shift(arrays: Arrays, file: Path) -> Arrays:
   """Folds b_dec, which is taken from the input, into b_enc.
 
   (x - b_dec) W_enc + b_enc = x W_enc + (b_enc - b_dec W_enc)
+
+  Raises:
+    UserError: the input is not as wide as b_dec; names the file.
   """
+  check_one_width(arrays["W_enc"], arrays["W_dec"], file)
   shift = arrays["b_dec"].astype(np.float64) @ arrays["W_enc"]
   return arrays | {"b_enc": arrays["b_enc"] - shift}
 
@@ -36,6 +48,7 @@ def check_gate(arrays: Arrays, file: Path) -> None:
       )
 
 
+@overflowing
 def without_gate(arrays: Arrays) -> Arrays:
   """Writes a gate as a threshold on the magnitude.
 
@@ -59,6 +72,7 @@ def without_gate(arrays: Arrays) -> Arrays:
   return {k: x for k, x in arrays.items() if k not in of_gate} | gated
 
 
+@overflowing
 def unit_directions(arrays: Arrays) -> Arrays:
   """Moves the norms of W_dec's rows into the latents; x̂ stays."""
   norms = np.linalg.norm(arrays["W_dec"].astype(np.float64), axis=1)
@@ -69,6 +83,7 @@ def unit_directions(arrays: Arrays) -> Arrays:
   }
 
 
+@overflowing
 def to_sae(
   arrays: Arrays, file: Path, k: int | None = None, skip: str = SKIP
 ) -> Sae:

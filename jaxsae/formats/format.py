@@ -1,7 +1,8 @@
 """The interface that every file format of autoencoders implements."""
 
 import os
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 from jaxsae.errors import UserError
 from jaxsae.formats.published import Published
@@ -86,5 +87,21 @@ class Format(Protocol):
 
     Raises:
       UserError: the record lacks a field that the folder is named after.
+    """
+    ...
+
+
+@runtime_checkable
+class WholeSet(Protocol):
+  """A format whose autoencoders belong together and lie in one folder.
+
+  It is a `Format` too; its `write` makes the files of one autoencoder, and what
+  they share if it is not there.
+  """
+
+  def check_set(self, records: Sequence[Published]) -> None:
+    """Raises UserError unless autoencoders are a set.
+
+    Looks at shapes and facts alone, so the arrays may be abstract.
     """
     ...

@@ -25,7 +25,13 @@ from etils import epath
 from jaxsae.errors import UserError
 from jaxsae.files import given_path, is_file, refusals_told, whole_file
 from jaxsae.formats import npz
-from jaxsae.formats.arrays import NAMES, check, check_shapes
+from jaxsae.formats.arrays import (
+  NAMES,
+  check,
+  check_memory,
+  check_one_width,
+  check_shapes,
+)
 from jaxsae.formats.folding import to_sae
 from jaxsae.formats.format import Path
 from jaxsae.formats.published import Published
@@ -82,6 +88,7 @@ class GemmaScope:
     if place is None or place["width"] != width_label(sae.width):
       return Published(sae, before_gain=True)
     taps = Taps.parse(f"{_SITES[place['site']]}.{int(place['layer'])}")
+    check_one_width(sae.w_enc, sae.w_dec, file)
     return Published(
       sae,
       taps,
@@ -97,7 +104,7 @@ class GemmaScope:
 
   def write(self, published: Published, path: Path) -> None:
     """Writes `params.npz` into a folder; a transcoder's gain is taken out."""
-    write(_without_gain(published), given_path(path) / FILE)
+    write(without_gain(published), given_path(path) / FILE)
 
   def place(self, published: Published) -> str:
     """Returns the folder that its site, width and L0 have."""
@@ -147,7 +154,7 @@ def to_published(sae: Sae, place: Place, lm: Lm | None) -> Sae:
     lm: the language model, which has the gain; needed only for transcoders.
   """
   taps = Taps.of(place)
-  return _without_gain(Published(sae, taps, input_gain(lm, taps)))
+  return without_gain(Published(sae, taps, input_gain(lm, taps)))
 
 
 def from_published(sae: Sae, place: Place, lm: Lm) -> Sae:
@@ -187,18 +194,32 @@ def input_gain(lm: Lm | None, taps: Taps) -> np.ndarray | None:
   return lm.norm_gain(taps.reads[0])
 
 
-def _without_gain(published: Published) -> Sae:
-  """Converts to the autoencoder whose input does not include the gain."""
-  taps = published.taps
-  if taps is None or not _is_transcoder(taps) or published.before_gain:
+def without_gain(published: Published) -> Sae:
+  """Converts to the autoencoder whose input does not include the gain.
+
+  Raises:
+    UserError: it is a transcoder, and the gain is not known.
+  """
+  check_gain(published)
+  if not _has_gain(published):
     return published.sae
-  if published.input_gain is None:
+  return _rescale_input(published.sae, np.asarray(published.input_gain))
+
+
+def check_gain(published: Published) -> None:
+  """Raises UserError if the gain in a transcoder's input is not known."""
+  if _has_gain(published) and published.input_gain is None:
     raise UserError(
-      f"{published.taps} cannot be written in Gemma Scope's format without its"
-      " language model, whose norm has a gain; give lm=, or --lm= to jaxsae"
-      " convert."
+      f"{published.taps} cannot be written without its language model, whose"
+      " norm has a gain that this format leaves out; give lm=, or --lm= to"
+      " jaxsae convert."
     )
-  return _rescale_input(published.sae, published.input_gain)
+
+
+def _has_gain(published: Published) -> bool:
+  """Returns whether it is a transcoder whose input includes the gain."""
+  taps = published.taps
+  return taps is not None and _is_transcoder(taps) and not published.before_gain
 
 
 def _is_transcoder(taps: Taps) -> bool:
@@ -291,7 +312,7 @@ def _read(archive: zipfile.ZipFile, path: Path) -> dict[str, np.ndarray]:
     for name, member in members.items()
   }
   check_shapes(shapes, path)
-  npz.check_memory(shapes.values(), path)
+  check_memory(shapes.values(), path)
   return {
     name: npz.array(archive, member, f"{name} in {path}")
     for name, member in members.items()

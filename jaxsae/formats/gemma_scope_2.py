@@ -21,7 +21,7 @@ from etils import epath
 from jaxsae.errors import UserError
 from jaxsae.files import given_path, is_file
 from jaxsae.formats import names, tensors
-from jaxsae.formats.arrays import NAMES, Arrays, check
+from jaxsae.formats.arrays import NAMES, Arrays, check, check_one_width
 from jaxsae.formats.folding import to_sae
 from jaxsae.formats.format import Path
 from jaxsae.formats.gemma_scope import width_label
@@ -97,7 +97,8 @@ class GemmaScope2:
     if sae.w_skip is not None:
       arrays[_SKIP] = np.asarray(sae.w_skip, np.float32)
     check(_named(arrays), folder / FILE, _SKIP)
-    tensors.write(arrays, folder / FILE, _config(published), folder / CONFIG)
+    text = tensors.json_text(_config(published))
+    tensors.write(arrays, folder / FILE, text, folder / CONFIG)
 
   def place(self, published: Published) -> str:
     """Returns the folder that its site, width and L0 have."""
@@ -111,7 +112,9 @@ class GemmaScope2:
 def _read(file: epath.Path) -> Sae:
   found = tensors.read_arrays(file)
   tensors.check_names(found, set(NAMES) | ({_SKIP} & found.keys()), file)
-  return to_sae(_named(found), file, skip=_SKIP)
+  arrays = _named(found)
+  check_one_width(arrays["W_enc"], arrays["W_dec"], file)
+  return to_sae(arrays, file, skip=_SKIP)
 
 
 def _named(arrays: Arrays) -> Arrays:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from etils import epath
 
 from jaxsae.errors import UserError
-from jaxsae.files import files_in, given_path, is_remote
+from jaxsae.files import entries, files_in, given_path, is_file, is_remote
 from jaxsae.formats import card
 from jaxsae.formats.format import Format, Path
 from jaxsae.formats.registry import FORMATS
@@ -15,6 +15,8 @@ from jaxsae.origin import mark
 from jaxsae.sae import Sae
 
 _MOST = 5000  # files that are looked through for what could be meant
+# Only these are asked whether they load: in a bucket each question is a request.
+_WEIGHTS = (".npz", ".pt", ".safetensors")
 
 
 def load_sae(path: Path) -> Sae:
@@ -44,7 +46,8 @@ def load_saes(path: Path) -> dict[str, Sae]:
   """Loads all autoencoders below a folder, as `load_sae` does.
 
   Returns:
-    The autoencoders by their folder, relative to `path`; "." is itself.
+    The autoencoders by their folder, or by their file where several lie in one
+    folder, relative to `path`; "." is itself.
 
   Raises:
     UserError: there are none, or one is damaged.
@@ -62,7 +65,7 @@ def autoencoders_at(path: Path) -> list[epath.Path]:
     UserError: there are none.
   """
   top = given_path(path)
-  if any(format.matches(top) for format in FORMATS.values()):
+  if _loads(top):
     return [top]
   found = list(_autoencoders_below(top)) if top.is_dir() else []
   if is_run(top) or not found:
@@ -76,16 +79,28 @@ def format_of(path: Path) -> Format:
   Raises:
     UserError: no format matches, or more than one does.
   """
-  matching = [f for f in FORMATS.values() if f.matches(path)]
+  matching = _matching(path)
   if not matching:
     raise UserError(f"{path} {_what_it_is(given_path(path))}.")
   if len(matching) > 1:
     raise UserError(
       f"{path} matches more than one format"
-      f" ({', '.join(f.name for f in matching)}); give a path that holds only"
-      " one, or call the read method of one of jaxsae.formats.FORMATS."
+      f" ({', '.join(f.name for f in matching)}); give {_of_one(path)}."
     )
   return matching[0]
+
+
+def _matching(path: Path) -> list[Format]:
+  return [format for format in FORMATS.values() if format.matches(path)]
+
+
+def _of_one(path: Path) -> str:
+  """Says what to give where several formats match."""
+  top = given_path(path)
+  folder = top if top.is_dir() else top.parent
+  files = sorted(filter(is_file, entries(folder)))
+  alone = [str(file) for file in files if len(_matching(file)) == 1]
+  return " or ".join(alone) or "a folder that holds only one"
 
 
 def _what_it_is(path: epath.Path) -> str:
@@ -113,11 +128,19 @@ def is_run(path: epath.Path) -> bool:
 
 def _autoencoders_below(path: epath.Path) -> Iterator[epath.Path]:
   """Yields the folders and files below a folder that load."""
-  files = itertools.islice(_files_below(path), _MOST)
-  folders = dict.fromkeys(file.parent for file in files)
-  for folder in folders:
-    if any(format.matches(folder) for format in FORMATS.values()):
+  inside: dict[epath.Path, list[epath.Path]] = {}
+  for file in itertools.islice(_files_below(path), _MOST):
+    inside.setdefault(file.parent, []).append(file)
+  for folder, files in inside.items():
+    if _loads(folder):
       yield folder
+    else:  # each of its files may be one
+      weights = (file for file in files if file.suffix in _WEIGHTS)
+      yield from filter(_loads, weights)
+
+
+def _loads(path: epath.Path) -> bool:
+  return bool(_matching(path))
 
 
 def _files_below(path: epath.Path) -> Iterator[epath.Path]:

@@ -35,8 +35,15 @@ def their_model(name: str | None) -> str | None:
   if not found:
     return name
   family, size, tuning = found.groups()
-  suffix = "" if (family, tuning) == ("2", "pt") else f"-{tuning}"
+  plain = tuning == "pt" and (family == "2" or size == "270m")
+  suffix = "" if plain else f"-{tuning}"
   return f"gemma-{family}-{size}{suffix}"
+
+
+def hugging_face_model(name: str | None) -> str | None:
+  """Returns the name of a Gemma at Hugging Face; all else stays."""
+  theirs = their_model(name)
+  return theirs if theirs == name else f"google/{theirs}"
 
 
 def site_of(name: object) -> Site | None:

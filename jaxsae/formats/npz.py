@@ -9,13 +9,13 @@ import math
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
-from jaxsae import process
 from jaxsae.errors import RunError, UserError
 from jaxsae.files import given_path
+from jaxsae.formats.arrays import reason
 from jaxsae.formats.format import Path
 
 # Deflate cannot compress further than this, so a larger ratio is forged.
@@ -50,8 +50,8 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
       raise
     except Exception as error:  # as in names
       raise UserError(
-        f"{path} is not an .npz file, or only part of one ({error}); get it"
-        " again."
+        f"{path} is not an .npz file, or only part of one ({reason(error)});"
+        " get it again."
       ) from error
     with archive:
       yield archive
@@ -105,20 +105,6 @@ def array(
     return values.astype(np.float32)
 
 
-def check_memory(shapes: Iterable[tuple[int, ...]], what: Path) -> None:
-  """Raises UserError if this machine has no room for arrays of these shapes.
-
-  They are there as the file has them, as float32, and as JAX has them.
-  """
-  needed = 3 * sum(4 * math.prod(shape) for shape in shapes)
-  there = process.memory_limit()
-  if needed > there:
-    raise UserError(
-      f"{what} needs {needed / 1e9:.1f} GB of memory to be read, and"
-      f" {there / 1e9:.1f} GB are there; use a machine with more."
-    )
-
-
 def _header(
   archive: zipfile.ZipFile, member: zipfile.ZipInfo, what: str
 ) -> tuple[tuple[int, ...], np.dtype, int]:
@@ -143,7 +129,5 @@ def _can_hold(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
 
 
 def _damaged(what: str, error: Exception | str) -> UserError:
-  reason = str(error) or type(error).__name__
-  return UserError(
-    f"{what} is damaged ({reason}); download or export it again."
-  )
+  why = error if isinstance(error, str) else reason(error)
+  return UserError(f"{what} is damaged ({why}); download or export it again.")

@@ -1,9 +1,13 @@
 """The formats that autoencoders are read from and written in."""
 
+from jaxsae.formats.circuit_tracer import CircuitTracer
+from jaxsae.formats.circuit_tracer_clt import CircuitTracerClt
 from jaxsae.formats.dictionary_learning import DictionaryLearning
 from jaxsae.formats.format import Format, ReadOnly
 from jaxsae.formats.gemma_scope import GemmaScope
 from jaxsae.formats.gemma_scope_2 import GemmaScope2
+from jaxsae.formats.llama_scope import LlamaScope
+from jaxsae.formats.qwen_scope import QwenScope
 from jaxsae.formats.sae_lens import SaeLens
 from jaxsae.formats.sparsify import Sparsify
 
@@ -14,6 +18,10 @@ _ALL: tuple[Format, ...] = (
   SaeLens(),
   Sparsify(),
   DictionaryLearning(),
+  LlamaScope(),
+  QwenScope(),
+  CircuitTracer(),
+  CircuitTracerClt(),
 )
 
 FORMATS: dict[str, Format] = {format.name: format for format in _ALL}

@@ -27,7 +27,13 @@ from etils import epath
 from jaxsae.errors import UserError
 from jaxsae.files import given_path, is_file
 from jaxsae.formats import folding, names, tensors
-from jaxsae.formats.arrays import SKIP, Arrays, check
+from jaxsae.formats.arrays import (
+  SKIP,
+  Arrays,
+  check,
+  check_one_width,
+  overflowing,
+)
 from jaxsae.formats.format import Path
 from jaxsae.formats.gemma_scope import width_label
 from jaxsae.formats.published import Published, figures
@@ -100,9 +106,8 @@ class SaeLens:
     check({"threshold": threshold} | arrays, folder / FILE)
     if SKIP in arrays:
       arrays[SKIP] = arrays[SKIP].T
-    tensors.write(
-      arrays, folder / FILE, _config(published, kind), folder / CONFIG
-    )
+    text = tensors.json_text(_config(published, kind))
+    tensors.write(arrays, folder / FILE, text, folder / CONFIG)
 
   def place(self, published: Published) -> str:
     """Returns the folder that its site, width and L0 have."""
@@ -134,6 +139,7 @@ def _architecture(config: Mapping[str, Any], file: epath.Path) -> str:
   return kind
 
 
+@overflowing
 def _arrays(kind: str, file: epath.Path) -> Arrays:
   arrays = tensors.read_arrays(file)
   if "log_threshold" in arrays and "threshold" not in arrays:
@@ -153,12 +159,14 @@ def _sae(
   if SKIP in arrays:
     arrays[SKIP] = arrays[SKIP].T
   bias = arrays["b_gate" if kind == "gated" else "b_enc"]
-  check({"b_enc": bias, "threshold": 0 * bias} | arrays, file)
+  check({"b_enc": bias} | arrays, file)
   if kind == "gated":
     folding.check_gate(arrays, file)
     arrays = folding.without_gate(arrays)
-  if "transcoder" not in kind and config.get("apply_b_dec_to_input", True):
-    arrays = folding.without_shift(arrays)
+  if "transcoder" not in kind:
+    check_one_width(arrays["W_enc"], arrays["W_dec"], file)
+    if config.get("apply_b_dec_to_input", True):
+      arrays = folding.without_shift(arrays, file)
   if config.get("rescale_acts_by_decoder_norm", False):
     arrays = folding.unit_directions(arrays)
   k = None

@@ -47,7 +47,7 @@ class Sparsify(ReadOnly):
     k = _k(config, len(arrays["W_dec"]), folder / CONFIG)
     transcodes = bool(config.get("transcode", False))
     if not transcodes:
-      arrays = folding.without_shift(arrays)
+      arrays = folding.without_shift(arrays, folder / FILE)
     layer = _LAYER.fullmatch(folder.name)
     site = Site("resid", int(layer[1])) if layer and not transcodes else None
     return Published(
@@ -76,5 +76,5 @@ def _arrays(file: epath.Path) -> Arrays:
   found["b_enc"] = found.pop("encoder.bias")
   if SKIP in found:
     found[SKIP] = found[SKIP].T
-  check({"threshold": 0 * found["b_enc"]} | found, file)
+  check(found, file)
   return found

@@ -1,6 +1,10 @@
 """Writing several autoencoders to one new folder, in a published format."""
 
-from collections.abc import Iterable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+
+import jax
+from etils import epath
 
 from jaxsae.errors import UserError
 from jaxsae.files import (
@@ -11,7 +15,7 @@ from jaxsae.files import (
   whole_folder,
 )
 from jaxsae.formats import card
-from jaxsae.formats.format import Path
+from jaxsae.formats.format import Format, Path, WholeSet
 from jaxsae.formats.gemma_scope import input_gain
 from jaxsae.formats.published import Published
 from jaxsae.formats.registry import FORMATS, written
@@ -74,6 +78,20 @@ def write_release(
   return [file for some in writing(format, records, out) for file in some]
 
 
+@dataclasses.dataclass(frozen=True)
+class Anew:
+  """Records that are made anew each time they are gone through.
+
+  Attributes:
+    make: makes them, one by one.
+  """
+
+  make: Callable[[], Iterator[Published]]
+
+  def __iter__(self) -> Iterator[Published]:
+    return self.make()
+
+
 def writing(
   format: str, records: Iterable[Published], out: Path
 ) -> Iterator[list[str]]:
@@ -81,6 +99,9 @@ def writing(
 
   A `card.json` beside them, which is not counted, says where it belongs.
   Like `write_release`; the folder appears when the iterator ends.
+
+  If the format is a `WholeSet`, records are gone through twice, and nothing is
+  yielded the first time but empty lists; give `Anew`, or all are kept.
   """
   if format not in FORMATS:
     raise UserError(
@@ -90,17 +111,51 @@ def writing(
   if is_finished(out):
     raise UserError(f"{out} exists; remove it or give --out=DIR another name.")
   check_writable(out, "give --out=DIR another place")
+  if isinstance(layout, WholeSet):
+    records = records if isinstance(records, Anew) else list(records)
+    yield from _checking(layout, records)
+    write = _write_in_set
+  else:
+    write = _write_alone
   files: list[str] = []
   with whole_folder(out) as partial:
     for published in records:
-      name = _unused(layout.place(published), files)
-      place = partial / name
-      layout.write(published, place)
-      new = [f"{name}/{file}" for file in files_in(place)]
-      card.write(published, place)
+      new = write(layout, published, partial, files)
       files += new
       del published  # before the next one is read
       yield new
+
+
+def _checking(
+  layout: WholeSet, records: Iterable[Published]
+) -> Iterator[list[str]]:
+  """Checks a set, of which only the shapes are kept; yields after each."""
+  seen: list[Published] = []
+  for published in records:
+    shapes = jax.eval_shape(lambda sae: sae, published.sae)
+    seen.append(dataclasses.replace(published, sae=shapes))
+    del published  # before the next one is read
+    yield []
+  layout.check_set(seen)
+
+
+def _write_alone(
+  layout: Format, published: Published, top: epath.Path, files: list[str]
+) -> list[str]:
+  """Writes a record into a folder of its own; returns its new files."""
+  name = _unused(layout.place(published), files)
+  layout.write(published, top / name)
+  new = [f"{name}/{file}" for file in files_in(top / name)]
+  card.write(published, top / name)
+  return new
+
+
+def _write_in_set(
+  layout: Format, published: Published, top: epath.Path, files: list[str]
+) -> list[str]:
+  """Writes a record of a set, which has no card; returns its new files."""
+  layout.write(published, top)
+  return [file for file in files_in(top) if file not in files]
 
 
 def _unused(place: str, files: list[str]) -> str:

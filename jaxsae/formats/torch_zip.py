@@ -21,6 +21,7 @@ import numpy as np
 from etils import epath
 
 from jaxsae.errors import RunError, UserError
+from jaxsae.formats.arrays import check_memory, reason
 
 _LARGEST = 50_000_000  # bytes of the pickle; an autoencoder's has some 2,000
 
@@ -53,6 +54,8 @@ def read(file: epath.Path) -> dict[str, np.ndarray]:
   """
   try:
     with file.open("rb") as opened, zipfile.ZipFile(opened) as archive:
+      floats = sum(member.file_size for member in archive.infolist()) // 4
+      check_memory([(floats,)], file)
       found = _load(archive)
   except (UserError, RunError, MemoryError):
     raise
@@ -64,8 +67,9 @@ def read(file: epath.Path) -> dict[str, np.ndarray]:
       " nothing of it was run."
     ) from error
   except Exception as error:  # malformed bytes raise almost anything
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    raise UserError(f"{file} is damaged ({reason}); get it again.") from error
+    raise UserError(
+      f"{file} is damaged ({reason(error)}); get it again."
+    ) from error
   if not isinstance(found, dict) or not all(
     isinstance(name, str) and isinstance(x, np.ndarray)
     for name, x in found.items()

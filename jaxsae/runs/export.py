@@ -33,8 +33,10 @@ def export(run: Run, format: str, out: formats.Path) -> list[str]:
   """
   measured = pod.on_leader(lambda: known_figures(run))
   gains = {name: _gain(run, name) for name in run.names}
-  records = (_record(run, name, gains[name], measured) for name in run.names)
-  writing = formats.writing(format, records, out)
+  records = lambda: (
+    _record(run, name, gains[name], measured) for name in run.names
+  )
+  writing = formats.writing(format, formats.Anew(records), out)
   # One call each: the other processes wait, and waiting has a time limit.
   step = lambda: pod.on_leader(lambda: next(writing, None))
   return [file for some in iter(step, None) for file in some]

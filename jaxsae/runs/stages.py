@@ -10,7 +10,7 @@ import jax
 
 from jaxsae import formats
 from jaxsae.errors import UserError, first_few
-from jaxsae.formats import Format, Published
+from jaxsae.formats import Format, Published, WholeSet
 from jaxsae.lm import GemmaConfig
 from jaxsae.train import state as states
 from jaxsae.train.config.run import TrainConfig
@@ -33,7 +33,7 @@ def notes(config: TrainConfig, gemma: GemmaConfig) -> Iterator[str]:
   """Yields a line for autoencoders that the default format cannot hold."""
   told: dict[str, list[Stack]] = {}
   for stack in config.stacks:
-    refused = _refusals(stack, gemma, formats.written())
+    refused = _refusals(stack, gemma, _alone())
     if formats.DEFAULT in refused:
       told.setdefault(_told(refused), []).append(stack)
   for said, stacks in told.items():
@@ -42,12 +42,18 @@ def notes(config: TrainConfig, gemma: GemmaConfig) -> Iterator[str]:
 
 def _told(refused: Mapping[str, str]) -> str:
   """Returns what can be done with an autoencoder that formats refuse."""
-  holding = [name for name in formats.written() if name not in refused]
+  holding = [name for name in _alone() if name not in refused]
   if not holding:
     reasons = "; ".join(dict.fromkeys(refused.values()))
     return f"trained, evaluated and explored, but not exported: {reasons}"
   why = refused[formats.DEFAULT]
   return f"exported by --format={' or '.join(holding)} only: {why}"
+
+
+def _alone() -> list[str]:
+  """Returns the formats that hold an autoencoder whatever the others are."""
+  kept = formats.FORMATS
+  return [n for n in formats.written() if not isinstance(kept[n], WholeSet)]
 
 
 def unheld(

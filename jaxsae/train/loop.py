@@ -258,7 +258,7 @@ def _start(setting: _Setting, checkpoints: Checkpoints) -> TrainState:
   pod.print_on_leader(str(norms))
   check_scales(config, state)
   if config.start_from is not None:
-    state = start_from.take(config, mesh, setting.lm_config, state)
+    state = start_from.take(config, mesh, setting.source.weights, state)
   checkpoints.prepare(state)
   return state
 

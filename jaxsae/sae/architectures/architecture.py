@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxsae.errors import UserError
 from jaxsae.sae import linear, normalisation
 from jaxsae.sae.architectures.alarm import Alarm
 from jaxsae.sae.interleaving import OWN, Interleaving
@@ -218,6 +219,41 @@ class Architecture:
     del target
     return params
 
+  def unfold(
+    self,
+    sae: Sae,
+    scale_in: jax.Array | float,
+    scale_out: jax.Array | float,
+  ) -> Params:
+    """Makes the arrays in training that fold to an autoencoder.
+
+    What they fold to has directions of unit norm, and reconstructs the same.
+
+    Args:
+      sae: an autoencoder of raw activations.
+      scale_in: the scale of the activations read.
+      scale_out: the scale of those reconstructed; `scale_in` if they are one.
+
+    Raises:
+      UserError: this architecture cannot do what the autoencoder does.
+    """
+    centred = not self.transcodes
+    return self.from_sae(unfold(sae, scale_in, scale_out, centred=centred))
+
+  def from_sae(self, sae: Sae) -> Params:
+    """Converts a `Sae` of scaled activations to the arrays in training.
+
+    By default they are one.
+
+    Raises:
+      UserError: this architecture cannot do what it does.
+    """
+    if sae.k is not None:
+      raise UserError(
+        f"A TopK autoencoder (k={sae.k}) cannot start {self.name}; only topk."
+      )
+    return sae
+
   def encode(self, params: Params, x: jax.Array) -> jax.Array:
     """Encodes scaled activations [N, D_in] as pre-activations [N, F]."""
     return linear.encode(x, params.w_enc, params.b_enc, self.centre(params))
@@ -378,3 +414,49 @@ def _fold_joined(sae: Sae, scale_in: Any, scale_out: Any) -> Sae:
     b_dec=sae.b_dec * out,
     w_skip=None if skip is None else skip * out[None, :] / into[:, None],
   )
+
+
+def unfold(
+  sae: Sae,
+  scale_in: jax.Array | float,
+  scale_out: jax.Array | float,
+  *,
+  centred: bool = True,
+) -> Sae:
+  """Undoes `fold`, as `Architecture.unfold` does; directions get unit norm.
+
+  Raises:
+    UserError: a direction has norm 0; or norms differ in a TopK, where other
+      latents would be the k largest if they did not.
+  """
+  d_in, d = sae.w_enc.shape[0], sae.w_dec.shape[-1]
+  into = normalisation.per_column(jnp.asarray(scale_in)[None], d_in)[0]
+  out = normalisation.per_column(jnp.asarray(scale_out)[None], d)[0]
+  skip = sae.w_skip
+  scaled = sae.replace(
+    w_enc=sae.w_enc * into[:, None],
+    w_dec=sae.w_dec / out[None, :],
+    b_dec=sae.b_dec / out,
+    w_skip=None if skip is None else skip * into[:, None] / out[None, :],
+  )
+  _check_norms(scaled)
+  unit = with_unit_directions(scaled)
+  shift = unit.b_dec @ unit.w_enc if centred else 0.0
+  return unit.replace(b_enc=unit.b_enc + shift)
+
+
+def _check_norms(sae: Sae) -> None:
+  """Raises UserError unless directions can be trained with unit norm."""
+  norms = jnp.linalg.norm(sae.w_dec, axis=-1)
+  least, most = float(jnp.min(norms)), float(jnp.max(norms))
+  if least == 0:
+    raise UserError(
+      f"Latent {int(jnp.argmin(norms))} has a direction of norm 0, which cannot"
+      " be trained; start from another autoencoder."
+    )
+  if sae.k is not None and most > 1.01 * least:
+    raise UserError(
+      "The directions of a TopK autoencoder that is trained have one norm, and"
+      f" these have norms from {least:.3g} to {most:.3g} times the scale; start"
+      " from another autoencoder."
+    )

@@ -118,3 +118,20 @@ class Gated(Architecture):
       threshold=jax.nn.relu(params.b_mag - ratio * params.b_gate),
       w_skip=params.w_skip,
     )
+
+  def from_sae(self, sae: Sae) -> GatedSae:
+    """Converts a JumpReLU, with r = 0: z > θ is the same as π > 0.
+
+    Raises:
+      UserError: only k latents are active.
+    """
+    sae = super().from_sae(sae)
+    return GatedSae(
+      w_enc=sae.w_enc,
+      r_mag=jnp.zeros_like(sae.b_enc),
+      b_gate=sae.b_enc - sae.threshold,
+      b_mag=sae.b_enc,
+      w_dec=sae.w_dec,
+      b_dec=sae.b_dec,
+      w_skip=sae.w_skip,
+    )

@@ -9,6 +9,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from jaxsae.errors import UserError
 from jaxsae.sae.architectures.architecture import (
   Architecture,
   UpdateInputs,
@@ -63,3 +64,15 @@ class Relu(Architecture):
     """Normalises directions; latents grow by their former norms."""
     del target
     return with_unit_directions(params)
+
+  def from_sae(self, sae: Sae) -> Sae:
+    """Leaves a ReLU autoencoder as it is.
+
+    Raises:
+      UserError: latents have thresholds, or only k are active.
+    """
+    if bool(jnp.any(sae.threshold)):
+      raise UserError(
+        "An autoencoder with thresholds cannot start relu; only jumprelu."
+      )
+    return super().from_sae(sae)

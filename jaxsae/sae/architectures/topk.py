@@ -43,3 +43,15 @@ class TopK(TopKBase):
     if target is None:
       raise UserError("folding TopK needs target=, the k it was trained with")
     return params.replace(k=round(float(target)))
+
+  def from_sae(self, sae: Sae) -> Sae:
+    """Leaves out k; the target takes its place.
+
+    Raises:
+      UserError: latents have thresholds, or there is no k.
+    """
+    if sae.k is None or bool(jnp.any(sae.threshold)):
+      raise UserError(
+        "Only a TopK autoencoder without thresholds can start topk."
+      )
+    return sae.replace(k=None)

@@ -1,11 +1,14 @@
-"""Starts a new run from the autoencoders of another run."""
+"""Starts a new run from autoencoders: of another run, or published ones."""
 
 from jax.sharding import Mesh
 
 from jaxsae import pod
 from jaxsae.errors import UserError
 from jaxsae.files import given_path
-from jaxsae.lm import LmConfig
+from jaxsae.formats.load import autoencoders_at
+from jaxsae.lm import Lm
+from jaxsae.lm.weights import read_sizes
+from jaxsae.train.checkpoint import from_published
 from jaxsae.train.checkpoint.checkpoints import Checkpoints
 from jaxsae.train.config.run import TrainConfig
 from jaxsae.train.config.sweep import Stack
@@ -19,36 +22,43 @@ def check(config: TrainConfig) -> None:
   A run that has begun no longer needs the other run.
   """
   begun = (given_path(config.workdir) / "config.json").exists()
-  if config.start_from is not None and not begun:
-    _partners(config, workdir.read_config(given_path(config.start_from)))
-    if _checkpoints(config.start_from).latest is None:
-      raise UserError(
-        f"start_from={config.start_from} has no checkpoint yet; train it first."
-      )
+  if config.start_from is None or begun:
+    return
+  if _is_published(config.start_from):
+    from_published.check(config, read_sizes(config.lm))
+    return
+  _partners(config, workdir.read_config(given_path(config.start_from)))
+  if _checkpoints(config.start_from).latest is None:
+    raise UserError(
+      f"start_from={config.start_from} has no checkpoint yet; train it first."
+    )
 
 
 def take(
-  config: TrainConfig, mesh: Mesh, gemma: LmConfig, state: TrainState
+  config: TrainConfig, mesh: Mesh, lm: Lm, state: TrainState
 ) -> TrainState:
   """Returns a fresh state with the autoencoders of another run.
 
   Autoencoders and scales come from its newest intact checkpoint; moments, key
-  and counters stay as they are.
+  and counters stay as they are. So do scales if the autoencoders are published,
+  because these read raw activations.
 
   Args:
     config: the new run's configuration, which names the other run.
     mesh: the mesh of devices.
-    gemma: the language model's sizes.
+    lm: the language model.
     state: the fresh state.
 
   Raises:
     UserError: the stacks do not match, or no checkpoint is intact.
   """
   assert config.start_from is not None  # or there is nothing to take
+  if _is_published(config.start_from):
+    return from_published.take(config, lm, state)
   other = workdir.read_config(given_path(config.start_from))
   partners = _partners(config, other)
   theirs, _ = _checkpoints(config.start_from).restore(
-    abstract_state(other, gemma, mesh)
+    abstract_state(other, lm.config, mesh)
   )
   stacks = tuple(
     _with_weights(mine, theirs.stacks[i])
@@ -58,6 +68,14 @@ def take(
     f"starts from {config.start_from} at step {int(theirs.step)}"
   )
   return state.replace(stacks=stacks)
+
+
+def _is_published(path: str) -> bool:
+  """Returns whether autoencoders are at or below a path that is no run."""
+  try:
+    return bool(autoencoders_at(path))
+  except UserError:
+    return False
 
 
 def _checkpoints(run: str) -> Checkpoints:

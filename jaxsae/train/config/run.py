@@ -94,7 +94,8 @@ class TrainConfig:
   keep_checkpoints: Count = 2  # how many of the newest to keep
   keep_every: Count | None = None  # also keep steps that are multiples of this
   # Folder of another run; a new run starts from its autoencoders' weights,
-  # thresholds and scales. None: random weights.
+  # thresholds and scales. Or an autoencoder that load_sae takes, or a folder of
+  # them, one for each site and width. None: random weights.
   start_from: Place | None = None
 
   def __post_init__(self):

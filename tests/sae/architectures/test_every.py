@@ -5,14 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxsae.errors import UserError
 from jaxsae.sae import (
   BatchTopK,
   Gated,
   JumpRelu,
   Relu,
+  TopK,
   UnnormalisedJumpRelu,
+  normalisation,
   stack,
 )
+from jaxsae.sae.architectures.topk_base import TopKBase
 from tests.sae.architectures.samples import (
   ALL,
   WIDTH,
@@ -87,6 +91,54 @@ def test_folding_keeps_active_latents_and_scales_the_output(case):
   assert_close(sae(raw), scale_out * made)
   off = scale_out * whole.y - sae(raw)
   assert_close(jnp.sum(off**2), scale_out**2 * seen.squared_error)
+
+
+@pytest.mark.parametrize("sites", [1, 2])
+def test_unfolding_makes_what_folds_to_the_same(case, sites):
+  """It may be at other scales, and those of several sites."""
+  architecture, params, rows, inputs = case
+  if isinstance(architecture, TopKBase):  # whose directions are unit
+    params = params.replace(w_dec=normalisation.unit_rows(params.w_dec))
+  params = with_final_threshold(architecture, params, rows, inputs)
+  sae = architecture.fold(params, 7.3, 7.3, target=inputs.target)
+  into, out = jnp.array([0.7, 3.1])[:sites], jnp.array([5.3, 5.3])[:sites]
+  scales = (into, out if architecture.transcodes else into)
+  if isinstance(architecture, TopK) and not architecture.transcodes:
+    scales = (out, out)  # its norms do not change
+  scales = [x if sites > 1 else x[0] for x in scales]
+  made = architecture.unfold(sae, *scales)
+  assert_close(jnp.linalg.norm(made.w_dec, axis=-1), jnp.ones(WIDTH))
+  assert jax.tree.structure(made) == jax.tree.structure(params)
+  again = architecture.fold(made, *scales, target=inputs.target)
+  raw = 7.3 * rows.x
+  active = lambda sae: np.asarray(sae.encode(raw)) > 0
+  np.testing.assert_array_equal(active(again), active(sae))
+  assert_close(again(raw), sae(raw))
+
+
+def test_what_an_architecture_cannot_do_does_not_start_it(make):
+  architecture, jump = make(), draw_params(JumpRelu())
+  params = jump.replace(w_dec=normalisation.unit_rows(jump.w_dec))
+  topk = params.replace(k=3, threshold=jnp.zeros(WIDTH))
+  wrong = {
+    Relu: [params, topk],
+    TopK: [
+      params,
+      topk.replace(threshold=params.threshold),
+      topk.replace(w_dec=jump.w_dec),
+    ],
+  }
+  for sae in wrong.get(type(architecture), [topk]):
+    with pytest.raises(UserError):
+      architecture.unfold(sae, 1.0, 1.0)
+  dead = (
+    topk
+    if isinstance(architecture, TopK)
+    else params.replace(threshold=jnp.zeros(WIDTH))
+  )
+  architecture.unfold(dead, 1.0, 1.0)
+  with pytest.raises(UserError, match="norm 0"):
+    architecture.unfold(dead.replace(w_dec=dead.w_dec.at[3].set(0)), 1.0, 1.0)
 
 
 def test_every_parameter_has_a_gradient(case):

@@ -33,7 +33,7 @@ def config(made, replace, tmp_path):
 def test_autoencoders_and_scales_are_taken_and_nothing_else(made, config):
   last, _ = made.states[6]
   mesh, source, fresh = start(config)
-  state = start_from.take(config, mesh, source.weights.config, fresh)
+  state = start_from.take(config, mesh, source.weights, fresh)
   (mine,), (theirs,), (random,) = state.stacks, last.stacks, fresh.stacks
   assert bits(mine.sae) == bits(theirs.sae) != bits(random.sae)
   assert bits(mine.scale) == bits(theirs.scale) != bits(random.scale)
@@ -113,7 +113,7 @@ def test_a_corrupted_checkpoint_is_skipped(
   before = snapshot(tmp_path / "other")
   config = replace(config, start_from=str(tmp_path / "other"))
   mesh, source, fresh = start(config)
-  state = start_from.take(config, mesh, source.weights.config, fresh)
+  state = start_from.take(config, mesh, source.weights, fresh)
   assert bits(state.stacks[0].sae) == bits(made.states[4][0].stacks[0].sae)
   said = capsys.readouterr()
   assert "at step 4" in said.out and "checkpoint 6" in said.err
