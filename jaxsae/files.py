@@ -21,6 +21,7 @@ from typing import TypeVar
 from etils import epath
 
 from jaxsae import process, storage
+from jaxsae.brief import brief
 from jaxsae.errors import StorageError, UserError
 
 Path = str | os.PathLike[str]
@@ -194,9 +195,13 @@ def expanded(path: Path) -> str:
   paths that a person gives, by a setting or in Python, pass through here.
 
   Raises:
-    UserError: there is no such home folder.
+    UserError: it is no path, or there is no such home folder.
   """
-  text = os.fspath(path)
+  text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+  if not isinstance(text, str):
+    raise UserError(
+      f"{brief(path)} is not a path; give text or a pathlib.Path."
+    )
   found = os.path.expanduser(text)
   if found.startswith("~") and found == text:
     raise UserError(

@@ -40,6 +40,19 @@ def test_a_home_that_nobody_has_is_an_error(home):
     expanded("~nobody-here/x")
 
 
+@pytest.mark.parametrize("path", [None, 3, b"x", ["x"], True])
+def test_what_is_not_a_path_is_an_error(path):
+  lm = load_lm("gemma2-tiny")
+  for use in (
+    expanded,
+    jaxsae.load_sae,
+    lambda path: save_lm(lm, path),
+    lambda path: load_lm("gemma2-tiny", tokenizer=path or 3),
+  ):
+    with pytest.raises(UserError, match="is not a path; give text"):
+      use(path)
+
+
 def test_a_run_may_be_in_the_home_folder(home, config, replace):
   shutil.copytree(config.data.source, home / "texts")
   shutil.copytree(config.lm, home / "lm")

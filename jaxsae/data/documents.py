@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxsae.data import formats, suffixes
 from jaxsae.errors import UserError, first_few, is_of_file
-from jaxsae.files import expanded
+from jaxsae.files import expanded, is_remote
 
 STDLIB = "python-stdlib"
 # The second is at the top of a disk's file system, and nobody may look into it.
@@ -107,6 +107,11 @@ def check_source(source: str) -> None:
   if source == STDLIB:
     return
   path = expanded(source)
+  if is_remote(path):
+    raise UserError(
+      f"the data source {source} is not on a disk of this machine, and text is"
+      " read from disks; copy it to one, and give its folder"
+    )
   if not os.path.exists(path):
     raise UserError(
       f"the data source {source!r} does not exist; give a file, a folder or "

@@ -244,6 +244,11 @@ def _check_column(
     )
   if column not in schema.names:
     return
+  if schema.names.count(column) > 1:
+    raise UserError(
+      f"{path} has several columns {column!r}; give them different names, or"
+      " take it out of the source"
+    )
   kind = schema.types[schema.names.index(column)]
   if not _is_text(kind) and not all(map(_may_be_text, batches())):
     raise UserError(

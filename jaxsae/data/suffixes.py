@@ -32,8 +32,15 @@ _BINARY = (
 )
 _TO_TABLE = (
   "import sys, pyarrow.{kind} as r, pyarrow.parquet as w;"
-  " w.write_table(r.read_{kind}(sys.argv[1]), sys.argv[2])"
+  " w.write_table(r.read_{kind}(sys.argv[1], {options}), sys.argv[2])"
 )
+# By default pyarrow refuses records of more than a megabyte, and lines in CSV's
+# quotes. It does not unpack .xz.
+_LONG_RECORDS = "r.ReadOptions(block_size=2**28)"
+_OPTIONS = {
+  "json": _LONG_RECORDS,
+  "csv": f"{_LONG_RECORDS}, r.ParseOptions(newlines_in_values=True)",
+}
 
 
 def suffix_of(name: str) -> str:
@@ -67,7 +74,7 @@ def refusal(path: str) -> str | None:
   """
   suffix = suffix_of(os.path.basename(path))
   inner, last = _parts(suffix)
-  if last in _COMPRESSED and inner in _RECORDS:
+  if last in _COMPRESSED and last != ".xz" and inner in _RECORDS:
     last = inner
   unpack = {**_COMPRESSED, **_ARCHIVES}.get(last)
   if unpack is not None:
@@ -89,7 +96,8 @@ def _parts(suffix: str) -> tuple[str, str]:
 
 
 def _to_table(path: str, last: str) -> str:
-  program = _TO_TABLE.format(kind="csv" if last == ".csv" else "json")
+  kind = "csv" if last == ".csv" else "json"
+  program = _TO_TABLE.format(kind=kind, options=_OPTIONS[kind])
   table = re.sub(r"(?i)\.(jsonl|ndjson|csv)(\.\w+)?$", "", path) + ".parquet"
   names = f"{shlex.quote(path)} {shlex.quote(table)}"
   return (

@@ -8,6 +8,7 @@ are. The formulas are those of one token, x [D].
 Shapes: B batch, T time, D site width, F latents, K latents that are clamped.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -216,7 +217,7 @@ class Patch(struct.PyTreeNode):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """Returns the new activation [B, T, D]."""
-    value = jnp.asarray(self.value, jnp.float32)
+    value = _float32(self.value, "Patch", "value")
     if not _broadcasts(value.shape, x.shape):
       raise UserError(
         f"Patch has a value of shape {list(value.shape)}, and the activation"
@@ -367,9 +368,9 @@ def _direction(edit, x) -> jax.Array:
   """Returns the edit's direction in float32, with the rank of x.
 
   Raises:
-    UserError: it is not a vector as long as the activation.
+    UserError: it is not a vector of numbers, as long as the activation.
   """
-  direction = jnp.asarray(edit.direction, jnp.float32)
+  direction = _float32(edit.direction, type(edit).__name__, "direction")
   if direction.shape != x.shape[-1:]:
     raise UserError(
       f"{type(edit).__name__} has a direction of shape {list(direction.shape)},"
@@ -377,3 +378,15 @@ def _direction(edit, x) -> jax.Array:
       f" with {x.shape[-1]} numbers."
     )
   return direction.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def _float32(given: ArrayLike, who: str, what: str) -> jax.Array:
+  """Returns an array in float32; raises UserError if it has other values."""
+  if _is_value(given) or isinstance(given, list | tuple):
+    with contextlib.suppress(TypeError, ValueError):
+      array = jnp.asarray(given)
+      if not jnp.iscomplexobj(array):
+        return array.astype(jnp.float32)
+  raise UserError(
+    f"{who} has a {what} of {brief(given)}; give an array of real numbers."
+  )

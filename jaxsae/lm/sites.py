@@ -175,7 +175,7 @@ class Taps:
   @classmethod
   def parse(cls, text: str) -> "Taps":
     """Parses `"resid.12"`, `"transcoder.12"` or `"resid.3+resid.4"`."""
-    if not re.fullmatch(rf"{_MANY}(:{_MANY})?", text):
+    if not _is_written(rf"{_MANY}(:{_MANY})?", text):
       raise _not_a_site(text)
     pair = next((k for k in PAIRS if f"{k}." in text), None)
     if pair and not re.fullmatch(_ONE, text):
@@ -350,10 +350,14 @@ def _sites(side: str, given: Any) -> tuple[Site, ...]:
 
 
 def _split(text: str) -> tuple[str, int]:
-  if not re.fullmatch(_ONE, text):
+  if not _is_written(_ONE, text):
     raise _not_a_site(text)
   where, layer = text.split(".")
   return where, int(layer)
+
+
+def _is_written(pattern: str, text: Any) -> bool:
+  return isinstance(text, str) and bool(re.fullmatch(pattern, text))
 
 
 def _not_a_site(text: str) -> UserError:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from etils import epath
 
+from jaxsae.brief import brief
 from jaxsae.errors import UserError
 from jaxsae.files import given_path
 from jaxsae.lm import tokenizer_files
@@ -65,10 +66,12 @@ class Tokenizer(abc.ABC):
     In a text `<bos>` and other special tokens are text like any other.
 
     Raises:
-      UserError: one has half of a surrogate pair, which no file can hold.
+      UserError: they are not a list of texts, or one has half of a surrogate
+        pair, which no file can hold.
     """
+    _check_texts(texts)
     try:
-      return self._encode(texts)
+      return self._encode(list(texts))
     except TypeError as error:
       if (named := _not_unicode(texts)) is not None:
         raise named from error
@@ -91,6 +94,7 @@ class Tokenizer(abc.ABC):
 
     Special tokens are written by name, as in `<bos>hello<eos>`.
     """
+    _check_texts(prompts)
     found = map(self._with_special, prompts)
     return [x if x[:1] == [self.bos] else [self.bos, *x] for x in found]
 
@@ -126,9 +130,17 @@ class Tokenizer(abc.ABC):
     """Returns the text of the ids, without BOS, EOS and PAD.
 
     An unused id is shown as in `pieces`, the unknown token as ⁇.
+
+    Raises:
+      UserError: they are not one row of ids.
     """
     decoder = self.decoder()
-    return decoder.add(ids) + decoder.end()
+    try:
+      return decoder.add(ids) + decoder.end()
+    except (TypeError, ValueError) as error:
+      raise UserError(
+        f"{brief(ids)} is not one row of token ids; decode each row for itself."
+      ) from error
 
   def decoder(self) -> Decoder:
     """Returns what decodes ids as they arrive, to the text of `decode`."""
@@ -241,6 +253,15 @@ class JsonTokenizer(Tokenizer):
 
   def _is_special(self, token: int) -> bool:
     return self._piece(token) in _SPECIAL
+
+
+def _check_texts(texts: list[str]) -> None:
+  """Raises UserError unless they are a list of texts; one text is none."""
+  is_list = isinstance(texts, list | tuple)
+  if not is_list or not all(isinstance(text, str) for text in texts):
+    raise UserError(
+      f"{brief(texts)} is not a list of texts; give one, as in ['a text']."
+    )
 
 
 def _not_unicode(texts: Iterable[str]) -> UserError | None:

@@ -1,20 +1,24 @@
 """Loads language models from disk or a bucket onto the mesh, and saves them."""
 
+import contextlib
 import functools
 import os
 import pathlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath  # paths that may begin with gs://
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
+from jaxsae.brief import brief
 from jaxsae.errors import RunError, UserError
 from jaxsae.files import given_path, is_finished, whole_file, whole_folder
 from jaxsae.lm import sharding
 from jaxsae.lm.config import GemmaConfig
 from jaxsae.lm.formats import folder, official, special_ids
+from jaxsae.lm.formats.safetensors import FLOATS
 from jaxsae.lm.gemma import init_params
 from jaxsae.lm.lm import Lm
 from jaxsae.lm.tokenizer import find_tokenizer
@@ -49,14 +53,16 @@ def load_lm(
 
   Raises:
     UserError: names the array that is missing, surplus, or of the wrong shape
-      or type, or the axis of the mesh that does not divide the model.
+      or type, or the axis of the mesh that does not divide the model; or the
+      dtype is none of weights.
   """
   name = str(name_or_path)
+  dtype = default_dtype() if dtype is None else _of_weights(dtype)
   path, tokenizer = _locate(name, tokenizer)
   source = _source(path, name)
   config = config or source.read_config(path)
   place = sharding.placement(config, mesh, fsdp)
-  params = source.read_params(path, config, dtype or default_dtype(), place)
+  params = source.read_params(path, config, dtype, place)
   found = find_tokenizer(tokenizer or path, config, path)
   id_of = found.id_of if found else lambda _: None
   ends = special_ids.turn_ends(path, config.vocab_size, id_of)
@@ -83,6 +89,17 @@ def default_dtype() -> DTypeLike:
   return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
 
 
+def _of_weights(dtype: DTypeLike) -> np.dtype:
+  """Returns a type that weights may have; raises UserError for others."""
+  with contextlib.suppress(TypeError):
+    if (found := jnp.dtype(dtype)) in map(jnp.dtype, FLOATS.values()):
+      return found
+  raise UserError(
+    f"dtype={brief(dtype)} is not a type of weights; give jax.numpy.bfloat16 or"
+    " jax.numpy.float32."
+  )
+
+
 def save_lm(
   lm: Lm, path: str | os.PathLike[str], dtype: DTypeLike = jnp.bfloat16
 ) -> None:
@@ -93,7 +110,7 @@ def save_lm(
     path: the directory, local or remote; it must not exist.
     dtype: the dtype to write.
   """
-  path = given_path(path)
+  path, dtype = given_path(path), _of_weights(dtype)
   if is_finished(path):
     raise UserError(f"{path} exists; remove it or choose another path.")
   with whole_folder(path) as partial:

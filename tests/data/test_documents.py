@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import json
+import lzma
 import os
 import resource
 import shlex
@@ -193,6 +194,8 @@ def test_a_byte_order_mark_is_removed(tmp_path):
 def test_a_missing_source_is_named(tmp_path):
   with pytest.raises(UserError, match="nowhere' does not exist"):
     list_source(str(tmp_path / "nowhere"))
+  with pytest.raises(UserError, match="gs://b/texts is not on a disk"):
+    check_source("gs://b/texts")
 
 
 def test_the_error_about_a_folder_without_text_lists_suffixes(tmp_path):
@@ -214,6 +217,18 @@ def test_a_column_of_numbers_is_refused(tmp_path):
     read(tmp_path, column="id")
   hint = str(e.value).split("set --data.text_column to a column of text: ")[1]
   assert [d.text for d in read(tmp_path, column=hint)] == TEXTS
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_two_columns_of_one_name_are_refused(tmp_path, name):
+  table = pa.table([pa.array(["x"]), pa.array(["y"])], names=["text", "text"])
+  if name == "a.parquet":
+    pq.write_table(table, tmp_path / name)
+  else:
+    with pa.ipc.new_file(tmp_path / name, table.schema) as file:
+      file.write_table(table)
+  with pytest.raises(UserError, match=f"{name} has several columns 'text'"):
+    read(tmp_path)
 
 
 def test_a_table_without_any_text_has_no_hint_of_a_column(tmp_path):
@@ -391,9 +406,14 @@ def test_a_disk_that_fails_is_not_told_as_a_missing_text(tmp_path, monkeypatch):
     read(tmp_path)
 
 
-RECORDS = [{"id": i, "text": text} for i, text in enumerate(TEXTS)]
+# With lines and quotes in a record, and one of more than a megabyte.
+HARD_TEXTS = [*TEXTS, 'two\n\n"lines"', "word" * 500_000]
+RECORDS = [{"id": i, "text": text} for i, text in enumerate(HARD_TEXTS)]
 JSON_LINES = "".join(json.dumps(record) + "\n" for record in RECORDS)
-CSV = "id,text\n" + "".join(f"{r['id']},{r['text']}\n" for r in RECORDS)
+CSV = "id,text\n" + "".join(
+  '{id},"{quoted}"\n'.format(**r, quoted=r["text"].replace('"', '""'))
+  for r in RECORDS
+)
 OTHERS = {
   "it's train.jsonl": JSON_LINES.encode(),
   "train.ndjson": JSON_LINES.encode(),
@@ -432,7 +452,20 @@ def test_a_file_of_another_format_is_refused_with_a_way(tmp_path, name):
   path.unlink()
   (made,) = tmp_path.iterdir()
   texts = [document.text.strip() for document in read(made)]
-  assert texts == (TEXTS if "book" not in name else ["\n\n".join(TEXTS)])
+  wanted = {
+    "a.parquet.gz": TEXTS,
+    "a book.txt.gz": ["\n\n".join(TEXTS)],
+  }
+  assert texts == wanted.get(name, HARD_TEXTS)
+
+
+def test_what_the_hint_for_lines_cannot_unpack_is_to_be_unpacked(tmp_path):
+  path = tmp_path / "a.jsonl.xz"
+  path.write_bytes(lzma.compress(JSON_LINES.encode()))
+  with pytest.raises(UserError, match="is packed") as error:
+    check_source(str(path))
+  follow(str(error.value))
+  assert (tmp_path / "a.jsonl").read_text() == JSON_LINES
 
 
 @pytest.mark.parametrize(
@@ -475,7 +508,7 @@ def test_a_folder_whose_text_is_mostly_in_json_is_refused(tmp_path):
     list_source(str(tmp_path))
   follow(str(error.value))
   (tmp_path / "train.jsonl").unlink()
-  assert [d.text for d in read(tmp_path)] == TEXTS
+  assert [d.text for d in read(tmp_path)] == HARD_TEXTS
 
 
 def test_a_data_card_is_no_document(tmp_path):

@@ -27,7 +27,7 @@ def test_a_site_reads_back_as_written(where, layer):
 
 @pytest.mark.parametrize(
   "text",
-  ["", "resid", "resid.", ".3", "resid.-1", "resid.3.4", "resid.x", "resid 3"],
+  ["", "resid", "resid.", ".3", "resid.-1", "resid.3.4", "resid.x", None, 3],
 )
 def test_what_is_not_a_site_is_named(text):
   with pytest.raises(UserError, match=r"is not a site; write .*resid\.12") as e:

@@ -210,6 +210,23 @@ def test_half_a_surrogate_pair_is_named(kind, request):
 
 
 @pytest.mark.parametrize("kind", ["tokenizer", "json_tokenizer"])
+def test_one_text_is_not_a_list_of_texts(kind, request):
+  tokenizer = request.getfixturevalue(kind)
+  for encode in (tokenizer.encode, tokenizer.encode_prompts):
+    for given in ("abc", b"abc", None, 5, ["a", None], ["a", 1]):
+      with pytest.raises(UserError, match=r"is not a list of texts; .*\['a t"):
+        encode(given)
+    assert encode([]) == []
+    assert encode(("a", "b")) == encode(["a", "b"])
+
+
+@pytest.mark.parametrize("ids", ["abc", [[5, 6]], [None], 5, None, np.eye(2)])
+def test_what_is_not_one_row_of_ids_is_not_decoded(tokenizer, ids):
+  with pytest.raises(UserError, match="is not one row of token ids"):
+    tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "json_tokenizer"])
 def test_half_a_character_does_not_harm_those_before_it(kind, request):
   found = request.getfixturevalue(kind)
   ids = [byte(found, b) for b in "é€😀".encode()[:-1]]

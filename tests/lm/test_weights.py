@@ -79,6 +79,17 @@ def test_weights_load_in_the_chosen_dtype(saved):
   assert {x.dtype for x in jax.tree.leaves(half)} == {jnp.dtype(jnp.bfloat16)}
 
 
+@pytest.mark.parametrize(
+  "dtype", [int, bool, "float8", "int8", complex, float, jnp.float8_e4m3fn, 3]
+)
+def test_weights_have_no_other_dtype(saved, grouped, tmp_path, dtype):
+  with pytest.raises(UserError, match="is not a type of weights; give jax"):
+    load_lm(saved, dtype=dtype)
+  with pytest.raises(UserError, match="is not a type of weights"):
+    save_lm(grouped, tmp_path / "new", dtype=dtype)
+  assert not (tmp_path / "new").exists()
+
+
 def test_weights_may_be_in_several_files(copy, grouped):
   split(copy)
   assert_same(load_lm(copy).params, in_file_layout(grouped).params)

@@ -146,7 +146,7 @@ def lay_out(
   for row, start, ids in zip(tokens, padding, prompts.rows, strict=True):
     row[start:] = ids
   lm.check_ids(tokens)
-  columns = time + max_tokens if cache is None else cache
+  columns = time + max_tokens if cache is None else min(cache, room)
   return Batch(tokens.astype(np.int32), padding.astype(np.int32), columns)
 
 
