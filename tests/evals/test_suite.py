@@ -13,7 +13,14 @@ from rich.console import Console
 
 from jaxsae import mesh as meshes
 from jaxsae.errors import UserError
-from jaxsae.evals import DEFINITIONS, Result, count_passes, evaluate, table, write
+from jaxsae.evals import (
+  DEFINITIONS,
+  Result,
+  count_passes,
+  evaluate,
+  table,
+  write,
+)
 from jaxsae.lm import Site, Taps, sharding
 from tests.evals import reference
 from tests.evals.samples import random_sae, random_transcoder
