@@ -15,7 +15,7 @@ from jaxsae.origin import mark
 from jaxsae.sae import Sae
 
 _MOST = 5000  # files that are looked through for what could be meant
-# Only these are asked whether they load: in a bucket each question is a request.
+# Only these files are asked for, since in a bucket each question is a request.
 _WEIGHTS = (".npz", ".pt", ".safetensors")
 
 
