@@ -239,7 +239,7 @@ def damage_arrays(change):
 DAMAGES = {
   "no config": (lambda f: (f / CONFIG).unlink(), CONFIG),
   "no JSON": (lambda f: (f / CONFIG).write_text("{"), CONFIG),
-  "a list": (lambda f: (f / CONFIG).write_text("[]"), "JSON object"),
+  "a list": (lambda f: (f / CONFIG).write_text("[]"), "values by name"),
   "deep JSON": (lambda f: (f / CONFIG).write_text("[" * 99_999), CONFIG),
   "another architecture": (damage_config(architecture="temporal"), "temporal"),
   "no architecture": (damage_config(architecture=None), "None"),

@@ -27,6 +27,11 @@ def check(config: TrainConfig) -> None:
   if _is_published(config.start_from):
     from_published.check(config, read_sizes(config.lm))
     return
+  if not workdir.is_claimed(given_path(config.start_from)):
+    raise UserError(
+      f"start_from={config.start_from} is not a run, and has no autoencoder"
+      " that load_sae takes; give the folder of either."
+    )
   _partners(config, workdir.read_config(given_path(config.start_from)))
   if _checkpoints(config.start_from).latest is None:
     raise UserError(
