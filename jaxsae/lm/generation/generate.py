@@ -62,8 +62,9 @@ def generate(
     stop: tokens that end a continuation, as ids or as text that is one token.
       EOS and `<end_of_turn>` do so wherever the tokenizer has them, and all
       tokens that the files of the weights name as the end of a turn.
-    cache: number of columns of the cache of keys and values; by default just
-      enough. Calls with the same number share the compiled step.
+    cache: number of columns of the cache of keys and values, at most those of
+      the model's context; by default just enough. Calls with the same number
+      share the compiled step.
     stream: called after each step with the new part of the result, in the
       result's form; all parts joined together are the result.
 

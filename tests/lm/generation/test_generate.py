@@ -18,6 +18,7 @@ from jaxsae.errors import UserError
 from jaxsae.lm import Site, Taps, capture, edit, splice
 from jaxsae.lm.generation import decode
 from jaxsae.lm.generation.generate import generate
+from jaxsae.lm.generation.prompts import lay_out, read_prompts
 from jaxsae.lm.sharding import placement
 from tests.libraries import need
 
@@ -137,6 +138,12 @@ def test_padding_does_not_matter(small, prompts):
   together = go(small, prompts)[0]
   assert go(small, [prompts[0]] * 3)[0] == together
   assert go(small, prompts, cache=20 + COUNT)[0] == together
+
+
+def test_a_cache_is_no_longer_than_the_context(small, prompts):
+  given = read_prompts(small, prompts)
+  batch = lay_out(small, given, COUNT, cache=10**9)
+  assert batch.columns == small.config.context
 
 
 # The official library.
