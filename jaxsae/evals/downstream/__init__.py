@@ -9,3 +9,4 @@ from jaxsae.evals.downstream.suite import ProbingResult as ProbingResult
 from jaxsae.evals.downstream.suite import probe as probe
 from jaxsae.evals.downstream.suite import table as table
 from jaxsae.evals.downstream.suite import write as write
+from jaxsae.evals.downstream.text_files import read_texts as read_texts

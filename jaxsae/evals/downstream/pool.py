@@ -43,7 +43,7 @@ class Pooled:
     raw: sites that are read → float32 [N, D].
   """
 
-  latents: Mapping[str, sparse.csr_array]
+  latents: Mapping[str, sparse.csr_matrix]
   raw: Mapping[tuple[Site, ...], np.ndarray]
 
 
@@ -95,10 +95,10 @@ def pooled(
     for name, (taps, sae) in placed.items():
       chunked, read_here = ChunkedSae(sae, lm.mesh), [x[s] for s in taps.reads]
       found = _host(pool_latents(chunked, read_here, mask, pool))
-      latents[name].append(sparse.csr_array(found))
+      latents[name].append(sparse.csr_matrix(found))
   size = len(rows)
   return Pooled(
-    {name: sparse.vstack(x, "csr")[:size] for name, x in latents.items()},
+    {name: _stacked(x)[:size] for name, x in latents.items()},
     {reads: np.concatenate(x)[:size] for reads, x in raw.items()},
   )
 
@@ -114,6 +114,10 @@ def sample_tokens(
     for site in sites:
       found[site].append(x[site][mask])
   return {site: np.concatenate(x) for site, x in found.items()}
+
+
+def _stacked(parts: Sequence[sparse.csr_matrix]) -> sparse.csr_matrix:
+  return sparse.csr_matrix(sparse.vstack(parts, "csr"))
 
 
 def _host(x: jax.Array) -> np.ndarray:

@@ -126,14 +126,15 @@ def _indentations(name: str, code: str) -> Iterator[Labelled]:
 
 def _docstrings(name: str, code: str) -> Iterator[Labelled]:
   del name
-  lines = code.splitlines()
-  for node in ast.walk(ast.parse(code)):
+  lines, waiting = code.splitlines(), list(ast.parse(code).body)
+  for node in waiting:
     if not isinstance(node, ast.FunctionDef | ast.ClassDef):
       continue
     docstring = ast.get_docstring(node)
     yield from _of_length("docstring", docstring or "")
-    body = node.body[1:] if docstring else node.body
-    if body and isinstance(node, ast.FunctionDef):
+    if isinstance(node, ast.ClassDef):
+      waiting += node.body
+    elif body := node.body[1:] if docstring else node.body:
       own = lines[body[0].lineno - 1 : node.end_lineno]
       yield from _of_length("code", textwrap.dedent("\n".join(own)))
 

@@ -36,18 +36,17 @@ def random_like(sae: Sae, x: np.ndarray, seed: int = 0) -> Sae:
   directions = rng.standard_normal(size, np.float32)
   directions /= np.linalg.norm(directions, axis=0)
   mean = x.mean(axis=0)
-  density = float(_density(sae, jnp.asarray(x)))
-  more = ((0, 0), (0, -sae.width % _CHUNK))
-  chunks = np.split(np.pad(directions, more), -(-sae.width // _CHUNK), axis=1)
-  cuts = np.concatenate([_cut(chunk, x - mean, density) for chunk in chunks])
-  fields = {
-    "w_enc": directions,
-    "b_enc": -(mean @ directions),
-    "w_dec": directions.T,
-    "b_dec": mean,
-    "threshold": np.maximum(cuts[: sae.width], _LEAST),
-  }
-  return Sae(**{k: jnp.asarray(v, jnp.float32) for k, v in fields.items()})
+  firing = round(float(_density(sae, jnp.asarray(x))) * len(x))
+  starts = range(0, sae.width, _CHUNK)
+  chunks = (directions[:, at : at + _CHUNK] for at in starts)
+  cuts = [_exceeded(chunk, x - mean, firing) for chunk in chunks]
+  return Sae(
+    w_enc=jnp.asarray(directions),
+    b_enc=jnp.asarray(-(mean @ directions)),
+    w_dec=jnp.asarray(directions.T),
+    b_dec=jnp.asarray(mean),
+    threshold=jnp.maximum(jnp.concatenate(cuts), _LEAST),
+  )
 
 
 @jax.jit
@@ -57,10 +56,8 @@ def _density(sae: Sae, x: jax.Array) -> jax.Array:
   return jnp.mean(jax.lax.map(one, x, batch_size=256))
 
 
-@jax.jit
-def _cut(
-  chunk: np.ndarray, x: np.ndarray, density: jax.typing.ArrayLike
-) -> jax.Array:
-  """Returns what x @ chunk [D, C] exceeds on a share of tokens, [C]."""
-  pre = jnp.matmul(x, chunk, precision="highest")
-  return jnp.quantile(pre, 1 - density, axis=0)
+def _exceeded(chunk: np.ndarray, x: np.ndarray, times: int) -> np.ndarray:
+  """Returns what x @ chunk [D, C] exceeds on so many tokens, [C]."""
+  pre = np.asarray(jnp.matmul(x, chunk, precision="highest"))
+  at = max(len(pre) - 1 - times, 0)
+  return np.partition(pre, at, axis=0)[at]

@@ -74,9 +74,8 @@ class Probed:
   @classmethod
   def mean(cls, several: "Sequence[Probed]") -> "Probed":
     """Returns the mean over tasks."""
-    fields = ("latents", "control", "raw")
-    of = lambda field: Score.mean([getattr(x, field) for x in several])
-    return cls(**{field: of(field) for field in fields})
+    mean = lambda field: Score.mean([getattr(x, field) for x in several])
+    return cls(mean("latents"), mean("control"), mean("raw"))
 
   def to_json(self) -> dict:
     """Returns the record for a file."""
@@ -283,7 +282,7 @@ def _controls(lm, placed, every_rows) -> dict[str, tuple[Taps, Sae]]:
   }
 
 
-_SAMPLED, _TOKENS = 256, 8192  # texts and tokens that thresholds are set on
+_SAMPLED, _TOKENS = 128, 4096  # texts and tokens that thresholds are set on
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
