@@ -13,7 +13,7 @@ def texts(labels, **fields):
   )
 
 
-LABELS = list("aaaaaabbbc" * 40)
+LABELS = list("aaaaaabbbc" * 60)
 
 
 @pytest.mark.parametrize("positive", ["a", "b", "c"])
@@ -37,6 +37,15 @@ def test_other_classes_have_as_many_texts_each():
 def test_a_seed_draws_the_same_texts_again_and_another_draws_others():
   draw = lambda seed: split(texts(LABELS), "a", 100, 40, seed).train.tolist()
   assert draw(3) == draw(3) != draw(4)
+
+
+def test_a_fifth_of_each_class_is_for_the_test():
+  groups = [str(i // 5) for i in range(len(LABELS))]
+  for given in (texts(LABELS), texts(LABELS, groups=groups)):
+    found = split(given, "a", 1000, 1000, seed=0)
+    tested = np.isin(np.arange(len(LABELS)), found.test)
+    for name, least in (("a", 30), ("b", 12), ("c", 4)):
+      assert np.sum(tested & (np.array(LABELS) == name)) >= least
 
 
 def test_groups_stay_together():
