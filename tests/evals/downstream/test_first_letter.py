@@ -1,4 +1,4 @@
-"""A latent for each letter absorbs nothing, and one for a few words absorbs it."""
+"""One latent per letter absorbs nothing, and one for a few words absorbs it."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +32,7 @@ def spelling(lm, monkeypatch):
     words = [lm.tokenizer.pieces[row[-1]].strip() for row in rows]
     x = rng.normal(0, 0.1, (len(rows), 128)).astype(np.float32)
     x[range(len(rows)), [LETTERS.index(w[0].lower()) for w in words]] += 3
-    x[:, 100] = [3 * w.lower().startswith("sh") for w in words]
+    x[:, 100] = [3 * w.lower().startswith("sk") for w in words]
     name, (taps, sae) = next(iter(placed.items()))
     latents = first_letter.sparse.csr_matrix(
       np.asarray(sae.encode(jnp.asarray(x)))
@@ -44,7 +44,7 @@ def spelling(lm, monkeypatch):
 
 
 def letters_sae(absorbs):
-  """One latent per letter, of which that of "s" may be silent on "sh"."""
+  """One latent per letter, of which that of "s" may be silent on "sk"."""
   w_enc, w_dec = np.zeros((128, 32)), np.zeros((32, 128))
   for i in range(26):
     w_enc[i, i] = w_dec[i, i] = 1
@@ -76,7 +76,7 @@ def test_a_latent_of_some_words_absorbs_their_letter(spelling):
     if is_test
   ]
   own = [text for text in texts if text[0] == "s"]
-  absorbed = np.mean([text.startswith("sh") for text in own])
+  absorbed = np.mean([text.startswith("sk") for text in own])
   letter = found["a"].letters["s"]
   assert letter.main == (18,)
   assert letter.words == len(own)
