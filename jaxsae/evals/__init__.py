@@ -1,5 +1,6 @@
 """Evaluation of autoencoders on held-out text."""
 
+from jaxsae.evals import downstream as downstream
 from jaxsae.evals.fidelity import Fidelity as Fidelity
 from jaxsae.evals.fidelity import count_passes as count_passes
 from jaxsae.evals.fidelity import measure_fidelity as measure_fidelity

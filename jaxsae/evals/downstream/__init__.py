@@ -2,6 +2,12 @@
 
 from jaxsae.evals.downstream.estimate import Estimate as Estimate
 from jaxsae.evals.downstream.estimate import Score as Score
+from jaxsae.evals.downstream.first_letter import (
+  AbsorptionResult as AbsorptionResult,
+)
+from jaxsae.evals.downstream.first_letter import (
+  measure_absorption as measure_absorption,
+)
 from jaxsae.evals.downstream.labelled import LabelledTexts as LabelledTexts
 from jaxsae.evals.downstream.python_texts import python_texts as python_texts
 from jaxsae.evals.downstream.suite import Probing as Probing

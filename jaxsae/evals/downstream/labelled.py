@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -51,9 +51,10 @@ class LabelledTexts:
       f" {len(set(self.labels))} classes, pool={self.pool!r})"
     )
 
-  def take(self, kept: Sequence[int]) -> "LabelledTexts":
+  def take(self, kept: Iterable[int]) -> "LabelledTexts":
     """Returns the set with some of its texts only, by number."""
-    some = lambda x: None if x is None else [x[i] for i in kept]
+    numbers = list(kept)
+    some = lambda x: None if x is None else [x[i] for i in numbers]
     fields = ("texts", "labels", "groups", "is_test")
     taken = {field: some(getattr(self, field)) for field in fields}
     return dataclasses.replace(self, **taken)
@@ -94,6 +95,12 @@ class Split:
 
   train: np.ndarray
   test: np.ndarray
+
+  def renumbered(self, kept: np.ndarray) -> "Split":
+    """Returns the split of a set that keeps some texts only, in order."""
+    return Split(
+      np.searchsorted(kept, self.train), np.searchsorted(kept, self.test)
+    )
 
 
 def split(

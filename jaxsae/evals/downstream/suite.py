@@ -21,6 +21,7 @@ from jaxsae.evals.downstream.estimate import (
 )
 from jaxsae.evals.downstream.labelled import LabelledTexts, Split, split
 from jaxsae.evals.downstream.pool import (
+  Pool,
   Pooled,
   pooled,
   sample_tokens,
@@ -228,26 +229,95 @@ def probe(
   how, sets = how or Probing(), list(sets)
   placed = {name: (Taps.of(at), sae) for name, (at, sae) in saes.items()}
   _check(lm, placed, sets, how)
-  read = [_distinct(lm, texts, how.context) for texts in sets]
-  controls = _controls(lm, placed, [rows for _, rows in read])
+  drawn = [_draw(lm, texts, how) for texts in sets]
+  controls = _controls(lm, placed, [some.rows for some in drawn])
   every = placed | {_control(name): x for name, x in controls.items()}
   tasks = {name: {} for name in placed}
-  for texts, rows in read:
-    vectors = pooled(lm, every, rows, texts.pool)
-    weights = resample(texts.group_numbers)
-    for task, positive in texts.tasks.items():
-      drawn = _Drawn.of(texts, positive, how, weights)
-      activations = {
-        x: _of_raw(drawn, vectors.raw[x], how) for x in vectors.raw
-      }
+  for some in drawn:
+    vectors = pooled(lm, every, some.rows, some.pool)
+    for task in some.tasks:
+      raw = {x: _of_raw(task, vectors.raw[x], how) for x in vectors.raw}
       for name, (taps, _) in placed.items():
-        raw = activations[taps.reads]
-        tasks[name][task] = _of_task(drawn, vectors, name, raw, texts, how)
-    progress(texts.name)
+        found = _of_task(task, vectors, name, raw[taps.reads], how)
+        tasks[name][task.name] = found
+    progress(some.name)
   return {
     name: ProbingResult(name, saes[name][0], sae.width, tasks[name])
     for name, (_, sae) in placed.items()
   }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Drawn:
+  """The texts of one set that some task is trained or tested on.
+
+  Attributes:
+    name: the name of the set.
+    pool: how the tokens of a text become one vector.
+    rows: the token ids of each text.
+    tasks: the tasks.
+  """
+
+  name: str
+  pool: Pool
+  rows: Sequence[tuple[int, ...]]
+  tasks: "Sequence[_Task]"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Task:
+  """One class to tell from the others.
+
+  Attributes:
+    name: the name of the task.
+    pool: how the tokens of a text become one vector.
+    is_positive: bool [N].
+    splits: one for each seed.
+    weights: [R, N], of the resamples.
+  """
+
+  name: str
+  pool: Pool
+  is_positive: np.ndarray
+  splits: Sequence[Split]
+  weights: np.ndarray
+
+  def of_few(
+    self, x: Any, ks: Sequence[int]
+  ) -> tuple[np.ndarray, dict[int, Score]]:
+    """Returns the first seed's inputs, and the score of each k."""
+    found = [probe_of_few(x, self.is_positive, s, ks) for s in self.splits]
+    by_k = {k: score([of[k] for _, of in found], self.weights) for k in ks}
+    return found[0][0], by_k
+
+  def dense(self, x: np.ndarray) -> Score:
+    """Returns the score of probes of all inputs."""
+    found = [probe_of_all(x, self.is_positive, s) for s in self.splits]
+    return score(found, self.weights)
+
+
+def _draw(lm: Lm, texts: LabelledTexts, how: Probing) -> _Drawn:
+  """Draws the texts of each task and seed; all others are not read."""
+  texts, rows = _distinct(lm, texts, how.context)
+  splits = {
+    task: [split(texts, positive, how.train, how.test, s) for s in how.seeds]
+    for task, positive in texts.tasks.items()
+  }
+  every = [x for some in splits.values() for x in some]
+  kept = np.unique(np.concatenate([(*x.train, *x.test) for x in every]))
+  some = texts.take(kept)
+  weights = resample(some.group_numbers)
+  tasks = [
+    _Task(
+      name=task,
+      pool=texts.pool,
+      is_positive=np.array(some.labels) == positive,
+      splits=[x.renumbered(kept) for x in splits[task]],
+      weights=weights,
+    )
+    for task, positive in texts.tasks.items()
+  ]
+  return _Drawn(texts.name, texts.pool, [rows[i] for i in kept], tasks)
 
 
 def _distinct(
@@ -285,63 +355,27 @@ def _controls(lm, placed, every_rows) -> dict[str, tuple[Taps, Sae]]:
 _SAMPLED, _TOKENS = 128, 4096  # texts and tokens that thresholds are set on
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Drawn:
-  """The texts of one task.
-
-  Attributes:
-    is_positive: bool [N].
-    splits: one for each seed.
-    weights: [R, N], of the resamples.
-  """
-
-  is_positive: np.ndarray
-  splits: Sequence[Split]
-  weights: np.ndarray
-
-  @classmethod
-  def of(
-    cls, texts: LabelledTexts, positive: str, how: Probing, weights: np.ndarray
-  ) -> "_Drawn":
-    splits = [split(texts, positive, how.train, how.test, s) for s in how.seeds]
-    return cls(np.array(texts.labels) == positive, splits, weights)
-
-  def of_few(
-    self, x: Any, ks: Sequence[int]
-  ) -> tuple[np.ndarray, dict[int, Score]]:
-    """Returns the first seed's inputs, and the score of each k."""
-    found = [probe_of_few(x, self.is_positive, s, ks) for s in self.splits]
-    by_k = {k: score([of[k] for _, of in found], self.weights) for k in ks}
-    return found[0][0], by_k
-
-  def dense(self, x: np.ndarray) -> Score:
-    """Returns the score of probes of all inputs."""
-    found = [probe_of_all(x, self.is_positive, s) for s in self.splits]
-    return score(found, self.weights)
-
-
 def _of_raw(
-  drawn: _Drawn, raw: np.ndarray, how: Probing
+  task: _Task, raw: np.ndarray, how: Probing
 ) -> tuple[Score, dict[int, Score]]:
   """Returns the scores of all activations, and of k coordinates of them."""
-  return drawn.dense(raw), drawn.of_few(raw, how.ks)[1]
+  return task.dense(raw), task.of_few(raw, how.ks)[1]
 
 
 def _of_task(
-  drawn: _Drawn,
+  task: _Task,
   vectors: Pooled,
   name: str,
   raw: tuple[Score, dict[int, Score]],
-  texts: LabelledTexts,
   how: Probing,
 ) -> TaskResult:
   dense, coordinates = raw
-  chosen, latents = drawn.of_few(vectors.latents[name], how.ks)
-  _, control = drawn.of_few(vectors.latents[_control(name)], how.ks)
-  first = drawn.splits[0]
-  share = float(np.mean(drawn.is_positive[first.test]))
+  chosen, latents = task.of_few(vectors.latents[name], how.ks)
+  _, control = task.of_few(vectors.latents[_control(name)], how.ks)
+  first = task.splits[0]
+  share = float(np.mean(task.is_positive[first.test]))
   return TaskResult(
-    pool=texts.pool,
+    pool=task.pool,
     train=len(first.train),
     test=len(first.test),
     majority=max(share, 1 - share),
