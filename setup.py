@@ -12,6 +12,7 @@ CORE = [
   "numpy>=2",
   "sentencepiece>=0.2",
   "safetensors>=0.5",
+  "scipy>=1.13",
   "etils[epath]>=1.13",
   "fsspec",
   "rich>=14",
@@ -25,6 +26,7 @@ EXTRAS = {
   "cuda": ["jax[cuda13]"],
   "gcs": ["gcsfs"],
   "huggingface": ["tokenizers>=0.20"],
+  "probe": ["scikit-learn>=1.8"],
   # gemma 3.3 imports neither with a later kauldron nor with JAX 0.10.2, and
   # kauldron reaches into what typeguard changed after 4.4.
   "gemma": [
@@ -44,6 +46,7 @@ EXTRAS = {
     "pytest-xdist",
     "ruff",
     "sae-lens>=6.54 ; python_version < '3.12'",
+    "scikit-learn>=1.8",
     "selenium>=4.51",
     "tokenizers>=0.20",
     "torch>=2.13 ; python_version < '3.12'",

@@ -26,6 +26,7 @@ _ABOUT = {
   "export": "write the autoencoders in a published format",
   "convert": "write autoencoders of any format in another",
   "explore": "write report/index.html, a page to look at the latents",
+  "probe": "tell classes of texts apart by a few latents, beside controls",
   "plan": "predict memory, time and dollars of a run on TPU slices",
 }
 
@@ -33,13 +34,14 @@ _ABOUT = {
 @exit_on_user_error()
 @ended_by_sigterm()
 def main() -> None:
-  """Runs `jaxsae eval|export|explore RUN`, `convert IN OUT` or `plan FILE`."""
+  """Runs `jaxsae eval|export|explore RUN`, `convert`, `probe` or `plan`."""
   action, *argv = sys.argv[1:] or [""]
   actions = {
     "eval": _eval,
     "export": _export,
     "convert": _convert,
     "explore": _explore,
+    "probe": _probe,
     "plan": _plan,
   }
   if action in ("-h", "--help"):
@@ -62,6 +64,7 @@ def _help() -> str:
       "usage: jaxsae eval RUN_OR_SAE ... [--setting=value ...]",
       "       jaxsae export|explore RUN [--setting=value ...]",
       "       jaxsae convert IN ... OUT --format=NAME [--setting=value ...]",
+      "       jaxsae probe RUN_OR_SAE ... [--setting=value ...]",
       "       jaxsae plan EXPERIMENT.py [--setting=value ...]",
       "",
       *lines,
@@ -262,6 +265,22 @@ def _convert(argv: Sequence[str]) -> None:
 def _explore(argv: Sequence[str]) -> None:
   run, _, shown = _open("explore", argv, JudgedText(), runs.ReportConfig())
   pod.print_on_leader(str(runs.explore(run, shown)))
+
+
+def _probe(argv: Sequence[str]) -> None:
+  paths, flags = overrides.words_and_flags(argv)
+  (config,) = overrides.parse_several(
+    runs.ProbeConfig(),
+    argv=flags,
+    doc=_ABOUT["probe"],
+    usage="jaxsae probe RUN_OR_SAE ...",
+  )
+  if not paths:
+    raise UserError("Probe what? Write jaxsae probe RUN, or an autoencoder.")
+  pod.join()
+  results = runs.probe(paths, config)
+  if pod.is_leader():
+    rich.print(evals.downstream.table(results))
 
 
 def _plan(argv: Sequence[str]) -> None:

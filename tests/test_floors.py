@@ -60,6 +60,7 @@ HOMES = {
     "jaxsae.lm.formats.orbax_tree",
   ],
   "grain": ["jaxsae.data"],
+  "sklearn": ["jaxsae.evals.downstream.logistic"],
 }
 
 
@@ -190,6 +191,7 @@ def test_no_module_is_in_a_cycle_of_imports():
     ("jaxsae.sae.model", "from flax import linen"),
     ("jaxsae.sae.model", "from flax.linen import Module"),
     ("jaxsae.evals.suite", "import optax"),
+    ("jaxsae.evals.downstream.suite", "from sklearn import linear_model"),
     ("jaxsae.lm.forward", "import orbax.checkpoint as ocp"),
     ("jaxsae.train.loop", "if True:\n  from grain import python"),
     ("jaxsae.cli", "import experiments.quickstart"),

@@ -1,5 +1,6 @@
 """Evaluation of autoencoders on held-out text."""
 
+from jaxsae.evals import downstream as downstream
 from jaxsae.evals.controls import CONTROLS as CONTROLS
 from jaxsae.evals.controls import make_controls as make_controls
 from jaxsae.evals.directions import Agreement as Agreement

@@ -19,6 +19,8 @@ with ended_by_ctrl_c():
   from jaxsae.runs.main import main_each as main_each
   from jaxsae.runs.open import Run as Run
   from jaxsae.runs.open import open_run as open_run
+  from jaxsae.runs.probe import ProbeConfig as ProbeConfig
+  from jaxsae.runs.probe import probe as probe
   from jaxsae.runs.published import evaluate_published as evaluate_published
   from jaxsae.runs.settings import RunSettings as RunSettings
   from jaxsae.runs.settings import TextPlace as TextPlace
