@@ -52,8 +52,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     words = path.strip("/").split("/")
     if words[:2] == ["api", "models"]:
       self._api("/".join(words[2:4]), words[4:])
+    elif words[2:3] != ["resolve"]:
+      self._send(404, b"")
     else:
-      self._file("/".join(words[:2]), words[3], "/".join(words[4:]))
+      self._file("/".join(words[:2]), "/".join(words[4:]))
 
   def _api(self, repo, words):
     status, code = self.server.errors.get(repo, (200, None))
@@ -70,7 +72,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       about = {"id": repo, "modelId": repo, "sha": COMMIT, "siblings": []}
       self._send(200, json.dumps(about))
 
-  def _file(self, repo, revision, name):
+  def _file(self, repo, name):
     if repo in self.server.errors:
       status, code = self.server.errors[repo]
       self._send(status, b"", {"X-Error-Code": code})

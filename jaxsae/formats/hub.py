@@ -49,8 +49,8 @@ class HubName:
   def command(self) -> str:
     """The command that fills the cache."""
     revision = f" --revision {self.revision}" if self.revision else ""
-    include = f" --include '{self.folder}*'" if self.folder else ""
-    return f"hf download {self.repo}{revision}{include}"
+    patterns = "".join(f" --include '{x}'" for x in self.patterns or ())
+    return f"hf download {self.repo}{revision}{patterns}"
 
 
 def local(path: Path, below: bool = True) -> epath.Path:
@@ -115,7 +115,8 @@ def _snapshot(name: HubName, below: bool) -> str:
 def _refusal(name: HubName, error: Exception, errors: Any) -> UserError:
   """Says in one sentence why nothing was downloaded, and what to do."""
   at = f" at {name.revision}" if name.revision else ""
-  status = getattr(getattr(error, "response", None), "status_code", None)
+  answer = getattr(error.__cause__ or error, "response", None)
+  status = getattr(answer, "status_code", None)
   if isinstance(error, errors.GatedRepoError) or status == 403:
     why = (
       "may be read only by those whom its owners let in; ask for access on its"
