@@ -25,8 +25,8 @@ EXTRAS = {
   "tpu": ["jax[tpu]", "gcsfs", "requests"],
   "cuda": ["jax[cuda13]"],
   "gcs": ["gcsfs"],
-  "huggingface": ["tokenizers>=0.20"],
   "probe": ["scikit-learn>=1.8"],
+  "huggingface": ["huggingface_hub>=2", "tokenizers>=0.20"],
   # gemma 3.3 imports neither with a later kauldron nor with JAX 0.10.2, and
   # kauldron reaches into what typeguard changed after 4.4.
   "gemma": [
@@ -39,6 +39,7 @@ EXTRAS = {
   "test": [
     "gcp-storage-emulator",
     "gcsfs",
+    "huggingface_hub>=2",
     "hypothesis",
     "pyright[nodejs]==1.1.414",  # other releases find other errors
     "jsonschema",

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 
 from jaxsae.errors import UserError
-from jaxsae.formats import card
+from jaxsae.formats import card, hub
 from jaxsae.formats.format import Path
 from jaxsae.formats.gemma_scope import input_gain
 from jaxsae.formats.llama_scope import LlamaScope
@@ -26,7 +26,8 @@ def convert(
   """Writes autoencoders of any format in another, one by one.
 
   Args:
-    paths: autoencoders, or folders with any number of them below.
+    paths: autoencoders, or folders with any number of them below, here or on
+      the Hugging Face Hub.
     format: the name of the new format, one of `FORMATS`.
     out: the new folder, which appears when the iterator ends.
     place: the site or taps of all, for files that do not say it.
@@ -43,7 +44,7 @@ def convert(
     UserError: a path holds no autoencoder, or one that is damaged or that the
       format cannot hold; or the folder exists.
   """
-  found = [one for path in paths for one in autoencoders_at(path)]
+  found = [one for path in paths for one in autoencoders_at(hub.local(path))]
   if not found:
     raise UserError("Nothing to convert; give a file or folder.")
   records = lambda: (_record(one, place, l0, lm, reading) for one in found)

@@ -8,7 +8,7 @@ from etils import epath
 
 from jaxsae.errors import UserError
 from jaxsae.files import entries, files_in, given_path, is_file, is_remote
-from jaxsae.formats import card
+from jaxsae.formats import card, hub
 from jaxsae.formats.format import Format, Path
 from jaxsae.formats.registry import FORMATS
 from jaxsae.origin import mark
@@ -32,18 +32,20 @@ def load_sae(path: Path) -> Sae:
 
   Args:
     path: a file or folder in one of `FORMATS`, such as a Gemma Scope `.npz`
-      file or the directory with its `params.npz`.
+      file or the directory with its `params.npz`; or, if there is none, its
+      name on the Hugging Face Hub: `org/repo[@revision][/folder]`.
 
   Raises:
     UserError: `path` does not exist or is not a readable autoencoder, or its
       card is of another.
   """
+  path = hub.local(path, below=False)
   published = format_of(path).read(path)
   return mark(published.sae, card.origin(path, published))
 
 
 def load_saes(path: Path) -> dict[str, Sae]:
-  """Loads all autoencoders below a folder, as `load_sae` does.
+  """Loads all autoencoders below a folder or Hub's name, as `load_sae` does.
 
   Returns:
     The autoencoders by their folder, or by their file where several lie in one
@@ -52,9 +54,9 @@ def load_saes(path: Path) -> dict[str, Sae]:
   Raises:
     UserError: there are none, or one is damaged.
   """
-  top = given_path(path)
+  top = hub.local(path)
   return {
-    os.path.relpath(one, top): load_sae(one) for one in autoencoders_at(path)
+    os.path.relpath(one, top): load_sae(one) for one in autoencoders_at(top)
   }
 
 

@@ -22,7 +22,7 @@ from jaxsae import mesh as meshes
 from jaxsae.data import Corpus, DataConfig
 from jaxsae.errors import UserError
 from jaxsae.files import check_writable, given_path, remove_leftovers
-from jaxsae.formats import Published, card, gemma_scope
+from jaxsae.formats import Published, card, gemma_scope, hub
 from jaxsae.lm import Lm, Place, Taps, load_lm
 from jaxsae.runs.eval_progress import EvalProgress
 from jaxsae.runs.evaluate import RESULTS
@@ -111,9 +111,9 @@ def _named(paths: Iterable[formats.Path]) -> dict[str, epath.Path]:
   """Returns autoencoders by name: their folders, as short as they can be."""
   found: dict[str, epath.Path] = {}
   for path in paths:
-    top = given_path(path)
-    for one in formats.autoencoders_at(path):
-      name = str(one) if one == top else os.path.relpath(one, top)
+    top = hub.local(path)
+    for one in formats.autoencoders_at(top):
+      name = str(path) if one == top else os.path.relpath(one, top)
       found[str(one) if name in found else name] = one
   return found
 
