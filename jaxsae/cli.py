@@ -207,6 +207,11 @@ def _evaluate_published(
   judged: JudgedText,
   options: EvalOptions,
 ) -> dict[str, evals.Result]:
+  for path in paths:
+    try:
+      formats.autoencoders_at(path)
+    except UserError as error:
+      raise UserError(f"{path} is not a run, and {error}") from error
   if not judged.text:
     raise UserError(
       "Evaluate on which text? Published autoencoders held out none; add"
