@@ -31,7 +31,9 @@ class Linear(NamedTuple):
     return x @ self.weights + self.bias
 
 
-def fit(x: np.ndarray, is_positive: np.ndarray, balanced=False) -> Linear:
+def fit(
+  x: np.ndarray, is_positive: np.ndarray, balanced: bool = False
+) -> Linear:
   """Fits a probe to dense inputs.
 
   Args:
